@@ -1,0 +1,370 @@
+"""`sources.yaml`: where the data lies, how its columns map onto ours, and the settings of a run.
+
+Belongs here: the typed configuration and its loading. Everything is checked before anything is read; each
+mistake is one sentence that names the file, the key, and the remedy. Does not: looking into the data
+(`lib/sources.py` matches columns against what the files really hold).
+
+Odd cases: relative paths are relative to the configuration's own folder; `${NAME}` and `${NAME:-default}` are
+taken from the environment, so that no secret and no path of a machine needs to stand in the file.
+"""
+
+import difflib
+import os
+import re
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from usage_pipeline.lib.contract import CONTRACTS
+from usage_pipeline.lib.weeks import WEEK, PartitionCalendar, monday_of
+
+CONFIG_VARIABLE = "USAGE_PIPELINE_CONFIG"
+AS_OF_VARIABLE = "USAGE_PIPELINE_AS_OF"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds one sentence each, with the remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expression(_Model):
+    """A column of ours computed from theirs."""
+
+    sql: str = Field(description="DuckDB expression over the source's own columns", min_length=1)
+
+
+class FileSet(_Model):
+    """Files of one shape in one place."""
+
+    path: str = Field(description="a file, a folder (all files of the format below it) or a glob; folder or s3://")
+    format: Literal["parquet", "csv"] = "parquet"
+    partitioned: bool = Field(False, description="whether the files lie in year=/week= folders below `path`")
+    delimiter: str | None = Field(None, description="CSV only; found by looking at the file where absent")
+
+
+class Source(_Model):
+    """One source: a plain set of files (pruned by week), or a SELECT over several named sets."""
+
+    path: str | None = None
+    format: Literal["parquet", "csv"] = "parquet"
+    partitioned: bool = False
+    delimiter: str | None = None
+    files: dict[str, FileSet] = Field(default_factory=dict, description="named sets, each a table of `query`")
+    query: str | None = Field(None, description="SELECT over the named sets; a join or a union")
+    columns: dict[str, str | Expression] = Field(description="our column: theirs, or {sql: expression}")
+    partition_calendar: PartitionCalendar = Field(
+        "iso", description="which year the folder of 30 December carries: that of its ISO week, or the calendar's"
+    )
+    partition_timezone: str | None = Field(None, description="zone that the folders are cut in, if not `timezone`")
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if (self.path is None) == (not self.files):
+            raise ValueError("give either `path` (a plain set of files) or `files` with a `query`, not both or neither")
+        if bool(self.files) != bool(self.query):
+            raise ValueError("`files` and `query` go together: the query is a SELECT over the named sets")
+        if any(files.partitioned for files in self.files.values()):
+            raise ValueError("a source with a `query` is read whole: `partitioned` belongs to a plain set of files")
+        for name in self.files:
+            if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+                raise ValueError(f"the file set '{name}' is used as a table: lower-case letters, digits and _ only")
+        return self
+
+    @property
+    def file_sets(self) -> dict[str, FileSet]:
+        """The named sets; a plain set is named `files`."""
+        if self.path is None:
+            return self.files
+        plain = FileSet(path=self.path, format=self.format, partitioned=self.partitioned, delimiter=self.delimiter)
+        return {"files": plain}
+
+    def delivers(self, column: str) -> bool:
+        """Whether the source has this column of ours at all: what it does not deliver is unknown, never 0."""
+        return column in self.columns
+
+
+class Sources(_Model):
+    """The five sources; only usage is indispensable."""
+
+    usage: Source
+    accounts: Source | None = None
+    subscriptions: Source | None = None
+    contacts: Source | None = None
+    applications: Source | None = None
+
+    def get(self, name: str) -> Source | None:
+        source: Source | None = getattr(self, name)
+        return source
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> Self:
+        for name, contract in CONTRACTS.items():
+            source = self.get(name)
+            if source is None:
+                continue
+            for column in source.columns:
+                if column not in contract.names:
+                    raise ValueError(
+                        f"{name}.columns.{column} is not a column of ours{_did_you_mean(column, contract.names)}; "
+                        f"{name} has {', '.join(contract.names)}"
+                    )
+            wanted = set(contract.required)
+            missing = sorted(wanted - set(source.columns))
+            if missing:
+                raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
+        if not self.usage.partitioned and not self.usage.delivers("event_time"):
+            raise ValueError(
+                "usage.columns lacks event_time: without year=/week= folders nothing says when usage happened; "
+                "map event_time, or set usage.partitioned: true"
+            )
+        return self
+
+
+class CompletenessSettings(_Model):
+    """When a week may enter ranks, trends, flags and predictions."""
+
+    late_days: Count = Field(2, description="days a row may lie outside its folder's week, kept under its own date")
+    settle_days: Count = Field(1, description="whole days after a week's Sunday before the week counts as complete")
+    collapse_share: Share = Field(
+        0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
+    )
+    collapse_floor_rows: Count = Field(100, description="median rows below which no week is called suspect")
+
+
+class ActivitySettings(_Model):
+    """What the usage states mean."""
+
+    renewal_gap_days: Count = Field(30, description="days between two spells of one application that make them one")
+    new_weeks: Positive = Field(4, description="first full weeks of a spell in which a pair is new")
+    inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
+    recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")
+    usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the usual level")
+    low_share: Share = Field(0.5, description="recent share of the usual level below which a pair is low")
+    low_floor_clicks: float = Field(5, ge=0, description="usual clicks a week below which no pair is called low")
+    rank_floor_clicks: float = Field(1, ge=0, description="clicks in a period below which no pair is ranked")
+
+
+class SpikeSettings(_Model):
+    """The rule that flags a week."""
+
+    history_weeks: Positive = Field(12, description="complete weeks before that make the usual level")
+    minimum_weeks: Positive = Field(8, description="fewer such weeks: no flag")
+    robust_z: float = Field(4.0, gt=0, description="distance to the usual level, in robust standard deviations")
+    relative_floor: Share = Field(0.5, description="smallest change, as a share of the usual level")
+    absolute_floor_clicks: float = Field(20, ge=0, description="smallest change, in clicks a week")
+    listed_weeks: Positive = Field(13, description="newest complete weeks whose flags are listed on the page")
+
+
+class RiskSettings(_Model):
+    """The rule that says low usage is likely."""
+
+    recent_weeks: Positive = Field(4, description="newest complete weeks")
+    before_weeks: Positive = Field(8, description="weeks before them, to compare with")
+    share: Share = Field(0.7, description="recent share of the level before, below which a pair is at risk")
+    floor_clicks: float = Field(5, ge=0, description="level before, in clicks a week, below which nothing is said")
+
+
+class ChangeSettings(_Model):
+    """What is a riser or a faller."""
+
+    relative_floor: Share = Field(0.25, description="smallest change, as a share of last year's")
+    absolute_floor_clicks: float = Field(40, ge=0, description="smallest change, in clicks over the weeks compared")
+
+
+class PublishSettings(_Model):
+    """Builds kept, and what stops a publish."""
+
+    keep_builds: Positive = Field(5, description="builds kept")
+    shrink_share: Share = Field(0.5, description="share of the rows of the build before, below which it is not shown")
+
+
+class Settings(_Model):
+    """A whole configuration. `as_of` is the only clock of the product."""
+
+    name: str = Field(min_length=1, description="name of the configuration, shown on the pages")
+    home: Path = Field(description="the data home; everything that the pipeline writes lies below it")
+    timezone: str = Field("UTC", description="zone in which days and weeks are cut")
+    as_of: datetime = Field(description="the moment the run looks at the data from; default: now")
+    as_of_is_pinned: bool = Field(False, description="set on loading: whether as_of was given")
+    lookback_weeks: Positive = Field(104, description="complete weeks before as_of that are read, beside the running")
+    first_week: date | None = Field(
+        None, description="first week that the history can hold; default: the first of the year the look-back begins in"
+    )
+    sources: Sources
+    completeness: CompletenessSettings = CompletenessSettings()
+    activity: ActivitySettings = ActivitySettings()
+    spikes: SpikeSettings = SpikeSettings()
+    risk: RiskSettings = RiskSettings()
+    changes: ChangeSettings = ChangeSettings()
+    publish: PublishSettings = PublishSettings()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            hint = _did_you_mean(value, available_timezones())
+            raise ValueError(f"'{value}' is not a time zone{hint}; use a name such as America/Denver")
+        return value
+
+    @property
+    def as_of_day(self) -> date:
+        return self.as_of.astimezone(ZoneInfo(self.timezone)).date()
+
+    @property
+    def running_week(self) -> date:
+        return monday_of(self.as_of_day)
+
+    @property
+    def window_start(self) -> date:
+        """First week that is listed and read."""
+        return self.running_week - self.lookback_weeks * WEEK
+
+    @property
+    def history_start(self) -> date:
+        """First week that partitions exist for; earlier than the window, so that old weeks stay visible."""
+        if self.first_week is not None:
+            return monday_of(self.first_week)
+        return monday_of(date(self.window_start.isocalendar().year, 1, 4))
+
+    @property
+    def facts_dir(self) -> Path:
+        return self.home / "facts"
+
+    @property
+    def ledger_dir(self) -> Path:
+        return self.home / "ledger"
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "warehouse" / "warehouse.duckdb"
+
+    @property
+    def published_dir(self) -> Path:
+        return self.home / "published"
+
+    @property
+    def status_path(self) -> Path:
+        return self.home / "status" / "status.duckdb"
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _expand(value: Any, where: str, problems: list[str]) -> Any:
+    """Replaces ${NAME} and ${NAME:-default} in every string below `value`."""
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{where}.{key}" if where else str(key), problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, f"{where}[{i}]", problems) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def one(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        found = os.environ.get(name) or default
+        if found is None:
+            problems.append(f"{where}: the environment variable {name} is not set: set it, or write ${{{name}:-default}}")
+            return ""
+        return found
+
+    return re.sub(r"\$\{(?P<name>[A-Z_][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}", one, value)
+
+
+def _resolve(path: str, base: Path) -> str:
+    return path if "://" in path else str((base / Path(path).expanduser()).absolute())
+
+
+def _sentence(error: Any) -> str:
+    """One validation error of pydantic as a sentence that names the key and the remedy."""
+    # pydantic names the alternatives of a union in the location; a reader of the YAML knows none of them
+    where = ".".join(str(part) for part in error["loc"] if part not in ("str", "Expression"))
+    if error["type"] == "missing":
+        return f"{where}: missing; add it"
+    if error["type"] == "extra_forbidden":
+        model: Any = Settings
+        for part in error["loc"][:-1]:
+            field = getattr(model, "model_fields", {}).get(part)
+            model = next((c for c in _models_of(field.annotation) if c), None) if field else None
+        known = list(getattr(model, "model_fields", {}))
+        listed = f"; known here: {', '.join(known)}" if known else ""
+        return f"{where}: unknown key{_did_you_mean(str(error['loc'][-1]), known)}; remove it or correct it{listed}"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _models_of(annotation: Any) -> list[Any]:
+    options = getattr(annotation, "__args__", (annotation,))
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def load_settings(path: Path | str | None = None, *, as_of: datetime | date | None = None) -> Settings:
+    """Reads and checks a configuration.
+
+    `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
+    $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now.
+
+    Raises ConfigError with every problem found, each naming the key and the remedy.
+    """
+    file = Path(path or os.environ.get(CONFIG_VARIABLE) or "sources.yaml").absolute()
+    if not file.is_file():
+        raise ConfigError([f"{file}: no such file; name the configuration with {CONFIG_VARIABLE} or --config"])
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{file}: not readable as YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(raw, dict):
+        raise ConfigError([f"{file}: expected keys such as name, home and sources; see examples/ for a whole one"])
+
+    problems: list[str] = []
+    raw = _expand(raw, "", problems)
+    if problems:
+        raise ConfigError([f"{file}: {problem}" for problem in problems])
+    given = as_of or os.environ.get(AS_OF_VARIABLE) or raw.get("as_of")
+    raw["as_of_is_pinned"] = given is not None
+    raw["as_of"] = given or datetime.now().astimezone()
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([f"{file}: {_sentence(problem)}" for problem in error.errors()]) from error
+    return _anchor(settings, file.parent)
+
+
+def _anchor(settings: Settings, base: Path) -> Settings:
+    """Makes paths absolute and `as_of` aware: a day alone is its midnight in the configured zone."""
+
+    def source(value: Source | None) -> Source | None:
+        if value is None:
+            return None
+        files = {name: f.model_copy(update={"path": _resolve(f.path, base)}) for name, f in value.files.items()}
+        path = _resolve(value.path, base) if value.path else None
+        return value.model_copy(update={"path": path, "files": files})
+
+    as_of = settings.as_of
+    if as_of.tzinfo is None:
+        as_of = as_of.replace(tzinfo=ZoneInfo(settings.timezone))
+    return settings.model_copy(
+        update={
+            "as_of": as_of,
+            "home": Path(_resolve(str(settings.home), base)),
+            "sources": Sources.model_construct(**{name: source(settings.sources.get(name)) for name in CONTRACTS}),
+        }
+    )

@@ -1,0 +1,102 @@
+"""What the pipeline wants of each source: the columns, their types, and which of them cannot be missing.
+
+Belongs here: the contract with the lake, as data. Does not: how a company's own columns map onto it
+(`config.py`), nor how files are read (`sources.py`).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column of ours: its DuckDB type, and what it means."""
+
+    name: str
+    type: str
+    description: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class SourceContract:
+    """A source of ours: what one row is, and its columns."""
+
+    name: str
+    grain: str
+    columns: tuple[SourceColumn, ...]
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns if c.required)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns)
+
+
+USAGE = SourceContract(
+    "usage",
+    "an event, or an already summed count",
+    (
+        SourceColumn("account_id", "VARCHAR", "the customer that used the application", required=True),
+        SourceColumn("application", "VARCHAR", "the application that was used", required=True),
+        SourceColumn("user_id", "VARCHAR", "the person; a user is (account_id, user_id)"),
+        SourceColumn("event_time", "TIMESTAMP", "when; a timestamp, a day, or absent where only week folders come"),
+        SourceColumn("clicks", "BIGINT", "clicks the row stands for (default 1 a row)"),
+        SourceColumn("records_created", "BIGINT", "records created in the row"),
+    ),
+)
+ACCOUNTS = SourceContract(
+    "accounts",
+    "one row an account",
+    (
+        SourceColumn("account_id", "VARCHAR", "the customer", required=True),
+        SourceColumn("account_name", "VARCHAR", "its name"),
+        SourceColumn("segment", "VARCHAR", "kind of customer"),
+        SourceColumn("region", "VARCHAR", "region"),
+        SourceColumn("country", "VARCHAR", "ISO country code"),
+        SourceColumn("state", "VARCHAR", "state or province code"),
+        SourceColumn("owner", "VARCHAR", "who looks after the account"),
+    ),
+)
+SUBSCRIPTIONS = SourceContract(
+    "subscriptions",
+    "one row a contract spell",
+    (
+        SourceColumn("account_id", "VARCHAR", "the customer", required=True),
+        SourceColumn("application", "VARCHAR", "the application; empty = the whole account"),
+        SourceColumn("start_date", "DATE", "first day in contract", required=True),
+        SourceColumn("notice_date", "DATE", "day that notice was given"),
+        SourceColumn("end_date", "DATE", "last day in contract; empty = running"),
+        SourceColumn("end_reason", "VARCHAR", "cancelled, completed or renewed"),
+        SourceColumn("renewal_date", "DATE", "next renewal"),
+        SourceColumn("seats", "BIGINT", "seats sold"),
+        SourceColumn("annual_value", "DOUBLE", "value a year"),
+    ),
+)
+CONTACTS = SourceContract(
+    "contacts",
+    "one row a person in an account",
+    (
+        SourceColumn("user_id", "VARCHAR", "the person", required=True),
+        SourceColumn("account_id", "VARCHAR", "the customer", required=True),
+        SourceColumn("name", "VARCHAR", "full name"),
+        SourceColumn("email", "VARCHAR", "e-mail address"),
+        SourceColumn("phone", "VARCHAR", "telephone number"),
+        SourceColumn("role", "VARCHAR", "role in the account"),
+        SourceColumn("is_primary", "BOOLEAN", "the first person to call"),
+    ),
+)
+APPLICATIONS = SourceContract(
+    "applications",
+    "one row an application",
+    (
+        SourceColumn("application", "VARCHAR", "key of the application", required=True),
+        SourceColumn("application_type", "VARCHAR", "group of applications"),
+        SourceColumn("application_name", "VARCHAR", "name to show"),
+    ),
+)
+
+REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS)
+CONTRACTS = {contract.name: contract for contract in (USAGE, *REFERENCE)}
+END_REASONS = ("cancelled", "completed", "renewed")

@@ -1,0 +1,269 @@
+"""Facts: the usage of a week, once and for all, in one Parquet file a week.
+
+Grain: a row per week folder x account x application x user x week. Clicks and records stand in total and per day
+of the week, NULL on a day without any row: that gives exact distinct users over any run of days, and week totals
+by mere sums. `week` is the folder's week, `week_start` the week of the days themselves: rows that came up to
+`late_days` late lie in the next folder and count under their own date.
+
+A second run replaces the week's file with one atomic rename. What was read (the manifest) is part of the file, so
+facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the ledger.
+Odd cases: without users `user_id` is NULL; without days only the totals are there.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usage_pipeline.config import Settings, Source
+from usage_pipeline.lib.contract import USAGE
+from usage_pipeline.lib.lake import LakeFile, list_week_files
+from usage_pipeline.lib.sources import (
+    RAW,
+    Mapping,
+    SourceError,
+    day_expression,
+    first_line,
+    mapped_columns,
+    match_columns,
+    open_files,
+    open_source,
+)
+from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.lib.weeks import folders_of, weeks_of
+
+MANIFEST_KEY = b"manifest"
+# part of every manifest: raise it when facts of the same files would come out differently
+FACTS_VERSION = 1
+
+
+@dataclass
+class WeekManifest:
+    """What one week's facts were made of."""
+
+    week: str
+    files: list[dict[str, Any]]
+    set_aside: list[dict[str, str]]
+    rows_read: int
+    rows_kept: int
+    rejected: dict[str, int]
+    clicks: int
+    rejected_file: str | None
+    ingested_at: str
+    seconds: float
+    mapping: str
+    version: int = FACTS_VERSION
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows_rejected(self) -> int:
+        return sum(self.rejected.values())
+
+
+@dataclass(frozen=True)
+class WeekRows:
+    """The rows of one week: facts, and rows kept aside with their reason."""
+
+    facts: pa.Table
+    rejected: pa.Table
+    rows_read: int
+
+
+def facts_path(facts_dir: Path, week: date) -> Path:
+    return facts_dir / f"week={week.isoformat()}" / "facts.parquet"
+
+
+def read_manifests(facts_dir: Path) -> dict[date, WeekManifest]:
+    """The manifests of every week that has facts, by Monday."""
+    manifests = {}
+    for file in sorted(facts_dir.glob("week=*/facts.parquet")):
+        metadata = pq.read_schema(file).metadata or {}
+        manifest = WeekManifest(**json.loads(metadata[MANIFEST_KEY]))
+        manifests[date.fromisoformat(manifest.week)] = manifest
+    return manifests
+
+
+def mapping_fingerprint(source: Source, settings: Settings) -> str:
+    """Changes whenever the same files would give other facts: a re-mapped column, another zone."""
+    parts = [source.model_dump(mode="json"), settings.timezone, settings.completeness.late_days]
+    return json.dumps(parts, sort_keys=True)
+
+
+class UsageReader:
+    """Reads weeks of the usage source; a plain partitioned set is pruned by week, anything else is read once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.source = settings.sources.usage
+        self.connection = duckdb.connect()
+        self.connection.execute("SET preserve_insertion_order = false")
+        self._whole: list[LakeFile] | None = None
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def files_of(self, week: date) -> list[LakeFile]:
+        """The files that hold the week. A source that is read whole has the same files for every week."""
+        if self.source.partitioned:
+            assert self.source.path is not None
+            folders = folders_of(week, self.source.partition_calendar)
+            return [f for d in folders for f in list_week_files(self.source.path, self.source.format, d)]
+        return self._open_whole()
+
+    def rows_of(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[dict[str, str]], list[str]]:
+        """Facts of a week from its files, the files set aside with the reason, and notes on the columns."""
+        if not self.source.partitioned:
+            return self._aggregate(week), [], []
+        readable, aside = self._readable(files)
+        if not readable:
+            return _no_rows(), aside, []
+        open_files(self.connection, RAW, readable, self.source.file_sets["files"])
+        mapping = match_columns(self.connection, self.source, USAGE)
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW source_usage AS {self._select(mapping)}")
+        return self._aggregate(week), aside, mapping.notes
+
+    def _open_whole(self) -> list[LakeFile]:
+        if self._whole is None:
+            self._whole = open_source(self.connection, "usage", self.source)
+            mapping = match_columns(self.connection, self.source, USAGE)
+            self.connection.execute(f"CREATE TEMP TABLE source_usage AS {self._select(mapping)}")
+        return self._whole
+
+    def _readable(self, files: list[LakeFile]) -> tuple[list[LakeFile], list[dict[str, str]]]:
+        """Splits the files into those that open and map, and those set aside with the reason."""
+        good, aside = [], []
+        for file in files:
+            try:
+                open_files(self.connection, RAW, [file], self.source.file_sets["files"])
+                match_columns(self.connection, self.source, USAGE)
+                good.append(file)
+            except duckdb.Error as error:
+                aside.append({"key": file.key, "reason": f"cannot be read: {first_line(error)}"})
+            except SourceError as error:
+                aside.append({"key": file.key, "reason": "; ".join(error.problems)})
+        return good, aside
+
+    def _select(self, mapping: Mapping) -> str:
+        day = day_expression(mapping, self.settings.timezone, self.source.partition_timezone)
+        return f"SELECT {', '.join(mapped_columns(mapping, USAGE))}, {day} AS day FROM {RAW}"
+
+    def _aggregate(self, week: date) -> WeekRows:
+        source = self.source
+        others: set[date] = set()
+        if source.partitioned:
+            for folder in folders_of(week, source.partition_calendar):
+                others |= set(weeks_of(folder, source.partition_calendar)) - {week}
+        values = {
+            "week": week,
+            "other_weeks": sorted(others),
+            "late_days": self.settings.completeness.late_days if source.partitioned else 0,
+            "has_days": source.delivers("event_time"),
+            "has_clicks": source.delivers("clicks"),
+            "is_whole": not source.partitioned,
+        }
+        self.connection.execute(load_sql("ingest", "usage_rows"), values)
+        facts = self.connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
+        rejected = self.connection.execute("SELECT * FROM usage_rows WHERE reason IS NOT NULL").to_arrow_table()
+        read = self.connection.execute("SELECT count(*) FROM usage_rows").fetchone()
+        self.connection.execute("DROP TABLE usage_rows")
+        assert read is not None
+        return WeekRows(facts, rejected, read[0])
+
+
+def _no_rows() -> WeekRows:
+    connection = duckdb.connect()
+    schema = ", ".join(f"CAST(NULL AS {c.type}) AS {c.name}" for c in USAGE.columns)
+    connection.execute(
+        "CREATE TEMP TABLE usage_rows AS "
+        f"SELECT DATE '2000-01-01' AS week, {schema}, CAST(NULL AS DATE) AS day, CAST(NULL AS VARCHAR) AS reason LIMIT 0"
+    )
+    facts = connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
+    return WeekRows(facts, connection.execute("FROM usage_rows").to_arrow_table(), 0)
+
+
+def is_up_to_date(manifest: WeekManifest | None, files: list[LakeFile], fingerprint: str) -> bool:
+    """Whether the facts of a week were made of exactly these files under this mapping."""
+    if manifest is None:
+        return False
+    same_files = sorted((f["key"], f["etag"]) for f in manifest.files) == sorted((f.key, f.etag) for f in files)
+    return same_files and manifest.mapping == fingerprint and manifest.version == FACTS_VERSION
+
+
+def write_week(settings: Settings, week: date, rows: WeekRows, manifest: WeekManifest) -> None:
+    """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the ledger first."""
+    if rows.rejected.num_rows:
+        folder = settings.ledger_dir / "rejected" / f"week={week.isoformat()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
+        pq.write_table(rows.rejected, file)
+        manifest.rejected_file = str(file.relative_to(settings.ledger_dir))
+    target = facts_path(settings.facts_dir, week)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    metadata = {MANIFEST_KEY: json.dumps(asdict(manifest)).encode()}
+    pq.write_table(rows.facts.replace_schema_metadata(metadata), unfinished, compression="zstd")
+    os.replace(unfinished, target)
+
+
+def ingest_weeks(
+    settings: Settings, weeks: Iterable[date], *, now: str, progress: Callable[[str], None] = lambda _: None
+) -> dict[date, WeekManifest | None]:
+    """Brings the facts of `weeks` up to date: reads the weeks whose files changed, leaves the others alone.
+
+    Weeks outside the look-back window are neither listed nor read. Returns the manifest of each week, None where
+    the lake holds no file for it and no facts are kept. `now` is written as the time of ingest.
+
+    Raises SourceError where a source that is read whole does not match its mapping, LakeError where it is not there.
+    """
+    reader = UsageReader(settings)
+    fingerprint = mapping_fingerprint(reader.source, settings)
+    known = read_manifests(settings.facts_dir)
+    wanted = list(weeks)
+    in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
+    if len(in_window) < len(wanted):
+        progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
+    skipped = 0
+    try:
+        for number, week in enumerate(in_window, 1):
+            started = time.perf_counter()
+            files = reader.files_of(week)
+            if not files or is_up_to_date(known.get(week), files, fingerprint):
+                skipped += 1
+                continue
+            rows, aside, notes = reader.rows_of(week, files)
+            manifest = WeekManifest(
+                week=week.isoformat(),
+                files=[asdict(file) for file in files],
+                set_aside=aside,
+                rows_read=rows.rows_read,
+                rows_kept=rows.rows_read - rows.rejected.num_rows,
+                rejected=_counts(rows.rejected),
+                clicks=sum(c or 0 for c in rows.facts.column("clicks").to_pylist()) if rows.facts.num_rows else 0,
+                rejected_file=None,
+                ingested_at=now,
+                seconds=round(time.perf_counter() - started, 3),
+                mapping=fingerprint,
+                notes=notes,
+            )
+            write_week(settings, week, rows, manifest)
+            known[week] = manifest
+            if number % 13 == 0 or number == len(in_window):
+                progress(f"week {week}: {rows.rows_read:,} rows, {number} of {len(in_window)} weeks")
+    finally:
+        reader.close()
+    if skipped:
+        progress(f"{skipped} of {len(in_window)} weeks had nothing new and were not read")
+    return {week: known.get(week) for week in wanted}
+
+
+def _counts(rejected: pa.Table) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in rejected.column("reason").value_counts().to_pylist()}

@@ -1,0 +1,30 @@
+"""Loading SQL files and running them with bound values.
+
+Every statement of more than a few lines lives in `defs/<folder>/sql/<name>.sql`; values are bound as `$name`.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+DEFS = Path(__file__).parent.parent / "defs"
+_PARAMETER = re.compile(r"\$([a-z_]+)")
+
+
+@cache
+def load_sql(folder: str, name: str) -> str:
+    """The text of `defs/<folder>/sql/<name>.sql`."""
+    return (DEFS / folder / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    """Runs one statement, binding those of `values` that it names."""
+    named = set(_PARAMETER.findall(_without_comments(sql)))
+    return connection.execute(sql, {key: value for key, value in values.items() if key in named})
+
+
+def _without_comments(sql: str) -> str:
+    return re.sub(r"--[^\n]*", "", sql)
