@@ -1,0 +1,74 @@
+"""The only entry point: everything that Dagster sees. The configuration is read when definitions are asked for."""
+
+import logging
+
+import dagster as dg
+
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.defs.activity.assets import ACTIVITY_TABLES
+from usage_pipeline.defs.activity.checks import ACTIVITY_CHECKS
+from usage_pipeline.defs.ingest.assets import ingest_assets
+from usage_pipeline.defs.ingest.checks import INGEST_CHECKS
+from usage_pipeline.defs.partitions import weekly_partitions
+from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
+from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
+from usage_pipeline.defs.publish.assets import publish_assets
+from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
+from usage_pipeline.defs.schedules import refresh, weekly_refresh
+from usage_pipeline.defs.sensors import status_sensors
+from usage_pipeline.defs.spikes.assets import SPIKE_TABLES
+from usage_pipeline.defs.spikes.checks import SPIKE_CHECKS
+from usage_pipeline.defs.usage.assets import usage_assets
+from usage_pipeline.defs.usage.checks import USAGE_CHECKS
+from usage_pipeline.resources import warehouse_of
+
+
+@dg.logger(description="One plain line a message, for people who start a run from the command line.")
+def plain_console(context: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("usage_pipeline", logging.INFO)
+    handler = logging.StreamHandler()
+
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            meta = getattr(record, "dagster_meta", {})
+            step = meta.get("step_key") or meta.get("job_name") or ""
+            text = meta.get("orig_message") or record.getMessage()
+            return f"  {step}: {text}" if record.levelno < logging.ERROR else f"  {step} FAILED: {record.getMessage()}"
+
+    handler.setFormatter(Plain())
+    logger.addHandler(handler)
+    return logger
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The definitions of one configuration."""
+    weeks = weekly_partitions(settings)
+    return dg.Definitions(
+        assets=[
+            *ingest_assets(weeks),
+            *usage_assets(weeks),
+            *ACTIVITY_TABLES,
+            *SPIKE_TABLES,
+            *PREDICTION_TABLES,
+            *publish_assets(),
+        ],
+        asset_checks=[
+            *INGEST_CHECKS,
+            *USAGE_CHECKS,
+            *ACTIVITY_CHECKS,
+            *SPIKE_CHECKS,
+            *PREDICTION_CHECKS,
+            *PUBLISH_CHECKS,
+        ],
+        jobs=[refresh],
+        schedules=[weekly_refresh],
+        sensors=status_sensors(settings),
+        resources={"warehouse": warehouse_of(settings), "settings": settings},
+        executor=dg.in_process_executor,
+        loggers={"console": plain_console},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_definitions(load_settings())

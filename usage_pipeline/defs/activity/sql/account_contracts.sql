@@ -1,0 +1,63 @@
+-- a row: an account, and the state of its contract as a whole on the day of as_of
+WITH account_rows AS (
+    SELECT
+        account_id,
+        start_date,
+        coalesce(end_date, DATE '9999-12-31') AS end_date,
+        end_reason,
+        notice_date,
+        coalesce(end_date < start_date, FALSE) AS never_started
+    FROM ref.subscriptions
+    WHERE application IS NULL
+),
+
+from_account_rows AS (
+    SELECT
+        account_id,
+        bool_and(never_started) AS never_started,
+        min(start_date) AS start_date,
+        max(end_date) AS end_date,
+        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
+        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+    FROM account_rows
+    GROUP BY account_id
+),
+
+from_spells AS (
+    SELECT
+        account_id,
+        FALSE AS never_started,
+        min(start_date) AS start_date,
+        max(end_date) AS end_date,
+        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
+        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+    FROM core.contract_spells
+    WHERE account_id NOT IN (SELECT account_id FROM from_account_rows)
+    GROUP BY account_id
+),
+
+contracts AS (
+    SELECT * FROM from_account_rows
+    UNION ALL
+    SELECT * FROM from_spells
+)
+
+SELECT
+    names.account_id,
+    contracts.start_date,
+    nullif(contracts.end_date, DATE '9999-12-31') AS end_date,
+    contracts.end_reason,
+    contracts.notice_date,
+    names.account_id IN (SELECT account_id FROM ref.subscriptions) AS is_contract_known,
+    CASE
+        WHEN contracts.account_id IS NULL THEN 'no contract'
+        WHEN contracts.never_started THEN 'never started'
+        WHEN contracts.reached IS NULL THEN 'not started'
+        WHEN contracts.reached < CAST($as_of_day AS DATE) THEN 'ended'
+        WHEN contracts.notice_date <= CAST($as_of_day AS DATE) AND contracts.end_date < DATE '9999-12-31' THEN 'notice given'
+        ELSE 'in contract'
+    END AS contract_state
+FROM core.account_names AS names
+LEFT JOIN contracts ON names.account_id = contracts.account_id

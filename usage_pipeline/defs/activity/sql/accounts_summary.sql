@@ -1,0 +1,65 @@
+-- a row: an account: its contract as a whole, its applications by state, and its users
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+pairs AS (
+    SELECT
+        account_id,
+        count(*) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS applications_owned,
+        count(*) FILTER (WHERE usage_state IN ('active', 'low', 'new') AND recent_clicks > 0) AS applications_used,
+        count(*) FILTER (WHERE usage_state = 'never used') AS applications_never_used,
+        count(*) FILTER (WHERE usage_state = 'low') AS applications_low,
+        count(*) FILTER (WHERE usage_state = 'inactive') AS applications_inactive,
+        count(*) FILTER (WHERE contract_state = 'ended') AS applications_ended,
+        sum(annual_value) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS annual_value,
+        min(renewal_date) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS renewal_date,
+        max(last_used_on) AS last_used_on
+    FROM core.pair_states
+    GROUP BY account_id
+),
+
+users AS (
+    SELECT
+        user_weeks.account_id,
+        count(DISTINCT user_weeks.user_id) AS active_users
+    FROM core.weekly_users AS user_weeks
+    CROSS JOIN newest
+    INNER JOIN core.weeks AS weeks ON user_weeks.week_start = weeks.week_start AND weeks.is_complete
+    WHERE user_weeks.week_start > newest.week_start - 28
+    GROUP BY user_weeks.account_id
+)
+
+SELECT
+    names.account_id,
+    names.account,
+    names.segment,
+    names.region,
+    names.country,
+    names.state,
+    names.owner,
+    contracts.contract_state,
+    contracts.is_contract_known,
+    CAST(contracts.start_date AS TIMESTAMP) AS start_date,
+    CAST(contracts.notice_date AS TIMESTAMP) AS notice_date,
+    CAST(contracts.end_date AS TIMESTAMP) AS end_date,
+    contracts.end_reason,
+    coalesce(pairs.applications_owned, 0) AS applications_owned,
+    coalesce(pairs.applications_used, 0) AS applications_used,
+    coalesce(pairs.applications_never_used, 0) AS applications_never_used,
+    coalesce(pairs.applications_low, 0) AS applications_low,
+    coalesce(pairs.applications_inactive, 0) AS applications_inactive,
+    coalesce(pairs.applications_ended, 0) AS applications_ended,
+    CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
+    pairs.annual_value,
+    CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
+    CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
+    names.is_in_reference,
+    names.contacts
+FROM core.account_names AS names
+INNER JOIN core.account_contracts AS contracts ON names.account_id = contracts.account_id
+LEFT JOIN pairs ON names.account_id = pairs.account_id
+LEFT JOIN users ON names.account_id = users.account_id
+ORDER BY names.account

@@ -1,0 +1,82 @@
+-- a row: account x application x complete week of seven contract days: how it was used, judged by what was known then
+WITH counted AS (
+    SELECT
+        week_start,
+        account_id,
+        application,
+        spell_number,
+        contract_state,
+        contract_days,
+        clicks,
+        count(*) FILTER (WHERE contract_days = 7) OVER pair AS full_weeks,
+        count(*) FILTER (WHERE contract_days = 7) OVER spell AS full_weeks_of_spell,
+        max(last_day) FILTER (WHERE clicks > 0) OVER pair AS last_used_on
+    FROM core.usage_grid
+    WHERE is_complete
+    WINDOW
+        pair AS (PARTITION BY account_id, application ORDER BY week_start),
+        spell AS (PARTITION BY account_id, application, spell_number ORDER BY week_start)
+),
+
+recency AS (
+    SELECT
+        *,
+        full_weeks - coalesce(max(CASE WHEN clicks > 0 THEN full_weeks END) OVER pair, 0) AS weeks_without_use
+    FROM counted
+    WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
+),
+
+levels AS (
+    SELECT
+        *,
+        avg(clicks) OVER (pair ROWS BETWEEN $recent_weeks - 1 PRECEDING AND CURRENT ROW) AS recent_clicks,
+        median(clicks) OVER (
+            pair ROWS BETWEEN $recent_weeks + $usual_weeks - 1 PRECEDING AND $recent_weeks PRECEDING
+        ) AS usual_clicks,
+        lag(weeks_without_use) OVER pair AS weeks_without_use_before
+    FROM recency
+    WHERE contract_days = 7
+    WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
+),
+
+judged AS (
+    SELECT
+        *,
+        CASE
+            WHEN full_weeks_of_spell <= $new_weeks THEN 'new'
+            WHEN last_used_on IS NULL THEN 'never used'
+            WHEN weeks_without_use >= $inactive_weeks THEN 'inactive'
+            WHEN usual_clicks >= $low_floor_clicks AND recent_clicks < $low_share * usual_clicks THEN 'low'
+            ELSE 'active'
+        END AS usage_state,
+        coalesce(clicks > 0 AND weeks_without_use_before >= $inactive_weeks AND full_weeks > weeks_without_use_before + 1, FALSE)
+            AS came_back
+    FROM levels
+),
+
+changed AS (
+    SELECT
+        *,
+        CASE
+            WHEN usage_state IS DISTINCT FROM lag(usage_state) OVER pair THEN week_start
+        END AS changed_in
+    FROM judged
+    WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
+)
+
+SELECT
+    week_start,
+    account_id,
+    application,
+    spell_number,
+    contract_state,
+    usage_state,
+    max(changed_in) OVER (PARTITION BY account_id, application ORDER BY week_start) AS state_since,
+    clicks,
+    recent_clicks,
+    usual_clicks,
+    CAST(weeks_without_use AS INTEGER) AS weeks_without_use,
+    last_used_on,
+    came_back
+FROM changed
+ORDER BY account_id, application, week_start

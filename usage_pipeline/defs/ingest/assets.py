@@ -1,0 +1,105 @@
+"""Ingest: from somebody else's lake to facts of ours, and reference data as delivered.
+
+`usage_facts` is one Parquet file a week, partitioned by week; a second run reads only weeks whose files changed.
+The reference assets are tables of the `ref` schema; every delivery stays in the ledger.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.partitions import weeks_of_run
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version
+from usage_pipeline.lib.contract import REFERENCE, SourceContract
+from usage_pipeline.lib.facts import FACTS_VERSION, ingest_weeks
+from usage_pipeline.lib.reference import load_reference, take_delivery
+from usage_pipeline.resources import Warehouse
+
+_WHY = {
+    "accounts": "Names, segments, regions and owners of the accounts.",
+    "subscriptions": "Contracts: without them a cancelled application looks like a neglected one.",
+    "contacts": "People to call; personal data, published apart and only for its role.",
+    "applications": "Names and types of the applications.",
+}
+
+
+def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        key="usage_facts",
+        group_name="ingest",
+        kinds={"parquet", "python"},
+        owners=OWNERS,
+        partitions_def=weeks,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=str(FACTS_VERSION),
+    )
+    def usage_facts(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        """Who used what in which week, read from the lake once; only weeks of the window, only where files changed.
+
+        One row: week folder x account x application x user x week.
+        """
+        manifests = ingest_weeks(
+            settings, weeks_of_run(context), now=settings.as_of.isoformat(), progress=context.log.info
+        )
+        found = [manifest for manifest in manifests.values() if manifest]
+        aside = [f"{item['key']}: {item['reason']}" for m in found for item in m.set_aside]
+        for line in aside:
+            context.log.warning(f"set aside: {line}")
+        return dg.MaterializeResult(
+            metadata={
+                "weeks": len(manifests),
+                "weeks_without_data": len(manifests) - len(found),
+                "files": sum(len(m.files) for m in found),
+                "files_set_aside": dg.MetadataValue.json(aside),
+                "rows_read": sum(m.rows_read for m in found),
+                "rows_kept": sum(m.rows_kept for m in found),
+                "rows_rejected": sum(m.rows_rejected for m in found),
+                "clicks": sum(m.clicks for m in found),
+            }
+        )
+
+    return usage_facts
+
+
+def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=contract.name,
+        group_name="ingest",
+        kinds={"duckdb", "python"},
+        owners=OWNERS,
+        pool=POOL,
+        code_version=code_version(repr(contract)),
+        description=f"{_WHY[contract.name]}\n\nOne row: {contract.grain}.",
+    )
+    def reference(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        delivery = take_delivery(settings, contract)
+        with warehouse.get_connection() as connection:
+            loaded = load_reference(connection, settings, contract, delivery)
+        if delivery.file is None:
+            context.log.info("not delivered: no such source is configured")
+        else:
+            context.log.info(f"{loaded.rows:,} rows, {'a new delivery' if delivery.is_new else 'unchanged'}")
+        notes = delivery.mapping.notes if delivery.mapping else []
+        for note in notes:
+            context.log.warning(note)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": loaded.rows,
+                "is_delivered": delivery.file is not None,
+                "is_new_delivery": delivery.is_new,
+                "rows_delivered": delivery.rows,
+                "rows_rejected": dg.MetadataValue.json(loaded.rejected),
+                "notes": dg.MetadataValue.json(notes),
+            }
+        )
+
+    return reference
+
+
+def ingest_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    return [usage_facts_asset(weeks), *(reference_asset(contract) for contract in REFERENCE)]

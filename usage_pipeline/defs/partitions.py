@@ -1,0 +1,28 @@
+"""The weekly partitions: keys are Mondays, and the running week is a partition too."""
+
+from datetime import date
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.weeks import WEEK
+
+
+def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
+    """Partitions from the first week of the history to the running week of `as_of`.
+
+    Where as_of is pinned in the past, they end there; otherwise they go on with the clock.
+    """
+    end = (settings.running_week + WEEK).isoformat() if settings.as_of_is_pinned else None
+    return dg.WeeklyPartitionsDefinition(
+        start_date=settings.history_start.isoformat(),
+        end_date=end,
+        timezone=settings.timezone,
+        day_offset=1,  # weeks begin on Monday
+        end_offset=0 if end else 1,  # the running week has a partition
+    )
+
+
+def weeks_of_run(context: dg.AssetExecutionContext) -> list[date]:
+    """The Mondays of the partitions that a run is asked for, one or many."""
+    return [date.fromisoformat(key) for key in context.partition_keys]

@@ -1,0 +1,135 @@
+"""Publish: the build that pages read, and the dashboards that read it.
+
+`published_build` writes an immutable build and moves `current`; where nothing changed it writes nothing. Each
+dashboard is an asset: it is there when every column that its charts use is in the build.
+"""
+
+import hashlib
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
+from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib.builds import Build, BuildStore, PublishError
+from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline.resources import Warehouse
+
+CONTACTS = sql_table(
+    "account_contacts",
+    schema="personal",
+    group="publish",
+    deps=["contacts", "weekly_usage", *NAMES],
+    description="People to call, with when they last came; published in a file of its own, for its role only.",
+)
+
+_PUBLISHED = [table.name for table in WAREHOUSE_TABLES if table.name != "build"]
+
+
+def store_of(settings: Settings) -> BuildStore:
+    return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)
+
+
+def _fingerprint(connection: Any, settings: Settings) -> str:
+    """Of the content of every published table: equal content is not published twice."""
+    digest = hashlib.sha256(settings.as_of.isoformat().encode())
+    for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
+        if table.name == "build":
+            continue
+        columns = ", ".join(column.name for column in table.columns)
+        found = connection.execute(f"SELECT count(*), sum(CAST(hash({columns}) AS HUGEINT)) FROM {table.full_name}").fetchone()
+        digest.update(repr((table.full_name, columns, found)).encode())
+    return digest.hexdigest()
+
+
+@dg.asset(
+    group_name="publish",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=[*_PUBLISHED, "account_contacts"],
+    pool=POOL,
+    code_version=code_version(load_sql("publish", "build")),
+)
+def published_build(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The build that pages read: checked, immutable, put in place with one rename; the last ones are kept.
+
+    A build that does not pass its checks is not shown, and the one before stays up.
+    """
+    store = store_of(settings)
+    with warehouse.get_connection() as connection:
+        fingerprint = _fingerprint(connection, settings)
+        current = store.current()
+        if current and current.fingerprint == fingerprint:
+            context.log.info(f"nothing changed: build {current.build_id} stays")
+            return dg.MaterializeResult(metadata={"build": current.build_id, "is_new": False})
+        build_id = store.next_id(settings.as_of.isoformat(), fingerprint)
+        values = sql_values(settings) | {
+            "build_id": build_id,
+            "name": settings.name,
+            "as_of_time": settings.as_of.replace(tzinfo=None),
+        }
+        run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('publish', 'build')}", values)
+        found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
+        assert found is not None
+        build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
+        try:
+            build = store.publish(settings.warehouse_path, connection, build)
+        except PublishError as error:
+            raise dg.Failure(
+                f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
+                metadata={"problems": dg.MetadataValue.json(error.problems)},
+                allow_retries=False,
+            ) from error
+    pinned = store.pinned
+    context.log.info(f"build {build_id}" + (f" written; {pinned} is pinned and stays shown" if pinned else " is shown"))
+    return dg.MaterializeResult(
+        metadata={
+            "build": build_id,
+            "is_new": True,
+            "is_shown": pinned is None,
+            "newest_week": build.newest_week,
+            "rows": dg.MetadataValue.json(build.rows),
+        }
+    )
+
+
+def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefinition:
+    slug = str(dashboard["slug"])
+
+    @dg.asset(
+        key=f"{slug.replace('-', '_')}_dashboard",
+        group_name="dashboards",
+        kinds={"superset"},
+        owners=OWNERS,
+        deps=["published_build"],
+        description=f"{dashboard['description']}\n\nSuperset: /superset/dashboard/{slug}/",
+    )
+    def dashboard_in_superset(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        store = store_of(settings)
+        current = store.current()
+        if current is None:
+            raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
+        missing = missing_columns(dashboard, assets, store.path(current.build_id))
+        if missing:
+            raise dg.Failure(
+                f"build {current.build_id} lacks what the charts of {slug} use: {', '.join(missing)}",
+                allow_retries=False,
+            )
+        charts = chart_uuids(dashboard)
+        context.log.info(f"all columns of {len(charts)} charts are in build {current.build_id}")
+        return dg.MaterializeResult(metadata={"charts": len(charts), "build": current.build_id})
+
+    return dashboard_in_superset
+
+
+def publish_assets() -> list[dg.AssetsDefinition]:
+    assets, _ = load_assets()
+    return [CONTACTS, published_build, *(dashboard_asset(d, assets) for d in assets.dashboards.values())]

@@ -1,0 +1,24 @@
+"""Checks before and after a publish."""
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.publish.assets import store_of
+from usage_pipeline.defs.tables import contract_check
+
+
+@dg.asset_check(asset="published_build", name="the_newest_build_is_shown")
+def the_newest_build_is_shown(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Pages read the newest build; a rollback that is still pinned is told here."""
+    store = store_of(settings)
+    builds, current = store.builds(), store.current()
+    newest = builds[-1].build_id if builds else None
+    shown = current.build_id if current else None
+    return dg.AssetCheckResult(
+        passed=shown is not None and shown == newest,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"shown": str(shown), "newest": str(newest), "pinned": str(store.pinned)},
+    )
+
+
+PUBLISH_CHECKS = [contract_check("account_contacts"), the_newest_build_is_shown]

@@ -1,0 +1,90 @@
+"""Assets that are one table made by one SQL file: what they all have in common is written here once.
+
+A row of such a table is what the first line of its SQL file says. A second run replaces the table.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.tables import TABLES, broken_contract
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline.resources import Warehouse
+
+OWNERS = ["team:data"]
+# DuckDB has one writer: steps of all runs that write the warehouse take turns
+POOL = "warehouse"
+
+
+def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def code_version(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def table_metadata(name: str) -> dict[str, Any]:
+    """The columns of a published table, for the Dagster UI."""
+    table = TABLES.get(name)
+    if table is None:
+        return {}
+    columns = [dg.TableColumn(c.name, c.type, description=c.description) for c in table.columns]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def sql_table(
+    name: str, *, schema: str, group: str, deps: Sequence[str], description: str
+) -> dg.AssetsDefinition:
+    """An asset `name` that replaces `schema.name` with the rows of `defs/<group>/sql/<name>.sql`."""
+    sql = load_sql(group, name)
+
+    @dg.asset(
+        key=name,
+        group_name=group,
+        kinds={"duckdb", "sql"},
+        owners=OWNERS,
+        deps=deps,
+        pool=POOL,
+        code_version=code_version(sql),
+        metadata=table_metadata(name),
+        description=f"{description}\n\nOne row: {sql.splitlines()[0].removeprefix('-- a row: ')}",
+    )
+    def table(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        with warehouse.get_connection() as connection:
+            run_sql(connection, f"CREATE OR REPLACE TABLE {schema}.{name} AS {sql}", sql_values(settings))
+            rows = count_rows(connection, f"{schema}.{name}")
+        context.log.info(f"{rows:,} rows")
+        return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+
+    return table
+
+
+def contract_check(name: str) -> dg.AssetChecksDefinition:
+    """A blocking check that a published table keeps the contract of `lib/tables.py`."""
+    contract = TABLES[name]
+
+    @dg.asset_check(
+        asset=name,
+        name=f"{name}_keeps_its_contract",
+        blocking=True,
+        description=f"Columns and types are those of the catalogue, and {', '.join(contract.key)} is unique.",
+    )
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        with warehouse.read() as connection:
+            broken = broken_contract(connection, contract)
+        if broken is None:
+            return dg.AssetCheckResult(passed=True)
+        metadata = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}
+        return dg.AssetCheckResult(passed=False, description=broken.problem, metadata=metadata)
+
+    return check

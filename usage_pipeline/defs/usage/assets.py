@@ -1,0 +1,173 @@
+"""Usage: weekly usage from facts, names, and the marts that rank and compare it.
+
+`weekly_usage` is partitioned: a run deletes its weeks and the two beside them (rows can come late into the folder
+of the next week) and inserts them again, in one transaction. The marts are whole tables.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.partitions import weeks_of_run
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
+from usage_pipeline.lib.facts import facts_path, read_manifests
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline.lib.weeks import WEEK, weeks_between
+from usage_pipeline.resources import Warehouse
+
+_WEEKLY = {
+    "weekly_users": (
+        "week_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, clicks BIGINT, "
+        "records_created BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
+    ),
+    "weekly_usage": (
+        "week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, records_created BIGINT, "
+        "active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
+    ),
+}
+
+
+def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        key="weekly_usage",
+        group_name="usage",
+        kinds={"duckdb", "sql"},
+        owners=OWNERS,
+        deps=["usage_facts"],
+        partitions_def=weeks,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=POOL,
+        code_version=code_version(load_sql("usage", "weekly_users"), load_sql("usage", "weekly_usage")),
+    )
+    def weekly_usage(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        """Clicks, records and active users of every account and application in every week that somebody came.
+
+        One row: account x application x week, by the date of use.
+        """
+        asked = weeks_of_run(context)
+        with warehouse.get_connection() as connection:
+            load_weekly_usage(connection, settings, asked[0], asked[-1])
+            rows = count_rows(connection, "core.weekly_usage")
+        context.log.info(f"{rows:,} rows")
+        return dg.MaterializeResult(metadata={"dagster/row_count": rows, "weeks": len(asked)})
+
+    return weekly_usage
+
+
+def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: Any, last: Any) -> None:
+    """Deletes and inserts `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays)."""
+    # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
+    window = {"first_week": first - WEEK, "last_week": last + WEEK}
+    folders = weeks_between(first - 2 * WEEK, last + 2 * WEEK)
+    files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
+    for table, columns in _WEEKLY.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
+        connection.execute(
+            f"DELETE FROM core.{table} WHERE week_start BETWEEN $first_week AND $last_week", window
+        )
+        if files:
+            values = window | {"files": files} | sql_values(settings)
+            run_sql(connection, f"INSERT INTO core.{table} {load_sql('usage', table)}", values)
+
+
+@dg.asset(
+    key="weeks",
+    group_name="usage",
+    kinds={"duckdb", "sql"},
+    owners=OWNERS,
+    deps=["usage_facts"],
+    pool=POOL,
+    code_version=code_version(load_sql("usage", "weeks")),
+)
+def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Which weeks may be judged by: ended, settled, arrived whole, not collapsed. Only these enter ranks and flags.
+
+    One row: a week.
+    """
+    manifests = read_manifests(settings.facts_dir)
+    rows = pa.table(
+        {
+            "week": pa.array(list(manifests), pa.date32()),
+            "files_set_aside": pa.array([len(m.set_aside) for m in manifests.values()], pa.int64()),
+            "source_rows": pa.array([m.rows_read for m in manifests.values()], pa.int64()),
+        }
+    )
+    with warehouse.get_connection() as connection:
+        connection.register("manifests", rows)
+        run_sql(connection, f"CREATE OR REPLACE TABLE core.weeks AS {load_sql('usage', 'weeks')}", sql_values(settings))
+        connection.unregister("manifests")
+        counts = dict(connection.execute("SELECT week_status, count(*) FROM core.weeks GROUP BY 1").fetchall())
+        newest = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
+    if not newest or newest[0] is None:
+        raise dg.Failure(
+            f"no complete week of usage between {settings.window_start} and {settings.running_week}: "
+            "check the path of sources.usage and as_of with `usage-pipeline check-sources`",
+            metadata={"weeks": dg.MetadataValue.json(counts)},
+            allow_retries=False,
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "weeks": dg.MetadataValue.json(counts),
+            "newest_complete_week": str(newest[0]),
+            "data_through": str(newest[0] + timedelta(days=6)),
+        }
+    )
+
+
+NAMES = ["account_names", "application_names"]
+
+USAGE_TABLES = [
+    sql_table(
+        "account_names",
+        schema="core",
+        group="usage",
+        deps=["accounts", "subscriptions", "weekly_usage"],
+        description="One label for every account that any source knows, so that no page shows a bare id.",
+    ),
+    sql_table(
+        "application_names",
+        schema="core",
+        group="usage",
+        deps=["applications", "subscriptions", "weekly_usage"],
+        description="Names and types of every application that any source knows.",
+    ),
+    sql_table(
+        "usage_by_week",
+        schema="mart",
+        group="usage",
+        deps=["usage_grid", "weekly_usage", "weeks", "usage_flags", *NAMES],
+        description="The curves: usage week by week, beside the same week a year ago, with flags.",
+    ),
+    sql_table(
+        "user_weeks",
+        schema="mart",
+        group="usage",
+        deps=["weekly_usage", "weeks", *NAMES],
+        description="Who came in which week, by an opaque key: counts different people exactly under any filter.",
+    ),
+    sql_table(
+        "usage_by_period",
+        schema="mart",
+        group="usage",
+        deps=["usage_grid", "pair_states", "weekly_usage", "weeks", *NAMES],
+        description="Top and bottom: usage over the last 4, 13, 52 and 104 weeks, ranked among those in contract.",
+    ),
+    sql_table(
+        "usage_changes",
+        schema="mart",
+        group="usage",
+        deps=["usage_grid", "pair_states", "weeks", *NAMES],
+        description="Risers and fallers against the same weeks of last year.",
+    ),
+]
+
+
+def usage_assets(partitions: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    return [weekly_usage_asset(partitions), weeks, *USAGE_TABLES]

@@ -1,0 +1,118 @@
+-- a row: account x application x period of complete weeks: usage in contract, users counted once, rank among its kind
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+periods AS (
+    SELECT *
+    FROM (VALUES ('Last 4 weeks', 4), ('Last 13 weeks', 13), ('Last 52 weeks', 52), ('Last 104 weeks', 104)) AS p (
+        period, weeks
+    )
+),
+
+period_weeks AS (
+    SELECT
+        periods.period,
+        periods.weeks,
+        weeks.week_start
+    FROM periods
+    CROSS JOIN newest
+    INNER JOIN core.weeks AS weeks
+        ON
+            weeks.is_complete
+            AND weeks.week_start > newest.week_start - 7 * periods.weeks
+            AND weeks.week_start <= newest.week_start
+),
+
+judged AS (
+    -- ranks know only weeks of seven contract days
+    SELECT
+        period_weeks.period,
+        any_value(period_weeks.weeks) AS period_length,
+        grid.account_id,
+        grid.application,
+        count(*) AS weeks_in_contract,
+        count(*) FILTER (WHERE grid.clicks > 0) AS weeks_used,
+        sum(grid.clicks) AS clicks,
+        sum(grid.records_created) AS records_created
+    FROM period_weeks
+    INNER JOIN core.usage_grid AS grid ON period_weeks.week_start = grid.week_start
+    WHERE grid.contract_days = 7
+    GROUP BY period_weeks.period, grid.account_id, grid.application
+),
+
+pair_users AS (
+    SELECT
+        period_weeks.period,
+        users.account_id,
+        users.application,
+        count(DISTINCT users.user_id) AS active_users
+    FROM period_weeks
+    INNER JOIN core.weekly_users AS users ON period_weeks.week_start = users.week_start
+    GROUP BY period_weeks.period, users.account_id, users.application
+),
+
+account_users AS (
+    SELECT
+        period_weeks.period,
+        users.account_id,
+        count(DISTINCT users.user_id) AS active_users
+    FROM period_weeks
+    INNER JOIN core.weekly_users AS users ON period_weeks.week_start = users.week_start
+    GROUP BY period_weeks.period, users.account_id
+),
+
+rankable AS (
+    SELECT
+        judged.*,
+        judged.clicks / judged.weeks_in_contract AS clicks_per_week,
+        pairs.contract_state IN ('in contract', 'notice given') AS is_in_contract,
+        judged.clicks >= $rank_floor_clicks AND pairs.contract_state IN ('in contract', 'notice given') AS is_ranked
+    FROM judged
+    INNER JOIN core.pair_states AS pairs
+        ON judged.account_id = pairs.account_id AND judged.application = pairs.application
+)
+
+SELECT
+    rankable.period,
+    rankable.account_id,
+    names.account,
+    applications.application_key,
+    applications.application,
+    applications.application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    rankable.is_in_contract,
+    rankable.weeks_in_contract,
+    rankable.weeks_used,
+    CAST(rankable.clicks AS BIGINT) AS clicks,
+    CAST(rankable.records_created AS BIGINT) AS records_created,
+    rankable.clicks_per_week,
+    CASE WHEN $has_users THEN coalesce(pair_users.active_users, 0) END AS active_users,
+    CASE WHEN $has_users THEN coalesce(account_users.active_users, 0) END AS account_active_users,
+    rankable.clicks > 0 AS is_used,
+    rankable.is_ranked,
+    -- by clicks a week, so that a pair that began in mid-period is not last for that
+    CASE
+        WHEN rankable.is_ranked
+            THEN
+                rank() OVER (
+                    PARTITION BY rankable.period, rankable.application, rankable.is_ranked
+                    ORDER BY rankable.clicks_per_week DESC
+                )
+    END AS rank_in_application,
+    names.contacts
+FROM rankable
+INNER JOIN core.account_names AS names ON rankable.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON rankable.application = applications.application_key
+LEFT JOIN pair_users
+    ON
+        rankable.period = pair_users.period
+        AND rankable.account_id = pair_users.account_id
+        AND rankable.application = pair_users.application
+LEFT JOIN account_users
+    ON rankable.period = account_users.period AND rankable.account_id = account_users.account_id
+ORDER BY rankable.period, applications.application, rankable.clicks DESC

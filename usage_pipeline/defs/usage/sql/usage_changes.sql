@@ -1,0 +1,74 @@
+-- a row: account x application in contract now and a year ago: its last 13 complete weeks against the same of last year
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+compared AS (
+    SELECT
+        this_year.account_id,
+        this_year.application,
+        count(*) AS weeks_compared,
+        sum(this_year.clicks) AS clicks,
+        sum(last_year.clicks) AS clicks_last_year,
+        sum(this_year.records_created) AS records_created,
+        sum(last_year.records_created) AS records_last_year
+    FROM core.usage_grid AS this_year
+    CROSS JOIN newest
+    INNER JOIN core.weeks AS weeks ON this_year.week_start = weeks.week_start
+    INNER JOIN core.weeks AS weeks_before ON weeks.last_year_week = weeks_before.week_start
+    INNER JOIN core.usage_grid AS last_year
+        ON
+            weeks.last_year_week = last_year.week_start
+            AND this_year.account_id = last_year.account_id
+            AND this_year.application = last_year.application
+    WHERE
+        weeks.is_complete AND weeks_before.is_complete
+        AND this_year.week_start > newest.week_start - 7 * 13
+        AND this_year.contract_days = 7 AND last_year.contract_days = 7
+    GROUP BY this_year.account_id, this_year.application
+),
+
+changed AS (
+    SELECT
+        compared.*,
+        clicks - clicks_last_year AS clicks_change,
+        (clicks - clicks_last_year) / nullif(clicks_last_year, 0) AS clicks_change_share,
+        records_created - records_last_year AS records_change,
+        (records_created - records_last_year) / nullif(records_last_year, 0) AS records_change_share
+    FROM compared
+)
+
+SELECT
+    changed.account_id,
+    names.account,
+    applications.application_key,
+    applications.application,
+    applications.application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    changed.weeks_compared,
+    CAST(changed.clicks AS BIGINT) AS clicks,
+    CAST(changed.clicks_last_year AS BIGINT) AS clicks_last_year,
+    CAST(changed.clicks_change AS BIGINT) AS clicks_change,
+    changed.clicks_change_share,
+    CAST(changed.records_created AS BIGINT) AS records_created,
+    CAST(changed.records_last_year AS BIGINT) AS records_last_year,
+    CAST(changed.records_change AS BIGINT) AS records_change,
+    changed.records_change_share,
+    CASE
+        WHEN abs(changed.clicks_change) < $change_absolute_floor THEN 'steady'
+        WHEN abs(changed.clicks_change) < $change_relative_floor * greatest(changed.clicks_last_year, 1) THEN 'steady'
+        WHEN changed.clicks_change > 0 THEN 'riser'
+        ELSE 'faller'
+    END AS movement,
+    names.contacts
+FROM changed
+INNER JOIN core.pair_states AS pairs
+    ON changed.account_id = pairs.account_id AND changed.application = pairs.application
+INNER JOIN core.account_names AS names ON changed.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON changed.application = applications.application_key
+WHERE pairs.contract_state IN ('in contract', 'notice given')
+ORDER BY changed.clicks_change

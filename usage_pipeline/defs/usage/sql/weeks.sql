@@ -1,0 +1,55 @@
+-- a row: one week since the first that has facts, up to the running one, and whether it may be judged by
+WITH spine AS (
+    SELECT CAST(week AS DATE) AS week_start
+    FROM
+        generate_series(
+            (SELECT least(min(week), CAST($window_start AS DATE)) FROM manifests),
+            CAST($running_week AS DATE),
+            INTERVAL 7 DAYS
+        ) AS series (week)
+),
+
+counted AS (
+    SELECT
+        spine.week_start,
+        manifests.week IS NOT NULL AS has_arrived,
+        coalesce(manifests.files_set_aside, 0) AS files_set_aside,
+        manifests.source_rows,
+        median(manifests.source_rows) OVER (
+            ORDER BY spine.week_start ROWS BETWEEN 8 PRECEDING AND 1 PRECEDING
+        ) AS rows_before
+    FROM spine
+    LEFT JOIN manifests ON spine.week_start = manifests.week
+),
+
+judged AS (
+    SELECT
+        *,
+        week_start = CAST($running_week AS DATE) AS is_running,
+        week_start + 7 + CAST($settle_days AS INTEGER) <= CAST($as_of_day AS DATE) AS has_settled,
+        coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE) AS has_collapsed
+    FROM counted
+)
+
+SELECT
+    week_start,
+    has_arrived,
+    files_set_aside,
+    source_rows,
+    is_running,
+    has_arrived AND has_settled AND files_set_aside = 0 AND NOT has_collapsed AS is_complete,
+    CASE
+        WHEN is_running THEN 'running'
+        WHEN NOT has_arrived THEN 'never arrived'
+        WHEN files_set_aside > 0 THEN 'files set aside'
+        WHEN has_collapsed THEN 'far fewer rows than usual'
+        WHEN NOT has_settled THEN 'not settled yet'
+        ELSE 'complete'
+    END AS week_status,
+    -- the same ISO week a year ago; week 53 is compared with week 52
+    CAST(
+        date_trunc('week', make_date(CAST(isoyear(week_start) AS INTEGER) - 1, 1, 4)) AS DATE
+    ) + CAST(7 * (least(week(week_start), 52) - 1) AS INTEGER) AS last_year_week,
+    week(week_start) = 53 AS is_week_53
+FROM judged
+ORDER BY week_start

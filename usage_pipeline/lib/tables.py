@@ -1,0 +1,272 @@
+"""The tables that pages read: their grain, key and columns, written once.
+
+The asset checks, Dagster's metadata, the check of a build before it is shown and the Superset datasets all take
+their columns from here. One name means one thing and has one type in every table.
+
+Does not belong here: how a table is computed (`defs/*/sql/`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a mart: DuckDB type, title on the pages, and what it means (with its unit)."""
+
+    name: str
+    type: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is published: schema, what a row is, its key, its columns in order."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    schema: str = "mart"
+    may_be_empty: bool = True
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def _catalogue(*columns: tuple[str, str, str, str]) -> dict[str, Column]:
+    return {name: Column(name, kind, title, description) for name, kind, title, description in columns}
+
+
+COLUMNS = _catalogue(
+    ("account", "VARCHAR", "Account", "Name of the account; with its id where two share a name"),
+    ("account_active_users", "BIGINT", "Active users of the account", "Different people of the account who used any application in the period; each counted once"),
+    ("account_id", "VARCHAR", "Account id", "Key of the account"),
+    ("active_users", "BIGINT", "Active users", "Different people who used it; cannot be added up over weeks or applications"),
+    ("annual_value", "DOUBLE", "Annual value", "Contract value a year, in US dollars"),
+    ("application", "VARCHAR", "Application", "Name of the application"),
+    ("application_flag", "VARCHAR", "Flag of the application", "spike or drop-off of the application over all accounts in the week"),
+    ("application_key", "VARCHAR", "Application key", "Key of the application"),
+    ("application_type", "VARCHAR", "Application type", "Group of applications"),
+    ("applications_ended", "BIGINT", "Ended", "Applications whose contract has ended"),
+    ("applications_inactive", "BIGINT", "Inactive", "Applications in contract without use for four complete weeks or more"),
+    ("applications_low", "BIGINT", "Low", "Applications in contract used far below their own usual"),
+    ("applications_never_used", "BIGINT", "Never used", "Applications in contract without any use on record"),
+    ("applications_owned", "BIGINT", "Applications owned", "Applications in contract on the day of as_of"),
+    ("applications_used", "BIGINT", "Applications used", "Applications in contract used in the last four complete weeks"),
+    ("as_of", "TIMESTAMP", "As of", "The moment the build looks at the data from"),
+    ("build_id", "VARCHAR", "Build", "Name of the build that the page shows"),
+    ("came_back", "BOOLEAN", "Came back", "Used again within the last eight weeks, after being inactive"),
+    ("change_clicks", "DOUBLE", "Change, clicks a week", "Clicks of the week less the usual level"),
+    ("change_share", "DOUBLE", "Change", "Change as a share of the usual level"),
+    ("clicks", "BIGINT", "Clicks", "Clicks"),
+    ("clicks_before", "DOUBLE", "Clicks a week before", "Average clicks a week in the weeks before the recent ones"),
+    ("clicks_change", "BIGINT", "Change in clicks", "Clicks less those of the same weeks a year ago"),
+    ("clicks_change_share", "DOUBLE", "Change in clicks, %", "Change in clicks as a share of last year's"),
+    ("clicks_last_year", "BIGINT", "Clicks a year ago", "Clicks in the same ISO weeks a year ago; empty where that year is not on record"),
+    ("clicks_outside_contract", "BIGINT", "Clicks outside the contract", "Clicks before a contract began or after it ended; they make nobody active"),
+    ("clicks_per_week", "DOUBLE", "Clicks a week", "Clicks a complete week in contract"),
+    ("clicks_per_week_before_end", "DOUBLE", "Clicks a week before the end", "Average clicks a week in the last 13 full weeks of the contract"),
+    ("contacts", "VARCHAR", "Contacts", "Link to the account's contacts, for those who may see them"),
+    ("contract_days", "INTEGER", "Days in contract", "Days of the week that lie in the contract, 0 to 7"),
+    ("contract_state", "VARCHAR", "Contract", "not started, in contract, notice given, ended, or no contract"),
+    ("country", "VARCHAR", "Country", "ISO country code"),
+    ("data_through", "TIMESTAMP", "Data through", "Sunday of the newest complete week"),
+    ("days_to_renewal", "BIGINT", "Days to renewal", "Days from as_of to the next renewal"),
+    ("direction", "VARCHAR", "Direction", "spike or drop-off"),
+    ("email", "VARCHAR", "E-mail", "E-mail address"),
+    ("end_date", "TIMESTAMP", "Ended on", "Last day in contract"),
+    ("end_reason", "VARCHAR", "Why it ended", "cancelled or completed, as delivered"),
+    ("flag", "VARCHAR", "Flag", "spike or drop-off of the account's application in the week"),
+    ("has_returned", "BOOLEAN", "Returned", "In contract again after an earlier contract had ended"),
+    ("is_complete", "BOOLEAN", "Complete week", "The week has ended and settled, and its data arrived whole"),
+    ("is_contract_known", "BOOLEAN", "Contract known", "Subscriptions were delivered for the account"),
+    ("is_in_contract", "BOOLEAN", "In contract", "In contract on the day of as_of"),
+    ("is_in_reference", "BOOLEAN", "Known account", "The account stands in the accounts delivered"),
+    ("is_inferred", "BOOLEAN", "Contract inferred", "No contract was delivered for this application; inferred from the account's, or from use"),
+    ("is_primary", "BOOLEAN", "First to call", "The first person to call"),
+    ("is_ranked", "BOOLEAN", "Ranked", "In contract now, and with enough clicks in the period to be ranked"),
+    ("is_running", "BOOLEAN", "Running week", "The week has not ended yet"),
+    ("is_used", "BOOLEAN", "Used", "Used at least once in the period"),
+    ("last_used_on", "TIMESTAMP", "Last used on", "Last day with any use"),
+    ("method", "VARCHAR", "Method", "How the risk was found: by a rule"),
+    ("movement", "VARCHAR", "Movement", "riser, faller or steady: a change counts only above a relative and an absolute floor"),
+    ("name", "VARCHAR", "Name", "Name of the person"),
+    ("newest_week", "TIMESTAMP", "Newest complete week", "Monday of the newest complete week"),
+    ("notice_date", "TIMESTAMP", "Notice given on", "Day that notice was given"),
+    ("owner", "VARCHAR", "Owner", "Who looks after the account"),
+    ("period", "VARCHAR", "Period", "Complete weeks up to the newest one; periods overlap and are never added up"),
+    ("phone", "VARCHAR", "Phone", "Telephone number"),
+    ("rank_in_application", "BIGINT", "Rank in application", "Rank by clicks a week among the accounts in contract for the application"),
+    ("reason", "VARCHAR", "Why", "The reason in words, with the account's own numbers"),
+    ("recent_clicks", "DOUBLE", "Recent clicks a week", "Average clicks a week in the last four complete weeks"),
+    ("records_change", "BIGINT", "Change in records", "Records created less those of the same weeks a year ago"),
+    ("records_change_share", "DOUBLE", "Change in records, %", "Change in records created as a share of last year's"),
+    ("records_created", "BIGINT", "Records created", "Records created; empty where the source does not deliver them"),
+    ("records_last_year", "BIGINT", "Records a year ago", "Records created in the same ISO weeks a year ago"),
+    ("region", "VARCHAR", "Region", "Region of the account"),
+    ("renewal_date", "TIMESTAMP", "Renewal", "Next renewal"),
+    ("role", "VARCHAR", "Role", "Role of the person in the account"),
+    ("scope", "VARCHAR", "Scope", "account: one account's application; application: all its accounts together"),
+    ("seats", "BIGINT", "Seats", "Seats sold"),
+    ("segment", "VARCHAR", "Segment", "Kind of account"),
+    ("sentence", "VARCHAR", "About this page", "What the page shows, through which week, as of which build"),
+    ("share_of_before", "DOUBLE", "Recent share", "Recent clicks a week as a share of the weeks before"),
+    ("spell_number", "INTEGER", "Contract number", "1 for the first contract of the application, 2 or more where it returned"),
+    ("start_date", "TIMESTAMP", "In contract since", "First day in contract"),
+    ("state", "VARCHAR", "State", "State or province code"),
+    ("strength", "DOUBLE", "Strength", "Distance to the usual level in robust standard deviations"),
+    ("usage_state", "VARCHAR", "Use", "never used, new, active, low or inactive; empty outside a contract"),
+    ("usage_state_since", "TIMESTAMP", "Since", "Monday of the week since which this has been so"),
+    ("user_id", "VARCHAR", "User id", "Key of the person"),
+    ("user_key", "BIGINT", "User", "Opaque key of a person, good only for counting different people"),
+    ("usual_clicks", "DOUBLE", "Usual clicks a week", "Median clicks a week of the weeks before"),
+    ("week_start", "TIMESTAMP", "Week", "Monday of the ISO week"),
+    ("week_status", "VARCHAR", "State of the week", "complete, running, or why it does not count"),
+    ("weeks_compared", "BIGINT", "Weeks compared", "Weeks in contract both now and a year ago, of the last 13"),
+    ("weeks_in_contract", "BIGINT", "Weeks in contract", "Complete weeks of the period with seven days in contract"),
+    ("weeks_in_state", "INTEGER", "Weeks so", "Number of complete weeks it has been so"),
+    ("weeks_used", "BIGINT", "Weeks used", "Weeks in contract in which somebody came"),
+    ("what_ended", "VARCHAR", "What ended", "whole account, or this application only"),
+    ("what_happened", "VARCHAR", "What happened", "The flagged week in words"),
+)  # fmt: skip
+
+
+def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart", may_be_empty: bool = True) -> Table:
+    return Table(name, row, tuple(key.split()), tuple(COLUMNS[c] for c in columns.split()), schema, may_be_empty)
+
+
+_PAIR = "account_id account application_key application application_type segment region owner"
+
+TABLES = {
+    table.name: table
+    for table in (
+        _table(
+            "build",
+            "the build itself",
+            "build_id",
+            "build_id as_of newest_week data_through sentence",
+            may_be_empty=False,
+        ),
+        _table(
+            "usage_by_week",
+            "account x application x week: in contract (zero where nobody came), used outside it, or used a year ago",
+            "week_start account_id application_key",
+            f"week_start {_PAIR} contract_days clicks records_created active_users clicks_last_year records_last_year "
+            "is_complete is_running week_status flag application_flag",
+            may_be_empty=False,
+        ),
+        _table(
+            "user_weeks",
+            "user x application x week of use",
+            "week_start account_id application_key user_key",
+            f"week_start {_PAIR} user_key is_complete is_running",
+        ),
+        _table(
+            "usage_by_period",
+            "account x application x period of complete weeks",
+            "period account_id application_key",
+            f"period {_PAIR} is_in_contract weeks_in_contract weeks_used clicks records_created clicks_per_week "
+            "active_users account_active_users is_used is_ranked rank_in_application contacts",
+        ),
+        _table(
+            "usage_changes",
+            "account x application in contract now and a year ago: its last 13 complete weeks against last year's",
+            "account_id application_key",
+            f"{_PAIR} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
+            "records_last_year records_change records_change_share movement contacts",
+        ),
+        _table(
+            "account_applications",
+            "account x application that was ever in contract or ever used",
+            "account_id application_key",
+            f"{_PAIR} contract_state is_inferred spell_number has_returned start_date notice_date end_date "
+            "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
+            "last_used_on recent_clicks usual_clicks came_back clicks_outside_contract reason contacts",
+        ),
+        _table(
+            "ended_contracts",
+            "account x application whose contract has ended",
+            "account_id application_key",
+            f"{_PAIR} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
+            "clicks_outside_contract annual_value",
+        ),
+        _table(
+            "accounts_summary",
+            "an account",
+            "account_id",
+            "account_id account segment region country state owner contract_state is_contract_known start_date "
+            "notice_date end_date end_reason applications_owned applications_used applications_never_used "
+            "applications_low applications_inactive applications_ended active_users annual_value renewal_date "
+            "last_used_on is_in_reference contacts",
+            may_be_empty=False,
+        ),
+        _table(
+            "flagged_weeks",
+            "a flagged week lately, in words",
+            "week_start scope account application_key",
+            f"week_start scope {_PAIR} direction clicks_per_week usual_clicks change_clicks change_share strength "
+            "what_happened",
+        ),
+        _table(
+            "low_usage_risks",
+            "account x application whose use is likely to be low soon",
+            "account_id application_key",
+            f"{_PAIR} recent_clicks clicks_before share_of_before method reason annual_value renewal_date "
+            "days_to_renewal contacts",
+        ),
+        _table(
+            "account_contacts",
+            "a person in an account",
+            "account_id user_id",
+            "account_id account segment region owner user_id name email phone role is_primary last_used_on",
+            schema="personal",
+        ),
+    )
+}
+
+WAREHOUSE_TABLES = tuple(t for t in TABLES.values() if t.schema == "mart")
+CONTACT_TABLES = tuple(t for t in TABLES.values() if t.schema == "personal")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A table that does not keep its contract: the sentence, and some of the rows that break it."""
+
+    problem: str
+    rows: list[dict[str, Any]]
+
+
+def broken_contract(connection: duckdb.DuckDBPyConnection, table: Table, catalog: str | None = None) -> Broken | None:
+    """Whether a table has the columns, types and unique key that it promises; None where it does."""
+    name = f"{catalog}.{table.full_name}" if catalog else table.full_name
+    try:
+        found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
+    except duckdb.CatalogException:
+        return Broken(f"{name} does not exist", [])
+    wanted = {column.name: column.type for column in table.columns}
+    if found != wanted:
+        missing = [f"{n} {t}" for n, t in wanted.items() if n not in found]
+        extra = [n for n in found if n not in wanted]
+        other = [f"{n} is {found[n]}, not {t}" for n, t in wanted.items() if n in found and found[n] != t]
+        parts = [f"missing: {', '.join(missing)}"] * bool(missing)
+        parts += [f"not in the catalogue: {', '.join(extra)}"] * bool(extra)
+        parts += [", ".join(other)] * bool(other)
+        return Broken(f"columns of {name} are not those of lib/tables.py: {'; '.join(parts)}", [])
+    key = ", ".join(table.key)
+    twice = connection.execute(
+        f"SELECT {key}, count(*) AS times FROM {name} GROUP BY {key} "
+        f"HAVING count(*) > 1 OR {' OR '.join(f'{k} IS NULL' for k in table.key)} LIMIT 10"
+    )
+    names = [d[0] for d in twice.description]
+    rows = [dict(zip(names, map(str, row), strict=True)) for row in twice.fetchall()]
+    if rows:
+        return Broken(f"the key of {name} ({key}) is not unique or has gaps, for example {rows[0]}", rows)
+    count = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+    if count and count[0] == 0 and not table.may_be_empty:
+        return Broken(f"{name} is empty", [])
+    return None

@@ -1,0 +1,42 @@
+"""The values that SQL files bind, from the settings: one name means one thing in every file."""
+
+from typing import Any
+
+from usage_pipeline.config import Settings
+
+
+def sql_values(settings: Settings) -> dict[str, Any]:
+    """Every value a SQL file may name as `$name`; units as in `config.py`."""
+    completeness, activity, spikes = settings.completeness, settings.activity, settings.spikes
+    usage = settings.sources.usage
+    return {
+        "as_of_day": settings.as_of_day,
+        "running_week": settings.running_week,
+        "window_start": settings.window_start,
+        "settle_days": completeness.settle_days,
+        "collapse_share": completeness.collapse_share,
+        "collapse_floor_rows": completeness.collapse_floor_rows,
+        "has_users": usage.delivers("user_id"),
+        "has_records": usage.delivers("records_created"),
+        "has_contacts": settings.sources.contacts is not None,
+        "renewal_gap_days": activity.renewal_gap_days,
+        "new_weeks": activity.new_weeks,
+        "inactive_weeks": activity.inactive_weeks,
+        "recent_weeks": activity.recent_weeks,
+        "usual_weeks": activity.usual_weeks,
+        "low_share": activity.low_share,
+        "low_floor_clicks": activity.low_floor_clicks,
+        "rank_floor_clicks": activity.rank_floor_clicks,
+        "history_weeks": spikes.history_weeks,
+        "minimum_weeks": spikes.minimum_weeks,
+        "robust_z": spikes.robust_z,
+        "relative_floor": spikes.relative_floor,
+        "absolute_floor_clicks": spikes.absolute_floor_clicks,
+        "listed_weeks": spikes.listed_weeks,
+        "risk_recent_weeks": settings.risk.recent_weeks,
+        "risk_before_weeks": settings.risk.before_weeks,
+        "risk_share": settings.risk.share,
+        "risk_floor_clicks": settings.risk.floor_clicks,
+        "change_relative_floor": settings.changes.relative_floor,
+        "change_absolute_floor": settings.changes.absolute_floor_clicks,
+    }
