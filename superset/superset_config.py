@@ -1,0 +1,94 @@
+"""Superset's configuration: everything that differs between installations comes from the environment.
+
+Required: SUPERSET_SECRET_KEY, and USAGE_PUBLISHED (the folder of published builds). The server refuses to start
+without them. Optional: SUPERSET_METADATA_URI (default: SQLite in SUPERSET_HOME), USAGE_HTTPS=1 behind TLS.
+
+Pages read DuckDB files that are replaced as a whole: the link `current` is resolved anew for each connection, so a
+query sees exactly one build. DuckDB itself is locked down: read-only alone would still read any file of the machine.
+"""
+
+import os
+from typing import Any
+
+_PROBLEMS = [
+    f"{name} is not set: {remedy}"
+    for name, remedy in (
+        ("SUPERSET_SECRET_KEY", "give it a long random value, the same at every start"),
+        ("USAGE_PUBLISHED", "name the folder of published builds, <home>/published"),
+    )
+    if not os.environ.get(name)
+]
+if _PROBLEMS:
+    raise SystemExit("superset_config.py: " + "; ".join(_PROBLEMS))
+
+SECRET_KEY = os.environ["SUPERSET_SECRET_KEY"]
+_HOME = os.environ.get("SUPERSET_HOME", os.path.expanduser("~/.superset"))
+SQLALCHEMY_DATABASE_URI = os.environ.get("SUPERSET_METADATA_URI", f"sqlite:///{_HOME}/superset.db?timeout=30")
+PUBLISHED = os.environ["USAGE_PUBLISHED"]
+IS_HTTPS = os.environ.get("USAGE_HTTPS") == "1"
+
+APP_NAME = "Usage"
+LANGUAGES: dict[str, Any] = {}
+FEATURE_FLAGS = {
+    "ALERT_REPORTS": False,
+    # what a table's cell holds comes from our own marts; links in them are wanted, scripts are removed
+    "ESCAPE_MARKDOWN_HTML": False,
+    "DRILL_BY": False,
+    "DRILL_TO_DETAIL": False,
+}
+ROW_LIMIT = 10_000
+SQL_MAX_ROW = 100_000
+SUPERSET_WEBSERVER_TIMEOUT = 60
+# nothing here calls home
+SCARF_ANALYTICS = False
+ENABLE_UI_THEME_ADMINISTRATION = False
+FAB_ADD_SECURITY_API = False
+AUTH_USER_REGISTRATION = False
+PUBLIC_ROLE_LIKE = None
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = IS_HTTPS
+SESSION_COOKIE_SAMESITE = "Lax"
+PERMANENT_SESSION_LIFETIME = 8 * 3600
+TALISMAN_ENABLED = True
+TALISMAN_CONFIG = {
+    "content_security_policy": {
+        "base-uri": ["'self'"],
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "blob:", "data:"],
+        "worker-src": ["'self'", "blob:"],
+        "connect-src": ["'self'"],
+        "object-src": "'none'",
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "font-src": ["'self'", "data:"],
+        "script-src": ["'self'", "'strict-dynamic'"],
+    },
+    "content_security_policy_nonce_in": ["script-src"],
+    "force_https": False,  # TLS ends at the proxy
+    "session_cookie_secure": IS_HTTPS,
+}
+
+# the databases of superset/assets/databases, by the file they are in a build
+_FILES = {"usage_warehouse": "warehouse.duckdb", "usage_contacts": "contacts.duckdb"}
+
+
+def DB_CONNECTION_MUTATOR(uri: Any, params: dict[str, Any], *_: Any) -> tuple[Any, dict[str, Any]]:  # noqa: N802
+    """Points a database of ours to its file in the build that is shown now, read-only and locked down."""
+    if uri.get_backend_name() != "duckdb":
+        return uri, params
+    name = os.path.basename(uri.database or "")
+    if name not in _FILES:
+        raise ValueError(f"no database '{name}': only {', '.join(_FILES)} are served")
+    # resolved here, at each connection: the path of a build never changes its content
+    build = os.path.realpath(os.path.join(PUBLISHED, "current"))
+    uri = uri.set(database=os.path.join(build, _FILES[name]))
+    params["connect_args"] = {
+        "read_only": True,
+        "config": {
+            "enable_external_access": "false",
+            "lock_configuration": "true",
+            "threads": os.environ.get("USAGE_DUCKDB_THREADS", "2"),
+            "memory_limit": os.environ.get("USAGE_DUCKDB_MEMORY", "1GB"),
+        },
+    }
+    return uri, params
