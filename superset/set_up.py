@@ -170,8 +170,9 @@ def prune_assets() -> None:
 
 def sync_roles() -> None:
     """Gives each role exactly its rights: what is missing is added, what is more is taken away."""
-    from superset import security_manager
     from superset.extensions import db
+
+    from superset import security_manager
 
     for name, rights in ROLES.items():
         role = security_manager.find_role(name)

@@ -39,8 +39,6 @@ FEATURE_FLAGS = {
 ROW_LIMIT = 10_000
 SQL_MAX_ROW = 100_000
 SUPERSET_WEBSERVER_TIMEOUT = 60
-# nothing here calls home
-SCARF_ANALYTICS = False
 ENABLE_UI_THEME_ADMINISTRATION = False
 FAB_ADD_SECURITY_API = False
 AUTH_USER_REGISTRATION = False
@@ -50,6 +48,8 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = IS_HTTPS
 SESSION_COOKIE_SAMESITE = "Lax"
 PERMANENT_SESSION_LIFETIME = 8 * 3600
+# no host but our own stands in the policy: the front end of the wheel holds a telemetry pixel that nothing switches
+# off, and the browser refuses to load it
 TALISMAN_ENABLED = True
 TALISMAN_CONFIG = {
     "content_security_policy": {

@@ -280,7 +280,8 @@ def _expand(value: Any, where: str, problems: list[str]) -> Any:
         name, default = match["name"], match["default"]
         found = os.environ.get(name) or default
         if found is None:
-            problems.append(f"{where}: the environment variable {name} is not set: set it, or write ${{{name}:-default}}")
+            remedy = f"set it, or write ${{{name}:-default}}"
+            problems.append(f"{where}: the environment variable {name} is not set: {remedy}")
             return ""
         return found
 
@@ -365,6 +366,8 @@ def _anchor(settings: Settings, base: Path) -> Settings:
         update={
             "as_of": as_of,
             "home": Path(_resolve(str(settings.home), base)),
-            "sources": Sources.model_construct(**{name: source(settings.sources.get(name)) for name in CONTRACTS}),
+            "sources": settings.sources.model_copy(
+                update={name: source(settings.sources.get(name)) for name in CONTRACTS}
+            ),
         }
     )

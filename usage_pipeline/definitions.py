@@ -23,8 +23,8 @@ from usage_pipeline.defs.usage.checks import USAGE_CHECKS
 from usage_pipeline.resources import warehouse_of
 
 
-@dg.logger(description="One plain line a message, for people who start a run from the command line.")
-def plain_console(context: dg.InitLoggerContext) -> logging.Logger:
+@dg.logger(None, "One plain line a message, for people who start a run from the command line.")
+def plain_console(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("usage_pipeline", logging.INFO)
     handler = logging.StreamHandler()
 

@@ -40,9 +40,7 @@ def table_metadata(name: str) -> dict[str, Any]:
     return {"dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
-def sql_table(
-    name: str, *, schema: str, group: str, deps: Sequence[str], description: str
-) -> dg.AssetsDefinition:
+def sql_table(name: str, *, schema: str, group: str, deps: Sequence[str], description: str) -> dg.AssetsDefinition:
     """An asset `name` that replaces `schema.name` with the rows of `defs/<group>/sql/<name>.sql`."""
     sql = load_sql(group, name)
 
@@ -84,7 +82,7 @@ def contract_check(name: str) -> dg.AssetChecksDefinition:
             broken = broken_contract(connection, contract)
         if broken is None:
             return dg.AssetCheckResult(passed=True)
-        metadata = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}
+        metadata: dict[str, Any] = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}
         return dg.AssetCheckResult(passed=False, description=broken.problem, metadata=metadata)
 
     return check

@@ -9,7 +9,6 @@ Layout: `published/<build id>/warehouse.duckdb` (marts), `contacts.duckdb` (pers
 """
 
 import json
-import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass
@@ -117,7 +116,8 @@ class BuildStore:
             older = [i for i in ids if current and i < current.build_id]
             build_id = older[-1] if older else None
         if build_id not in ids:
-            raise PublishError([f"no build {build_id or 'before the current one'}; kept are: {', '.join(ids) or 'none'}"])
+            wanted = build_id or "before the current one"
+            raise PublishError([f"there is no build {wanted}; kept are: {', '.join(ids) or 'none'}"])
         (self.folder / "pinned").write_text(build_id, encoding="utf-8")
         self._point(build_id)
         return next(build for build in builds if build.build_id == build_id)
@@ -133,7 +133,7 @@ class BuildStore:
     def _point(self, build_id: str) -> None:
         unfinished = self.folder / f".current.{uuid.uuid4().hex[:8]}"
         unfinished.symlink_to(build_id)
-        os.replace(unfinished, self.link)
+        unfinished.replace(self.link)
 
     def _prune(self) -> None:
         builds, current = self.builds(), self.current()

@@ -53,21 +53,141 @@ _STATES = {
     "TX": "South", "GA": "South", "TN": "South",
     "NY": "Northeast", "PA": "Northeast", "VT": "Northeast",
 }  # fmt: skip
-_FIRST = (
-    "Maple Cedar Pine Oak Birch Elm Willow Aspen Juniper Laurel Granite Copper Silver Iron Stone Clear Rock Sand "
-    "River Lake Spring Meadow Prairie Canyon Summit Harbor Mill Bridge Fox Eagle Bear Deer Elk Heron Falcon Wolf "
-    "North South East West Green White Red Blue Fair New Grand High"
-).split()
-_SECOND = "ton ville field wood dale ford brook haven port view mont land ridge crest side bury worth stead".split()
+_FIRST = [
+    "Maple",
+    "Cedar",
+    "Pine",
+    "Oak",
+    "Birch",
+    "Elm",
+    "Willow",
+    "Aspen",
+    "Juniper",
+    "Laurel",
+    "Granite",
+    "Copper",
+    "Silver",
+    "Iron",
+    "Stone",
+    "Clear",
+    "Rock",
+    "Sand",
+    "River",
+    "Lake",
+    "Spring",
+    "Meadow",
+    "Prairie",
+    "Canyon",
+    "Summit",
+    "Harbor",
+    "Mill",
+    "Bridge",
+    "Fox",
+    "Eagle",
+    "Bear",
+    "Deer",
+    "Elk",
+    "Heron",
+    "Falcon",
+    "Wolf",
+    "North",
+    "South",
+    "East",
+    "West",
+    "Green",
+    "White",
+    "Red",
+    "Blue",
+    "Fair",
+    "New",
+    "Grand",
+    "High",
+]
+_SECOND = [
+    "ton",
+    "ville",
+    "field",
+    "wood",
+    "dale",
+    "ford",
+    "brook",
+    "haven",
+    "port",
+    "view",
+    "mont",
+    "land",
+    "ridge",
+    "crest",
+    "side",
+    "bury",
+    "worth",
+    "stead",
+]
 _OWNERS = ("Ana Ruiz", "Ben Okafor", "Carla Lind", "Dev Patel", "Emma Novak", "Femi Ade", "Grace Kim", "Hugo Sato")
-_GIVEN = (
-    "Alex Bailey Casey Dana Elliot Frankie Gale Harper Indigo Jamie Kelly Logan Morgan Noel Parker Quinn Riley Sage "
-    "Taylor Val Avery Blair Cameron Drew Emery Finley Hayden Jordan Kai Lane"
-).split()
-_FAMILY = (
-    "Abbott Barnes Castillo Dunn Ellis Fischer Grant Hughes Ibarra Jensen Keller Lopez Meyer Nguyen Olsen Pratt Quist "
-    "Reyes Schmidt Tanner Underwood Vance Walsh Young Zimmer Archer Boone Crane Doyle Frost"
-).split()
+_GIVEN = [
+    "Alex",
+    "Bailey",
+    "Casey",
+    "Dana",
+    "Elliot",
+    "Frankie",
+    "Gale",
+    "Harper",
+    "Indigo",
+    "Jamie",
+    "Kelly",
+    "Logan",
+    "Morgan",
+    "Noel",
+    "Parker",
+    "Quinn",
+    "Riley",
+    "Sage",
+    "Taylor",
+    "Val",
+    "Avery",
+    "Blair",
+    "Cameron",
+    "Drew",
+    "Emery",
+    "Finley",
+    "Hayden",
+    "Jordan",
+    "Kai",
+    "Lane",
+]
+_FAMILY = [
+    "Abbott",
+    "Barnes",
+    "Castillo",
+    "Dunn",
+    "Ellis",
+    "Fischer",
+    "Grant",
+    "Hughes",
+    "Ibarra",
+    "Jensen",
+    "Keller",
+    "Lopez",
+    "Meyer",
+    "Nguyen",
+    "Olsen",
+    "Pratt",
+    "Quist",
+    "Reyes",
+    "Schmidt",
+    "Tanner",
+    "Underwood",
+    "Vance",
+    "Walsh",
+    "Young",
+    "Zimmer",
+    "Archer",
+    "Boone",
+    "Crane",
+    "Doyle",
+    "Frost",
+]
 _ROLES = ("City Clerk", "Building Official", "Public Works Director", "Code Officer", "Analyst", "Administrator")
 _WEEKDAYS = np.array([0.21, 0.21, 0.20, 0.19, 0.15, 0.025, 0.015])
 _FOREVER = np.datetime64("2100-01-01", "D")
@@ -190,7 +310,9 @@ def _ends(rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame,
 
     eligible = pairs.index[accounts["has_contract"].to_numpy()[pairs["account"]]].to_numpy()
     for i in pick(eligible, 0.09):
-        end = max(pairs.at[i, "start"] + np.timedelta64(150, "D"), first + np.timedelta64(int(rng.integers(100, span)), "D"))
+        end = max(
+            pairs.at[i, "start"] + np.timedelta64(150, "D"), first + np.timedelta64(int(rng.integers(100, span)), "D")
+        )
         if end >= last + np.timedelta64(60, "D"):
             continue
         completed = rng.random() < 0.18
@@ -202,6 +324,11 @@ def _ends(rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame,
                 back = end + np.timedelta64(int(rng.integers(60, 240)), "D")
                 if back < last - np.timedelta64(60, "D"):
                     pairs.at[i, "back"] = back
+    for i in pick(eligible, 0.012):
+        if pairs.at[i, "end"] == _FOREVER:  # notice is given, and the application is still in contract
+            pairs.at[i, "end"] = last + np.timedelta64(int(rng.integers(10, 80)), "D")
+            pairs.at[i, "notice"] = last - np.timedelta64(int(rng.integers(1, 40)), "D")
+            pairs.at[i, "reason"] = "cancelled"
     for a in pick(np.nonzero(accounts["has_contract"].to_numpy())[0], 0.06):
         start = accounts["start"].to_numpy().astype("datetime64[D]")[a]
         end = max(start + np.timedelta64(200, "D"), first + np.timedelta64(int(rng.integers(200, span)), "D"))
@@ -366,7 +493,9 @@ def _subscriptions(rng: np.random.Generator, fleet: _Fleet, as_of: date) -> pd.D
     none = np.datetime64("NaT", "D")
     rows: list[dict[str, Any]] = []
 
-    def add(account: int, application: str | None, start: Any, notice: Any, end: Any, reason: str, value: Any, seats: Any) -> None:
+    def add(
+        account: int, application: str | None, start: Any, notice: Any, end: Any, reason: str, value: Any, seats: Any
+    ) -> None:
         told = not np.isnat(notice) and notice <= today
         ended = end != _FOREVER and (end <= today or told)
         anniversary = start + np.timedelta64(365, "D") * (int((today - start).astype(int)) // 365 + 1)
@@ -416,9 +545,7 @@ def _contacts(rng: np.random.Generator, accounts: pd.DataFrame) -> pd.DataFrame:
             "user_id": ids + np.char.mod("-U%03d", number).astype(object),
             "account_id": ids,
             "name": [f"{g} {f}" for g, f in zip(given, family, strict=True)],
-            "email": [
-                f"{g}.{f}@{i}.example".lower() for g, f, i in zip(given, family, ids, strict=True)
-            ],
+            "email": [f"{g}.{f}@{i}.example".lower() for g, f, i in zip(given, family, ids, strict=True)],
             "phone": [f"555-01{n:02d}" for n in rng.integers(0, 100, len(account))],
             "role": rng.choice(_ROLES, len(account)),
             "is_primary": number == 1,
@@ -473,7 +600,9 @@ def write_demo_lake(
         "as_of": as_of.isoformat(),
         "accounts": accounts,
         "rows": rows_written,
-        "ended_accounts": ids[fleet.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)].tolist(),
+        "ended_accounts": ids[
+            fleet.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
+        ].tolist(),
         "without_contract": ids[~fleet.accounts["has_contract"]].tolist(),
         "onboarding_wave": ids[fleet.accounts["in_wave"]].tolist(),
         "returned": [

@@ -11,7 +11,6 @@ Odd cases: without users `user_id` is NULL; without days only the totals are the
 """
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -184,7 +183,8 @@ def _no_rows() -> WeekRows:
     schema = ", ".join(f"CAST(NULL AS {c.type}) AS {c.name}" for c in USAGE.columns)
     connection.execute(
         "CREATE TEMP TABLE usage_rows AS "
-        f"SELECT DATE '2000-01-01' AS week, {schema}, CAST(NULL AS DATE) AS day, CAST(NULL AS VARCHAR) AS reason LIMIT 0"
+        f"SELECT DATE '2000-01-01' AS week, {schema}, CAST(NULL AS DATE) AS day, "
+        "CAST(NULL AS VARCHAR) AS reason LIMIT 0"
     )
     facts = connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
     return WeekRows(facts, connection.execute("FROM usage_rows").to_arrow_table(), 0)
@@ -211,7 +211,7 @@ def write_week(settings: Settings, week: date, rows: WeekRows, manifest: WeekMan
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     metadata = {MANIFEST_KEY: json.dumps(asdict(manifest)).encode()}
     pq.write_table(rows.facts.replace_schema_metadata(metadata), unfinished, compression="zstd")
-    os.replace(unfinished, target)
+    unfinished.replace(target)
 
 
 def ingest_weeks(
@@ -231,12 +231,15 @@ def ingest_weeks(
     in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
     if len(in_window) < len(wanted):
         progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
-    skipped = 0
+    skipped = empty = 0
     try:
         for number, week in enumerate(in_window, 1):
             started = time.perf_counter()
             files = reader.files_of(week)
-            if not files or is_up_to_date(known.get(week), files, fingerprint):
+            if not files:
+                empty += 1
+                continue
+            if is_up_to_date(known.get(week), files, fingerprint):
                 skipped += 1
                 continue
             rows, aside, notes = reader.rows_of(week, files)
@@ -262,6 +265,8 @@ def ingest_weeks(
         reader.close()
     if skipped:
         progress(f"{skipped} of {len(in_window)} weeks had nothing new and were not read")
+    if empty:
+        progress(f"{empty} of {len(in_window)} weeks have no file in the lake")
     return {week: known.get(week) for week in wanted}
 
 

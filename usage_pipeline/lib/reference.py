@@ -74,9 +74,7 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     return Delivery(file, rows.num_rows, True, mapping)
 
 
-def load_reference(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceContract, delivery: Delivery
-) -> Loaded:
+def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContract, delivery: Delivery) -> Loaded:
     """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`."""
     columns = ", ".join(f"{c.name} {c.type}" for c in contract.columns)
     table = f"ref.{contract.name}"

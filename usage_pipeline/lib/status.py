@@ -7,7 +7,6 @@ Tables: `runs` (a row a run), `checks` (a row the last result of a check), `buil
 `weeks` (a row a week of facts).
 """
 
-import os
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +37,7 @@ def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
         connection.execute("CHECKPOINT")
     finally:
         connection.close()
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def _schema(**columns: Any) -> pa.Schema:
@@ -104,9 +103,7 @@ def _checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     """The last result of every check, over the runs shown."""
     latest: dict[tuple[str, str], dict[str, Any]] = {}
     for record in reversed(instance.get_run_records(limit=_RUNS_SHOWN)):
-        for entry in instance.all_logs(
-            record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        ):
+        for entry in instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
             event = entry.dagster_event
             if event is None:
                 continue

@@ -51,6 +51,7 @@ COLUMNS = _catalogue(
     ("application", "VARCHAR", "Application", "Name of the application"),
     ("application_flag", "VARCHAR", "Flag of the application", "spike or drop-off of the application over all accounts in the week"),
     ("application_key", "VARCHAR", "Application key", "Key of the application"),
+    ("application_share", "DOUBLE", "Application's recent share", "Recent clicks of all accounts of the application as a share of the weeks before"),
     ("application_type", "VARCHAR", "Application type", "Group of applications"),
     ("applications_ended", "BIGINT", "Ended", "Applications whose contract has ended"),
     ("applications_inactive", "BIGINT", "Inactive", "Applications in contract without use for four complete weeks or more"),
@@ -88,7 +89,6 @@ COLUMNS = _catalogue(
     ("is_in_contract", "BOOLEAN", "In contract", "In contract on the day of as_of"),
     ("is_in_reference", "BOOLEAN", "Known account", "The account stands in the accounts delivered"),
     ("is_inferred", "BOOLEAN", "Contract inferred", "No contract was delivered for this application; inferred from the account's, or from use"),
-    ("is_primary", "BOOLEAN", "First to call", "The first person to call"),
     ("is_ranked", "BOOLEAN", "Ranked", "In contract now, and with enough clicks in the period to be ranked"),
     ("is_running", "BOOLEAN", "Running week", "The week has not ended yet"),
     ("is_used", "BOOLEAN", "Used", "Used at least once in the period"),
@@ -119,7 +119,8 @@ COLUMNS = _catalogue(
     ("spell_number", "INTEGER", "Contract number", "1 for the first contract of the application, 2 or more where it returned"),
     ("start_date", "TIMESTAMP", "In contract since", "First day in contract"),
     ("state", "VARCHAR", "State", "State or province code"),
-    ("strength", "DOUBLE", "Strength", "Distance to the usual level in robust standard deviations"),
+    ("strength", "DOUBLE", "Strength", "Distance to the expected level in robust standard deviations"),
+    ("to_call", "VARCHAR", "To call", "Marks the first person to call"),
     ("usage_state", "VARCHAR", "Use", "never used, new, active, low or inactive; empty outside a contract"),
     ("usage_state_since", "TIMESTAMP", "Since", "Monday of the week since which this has been so"),
     ("user_id", "VARCHAR", "User id", "Key of the person"),
@@ -216,14 +217,14 @@ TABLES = {
             "low_usage_risks",
             "account x application whose use is likely to be low soon",
             "account_id application_key",
-            f"{_PAIR} recent_clicks clicks_before share_of_before method reason annual_value renewal_date "
+            f"{_PAIR} recent_clicks clicks_before share_of_before application_share method reason annual_value renewal_date "
             "days_to_renewal contacts",
         ),
         _table(
             "account_contacts",
             "a person in an account",
             "account_id user_id",
-            "account_id account segment region owner user_id name email phone role is_primary last_used_on",
+            "account_id account segment region owner user_id name email phone role to_call last_used_on",
             schema="personal",
         ),
     )

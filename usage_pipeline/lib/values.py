@@ -23,7 +23,9 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "new_weeks": activity.new_weeks,
         "inactive_weeks": activity.inactive_weeks,
         "recent_weeks": activity.recent_weeks,
-        "usual_weeks": activity.usual_weeks,
+        # how far the windows reach back from a week: the recent weeks end with it, the usual ones before those
+        "recent_frame": activity.recent_weeks - 1,
+        "usual_frame": activity.recent_weeks + activity.usual_weeks - 1,
         "low_share": activity.low_share,
         "low_floor_clicks": activity.low_floor_clicks,
         "rank_floor_clicks": activity.rank_floor_clicks,

@@ -79,7 +79,7 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         delivery = take_delivery(settings, contract)
         with warehouse.get_connection() as connection:
-            loaded = load_reference(connection, settings, contract, delivery)
+            loaded = load_reference(connection, contract, delivery)
         if delivery.file is None:
             context.log.info("not delivered: no such source is configured")
         else:

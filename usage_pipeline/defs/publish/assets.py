@@ -41,7 +41,8 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
         if table.name == "build":
             continue
         columns = ", ".join(column.name for column in table.columns)
-        found = connection.execute(f"SELECT count(*), sum(CAST(hash({columns}) AS HUGEINT)) FROM {table.full_name}").fetchone()
+        content = f"count(*), sum(CAST(hash({columns}) AS HUGEINT))"
+        found = connection.execute(f"SELECT {content} FROM {table.full_name}").fetchone()
         digest.update(repr((table.full_name, columns, found)).encode())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Spikes and drop-offs: one robust rule, complete weeks of full contract only, with a relative and an absolute floor."""
+"""Spikes and drop-offs: one robust rule on complete weeks of full contract, with a relative and an absolute floor."""
 
 from usage_pipeline.defs.tables import sql_table
 from usage_pipeline.defs.usage.assets import NAMES

@@ -69,9 +69,7 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
     for table, columns in _WEEKLY.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
-        connection.execute(
-            f"DELETE FROM core.{table} WHERE week_start BETWEEN $first_week AND $last_week", window
-        )
+        connection.execute(f"DELETE FROM core.{table} WHERE week_start BETWEEN $first_week AND $last_week", window)
         if files:
             values = window | {"files": files} | sql_values(settings)
             run_sql(connection, f"INSERT INTO core.{table} {load_sql('usage', table)}", values)

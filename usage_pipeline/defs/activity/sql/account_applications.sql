@@ -5,7 +5,10 @@ WITH newest AS (
     WHERE is_complete
 ),
 
-history AS (SELECT min(week_start) AS first_week FROM core.weeks WHERE has_arrived)
+history AS (
+    SELECT min(week_start) AS first_week FROM core.weeks
+    WHERE has_arrived
+)
 
 SELECT
     pairs.account_id,
@@ -40,14 +43,16 @@ SELECT
             THEN
                 CASE
                     WHEN pairs.start_date < history.first_week
-                        THEN 'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
+                        THEN
+                            'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
                     ELSE 'no use since the contract began on ' || strftime(pairs.start_date, '%-d %b %Y')
                 END
         WHEN 'inactive'
             THEN
                 'no use for ' || pairs.weeks_without_use || ' weeks'
                 || CASE
-                    WHEN pairs.usual_clicks > 0 THEN ', before that about ' || round(pairs.usual_clicks)::INTEGER || ' clicks a week'
+                    WHEN pairs.clicks_when_last_used > 0
+                        THEN ', before that about ' || round(pairs.clicks_when_last_used, 1) || ' clicks a week'
                     ELSE ''
                 END
         WHEN 'low'

@@ -56,7 +56,9 @@ SELECT
         WHEN contracts.never_started THEN 'never started'
         WHEN contracts.reached IS NULL THEN 'not started'
         WHEN contracts.reached < CAST($as_of_day AS DATE) THEN 'ended'
-        WHEN contracts.notice_date <= CAST($as_of_day AS DATE) AND contracts.end_date < DATE '9999-12-31' THEN 'notice given'
+        WHEN
+            contracts.notice_date <= CAST($as_of_day AS DATE) AND contracts.end_date < DATE '9999-12-31'
+            THEN 'notice given'
         ELSE 'in contract'
     END AS contract_state
 FROM core.account_names AS names

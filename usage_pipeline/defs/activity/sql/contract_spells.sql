@@ -1,4 +1,4 @@
--- a row: account x application x spell: an unbroken run of days in contract, overlapping and nearly touching rows merged
+-- a row: account x application x spell: an unbroken run of days in contract, nearly touching rows merged
 WITH dated AS (
     -- a row that ended before it began was never in contract; `account_contracts` tells of it
     SELECT
@@ -51,13 +51,25 @@ runs AS (
     GROUP BY account_id, application, island
 ),
 
-account_runs AS (SELECT * FROM runs WHERE application IS NULL),
+account_runs AS (
+    SELECT * FROM runs
+    WHERE application IS NULL
+),
 
-application_runs AS (SELECT * FROM runs WHERE application IS NOT NULL),
+application_runs AS (
+    SELECT * FROM runs
+    WHERE application IS NOT NULL
+),
 
-has_account_rows AS (SELECT DISTINCT account_id FROM ref.subscriptions WHERE application IS NULL),
+has_account_rows AS (
+    SELECT DISTINCT account_id FROM ref.subscriptions
+    WHERE application IS NULL
+),
 
-has_application_rows AS (SELECT DISTINCT account_id FROM ref.subscriptions WHERE application IS NOT NULL),
+has_application_rows AS (
+    SELECT DISTINCT account_id FROM ref.subscriptions
+    WHERE application IS NOT NULL
+),
 
 first_use AS (
     SELECT
@@ -86,7 +98,7 @@ spells AS (
     FROM application_runs AS own
     LEFT JOIN has_account_rows ON own.account_id = has_account_rows.account_id
     LEFT JOIN account_runs AS cap
-        ON own.account_id = cap.account_id AND own.start_date <= cap.end_date AND cap.start_date <= own.end_date
+        ON own.account_id = cap.account_id AND own.start_date <= cap.end_date AND own.end_date >= cap.start_date
     WHERE has_account_rows.account_id IS NULL OR cap.account_id IS NOT NULL
     UNION ALL
     -- account rows alone: what the account ever used, from first use on
@@ -103,7 +115,7 @@ spells AS (
         CAST(NULL AS BIGINT) AS seats,
         CAST(NULL AS DOUBLE) AS annual_value
     FROM account_runs AS cap
-    INNER JOIN first_use ON cap.account_id = first_use.account_id AND first_use.first_day <= cap.end_date
+    INNER JOIN first_use ON cap.account_id = first_use.account_id AND cap.end_date >= first_use.first_day
     WHERE cap.account_id NOT IN (SELECT account_id FROM has_application_rows)
     UNION ALL
     -- nothing known of contracts: from first use on, without an end

@@ -38,9 +38,15 @@ usage AS (
 ),
 
 pairs AS (
-    SELECT account_id, application FROM spells
+    SELECT
+        account_id,
+        application
+    FROM spells
     UNION
-    SELECT account_id, application FROM usage
+    SELECT
+        account_id,
+        application
+    FROM usage
 ),
 
 states AS (
@@ -109,10 +115,14 @@ SELECT
     CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN coalesce(states.usage_state, 'new') END
         AS usage_state,
     CASE
-        WHEN placed.contract_state IN ('in contract', 'notice given') THEN coalesce(states.state_since, placed.start_date)
+        WHEN placed.contract_state NOT IN ('in contract', 'notice given') THEN NULL
+        -- silence began the week after the last use, not when it had lasted long enough to be called inactive
+        WHEN states.usage_state = 'inactive' THEN CAST(date_trunc('week', states.last_used_on) AS DATE) + 7
+        ELSE coalesce(states.state_since, placed.start_date)
     END AS usage_state_since,
     states.recent_clicks,
     states.usual_clicks,
+    states.clicks_when_last_used,
     states.weeks_without_use,
     coalesce(states.came_back_lately, FALSE) AS came_back
 FROM placed

@@ -29,14 +29,27 @@ recency AS (
 levels AS (
     SELECT
         *,
-        avg(clicks) OVER (pair ROWS BETWEEN $recent_weeks - 1 PRECEDING AND CURRENT ROW) AS recent_clicks,
-        median(clicks) OVER (
-            pair ROWS BETWEEN $recent_weeks + $usual_weeks - 1 PRECEDING AND $recent_weeks PRECEDING
-        ) AS usual_clicks,
+        avg(clicks) OVER recently AS recent_clicks,
+        median(clicks) OVER usually AS usual_clicks,
+        CASE WHEN clicks > 0 THEN avg(clicks) OVER quarter END AS level_in_use,
         lag(weeks_without_use) OVER pair AS weeks_without_use_before
     FROM recency
     WHERE contract_days = 7
-    WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
+    WINDOW
+        pair AS (PARTITION BY account_id, application ORDER BY week_start),
+        quarter AS (
+            PARTITION BY account_id, application ORDER BY week_start ROWS BETWEEN 12 PRECEDING AND CURRENT ROW
+        ),
+        recently AS (
+            PARTITION BY account_id, application
+            ORDER BY week_start
+            ROWS BETWEEN $recent_frame PRECEDING AND CURRENT ROW
+        ),
+        usually AS (
+            PARTITION BY account_id, application
+            ORDER BY week_start
+            ROWS BETWEEN $usual_frame PRECEDING AND $recent_weeks PRECEDING
+        )
 ),
 
 judged AS (
@@ -49,17 +62,21 @@ judged AS (
             WHEN usual_clicks >= $low_floor_clicks AND recent_clicks < $low_share * usual_clicks THEN 'low'
             ELSE 'active'
         END AS usage_state,
-        coalesce(clicks > 0 AND weeks_without_use_before >= $inactive_weeks AND full_weeks > weeks_without_use_before + 1, FALSE)
-            AS came_back
+        -- the silence before was one between two uses, not the time before the first
+        coalesce(
+            clicks > 0
+            AND weeks_without_use_before >= $inactive_weeks
+            AND full_weeks > weeks_without_use_before + 1,
+            FALSE
+        ) AS came_back
     FROM levels
 ),
 
 changed AS (
     SELECT
         *,
-        CASE
-            WHEN usage_state IS DISTINCT FROM lag(usage_state) OVER pair THEN week_start
-        END AS changed_in
+        lag(usage_state, 1, '') OVER pair AS state_before,
+        last_value(level_in_use IGNORE NULLS) OVER pair AS clicks_when_last_used
     FROM judged
     WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
 )
@@ -71,10 +88,13 @@ SELECT
     spell_number,
     contract_state,
     usage_state,
-    max(changed_in) OVER (PARTITION BY account_id, application ORDER BY week_start) AS state_since,
+    max(CASE WHEN usage_state != state_before THEN week_start END) OVER (
+        PARTITION BY account_id, application ORDER BY week_start
+    ) AS state_since,
     clicks,
     recent_clicks,
     usual_clicks,
+    clicks_when_last_used,
     CAST(weeks_without_use AS INTEGER) AS weeks_without_use,
     last_used_on,
     came_back

@@ -8,8 +8,8 @@ WITH placed AS (
         coalesce(
             list_min(
                 list_transform(
-                    CAST($other_weeks AS DATE []),
-                    lambda other: greatest(0, date_diff('day', day, other), date_diff('day', other, day) - 6)
+                    CAST($other_weeks AS DATE[]),
+                    LAMBDA other: greatest(0, date_diff('day', day, other), date_diff('day', other, day) - 6)
                 )
             ),
             1000000

@@ -19,6 +19,15 @@ levels AS (
         AND grid.contract_days = 7
         AND grid.week_start > newest.week_start - 7 * ($risk_recent_weeks + $risk_before_weeks)
     GROUP BY grid.account_id, grid.application
+),
+
+-- what all accounts of the application did together: a summer is no risk
+moves AS (
+    SELECT
+        application,
+        CASE WHEN count(*) >= 20 THEN sum(recent_clicks) / nullif(sum(clicks_before), 0) ELSE 1 END AS application_share
+    FROM levels
+    GROUP BY application
 )
 
 SELECT
@@ -33,14 +42,20 @@ SELECT
     levels.recent_clicks,
     levels.clicks_before,
     levels.recent_clicks / levels.clicks_before AS share_of_before,
+    moves.application_share,
     'rule' AS method,
     round(levels.recent_clicks, 1) || ' clicks a week in the last ' || $risk_recent_weeks || ' weeks, '
-    || round(levels.clicks_before, 1) || ' in the ' || $risk_before_weeks || ' before' AS reason,
+    || round(levels.clicks_before, 1)
+    || ' in the '
+    || $risk_before_weeks
+    || ' before; all accounts of the application: '
+    || round(100 * moves.application_share)::INTEGER || ' % of before' AS reason,
     pairs.annual_value,
     CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
     pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     names.contacts
 FROM levels
+INNER JOIN moves ON levels.application = moves.application
 INNER JOIN core.pair_states AS pairs
     ON levels.account_id = pairs.account_id AND levels.application = pairs.application
 INNER JOIN core.account_names AS names ON levels.account_id = names.account_id
@@ -50,5 +65,5 @@ WHERE
     AND pairs.usage_state = 'active'
     AND levels.weeks_before >= $risk_before_weeks / 2
     AND levels.clicks_before >= $risk_floor_clicks
-    AND levels.recent_clicks < $risk_share * levels.clicks_before
+    AND levels.recent_clicks < $risk_share * levels.clicks_before * least(moves.application_share, 1)
 ORDER BY share_of_before

@@ -15,23 +15,20 @@ counts AS (
 running AS (SELECT bool_or(is_running AND has_arrived) AS has_data FROM core.weeks)
 
 SELECT
-    $build_id AS build_id,
+    $build_id,
     CAST($as_of_time AS TIMESTAMP) AS as_of,
     CAST(newest.week_start AS TIMESTAMP) AS newest_week,
     CAST(newest.week_start + 6 AS TIMESTAMP) AS data_through,
-    $name || ': data through Sunday ' || strftime(newest.week_start + 6, '%-d %B %Y')
-    || ', seen from ' || strftime(CAST($as_of_time AS TIMESTAMP), '%-d %B %Y')
-    || CASE
-        WHEN running.has_data THEN '; the running week is shown only where it is marked'
-        ELSE ''
-    END
-    || '. ' || counts.accounts || ' accounts, '
+    $name || ': ' || counts.accounts || ' accounts, '
     || CASE
         WHEN counts.without_contract = counts.accounts THEN 'contracts are unknown for all of them'
         WHEN counts.without_contract = 0 THEN 'all with known contracts'
         ELSE counts.without_contract || ' of them without a known contract'
     END
-    || '. Build ' || $build_id || '.' AS sentence
+    || CASE
+        WHEN running.has_data THEN '. The running week is shown only where it is marked.'
+        ELSE '.'
+    END AS sentence
 FROM newest
 CROSS JOIN counts
 CROSS JOIN running

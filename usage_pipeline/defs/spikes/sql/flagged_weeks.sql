@@ -25,9 +25,11 @@ SELECT
     CASE flags.scope
         WHEN 'account'
             THEN
-                flags.clicks::BIGINT || ' clicks, usually ' || round(flags.usual_clicks)::BIGINT
+                applications.application || ' at ' || names.account || ': '
+                || flags.clicks::BIGINT || ' clicks, expected ' || round(flags.usual_clicks)::BIGINT
         ELSE
-            round(flags.clicks, 1) || ' clicks an account, usually ' || round(flags.usual_clicks, 1)
+            applications.application || ' at all accounts: '
+            || round(flags.clicks, 1) || ' clicks an account, usually ' || round(flags.usual_clicks, 1)
     END
     || ' (' || CASE WHEN flags.change_share > 0 THEN '+' ELSE '' END || round(100 * flags.change_share)::BIGINT || ' %)'
         AS what_happened

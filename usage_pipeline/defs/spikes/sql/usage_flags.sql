@@ -1,32 +1,52 @@
 -- a row: a flagged week of a pair (scope 'account') or of an application over all accounts (scope 'application')
-WITH weekly AS (
+WITH judged AS (
     SELECT
-        'account' AS scope,
         week_start,
         account_id,
         application,
         clicks
     FROM core.usage_grid
     WHERE is_complete AND contract_days = 7
+),
+
+-- what all accounts of the application did together in the week: a holiday is no event of every account
+moves AS (
+    SELECT
+        week_start,
+        application,
+        avg(clicks) AS clicks_per_account,
+        count(*) AS accounts
+    FROM judged
+    GROUP BY week_start, application
+),
+
+weekly AS (
+    SELECT
+        'account' AS scope,
+        judged.week_start,
+        judged.account_id,
+        judged.application,
+        judged.clicks,
+        CASE WHEN moves.accounts >= 20 AND moves.clicks_per_account > 0 THEN moves.clicks_per_account ELSE 1 END AS pace
+    FROM judged
+    INNER JOIN moves ON judged.week_start = moves.week_start AND judged.application = moves.application
     UNION ALL
     SELECT
         'application' AS scope,
         week_start,
         CAST(NULL AS VARCHAR) AS account_id,
         application,
-        -- per pair, so that accounts that come or go move nothing
-        1000 * avg(clicks) AS clicks
-    FROM core.usage_grid
-    WHERE is_complete AND contract_days = 7
-    GROUP BY week_start, application
-    HAVING count(*) >= 20
+        clicks_per_account AS clicks,
+        1 AS pace
+    FROM moves
+    WHERE accounts >= 20
 ),
 
 compared AS (
     SELECT
         *,
-        median(clicks) OVER history AS usual_clicks,
-        mad(clicks) OVER history AS deviation,
+        median(clicks / pace) OVER history * pace AS usual_clicks,
+        mad(clicks / pace) OVER history * pace AS deviation,
         count(*) OVER history AS weeks_before
     FROM weekly
     WINDOW history AS (
@@ -54,9 +74,9 @@ SELECT
     week_start,
     account_id,
     application,
-    CASE WHEN scope = 'account' THEN clicks ELSE clicks / 1000 END AS clicks,
-    CASE WHEN scope = 'account' THEN usual_clicks ELSE usual_clicks / 1000 END AS usual_clicks,
-    CASE WHEN scope = 'account' THEN change_clicks ELSE change_clicks / 1000 END AS change_clicks,
+    clicks,
+    usual_clicks,
+    change_clicks,
     change_clicks / nullif(usual_clicks, 0) AS change_share,
     robust_z,
     CASE WHEN change_clicks > 0 THEN 'spike' ELSE 'drop-off' END AS direction

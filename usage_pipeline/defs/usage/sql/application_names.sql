@@ -2,7 +2,8 @@
 WITH known AS (
     SELECT application FROM ref.applications
     UNION
-    SELECT application FROM ref.subscriptions WHERE application IS NOT NULL
+    SELECT application FROM ref.subscriptions
+    WHERE application IS NOT NULL
     UNION
     SELECT application FROM core.weekly_usage
 )

@@ -7,9 +7,7 @@ WITH newest AS (
 
 periods AS (
     SELECT *
-    FROM (VALUES ('Last 4 weeks', 4), ('Last 13 weeks', 13), ('Last 52 weeks', 52), ('Last 104 weeks', 104)) AS p (
-        period, weeks
-    )
+    FROM (VALUES ('Last 4 weeks', 4), ('Last 13 weeks', 13), ('Last 52 weeks', 52), ('Last 104 weeks', 104))
 ),
 
 period_weeks AS (
@@ -23,7 +21,7 @@ period_weeks AS (
         ON
             weeks.is_complete
             AND weeks.week_start > newest.week_start - 7 * periods.weeks
-            AND weeks.week_start <= newest.week_start
+            AND newest.week_start >= weeks.week_start
 ),
 
 judged AS (

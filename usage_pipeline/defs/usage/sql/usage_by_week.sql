@@ -1,10 +1,21 @@
 -- a row: account x application x week: in contract (zero where nobody came), used outside it, or used a year ago
 WITH spine AS (
-    SELECT week_start, account_id, application FROM core.usage_grid
+    SELECT
+        week_start,
+        account_id,
+        application
+    FROM core.usage_grid
     UNION
-    SELECT week_start, account_id, application FROM core.weekly_usage
+    SELECT
+        week_start,
+        account_id,
+        application
+    FROM core.weekly_usage
     UNION
-    SELECT weeks.week_start, last_year.account_id, last_year.application
+    SELECT
+        weeks.week_start,
+        last_year.account_id,
+        last_year.application
     FROM core.weekly_usage AS last_year
     INNER JOIN core.weeks AS weeks ON last_year.week_start = weeks.last_year_week
 )

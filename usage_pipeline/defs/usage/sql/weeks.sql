@@ -27,7 +27,8 @@ judged AS (
         *,
         week_start = CAST($running_week AS DATE) AS is_running,
         week_start + 7 + CAST($settle_days AS INTEGER) <= CAST($as_of_day AS DATE) AS has_settled,
-        coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE) AS has_collapsed
+        coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE)
+            AS has_collapsed
     FROM counted
 )
 

@@ -1,0 +1,56 @@
+# Each target says in one line what it does; `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# a configuration for checks that load the definitions; nothing of it is read
+CHECK_CONFIG := examples/company.yaml
+
+.PHONY: help
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## install both environments from their locks (done by the others when needed)
+	@scripts/setup.sh
+
+.PHONY: demo
+demo: setup ## set everything up, run the pipeline on a demo lake, start Dagster and Superset
+	@$(BIN)/usage-pipeline demo $(DEMO_OPTIONS)
+
+.PHONY: stop
+stop: ## end the servers that `make demo` started, and nothing else
+	@if [ -x $(BIN)/usage-pipeline ]; then $(BIN)/usage-pipeline stop; else echo "nothing is installed, so nothing runs"; fi
+
+.PHONY: test
+test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
+	@scripts/need-chromium.sh
+	@USAGE_PIPELINE_REAL_DATA=$${USAGE_PIPELINE_REAL_DATA-} $(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
+
+.PHONY: soak
+soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
+	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
+
+.PHONY: check
+check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint --nocolor -q usage_pipeline
+	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
+	@$(BIN)/usage-pipeline dashboards check
+
+.PHONY: format
+format: setup ## bring Python, SQL and the Superset assets into their normal form
+	@$(BIN)/ruff check --fix -q .
+	@$(BIN)/ruff format -q .
+	@$(BIN)/sqlfluff fix --nocolor -q usage_pipeline || true
+	@$(BIN)/usage-pipeline dashboards format
+
+.PHONY: lock
+lock: setup ## compile both lock files anew, after a change of the requirements
+	@.tools/uv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
+	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
+
+.PHONY: clean-demo
+clean-demo: stop ## remove the demo: lake, warehouse, builds, accounts
+	@rm -rf data/demo

@@ -1,0 +1,211 @@
+"""The command line: `usage-pipeline`. Each command is a few lines that call the package and print."""
+
+import json
+import sys
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from usage_pipeline.config import ConfigError, Settings, load_settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
+dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
+app.add_typer(dashboards_app, name="dashboards")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="sources.yaml to use; default: $USAGE_PIPELINE_CONFIG")
+]
+DEMO = Path(__file__).parents[1] / "data" / "demo"
+
+
+@app.callback()
+def main() -> None:
+    # said by Dagster of features that the lock pins; nothing a person at the command line can act on
+    warnings.filterwarnings("ignore", message=".*currently in (beta|preview).*")
+
+
+def say(message: str) -> None:
+    typer.echo(message)
+
+
+def fail(message: str) -> typer.Exit:
+    typer.secho(message, fg=typer.colors.RED, err=True)
+    return typer.Exit(1)
+
+
+def settings_of(config: Path | None) -> Settings:
+    try:
+        return load_settings(config)
+    except ConfigError as error:
+        raise fail("\n".join(error.problems)) from error
+
+
+@app.command()
+def check_sources(config: ConfigOption = None) -> None:
+    """Read a configuration and say what it finds: weeks, files, rows, columns matched and ignored, every problem."""
+    from usage_pipeline.lib.source_check import check_sources as check
+
+    report = check(settings_of(config))
+    for line in report.lines:
+        say(line)
+    for note in report.notes:
+        typer.secho(f"note: {note}", fg=typer.colors.YELLOW)
+    if report.problems:
+        raise fail("\n".join(f"problem: {problem}" for problem in report.problems))
+    say("no problem found")
+
+
+@app.command()
+def demo_lake(
+    out: Annotated[Path, typer.Option(help="folder to write lake/, truth/ and sources.yaml into")] = DEMO,
+    as_of: Annotated[str, typer.Option(help="day that the demo is seen from, YYYY-MM-DD; default: today")] = "",
+    accounts: Annotated[int, typer.Option(min=10, help="number of accounts")] = 400,
+    seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
+) -> None:
+    """Write a demo lake: 156 weeks of believable usage, and the truth about what was planted, beside it."""
+    from usage_pipeline.lib.demo_lake import write_demo_lake
+
+    try:
+        day = date.fromisoformat(as_of) if as_of else date.today()
+    except ValueError as error:
+        raise fail(f"--as-of {as_of}: {error}; write it as YYYY-MM-DD") from error
+    write_demo_lake(out, day, accounts=accounts, seed=seed, progress=lambda line: say(f"  {line}"))
+    say(f"lake, truth and {out / 'sources.yaml'} written")
+
+
+@app.command()
+def refresh(
+    config: ConfigOption = None,
+    if_changed: Annotated[bool, typer.Option("--if-changed", help="do nothing where nothing changed")] = False,
+) -> None:
+    """Run the whole graph once through Dagster: what changed in the lake, all tables, the build, the dashboards."""
+    from usage_pipeline.local import refresh as run
+
+    if not run(settings_of(config), only_if_changed=if_changed, say=say):
+        raise fail("the run failed; what was published before stays up. The log is above and in the Dagster UI")
+
+
+@app.command()
+def builds(config: ConfigOption = None) -> None:
+    """List the builds that are kept, and which one pages read."""
+    from usage_pipeline.defs.publish.assets import store_of
+
+    store = store_of(settings_of(config))
+    current, pinned = store.current(), store.pinned
+    for build in store.builds():
+        marks = ["shown"] * (current is not None and build.build_id == current.build_id)
+        marks += ["pinned"] * (build.build_id == pinned)
+        say(f"{build.build_id}  data through the week of {build.newest_week}  {', '.join(marks)}")
+
+
+@app.command()
+def rollback(
+    build_id: Annotated[str | None, typer.Argument(help="build to show; default: the one before")] = None,
+    release: Annotated[bool, typer.Option("--release", help="end the rollback: show the newest build")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show an older build, and hold it until released."""
+    from usage_pipeline.defs.publish.assets import store_of
+    from usage_pipeline.lib.builds import PublishError
+
+    store = store_of(settings_of(config))
+    try:
+        build = store.release() if release else store.rollback(build_id)
+    except PublishError as error:
+        raise fail(str(error)) from error
+    say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
+
+
+@app.command()
+def demo(
+    accounts: Annotated[int, typer.Option(min=10, help="number of accounts of the demo lake")] = 400,
+    seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
+    open_servers: Annotated[bool, typer.Option("--servers/--no-servers", help="start the servers at the end")] = True,
+) -> None:
+    """Everything on this machine: demo lake, pipeline, dashboards, servers."""
+    from usage_pipeline import local
+    from usage_pipeline.lib.demo_lake import write_demo_lake
+
+    started = time.monotonic()
+
+    def step(title: str) -> None:
+        say(f"[{time.monotonic() - started:4.0f} s] {title}")
+
+    def inner(line: str) -> None:
+        say(f"         {line}")
+
+    config, run_folder = DEMO / "sources.yaml", DEMO / "run"
+    try:
+        if config.exists():
+            step(f"the demo lake is there already ({config.parent}); `make clean-demo` removes it")
+        else:
+            step(f"writing a demo lake: {accounts} accounts, 156 weeks")
+            write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=inner)
+        settings = settings_of(config)
+        for service, variable in local.services(settings, config, run_folder).values():
+            if open_servers and not local.running(run_folder, service.name):
+                local.check_port(service, variable)
+        step("materialising every asset through Dagster")
+        if not local.refresh(settings, only_if_changed=True, say=inner):
+            raise fail("the run failed; its log is above")
+        step("setting up Superset")
+        local.set_up_superset(settings, run_folder, only_if_changed=True, say=inner)
+        if not open_servers:
+            return
+        step("starting the servers")
+        found = local.services(settings, config, run_folder)
+        for service, variable in found.values():
+            local.start(service, run_folder, variable, inner)
+    except local.LocalError as error:
+        raise fail(str(error)) from error
+    step("ready")
+    accounts_known = json.loads(local.accounts_file(run_folder).read_text(encoding="utf-8"))
+    say("")
+    say(f"  Dashboards (Superset)  {found['superset'][0].address}/dashboard/list/")
+    for account in accounts_known:
+        say(f"      {account['username']:8} {account['password']:14} {account['role']}")
+    say(f"  Pipeline (Dagster)     {found['dagster'][0].address}")
+    say("  To stop both           make stop")
+
+
+@app.command()
+def stop() -> None:
+    """End the servers that `demo` started, and nothing else."""
+    from usage_pipeline import local
+
+    folder = DEMO / "run"
+    names = [name for name in ("superset", "dagster") if local.running(folder, name)]
+    for name in ("superset", "dagster"):
+        local.stop(folder, name, say)
+    if not names:
+        say("nothing of ours was running")
+
+
+@dashboards_app.command("check")
+def dashboards_check() -> None:
+    """Check that every reference resolves, every column exists, and every file is in its normal form."""
+    from usage_pipeline.lib.dashboards import ASSETS, load_assets, problems_of
+
+    problems = problems_of()
+    if problems:
+        raise fail("\n".join(problems))
+    assets, _ = load_assets()
+    counted = f"{len(assets.dashboards)} dashboards with {len(assets.charts)} charts"
+    say(f"{ASSETS.parent.name}/{ASSETS.name}: {counted} are sound")
+
+
+@dashboards_app.command("format")
+def dashboards_format() -> None:
+    """Write every file in its normal form, datasets with the columns of the catalogue."""
+    from usage_pipeline.lib.dashboards import normalise
+
+    for file in normalise():
+        say(f"{file} rewritten")
+
+
+if __name__ == "__main__":
+    sys.exit(app())
