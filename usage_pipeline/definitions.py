@@ -23,19 +23,25 @@ from usage_pipeline.defs.usage.checks import USAGE_CHECKS
 from usage_pipeline.resources import warehouse_of
 
 
+class _Plain(logging.Formatter):
+    """`asset: message`; of an error the cause alone: the whole of it is in the Dagster UI."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        step = meta.get("step_key") or meta.get("job_name") or ""
+        text = meta.get("orig_message") or record.getMessage()
+        event = meta.get("dagster_event")
+        if event is not None and event.is_step_failure and event.step_failure_data.error is not None:
+            error = event.step_failure_data.error
+            text = f"FAILED: {(error.cause or error).message.strip()}"
+        return f"  {step}: {text}"
+
+
 @dg.logger(None, "One plain line a message, for people who start a run from the command line.")
 def plain_console(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("usage_pipeline", logging.INFO)
     handler = logging.StreamHandler()
-
-    class Plain(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            meta = getattr(record, "dagster_meta", {})
-            step = meta.get("step_key") or meta.get("job_name") or ""
-            text = meta.get("orig_message") or record.getMessage()
-            return f"  {step}: {text}" if record.levelno < logging.ERROR else f"  {step} FAILED: {record.getMessage()}"
-
-    handler.setFormatter(Plain())
+    handler.setFormatter(_Plain())
     logger.addHandler(handler)
     return logger
 

@@ -15,7 +15,7 @@ counts AS (
 running AS (SELECT bool_or(is_running AND has_arrived) AS has_data FROM core.weeks)
 
 SELECT
-    $build_id,
+    $build_id AS build_id,
     CAST($as_of_time AS TIMESTAMP) AS as_of,
     CAST(newest.week_start AS TIMESTAMP) AS newest_week,
     CAST(newest.week_start + 6 AS TIMESTAMP) AS data_through,

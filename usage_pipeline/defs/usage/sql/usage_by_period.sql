@@ -5,9 +5,8 @@ WITH newest AS (
     WHERE is_complete
 ),
 
-periods AS (
-    SELECT *
-    FROM (VALUES ('Last 4 weeks', 4), ('Last 13 weeks', 13), ('Last 52 weeks', 52), ('Last 104 weeks', 104))
+periods (period, weeks) AS (
+    VALUES ('Last 4 weeks', 4), ('Last 13 weeks', 13), ('Last 52 weeks', 52), ('Last 104 weeks', 104)
 ),
 
 period_weeks AS (
