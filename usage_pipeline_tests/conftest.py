@@ -1,0 +1,204 @@
+"""What tests share: a demo lake run through Dagster once, the real data set, a real Superset, a real browser."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.definitions import build_definitions
+from usage_pipeline.defs.schedules import window_tags
+from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.lib.weeks import WeekFolder
+from usage_pipeline.local import SUPERSET_PYTHON, set_up_superset, superset_environment
+
+DEMO_AS_OF = date(2026, 11, 22)
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def run_refresh(
+    settings: Settings, instance: dg.DagsterInstance, tags: dict[str, str] | None = None
+) -> dg.ExecuteInProcessResult:
+    """The whole graph through Dagster, in this process."""
+    return (
+        build_definitions(settings)
+        .resolve_job_def("refresh")
+        .execute_in_process(instance=instance, tags=tags or window_tags(settings), raise_on_error=False)
+    )
+
+
+def write_week(lake: Path, folder: WeekFolder | str, rows: list[dict[str, Any]], name: str = "part-0.parquet") -> Path:
+    """Rows as one Parquet file of a week folder."""
+    file = lake / str(folder) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file
+
+
+def event(day: str, account: str = "a", application: str = "permits", user: str = "u", clicks: int = 1) -> dict[str, Any]:
+    """One row of usage in our own shape, on `day` (YYYY-MM-DD) at noon."""
+    moment = pd.Timestamp(f"{day} 12:00").to_pydatetime()
+    return {"account_id": account, "application": application, "user_id": user, "event_time": moment, "clicks": clicks}
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """A small configuration over `folder`/lake; `changes` replace top-level keys."""
+    content: dict[str, Any] = {
+        "name": "Test",
+        "home": "home",
+        "timezone": "UTC",
+        "as_of": "2025-03-05",
+        "lookback_weeks": 30,
+        "completeness": {"collapse_share": 0},
+        "sources": {
+            "usage": {
+                "path": "lake",
+                "partitioned": True,
+                "columns": {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")},
+            }
+        },
+    }
+    file = folder / "sources.yaml"
+    file.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo lake that went through the whole pipeline."""
+
+    folder: Path
+    settings: Settings
+    truth: dict[str, Any]
+
+    @property
+    def warehouse(self) -> Path:
+        return self.settings.published_dir / "current" / "warehouse.duckdb"
+
+    def raw(self) -> pd.DataFrame:
+        """The raw rows of the window, read by pandas: what every number on a page is checked against."""
+        frames = [pd.read_parquet(f) for f in sorted((self.folder / "lake" / "usage").rglob("*.parquet"))]
+        rows = pd.concat(frames, ignore_index=True)
+        rows["week_start"] = (rows["event_time"] - pd.to_timedelta(rows["event_time"].dt.weekday, "D")).dt.normalize()
+        return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
+
+
+def make_demo(folder: Path, seed: int, accounts: int = 60) -> Demo:
+    write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed)
+    settings = load_settings(folder / "sources.yaml")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance).success
+    truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
+    return Demo(folder, settings, truth)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return make_demo(tmp_path_factory.mktemp("demo"), seed=7)
+
+
+@pytest.fixture(scope="session")
+def oulad(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The real data set, run by its example configuration; skipped where the data is not named."""
+    folder = os.environ.get("USAGE_PIPELINE_REAL_DATA")
+    if not folder:
+        pytest.skip("USAGE_PIPELINE_REAL_DATA is not set: the real data set is not checked")
+    if not (Path(folder) / "oulad" / "clicks").is_dir():
+        pytest.fail(f"USAGE_PIPELINE_REAL_DATA is {folder}, and {folder}/oulad/clicks is not there")
+    os.environ["USAGE_PIPELINE_OULAD_HOME"] = str(tmp_path_factory.mktemp("oulad"))
+    settings = load_settings(Path(__file__).parents[1] / "examples" / "oulad.yaml")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance).success
+    return settings
+
+
+@dataclass
+class SupersetServer:
+    """A Superset that serves the demo's build."""
+
+    url: str
+    passwords: dict[str, str]
+    folder: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupersetServer]:
+    if not SUPERSET_PYTHON.exists():
+        pytest.fail("Superset's environment is missing: run `make setup`")
+    folder = tmp_path_factory.mktemp("superset")
+    environment = superset_environment(demo.settings, folder)
+    set_up_superset(demo.settings, folder, only_if_changed=False, say=print)
+    port = free_port()
+    with (folder / "gunicorn.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                str(SUPERSET_PYTHON.with_name("gunicorn")),
+                *("--workers", "2", "--timeout", "120", "--no-control-socket", "--bind", f"127.0.0.1:{port}"),
+                "superset.app:create_app()",
+            ],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()  # noqa: S310
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "gunicorn.log").read_text()
+                time.sleep(0.5)
+        accounts = json.loads((folder / "accounts.json").read_text(encoding="utf-8"))
+        yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    found = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+    if found is None:
+        pytest.fail("Chromium is missing: `make test` installs it, or says how")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield launched
+        launched.close()

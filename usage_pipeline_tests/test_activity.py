@@ -1,0 +1,198 @@
+"""Contracts and usage states on small tables: what a reader of the design would work out by hand."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import duckdb
+import pytest
+
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline_tests.conftest import write_config
+
+AS_OF = date(2025, 3, 5)  # a Wednesday; the newest complete week is that of 24 February
+_CORE = ("contract_spells", "usage_grid", "usage_states", "pair_states")
+
+
+class World:
+    """Subscriptions and usage of one account `a`, taken through the activity tables."""
+
+    def __init__(self, tmp_path: Any) -> None:
+        self.settings = load_settings(write_config(tmp_path))
+        self.values = sql_values(self.settings)
+        self.connection = duckdb.connect()
+        self.run("CREATE SCHEMA ref")
+        self.run("CREATE SCHEMA core")
+        self.run(
+            "CREATE TABLE ref.subscriptions (account_id VARCHAR, application VARCHAR, start_date DATE, notice_date DATE, "
+            "end_date DATE, end_reason VARCHAR, renewal_date DATE, seats BIGINT, annual_value DOUBLE)"
+        )
+        self.run(
+            "CREATE TABLE core.weekly_usage (week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, "
+            "records_created BIGINT, active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE)"
+        )
+        self.run(
+            "CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS has_arrived, "
+            "w < DATE '2025-03-03' AS is_complete, w = DATE '2025-03-03' AS is_running "
+            "FROM generate_series(DATE '2024-08-05', DATE '2025-03-03', INTERVAL 7 DAYS) AS s (w)"
+        )
+
+    def run(self, sql: str, *values: Any) -> None:
+        self.connection.execute(sql, list(values))
+
+    def contract(self, start: str, end: str | None = None, application: str | None = "p", **more: Any) -> None:
+        row = {"account_id": "a", "application": application, "start_date": start, "end_date": end} | more
+        marks = ", ".join("?" for _ in row)
+        self.run(f"INSERT INTO ref.subscriptions ({', '.join(row)}) VALUES ({marks})", *row.values())
+
+    def used(self, first: str, last: str, clicks: int = 20, application: str = "p") -> None:
+        """`clicks` in every week from that of `first` to that of `last` (Mondays)."""
+        week = date.fromisoformat(first)
+        while week <= date.fromisoformat(last):
+            day = week + timedelta(days=1)
+            self.run(
+                "INSERT INTO core.weekly_usage VALUES (?, 'a', ?, ?, 0, 1, 1, ?, ?)", week, application, clicks, day, day
+            )
+            week += timedelta(days=7)
+
+    def build(self) -> "World":
+        for name in _CORE:
+            sql = f"CREATE OR REPLACE TABLE core.{name} AS {load_sql('activity', name)}"
+            run_sql(self.connection, sql, self.values)
+        return self
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query).fetchall()
+
+    def pair(self, columns: str) -> tuple[Any, ...]:
+        (row,) = self.build().rows(f"SELECT {columns} FROM core.pair_states")
+        return row
+
+    def spells(self) -> list[tuple[Any, ...]]:
+        return self.build().rows(
+            "SELECT application, spell_number, start_date::VARCHAR, end_date::VARCHAR, basis FROM core.contract_spells "
+            "ORDER BY 1, 2"
+        )
+
+
+@pytest.fixture
+def world(tmp_path) -> World:
+    return World(tmp_path)
+
+
+def test_an_account_row_caps_its_applications(world: World) -> None:
+    world.contract("2024-01-01", "2024-12-31", application=None, end_reason="cancelled")
+    world.contract("2024-06-01")
+    assert world.spells() == [("p", 1, "2024-06-01", "2024-12-31", "application")]
+    assert world.rows("SELECT end_reason, ended_with FROM core.contract_spells") == [("cancelled", "account")]
+
+
+def test_account_rows_alone_give_the_applications_ever_used_from_first_use_on(world: World) -> None:
+    world.contract("2024-08-05", application=None)
+    world.used("2024-10-07", "2024-10-14", application="x")
+    assert world.spells() == [("x", 1, "2024-10-08", "9999-12-31", "account")]
+
+
+def test_nothing_known_of_contracts_is_inferred_from_use_and_marked(world: World) -> None:
+    world.used("2024-10-07", "2024-10-14", application="x")
+    assert world.spells() == [("x", 1, "2024-10-08", "9999-12-31", "usage")]
+
+
+def test_spells_closer_than_thirty_days_are_one_and_farther_ones_are_returns(world: World) -> None:
+    world.contract("2024-01-01", "2024-06-30")
+    world.contract("2024-07-30", "2024-09-30")  # 29 days between
+    world.contract("2024-10-31")  # 30 days between
+    assert [row[1:4] for row in world.spells()] == [
+        (1, "2024-01-01", "2024-09-30"),
+        (2, "2024-10-31", "9999-12-31"),
+    ]
+    assert world.pair("has_returned, contract_state") == (True, "in contract")
+
+
+def test_a_row_that_ended_before_it_began_was_never_in_contract(world: World) -> None:
+    world.contract("2024-10-07", "2024-09-01", application=None, end_reason="cancelled")
+    world.used("2024-09-02", "2024-09-02")
+    assert world.spells() == []
+    assert world.pair("contract_state, usage_state") == ("no contract", None)
+
+
+def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(world: World) -> None:
+    world.contract("2024-12-04", "2025-01-14", end_reason="cancelled")
+    world.used("2024-12-09", "2024-12-09")
+    world.used("2025-01-27", "2025-01-27")  # after the end
+    world.build()
+    assert world.rows("SELECT week_start::VARCHAR, contract_days, clicks FROM core.usage_grid ORDER BY 1") == [
+        ("2024-12-02", 5, 0),
+        ("2024-12-09", 7, 20),
+        ("2024-12-16", 7, 0),
+        ("2024-12-23", 7, 0),
+        ("2024-12-30", 7, 0),
+        ("2025-01-06", 7, 0),
+        ("2025-01-13", 2, 0),
+    ]
+    assert world.pair("clicks_outside_contract::INTEGER, usage_state") == (20, None)
+
+
+def test_a_week_that_never_arrived_is_unknown_and_not_zero(world: World) -> None:
+    world.contract("2024-12-02")
+    world.run("UPDATE core.weeks SET has_arrived = FALSE, is_complete = FALSE WHERE week_start = '2024-12-09'")
+    world.build()
+    assert world.rows("SELECT clicks FROM core.usage_grid WHERE week_start = '2024-12-09'") == [(None,)]
+    assert world.rows("SELECT count(*) FROM core.usage_states WHERE week_start = '2024-12-09'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("uses", "state", "since"),
+    [
+        ([], "never used", "2024-09-02"),
+        ([("2024-08-05", "2025-02-24", 20)], "active", "2024-09-02"),
+        ([("2024-08-05", "2025-01-27", 20)], "inactive", "2025-02-03"),
+        ([("2024-08-05", "2025-02-03", 20)], "low", "2025-02-24"),
+        ([("2024-08-05", "2025-01-27", 20), ("2025-02-03", "2025-02-24", 4)], "low", "2025-02-17"),
+        # below the volume floor nothing is called low
+        ([("2024-08-05", "2025-01-27", 4), ("2025-02-03", "2025-02-24", 1)], "active", "2024-09-02"),
+    ],
+)
+def test_usage_states_by_what_was_used(world: World, uses: list[tuple[str, str, int]], state: str, since: str) -> None:
+    world.contract("2024-08-05")
+    for first, last, clicks in uses:
+        world.used(first, last, clicks)
+    assert world.pair("usage_state, usage_state_since::VARCHAR") == (state, since)
+
+
+def test_a_contract_of_four_weeks_is_new_whatever_its_use(world: World) -> None:
+    world.contract("2025-02-03")
+    assert world.pair("usage_state") == ("new",)
+
+
+def test_use_again_after_silence_is_told(world: World) -> None:
+    world.contract("2024-08-05")
+    world.used("2024-08-05", "2024-11-25")
+    world.used("2025-02-10", "2025-02-24")
+    assert world.pair("usage_state, came_back") == ("active", True)
+
+
+@pytest.mark.parametrize(
+    ("contract", "state"),
+    [
+        ({"start": "2024-08-05"}, "in contract"),
+        ({"start": "2024-08-05", "end": "2025-04-30", "notice_date": "2025-02-01"}, "notice given"),
+        ({"start": "2024-08-05", "end": "2025-03-05"}, "in contract"),
+        ({"start": "2024-08-05", "end": "2025-03-04"}, "ended"),
+        ({"start": "2025-03-06"}, "not started"),
+    ],
+)
+def test_contract_states_on_the_day_of_as_of(world: World, contract: dict[str, str], state: str) -> None:
+    world.contract(**contract)
+    found, usage_state = world.pair("contract_state, usage_state")
+    assert found == state
+    assert (usage_state is None) == (state in ("ended", "not started"))
+
+
+def test_after_its_end_a_pair_is_never_low_or_inactive(world: World) -> None:
+    world.contract("2024-08-05", "2025-01-12", end_reason="cancelled")
+    world.used("2024-08-05", "2024-10-28")
+    world.build()
+    judged = world.rows("SELECT max(week_start)::VARCHAR FROM core.usage_states")
+    assert judged == [("2025-01-06",)], "the last full week in contract is the last that is judged"

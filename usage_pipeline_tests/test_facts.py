@@ -1,0 +1,182 @@
+"""Facts on real files: one week, a range, twice, New Year under both calendars, late rows, rejected rows, bad files."""
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.lib.facts import WeekManifest, facts_path, ingest_weeks, read_manifests
+from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline_tests.conftest import event, write_config, write_week
+
+
+def ingest(settings: Settings) -> dict[date, WeekManifest | None]:
+    return ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now="now")
+
+
+def clicks_by_week(settings: Settings) -> dict[tuple[str, str], int]:
+    """Clicks by (folder's week, week of the days)."""
+    found = duckdb.execute(
+        "SELECT CAST(week AS VARCHAR), CAST(week_start AS VARCHAR), sum(clicks)::INTEGER FROM read_parquet(?) GROUP BY 1, 2",
+        [f"{settings.facts_dir}/week=*/facts.parquet"],
+    ).fetchall()
+    return {(folder, week): clicks for folder, week, clicks in found}
+
+
+def usage(**changes: object) -> dict[str, object]:
+    columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")}
+    return {"sources": {"usage": {"path": "lake", "partitioned": True, "columns": columns} | changes}}
+
+
+def test_equal_rows_of_one_user_are_summed_per_day(tmp_path) -> None:
+    rows = [event("2025-02-03", clicks=2), event("2025-02-03", clicks=2), event("2025-02-09", clicks=5)]
+    write_week(tmp_path / "lake", "year=2025/week=06", rows)
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    row = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    assert len(row) == 1
+    assert row[0]["clicks"] == 9
+    assert (row[0]["clicks_mon"], row[0]["clicks_tue"], row[0]["clicks_sun"]) == (4, None, 5)
+
+
+def test_new_year_is_cut_right_by_iso(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2024/week=52", [event("2024-12-29", clicks=1)])
+    write_week(lake, "year=2025/week=01", [event("2024-12-30", clicks=10), event("2025-01-05", clicks=100)])
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2024-12-23", "2024-12-23"): 1, ("2024-12-30", "2024-12-30"): 110}
+
+
+def test_new_year_is_cut_right_by_calendar_year(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    # 2024/01 holds the first days of January 2024 and the last two of December 2024
+    write_week(lake, "year=2024/week=01", [event("2024-01-03", clicks=1), event("2024-12-31", clicks=10)])
+    write_week(lake, "year=2025/week=01", [event("2025-01-02", clicks=100)])
+    config = write_config(tmp_path, lookback_weeks=80, **usage(partition_calendar="calendar_year"))
+    settings = load_settings(config)
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2024-01-01", "2024-01-01"): 1, ("2024-12-30", "2024-12-30"): 110}
+
+
+def test_week_53_of_2026_is_read(tmp_path) -> None:
+    write_week(tmp_path / "lake", "year=2026/week=53", [event("2026-12-28"), event("2027-01-03")])
+    settings = load_settings(write_config(tmp_path, as_of="2027-01-20"))
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2026-12-28", "2026-12-28"): 2}
+
+
+def test_rows_up_to_two_days_late_count_under_their_own_date_and_later_ones_are_kept_aside(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=07", [event("2025-02-10"), event("2025-02-08", clicks=7), event("2025-02-07")])
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 10)]
+    assert clicks_by_week(settings) == {("2025-02-10", "2025-02-10"): 1, ("2025-02-10", "2025-02-03"): 7}
+    assert manifest is not None
+    assert manifest.rejected == {"outside its folder's week": 1}
+
+
+def test_rejected_rows_are_kept_with_their_reason(tmp_path) -> None:
+    rows = [event("2025-02-10"), event("2025-02-10", account=" "), event("2025-02-10", clicks=-1)]
+    rows.append(event("2025-02-10") | {"application": None})
+    write_week(tmp_path / "lake", "year=2025/week=07", rows)
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 10)]
+    assert manifest is not None
+    assert manifest.rejected == {"no account": 1, "no application": 1, "negative count": 1}
+    assert manifest.rows_read == manifest.rows_kept + manifest.rows_rejected == 4
+    assert manifest.rejected_file is not None
+    kept = pq.read_table(settings.ledger_dir / manifest.rejected_file).to_pylist()
+    assert sorted(row["reason"] for row in kept) == ["negative count", "no account", "no application"]
+
+
+def test_a_second_run_reads_nothing_and_a_changed_file_only_its_week(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    write_week(lake, "year=2025/week=07", [event("2025-02-10")])
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    before = {week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in read_manifests(settings.facts_dir)}
+    ingest(settings)
+    after = {week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in before}
+    assert after == before
+
+    write_week(lake, "year=2025/week=07", [event("2025-02-11", clicks=3)])
+    ingest(settings)
+    changed = {week for week in before if facts_path(settings.facts_dir, week).stat().st_mtime_ns != before[week]}
+    assert changed == {date(2025, 2, 10)}
+    assert clicks_by_week(settings)["2025-02-10", "2025-02-10"] == 3
+
+
+def test_weeks_outside_the_window_are_not_read_and_what_was_read_stays(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    write_week(lake, "year=2024/week=10", [event("2024-03-04")])
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    assert list(read_manifests(settings.facts_dir)) == [date(2025, 2, 3)]
+    later = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 12, 1))
+    ingest_weeks(later, weeks_between(date(2025, 1, 6), date(2025, 12, 1)), now="later")
+    assert list(read_manifests(settings.facts_dir)) == [date(2025, 2, 3)]
+
+
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    broken = lake / "year=2025" / "week=06" / "broken.parquet"
+    broken.write_bytes(b"PAR1 this is no Parquet")
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert [Path(item["key"]).name for item in manifest.set_aside] == ["broken.parquet"]
+    assert manifest.clicks == 1
+
+
+def test_only_week_folders_and_no_times_gives_totals_without_days(tmp_path) -> None:
+    rows = [{"account_id": "a", "application": "p", "clicks": 4}]
+    write_week(tmp_path / "lake", "year=2025/week=06", rows)
+    config = write_config(tmp_path, **usage(columns={c: c for c in ("account_id", "application", "clicks")}))
+    settings = load_settings(config)
+    ingest(settings)
+    (row,) = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    assert (row["week_start"], row["clicks"], row["user_id"]) == (date(2025, 2, 3), 4, None)
+    assert row["clicks_mon"] is None
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Denver"])
+def test_times_with_a_zone_are_moved_into_ours(tmp_path, zone: str) -> None:
+    import datetime as dt
+
+    moment = dt.datetime(2025, 2, 3, 3, 0, tzinfo=dt.UTC)  # still Sunday the 2nd in Denver
+    write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-03") | {"event_time": moment}])
+    settings = load_settings(write_config(tmp_path, timezone=zone))
+    ingest(settings)
+    week = "2025-02-03" if zone == "UTC" else "2025-01-27"
+    assert clicks_by_week(settings) == {("2025-02-03", week): 1}
+
+
+def test_folders_cut_in_another_zone_are_understood(tmp_path) -> None:
+    write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-03") | {"event_time": "2025-02-03 03:00:00"}])
+    config = write_config(tmp_path, timezone="America/Denver", **usage(partition_timezone="UTC"))
+    settings = load_settings(config)
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2025-02-03", "2025-01-27"): 1}
+
+
+def test_a_csv_that_is_not_partitioned_and_a_query_over_two_files_give_the_same_facts(tmp_path) -> None:
+    (tmp_path / "usage.csv").write_text("sub;day;n\ns1;2025-02-03;2\ns1;2025-02-11;3\ns2;2025-02-11;5\n")
+    (tmp_path / "subs.csv").write_text("sub,account,app\ns1,a,permits\ns2,b,permits\n")
+    source = {
+        "files": {
+            "events": {"path": "usage.csv", "format": "csv", "delimiter": ";"},
+            "subs": {"path": "subs.csv", "format": "csv"},
+        },
+        "query": "SELECT * FROM events INNER JOIN subs USING (sub)",
+        "columns": {"account_id": "account", "application": "app", "event_time": "day", "clicks": {"sql": "n * 1"}},
+    }
+    settings = load_settings(write_config(tmp_path, sources={"usage": source}))
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2025-02-03", "2025-02-03"): 2, ("2025-02-10", "2025-02-10"): 8}
