@@ -40,13 +40,22 @@ CHROMIUM_FLAGS = [
 
 
 def run_refresh(
-    settings: Settings, instance: dg.DagsterInstance, tags: dict[str, str] | None = None
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    tags: dict[str, str] | None = None,
+    only: list[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """The whole graph through Dagster, in this process."""
+    """The whole graph, or the assets named in `only`, through Dagster in this process."""
     return (
         build_definitions(settings)
         .resolve_job_def("refresh")
-        .execute_in_process(instance=instance, tags=tags or window_tags(settings), raise_on_error=False)
+        .execute_in_process(
+            instance=instance,
+            tags=tags or window_tags(settings),
+            raise_on_error=False,
+            asset_selection=[dg.AssetKey(name) for name in only] if only else None,
+            run_config={"loggers": {"console": {"config": {}}}},
+        )
     )
 
 

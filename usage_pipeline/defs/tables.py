@@ -69,17 +69,16 @@ def sql_table(name: str, *, schema: str, group: str, deps: Sequence[str], descri
 
 def contract_check(name: str) -> dg.AssetChecksDefinition:
     """A blocking check that a published table keeps the contract of `lib/tables.py`."""
-    contract = TABLES[name]
 
     @dg.asset_check(
         asset=name,
         name=f"{name}_keeps_its_contract",
         blocking=True,
-        description=f"Columns and types are those of the catalogue, and {', '.join(contract.key)} is unique.",
+        description=f"Columns and types are those of the catalogue, and {', '.join(TABLES[name].key)} is unique.",
     )
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
         with warehouse.read() as connection:
-            broken = broken_contract(connection, contract)
+            broken = broken_contract(connection, TABLES[name])
         if broken is None:
             return dg.AssetCheckResult(passed=True)
         metadata: dict[str, Any] = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}

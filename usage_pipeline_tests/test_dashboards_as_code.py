@@ -1,0 +1,107 @@
+"""The validator of the dashboards: the real tree is sound, and each kind of mistake is found and named."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from usage_pipeline.lib.dashboards import ASSETS, dump, load_assets, missing_columns, normalise, problems_of
+from usage_pipeline_tests.conftest import Demo
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    shutil.copytree(ASSETS, tmp_path / "assets")
+    return tmp_path / "assets"
+
+
+def change(file: Path, how: Any) -> None:
+    content = yaml.safe_load(file.read_text())
+    how(content)
+    file.write_text(dump(content))
+
+
+def test_the_tree_is_sound() -> None:
+    assert problems_of() == []
+
+
+def test_all_five_dashboards_have_a_slug_a_description_and_filters() -> None:
+    assets, _ = load_assets()
+    assert sorted(d["slug"] for d in assets.dashboards.values()) == [
+        "applications-accounts",
+        "changes",
+        "contacts",
+        "low-inactive",
+        "usage-over-time",
+    ]
+    for dashboard in assets.dashboards.values():
+        names = {f["name"] for f in dashboard["metadata"]["native_filter_configuration"]}
+        assert {"Account", "Segment", "Region", "Owner"} <= names
+
+
+@pytest.mark.parametrize(
+    ("file", "how", "said"),
+    [
+        ("charts/top_accounts", lambda c: c["params"]["groupby"].append("nobody"), "uses the column nobody"),
+        ("charts/top_accounts", lambda c: c["params"]["metrics"].append("sum_of_x"), "uses the metric sum_of_x"),
+        ("charts/top_accounts", lambda c: c.update(dataset_uuid="0" * 8), "dataset_uuid 00000000 is that of no file"),
+        ("charts/top_accounts", lambda c: c.update(description=""), "has no description"),
+        ("charts/top_accounts", lambda c: c.update(query_context="{}"), "holds query_context"),
+        ("charts/top_accounts", lambda c: c.update(uuid="x"), "uuid is missing or malformed"),
+        ("dashboards/changes", lambda d: d.update(slug=""), "has no slug"),
+        (
+            "dashboards/changes",
+            lambda d: d["position"]["CHART-biggest_risers"]["meta"].update(uuid="1" * 8),
+            "shows the chart 11111111",
+        ),
+        (
+            "dashboards/changes",
+            lambda d: d["metadata"]["native_filter_configuration"][1]["targets"][0]["column"].update(name="gone"),
+            "uses the column gone",
+        ),
+        ("datasets/user_weeks", lambda d: d["columns"].pop(), "columns are not those of lib/tables.py"),
+        ("datasets/user_weeks", lambda d: d.update(sql="SELECT 1"), "is a virtual dataset"),
+        ("datasets/user_weeks", lambda d: d.update(table_name="gone"), "table_name gone is not a table"),
+        (
+            "datasets/user_weeks",
+            lambda d: d["metrics"][0].update(expression="SUM(nothing)"),
+            "metric users cannot be computed",
+        ),
+    ],
+)
+def test_each_kind_of_mistake_is_named(tree: Path, file: str, how: Any, said: str) -> None:
+    change(tree / f"{file}.yaml", how)
+    problems = problems_of(tree)
+    assert any(said in problem and file in problem for problem in problems), problems
+
+
+def test_a_chart_on_no_dashboard_is_named(tree: Path) -> None:
+    change(tree / "dashboards/changes.yaml", lambda d: d["position"].pop("CHART-biggest_risers"))
+    assert any("biggest_risers.yaml: is on no dashboard" in problem for problem in problems_of(tree))
+
+
+def test_personal_data_beside_other_charts_is_named(tree: Path) -> None:
+    people = yaml.safe_load((tree / "charts/people.yaml").read_text())["uuid"]
+
+    def place(dashboard: dict[str, Any]) -> None:
+        dashboard["position"]["CHART-biggest_risers"]["meta"]["uuid"] = people
+
+    change(tree / "dashboards/changes.yaml", place)
+    assert any("mixes personal data with other charts" in problem for problem in problems_of(tree))
+
+
+def test_a_file_out_of_form_is_named_and_mended(tree: Path) -> None:
+    file = tree / "charts/top_accounts.yaml"
+    file.write_text("# a comment\n" + file.read_text())
+    assert any("not in the normal form" in problem for problem in problems_of(tree))
+    assert normalise(tree) == [file]
+    assert problems_of(tree) == []
+
+
+def test_every_column_of_every_dashboard_is_in_the_published_build(demo: Demo) -> None:
+    assets, _ = load_assets()
+    build = demo.settings.published_dir / "current"
+    for dashboard in assets.dashboards.values():
+        assert missing_columns(dashboard, assets, build) == []

@@ -1,0 +1,105 @@
+"""The definitions: they load in a fresh interpreter, light, alike through dg and workspace; the graph is as drawn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from usage_pipeline.config import load_settings
+from usage_pipeline.definitions import build_definitions
+from usage_pipeline_tests.conftest import write_config
+
+REPO = Path(__file__).parents[1]
+GRAPH = Path(__file__).with_name("asset_graph.yaml")
+
+
+def graph_of(definitions: dg.Definitions) -> dict[str, list[str]]:
+    graph = definitions.resolve_asset_graph()
+    return {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in sorted(graph.get_all_asset_keys())
+    }
+
+
+def test_the_asset_graph_is_the_one_that_was_reviewed(tmp_path) -> None:
+    """After a wanted change: copy what this test prints into asset_graph.yaml."""
+    found = graph_of(build_definitions(load_settings(write_config(tmp_path))))
+    print(yaml.safe_dump(found))
+    assert found == yaml.safe_load(GRAPH.read_text(encoding="utf-8"))
+
+
+def test_every_asset_says_what_it_is_for_and_who_owns_it(tmp_path) -> None:
+    definitions = build_definitions(load_settings(write_config(tmp_path)))
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.description, spec.key
+        assert spec.owners == ["team:data"], spec.key
+        assert spec.group_name != "default", spec.key
+
+
+def test_definitions_load_in_a_fresh_interpreter_without_superset_or_scikit_learn(tmp_path) -> None:
+    code = (
+        "import sys; from usage_pipeline.definitions import defs; defs(); "
+        "print(sorted(m for m in ('sklearn', 'superset', 'pandas', 'moto') if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={"USAGE_PIPELINE_CONFIG": str(write_config(tmp_path)), "PATH": "/usr/bin:/bin"},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sklearn" not in done.stdout
+    assert "superset" not in done.stdout
+
+
+def test_importing_the_package_reads_no_configuration() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import usage_pipeline.definitions"],
+        env={"USAGE_PIPELINE_CONFIG": "/nowhere.yaml", "PATH": "/usr/bin:/bin"},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_dg_and_the_workspace_load_the_same_module() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    (location,) = yaml.safe_load((REPO / "workspace.yaml").read_text())["load_from"]
+    assert location["python_module"]["module_name"] == project["code_location_target_module"]
+    assert location["python_module"]["location_name"] == project["code_location_name"]
+
+
+def test_partitions_are_mondays_up_to_the_running_week(tmp_path) -> None:
+    definitions = build_definitions(load_settings(write_config(tmp_path)))
+    partitions = definitions.resolve_asset_graph().get(dg.AssetKey("usage_facts")).partitions_def
+    assert partitions is not None
+    keys = partitions.get_partition_keys()
+    assert keys[-1] == "2025-03-03"
+    assert keys[0] == "2024-01-01"
+    assert len(keys) == 62
+
+
+def test_the_weekly_schedule_asks_for_the_window(tmp_path) -> None:
+    definitions = build_definitions(load_settings(write_config(tmp_path)))
+    schedule = definitions.resolve_schedule_def("weekly_refresh")
+    with dg.build_schedule_context(resources={"settings": load_settings(tmp_path / "sources.yaml")}) as context:
+        request = schedule.evaluate_tick(context).run_requests[0]  # type: ignore[index]
+    assert request.tags["dagster/asset_partition_range_start"] == "2024-08-05"
+    assert request.tags["dagster/asset_partition_range_end"] == "2025-03-03"
+
+
+def test_superset_is_not_hidden_by_a_package_of_ours() -> None:
+    assert not (REPO / "superset" / "__init__.py").exists()
+
+
+def test_the_locks_name_no_host() -> None:
+    for lock in ("requirements.lock", "superset/requirements.lock"):
+        assert "://" not in (REPO / lock).read_text()

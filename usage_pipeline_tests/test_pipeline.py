@@ -1,0 +1,284 @@
+"""The whole graph on demo lakes: its numbers against pandas on the raw rows, twice the same, failures that hurt nothing."""
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pytest
+
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.defs.publish.assets import store_of
+from usage_pipeline.lib.status import write_status
+from usage_pipeline_tests.conftest import DEMO_AS_OF, Demo, event, make_demo, run_refresh, write_config, write_week
+
+
+def query(path: Path, sql: str) -> pd.DataFrame:
+    connection = duckdb.connect(str(path), read_only=True)
+    try:
+        return connection.execute(sql).df()
+    finally:
+        connection.close()
+
+
+def all_tables(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
+    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    try:
+        names = connection.execute(
+            "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name <> 'build'"
+        ).fetchall()
+        return {name: sorted(connection.execute(f"FROM {name}").fetchall(), key=repr) for (name,) in names}
+    finally:
+        connection.close()
+
+
+def test_weekly_clicks_records_and_users_equal_pandas_on_the_raw_rows(demo: Demo) -> None:
+    raw = demo.raw()
+    keys = ["week_start", "account_id", "application"]
+    expected = raw.groupby(keys, as_index=False).agg(
+        clicks=("clicks", "sum"), records_created=("records_created", "sum"), active_users=("user_id", "nunique")
+    )
+    found = query(
+        demo.warehouse,
+        "SELECT week_start, account_id, application_key AS application, clicks, records_created, active_users "
+        "FROM mart.usage_by_week WHERE clicks > 0",
+    )
+    merged = expected.merge(found, on=keys, how="outer", suffixes=("_raw", ""), indicator=True)
+    assert (merged["_merge"] == "both").all()
+    for column in ("clicks", "records_created", "active_users"):
+        assert (merged[column] == merged[f"{column}_raw"]).all(), column
+
+
+def test_the_late_week_end_counts_in_its_own_week(demo: Demo) -> None:
+    week = pd.Timestamp(demo.truth["late_week"])
+    raw = demo.raw()
+    expected = raw[raw["week_start"] == week]["clicks"].sum()
+    assert demo.truth["late_rows"] > 0
+    sql = f"SELECT sum(clicks) AS n FROM mart.usage_by_week WHERE week_start = '{week}'"
+    assert query(demo.warehouse, sql)["n"][0] == expected
+
+
+def test_users_of_a_period_are_counted_once_and_equal_pandas(demo: Demo) -> None:
+    raw = demo.raw()
+    newest = pd.Timestamp("2026-11-09")
+    recent = raw[(raw["week_start"] <= newest) & (raw["week_start"] > newest - pd.Timedelta(days=28))]
+    expected = recent.groupby("account_id")["user_id"].nunique()
+    found = query(
+        demo.warehouse,
+        "SELECT account_id, max(account_active_users) AS users FROM mart.usage_by_period "
+        "WHERE period = 'Last 4 weeks' GROUP BY 1",
+    ).set_index("account_id")["users"]
+    assert (found == expected.reindex(found.index).fillna(0)).all()
+    total = query(
+        demo.warehouse,
+        "SELECT count(DISTINCT user_key) AS n FROM mart.user_weeks "
+        "WHERE week_start > '2026-10-12' AND week_start <= '2026-11-09'",
+    )
+    assert total["n"][0] == len(recent[["account_id", "user_id"]].drop_duplicates())
+
+
+def test_last_year_is_the_same_iso_week(demo: Demo) -> None:
+    raw = demo.raw()
+    iso = raw["week_start"].dt.isocalendar()
+    by_week = raw.groupby([iso["year"], iso["week"]])["clicks"].sum()
+    found = query(
+        demo.warehouse,
+        "SELECT isoyear(week_start) AS year, weekofyear(week_start) AS week, sum(clicks_last_year) AS n "
+        "FROM mart.usage_by_week GROUP BY 1, 2 HAVING n IS NOT NULL",
+    )
+    assert len(found) >= 52
+    for row in found.itertuples():
+        assert row.n == by_week[row.year - 1, min(row.week, 52)]
+
+
+def test_what_was_planted_is_found(demo: Demo) -> None:
+    states = query(demo.warehouse, "SELECT * FROM mart.account_applications").set_index(["account_id", "application_key"])
+    planted = pd.DataFrame(demo.truth["events"])
+
+    def states_of(kind: str) -> "pd.Series[str]":
+        rows = planted[planted["kind"] == kind]
+        return states.loc[list(zip(rows["account_id"], rows["application"], strict=True))]["usage_state"]
+
+    assert set(states_of("never_used")) == {"never used"}
+    assert set(states_of("silent")) <= {"inactive", "never used"}
+    ended = states[states["contract_state"] == "ended"]
+    assert len(ended) > 0
+    assert ended["usage_state"].isna().all()
+    accounts = query(demo.warehouse, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index("account_id")
+    assert set(accounts.loc[demo.truth["ended_accounts"]]["contract_state"]) <= {"ended"}
+    returned = [tuple(pair) for pair in demo.truth["returned"]]
+    if returned:
+        assert states.loc[returned]["has_returned"].any()
+
+
+def test_strong_planted_spikes_are_flagged(demo: Demo) -> None:
+    flags = query(demo.settings.warehouse_path, "SELECT * FROM core.usage_flags WHERE scope = 'account'")
+    flagged = {(r.account_id, r.application, str(r.week_start)[:10]) for r in flags.itertuples()}
+    strong = [
+        e
+        for e in demo.truth["events"]
+        if e["kind"] == "spike" and e["weekly_mean"] >= 20 and date(2025, 3, 1) < date.fromisoformat(e["first_week"])
+    ]
+    found = [e for e in strong if (e["account_id"], e["application"], e["first_week"]) in flagged]
+    assert len(found) >= 0.8 * len(strong)
+
+
+def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
+    ranked = query(
+        demo.warehouse,
+        "SELECT p.* FROM mart.usage_by_period AS p INNER JOIN mart.account_applications AS a "
+        "USING (account_id, application_key) WHERE rank_in_application IS NOT NULL "
+        "AND (a.contract_state NOT IN ('in contract', 'notice given') OR p.clicks < 1)",
+    )
+    assert ranked.empty
+
+
+def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path) -> None:
+    from usage_pipeline.lib.demo_lake import write_demo_lake
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        write_demo_lake(tmp_path / name, DEMO_AS_OF, accounts=12, seed=seed)
+    assert content(tmp_path / "one") == content(tmp_path / "again")
+    assert content(tmp_path / "one") != content(tmp_path / "two")
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> None:
+    demo = make_demo(tmp_path, seed=seed, accounts=30)
+    found = query(demo.warehouse, "SELECT sum(clicks) AS clicks, sum(records_created) AS records FROM mart.usage_by_week")
+    raw = demo.raw()
+    assert (found["clicks"][0], found["records"][0]) == (raw["clicks"].sum(), raw["records_created"].sum())
+    test_what_was_planted_is_found(demo)
+    test_strong_planted_spikes_are_flagged(demo)
+
+
+def small(tmp_path: Path) -> Settings:
+    """Twelve weeks of one account, without reference data."""
+    week = date(2024, 12, 9)
+    for number in range(12):
+        monday = week + timedelta(days=7 * number)
+        year, iso_week, _ = monday.isocalendar()
+        rows = [event(str(monday + timedelta(days=d)), user=f"u{d}", clicks=10 + number) for d in range(3)]
+        write_week(tmp_path / "lake", f"year={year}/week={iso_week:02d}", rows)
+    return load_settings(write_config(tmp_path))
+
+
+def test_one_week_a_range_and_the_same_week_twice_give_the_same_tables(tmp_path, instance) -> None:
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    whole = all_tables(settings)
+    one = {"dagster/partition": "2025-01-06"}
+    part = {"dagster/asset_partition_range_start": "2024-12-30", "dagster/asset_partition_range_end": "2025-01-13"}
+    for tags in (one, one, part):
+        assert run_refresh(settings, instance, tags).success
+        assert all_tables(settings) == whole
+
+
+def test_weeks_one_by_one_give_the_same_tables_as_all_at_once(tmp_path, instance) -> None:
+    partitioned = ["usage_facts", "weekly_usage"]
+    (tmp_path / "a").mkdir()
+    at_once = small(tmp_path / "a")
+    assert run_refresh(at_once, instance, only=partitioned).success
+    (tmp_path / "b").mkdir()
+    one_by_one = small(tmp_path / "b")
+    for monday in ("2024-12-09", "2024-12-16", "2024-12-30", "2024-12-23"):
+        assert run_refresh(one_by_one, instance, {"dagster/partition": monday}, partitioned).success
+    weekly = all_tables(one_by_one)["core.weekly_usage"]
+    assert weekly == [row for row in all_tables(at_once)["core.weekly_usage"] if row[0] <= date(2024, 12, 30)]
+
+
+def test_a_second_refresh_publishes_nothing(tmp_path, instance) -> None:
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    assert run_refresh(settings, instance).success
+    assert len(store_of(settings).builds()) == 1
+
+
+def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    path = settings.published_dir / "current" / "warehouse.duckdb"
+    assert "contracts are unknown for all of them" in query(path, "SELECT sentence FROM mart.build")["sentence"][0]
+    pair = query(path, "SELECT * FROM mart.account_applications").iloc[0]
+    assert (pair["account"], pair["is_inferred"], pair["contract_state"]) == ("a", True, "in contract")
+    assert query(path, "SELECT sum(records_created) AS n FROM mart.usage_by_week")["n"].isna().all()
+
+
+def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path, instance, monkeypatch) -> None:
+    from usage_pipeline.lib import tables
+
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    shown = store_of(settings).current()
+    write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-24", clicks=99)])
+    # the table loses what its key promises
+    broken = tables.Table("usage_by_week", "x", ("account_id",), tables.TABLES["usage_by_week"].columns)
+    monkeypatch.setitem(tables.TABLES, "usage_by_week", broken)
+    result = run_refresh(settings, instance)
+    assert not result.success
+    assert store_of(settings).current() == shown
+    write_status(settings, instance)
+    runs = query(settings.status_path, "SELECT status, error FROM runs ORDER BY started_at")
+    assert list(runs["status"]) == ["SUCCESS", "FAILURE"]
+    checks = query(settings.status_path, "SELECT check_name FROM checks WHERE NOT passed")
+    assert list(checks["check_name"]) == ["usage_by_week_keeps_its_contract"]
+
+
+def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    shown = store_of(settings).current()
+    shutil.rmtree(settings.facts_dir)
+    settings.warehouse_path.unlink()
+    for folder in sorted((tmp_path / "lake").glob("year=*/week=*"))[:-2]:
+        shutil.rmtree(folder)
+    assert not run_refresh(settings, instance).success
+    assert store_of(settings).current() == shown
+    write_status(settings, instance)
+    error = query(settings.status_path, "SELECT error FROM runs WHERE status = 'FAILURE'")["error"][0]
+    assert "usage_by_week has" in error
+    assert "the build before had" in error
+
+
+def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
+    (tmp_path / "lake").mkdir()
+    settings = load_settings(write_config(tmp_path))
+    assert not run_refresh(settings, instance).success
+    write_status(settings, instance)
+    error = query(settings.status_path, "SELECT error FROM runs")["error"][0]
+    assert "no complete week of usage" in error
+    assert "check-sources" in error
+
+
+def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(tmp_path, instance) -> None:
+    from usage_pipeline.lib.reference import deliveries
+
+    settings = small(tmp_path)
+    source = {"path": "accounts.csv", "format": "csv", "columns": {"account_id": "id", "account_name": "name"}}
+    sources = {"usage": settings.sources.usage.model_dump(exclude_none=True, exclude={"files"}), "accounts": source}
+    accounts = tmp_path / "accounts.csv"
+    settings = load_settings(write_config(tmp_path, sources=sources))
+    for content, count in (("id,name,x\na,Old,1\n", 1), ("id,name,x\na,Old,1\n", 1), ("id,name,x\na,New,1\n", 2)):
+        accounts.write_text(content)
+        assert run_refresh(settings, instance).success
+        assert len(deliveries(settings, "accounts")) == count
+    first = pd.read_parquet(deliveries(settings, "accounts")[0])
+    assert list(first.columns) == ["id", "name", "x"], "as delivered, in the source's own columns"
+    path = settings.published_dir / "current" / "warehouse.duckdb"
+    assert query(path, "SELECT account FROM mart.accounts_summary")["account"][0] == "New"
+
+
+def test_the_instance_shows_weeks_and_row_counts(tmp_path, instance) -> None:
+    settings = small(tmp_path)
+    assert run_refresh(settings, instance).success
+    assert len(instance.get_materialized_partitions(dg.AssetKey("usage_facts"))) == 31
+    event_ = instance.get_latest_materialization_event(dg.AssetKey("weekly_usage"))
+    assert event_ is not None
+    assert event_.asset_materialization is not None
+    assert event_.asset_materialization.metadata["dagster/row_count"].value == 12
