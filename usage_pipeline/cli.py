@@ -146,7 +146,7 @@ def demo(
             step(f"writing a demo lake: {accounts} accounts, 156 weeks")
             write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=inner)
         settings = settings_of(config)
-        for service, variable in local.services(settings, config, run_folder).values():
+        for variable, service in local.services(settings, config, run_folder).items():
             if open_servers and not local.running(run_folder, service.name):
                 local.check_port(service, variable)
         step("materialising every asset through Dagster")
@@ -158,17 +158,16 @@ def demo(
             return
         step("starting the servers")
         found = local.services(settings, config, run_folder)
-        for service, variable in found.values():
-            local.start(service, run_folder, variable, inner)
+        local.start(found, run_folder, inner)
     except local.LocalError as error:
         raise fail(str(error)) from error
     step("ready")
     accounts_known = json.loads(local.accounts_file(run_folder).read_text(encoding="utf-8"))
     say("")
-    say(f"  Dashboards (Superset)  {found['superset'][0].address}/dashboard/list/")
+    say(f"  Dashboards (Superset)  {found['SUPERSET_PORT'].address}/dashboard/list/")
     for account in accounts_known:
         say(f"      {account['username']:8} {account['password']:14} {account['role']}")
-    say(f"  Pipeline (Dagster)     {found['dagster'][0].address}")
+    say(f"  Pipeline (Dagster)     {found['DAGSTER_PORT'].address}")
     say("  To stop both           make stop")
 
 

@@ -168,15 +168,30 @@ def check_port(service: Service, variable: str) -> None:
             ) from error
 
 
-def start(service: Service, folder: Path, variable: str, say: Say, seconds: float = 120) -> None:
-    """Starts a server unless it runs, and waits until it answers. Raises LocalError with the end of its log."""
+def start(services_by_variable: dict[str, Service], folder: Path, say: Say, seconds: float = 120) -> None:
+    """Starts servers side by side, those that do not run yet, and waits until each answers.
+
+    The keys name the variable that chooses the port. Raises LocalError with the end of the log of one that fails.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if running(folder, service.name):
-        say(f"{service.name} runs already")
-        return
-    check_port(service, variable)
-    log = folder / f"{service.name}.log"
-    with log.open("ab") as output:
+    launched = []
+    for variable, service in services_by_variable.items():
+        if running(folder, service.name):
+            say(f"{service.name} runs already")
+        else:
+            check_port(service, variable)
+            launched.append((service, _launch(service, folder)))
+    for service, process in launched:
+        if not _wait_until_it_answers(service, process, seconds):
+            log = folder / f"{service.name}.log"
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            stop(folder, service.name, say)
+            raise LocalError(f"{service.name} did not start within {seconds:.0f} s; the end of {log}:\n{tail}")
+        say(f"{service.name} answers at {service.address}")
+
+
+def _launch(service: Service, folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / f"{service.name}.log").open("ab") as output:
         process = subprocess.Popen(
             service.command,
             stdout=output,
@@ -188,17 +203,16 @@ def start(service: Service, folder: Path, variable: str, say: Say, seconds: floa
         )
     known = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": service.port}
     (folder / f"{service.name}.json").write_text(json.dumps(known), encoding="utf-8")
+    return process
+
+
+def _wait_until_it_answers(service: Service, process: subprocess.Popen[bytes], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         if _answers(service.address + service.health):
-            say(f"{service.name} answers at {service.address}")
-            return
-        if process.poll() is not None:
-            break
+            return True
         time.sleep(0.5)
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-    stop(folder, service.name, say)
-    raise LocalError(f"{service.name} did not start within {seconds:.0f} s; the end of {log}:\n{tail}")
+    return False
 
 
 def stop(folder: Path, name: str, say: Say) -> None:
@@ -298,8 +312,8 @@ def _tree_fingerprint(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def services(settings: Settings, config: Path, folder: Path) -> dict[str, tuple[Service, str]]:
-    """The two servers of a local installation, each with the variable that chooses its port."""
+def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
+    """The two servers of a local installation, by the variable that chooses the port of each."""
     bin_dir = Path(sys.executable).parent
     # a server that runs keeps its port; otherwise the environment says, else the usual one
 
@@ -309,8 +323,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, tuple[
 
     dagster_port, superset_port = port("dagster", "DAGSTER_PORT", 3000), port("superset", "SUPERSET_PORT", 8088)
     return {
-        "dagster": (
-            Service(
+        "DAGSTER_PORT": Service(
                 "dagster",
                 [
                     *(str(bin_dir / "dagster"), "dev", "-w", str(REPO / "workspace.yaml")),
@@ -320,10 +333,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, tuple[
                 "/server_info",
                 {"DAGSTER_HOME": str(dagster_home(settings)), CONFIG_VARIABLE: str(config)},
             ),
-            "DAGSTER_PORT",
-        ),
-        "superset": (
-            Service(
+        "SUPERSET_PORT": Service(
                 "superset",
                 [
                     str(SUPERSET_PYTHON.with_name("gunicorn")),
@@ -335,6 +345,4 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, tuple[
                 "/health",
                 superset_environment(settings, folder),
             ),
-            "SUPERSET_PORT",
-        ),
     }  # fmt: skip

@@ -67,7 +67,9 @@ def write_week(lake: Path, folder: WeekFolder | str, rows: list[dict[str, Any]],
     return file
 
 
-def event(day: str, account: str = "a", application: str = "permits", user: str = "u", clicks: int = 1) -> dict[str, Any]:
+def event(
+    day: str, account: str = "a", application: str = "permits", user: str = "u", clicks: int = 1
+) -> dict[str, Any]:
     """One row of usage in our own shape, on `day` (YYYY-MM-DD) at noon."""
     moment = pd.Timestamp(f"{day} 12:00").to_pydatetime()
     return {"account_id": account, "application": application, "user_id": user, "event_time": moment, "clicks": clicks}

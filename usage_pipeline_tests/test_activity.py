@@ -52,7 +52,12 @@ class World:
         while week <= date.fromisoformat(last):
             day = week + timedelta(days=1)
             self.run(
-                "INSERT INTO core.weekly_usage VALUES (?, 'a', ?, ?, 0, 1, 1, ?, ?)", week, application, clicks, day, day
+                "INSERT INTO core.weekly_usage VALUES (?, 'a', ?, ?, 0, 1, 1, ?, ?)",
+                week,
+                application,
+                clicks,
+                day,
+                day,
             )
             week += timedelta(days=7)
 

@@ -34,7 +34,10 @@ def _problems(tmp_path, **changes: Any) -> str:
         ({"sources": {"usage": {"columns": {}}}}, "give either `path`"),
         ({"sources": {"usage": _USAGE | {"files": {"x": {"path": "y"}}, "query": "SELECT 1"}}}, "not both"),
         ({"sources": {"usage": {"files": {"x": {"path": "y"}}, "columns": {}}}}, "`files` and `query` go together"),
-        ({"sources": {"usage": _USAGE | {"format": "xlsx"}}}, "sources.usage.format: Input should be 'parquet' or 'csv'"),
+        (
+            {"sources": {"usage": _USAGE | {"format": "xlsx"}}},
+            "sources.usage.format: Input should be 'parquet' or 'csv'",
+        ),
         ({"sources": {"usage": _USAGE | {"columns": {"account_id": "a"}}}}, "usage.columns lacks application, "),
         (
             {"sources": {"usage": _USAGE | {"columns": _USAGE["columns"] | {"cliks": "n"}}}},  # type: ignore[operator]

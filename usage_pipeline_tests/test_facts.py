@@ -99,7 +99,9 @@ def test_a_second_run_reads_nothing_and_a_changed_file_only_its_week(tmp_path) -
     write_week(lake, "year=2025/week=07", [event("2025-02-10")])
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
-    before = {week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in read_manifests(settings.facts_dir)}
+    before = {
+        week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in read_manifests(settings.facts_dir)
+    }
     ingest(settings)
     after = {week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in before}
     assert after == before

@@ -95,7 +95,9 @@ def test_last_year_is_the_same_iso_week(demo: Demo) -> None:
 
 
 def test_what_was_planted_is_found(demo: Demo) -> None:
-    states = query(demo.warehouse, "SELECT * FROM mart.account_applications").set_index(["account_id", "application_key"])
+    states = query(demo.warehouse, "SELECT * FROM mart.account_applications").set_index(
+        ["account_id", "application_key"]
+    )
     planted = pd.DataFrame(demo.truth["events"])
 
     def states_of(kind: str) -> "pd.Series[str]":
@@ -107,7 +109,9 @@ def test_what_was_planted_is_found(demo: Demo) -> None:
     ended = states[states["contract_state"] == "ended"]
     assert len(ended) > 0
     assert ended["usage_state"].isna().all()
-    accounts = query(demo.warehouse, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index("account_id")
+    accounts = query(demo.warehouse, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index(
+        "account_id"
+    )
     assert set(accounts.loc[demo.truth["ended_accounts"]]["contract_state"]) <= {"ended"}
     returned = [tuple(pair) for pair in demo.truth["returned"]]
     if returned:
@@ -151,7 +155,9 @@ def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path
 @pytest.mark.parametrize("seed", [11, 12])
 def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> None:
     demo = make_demo(tmp_path, seed=seed, accounts=30)
-    found = query(demo.warehouse, "SELECT sum(clicks) AS clicks, sum(records_created) AS records FROM mart.usage_by_week")
+    found = query(
+        demo.warehouse, "SELECT sum(clicks) AS clicks, sum(records_created) AS records FROM mart.usage_by_week"
+    )
     raw = demo.raw()
     assert (found["clicks"][0], found["records"][0]) == (raw["clicks"].sum(), raw["records_created"].sum())
     test_what_was_planted_is_found(demo)
@@ -256,7 +262,9 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     assert "check-sources" in error
 
 
-def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(tmp_path, instance) -> None:
+def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(
+    tmp_path, instance
+) -> None:
     from usage_pipeline.lib.reference import deliveries
 
     settings = small(tmp_path)

@@ -1,5 +1,6 @@
 """Week rules: New Year, week 53, both calendars, both spellings."""
 
+import itertools
 from datetime import date, timedelta
 
 import pytest
@@ -54,7 +55,7 @@ def test_every_day_is_found_again_in_the_folders_of_its_week(day: date, calendar
 def test_weeks_between_are_mondays_without_a_gap(first: date, days: int) -> None:
     weeks = list(weeks_between(first, first + timedelta(days=days)))
     assert all(week.weekday() == 0 for week in weeks)
-    assert [b - a for a, b in zip(weeks, weeks[1:], strict=False)] == [timedelta(days=7)] * (len(weeks) - 1)
+    assert [b - a for a, b in itertools.pairwise(weeks)] == [timedelta(days=7)] * (len(weeks) - 1)
 
 
 @pytest.mark.parametrize(("as_of", "complete"), [("2026-11-22", False), ("2026-11-23", False), ("2026-11-24", True)])

@@ -1,0 +1,127 @@
+"""The commands: servers started and stopped by their own ids, clear messages, a second time that changes nothing."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from usage_pipeline import local
+from usage_pipeline.cli import app
+from usage_pipeline_tests.conftest import Demo, free_port, write_config
+
+REPO = Path(__file__).parents[1]
+
+
+def server(port: int, name: str = "server") -> local.Service:
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    return local.Service(name, command, port, "/", {})
+
+
+def test_a_server_is_started_once_and_stopped_by_its_own_id(tmp_path) -> None:
+    said: list[str] = []
+    one = server(free_port())
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        local.start({"PORT": one}, tmp_path, said.append)
+        process = local.running(tmp_path, "server")
+        assert process is not None
+        local.start({"PORT": one}, tmp_path, said.append)
+        assert said[-1] == "server runs already"
+        assert local.running(tmp_path, "server") == process
+        local.stop(tmp_path, "server", said.append)
+        assert not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE
+        assert other.poll() is None, "nothing else was ended"
+    finally:
+        local.stop(tmp_path, "server", said.append)
+        other.kill()
+        other.wait()
+
+
+def test_a_process_id_that_was_given_to_somebody_else_is_not_ended(tmp_path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (tmp_path / "server.json").write_text(f'{{"pid": {other.pid}, "started": 1000000, "port": 1}}')
+        local.stop(tmp_path, "server", print)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_busy_port_is_named_with_the_remedy(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(local.LocalError, match=f"port {port}, wanted for server, is in use.*SOME_PORT={port + 1}"):
+            local.start({"SOME_PORT": server(port)}, tmp_path, print)
+
+
+def test_a_server_that_fails_shows_the_end_of_its_log(tmp_path) -> None:
+    broken = local.Service("broken", [sys.executable, "-c", "raise SystemExit('no such thing')"], free_port(), "/", {})
+    with pytest.raises(local.LocalError, match="no such thing"):
+        local.start({"PORT": broken}, tmp_path, print, seconds=10)
+
+
+def test_passwords_are_made_per_installation_and_readable_by_their_owner_only(tmp_path) -> None:
+    one, two = local.accounts_file(tmp_path / "a"), local.accounts_file(tmp_path / "b")
+    assert one.read_text() != two.read_text()
+    assert local.accounts_file(tmp_path / "a").read_text() == one.read_text()
+    assert one.stat().st_mode & 0o077 == 0
+
+
+def test_a_refresh_of_unchanged_data_runs_nothing_and_a_changed_lake_is_seen(demo: Demo) -> None:
+    assert local.refresh(demo.settings, only_if_changed=True, say=print)
+    said: list[str] = []
+    assert local.refresh(demo.settings, only_if_changed=True, say=said.append)
+    assert said[-1].startswith("nothing changed since build ")
+    before = local.input_fingerprint(demo.settings)
+    newest = sorted((demo.folder / "lake" / "usage").rglob("*.parquet"))[-1]
+    times = newest.stat()
+    os.utime(newest, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000))
+    assert local.input_fingerprint(demo.settings) != before
+
+
+def test_builds_rollback_and_release_from_the_command_line(demo: Demo) -> None:
+    config = ["-c", str(demo.folder / "sources.yaml")]
+    runner = CliRunner()
+    listed = runner.invoke(app, ["builds", *config])
+    assert "data through the week of 2026-11-09  shown" in listed.output
+    missing = runner.invoke(app, ["rollback", "99999", *config])
+    assert missing.exit_code == 1
+    assert "there is no build 99999; kept are: 00001-" in missing.output
+    assert "is shown" in runner.invoke(app, ["rollback", "--release", *config]).output
+
+
+def test_a_refresh_with_a_broken_configuration_says_what_is_wrong(tmp_path) -> None:
+    config = write_config(tmp_path, timezone="Nowhere")
+    done = CliRunner().invoke(app, ["refresh", "-c", str(config)])
+    assert done.exit_code == 1
+    assert "'Nowhere' is not a time zone" in done.output
+
+
+def test_make_alone_lists_the_commands() -> None:
+    done = subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, check=True)
+    for command in ("demo", "stop", "test", "soak", "check"):
+        assert f"make {command} " in done.stdout
+
+
+def test_a_wrong_python_is_named_with_the_remedy(tmp_path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\necho 3.9\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh"],
+        cwd=REPO,
+        env=os.environ | {"PYTHON": str(old)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "is Python 3.9, and 3.11 is needed" in done.stderr

@@ -1,0 +1,124 @@
+"""Real data in somebody else's shape, by configuration alone; every figure against pandas on the files themselves."""
+
+import os
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.dashboards import load_assets, missing_columns
+from usage_pipeline.lib.source_check import check_sources
+
+
+@pytest.fixture(scope="module")
+def raw(oulad: Settings) -> pd.DataFrame:
+    folder = Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "oulad" / "clicks"
+    frames = [pd.read_parquet(file) for file in sorted(folder.rglob("*.parquet"))]
+    rows = pd.concat(frames, ignore_index=True)
+    rows["day"] = pd.to_datetime(rows["day"])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def registrations(oulad: Settings) -> pd.DataFrame:
+    file = Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "oulad" / "registrations.csv"
+    rows = pd.read_csv(file, parse_dates=["withdrew_on", "presentation_end"])
+    is_2013 = rows["enrolment"].str.contains("-2013J-")
+    rows["start"] = is_2013.map({True: pd.Timestamp("2013-10-07"), False: pd.Timestamp("2014-10-06")})
+    rows["end"] = rows["withdrew_on"].fillna(rows["presentation_end"])
+    return rows.set_index("enrolment")
+
+
+def ask(settings: Settings, sql: str) -> pd.DataFrame:
+    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    try:
+        return connection.execute(sql).df()
+    finally:
+        connection.close()
+
+
+def test_the_sources_are_found_sound(oulad: Settings) -> None:
+    report = check_sources(oulad)
+    assert report.problems == []
+    assert any("84 week folders, 2013-09-23 to 2015-06-29" in line for line in report.lines)
+
+
+def test_clicks_users_and_weeks_equal_pandas(oulad: Settings, raw: pd.DataFrame) -> None:
+    found = ask(oulad, "SELECT sum(clicks) AS clicks, count(DISTINCT week_start) AS weeks FROM core.weekly_usage").iloc[
+        0
+    ]
+    assert found["clicks"] == raw["sum_click"].sum()
+    mondays = raw["day"] - pd.to_timedelta(raw["day"].dt.weekday, "D")
+    assert found["weeks"] == mondays.nunique()
+    users = ask(oulad, "SELECT count(DISTINCT (account_id, user_id)) AS n FROM core.weekly_users")["n"][0]
+    assert users == len(raw[["enrolment", "id_student"]].drop_duplicates())
+    students = ask(oulad, "SELECT count(DISTINCT user_id) AS n FROM core.weekly_users")["n"][0]
+    assert students == raw["id_student"].nunique()
+    pages = ask(oulad, "SELECT sum(clicks) AS clicks FROM mart.usage_by_week")
+    assert pages["clicks"][0] == raw["sum_click"].sum()
+
+
+def test_every_pair_and_week_equals_pandas(oulad: Settings, raw: pd.DataFrame) -> None:
+    mondays = (raw["day"] - pd.to_timedelta(raw["day"].dt.weekday, "D")).rename("week_start")
+    expected = raw.groupby(["enrolment", "activity_type", mondays])["sum_click"].sum()
+    found = ask(oulad, "SELECT account_id, application, week_start, clicks FROM core.weekly_usage")
+    found["week_start"] = pd.to_datetime(found["week_start"])
+    found = found.set_index(["account_id", "application", "week_start"])["clicks"].sort_index()
+    assert len(found) == len(expected)
+    assert (found.to_numpy() == expected.sort_index().to_numpy()).all()
+
+
+def test_withdrawals_are_cancelled_and_the_others_completed(oulad: Settings, registrations: pd.DataFrame) -> None:
+    accounts = ask(oulad, "SELECT * FROM mart.accounts_summary").set_index("account_id")
+    withdrawn = registrations["withdrew_on"].notna()
+    assert withdrawn.sum() == 126
+    assert set(accounts.loc[registrations.index[withdrawn]]["end_reason"]) == {"cancelled"}
+    others = accounts.loc[registrations.index[~withdrawn]]
+    assert len(others) == 622
+    assert set(others["end_reason"]) == {"completed"}
+    assert set(others["contract_state"]) == {"ended"}
+
+
+def test_those_that_ended_before_the_start_never_started(oulad: Settings, registrations: pd.DataFrame) -> None:
+    accounts = ask(oulad, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index("account_id")
+    before = registrations["end"] < registrations["start"]
+    assert before.sum() == 20
+    never = accounts[accounts["contract_state"] == "never started"]
+    assert set(never.index) == set(registrations.index[before])
+    assert set(accounts.drop(never.index)["contract_state"]) == {"ended"}
+
+
+def test_from_the_week_of_its_end_on_no_pair_is_low_or_inactive(oulad: Settings, registrations: pd.DataFrame) -> None:
+    states = ask(oulad, "SELECT account_id, week_start, usage_state FROM core.usage_states")
+    assert len(states) > 100_000
+    end = registrations["end"].loc[states["account_id"]].to_numpy()
+    assert (pd.to_datetime(states["week_start"]).to_numpy() + pd.Timedelta(days=6) <= end).all()
+    pages = ask(oulad, "SELECT count(*) AS n FROM mart.account_applications WHERE usage_state IS NOT NULL")
+    assert pages["n"][0] == 0
+
+
+def test_clicks_after_a_withdrawal_are_counted_and_make_nobody_active(
+    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
+) -> None:
+    withdrew = registrations["withdrew_on"].dropna()
+    after = raw[raw["enrolment"].isin(withdrew.index)]
+    after = after[after["day"].to_numpy() > withdrew.loc[after["enrolment"]].to_numpy()]
+    assert after["enrolment"].nunique() == 14
+    outside = ask(oulad, "SELECT account_id FROM mart.account_applications WHERE usage_state IS NOT NULL")
+    assert outside.empty
+
+
+def test_what_is_not_delivered_is_empty_and_not_zero(oulad: Settings) -> None:
+    found = ask(oulad, "SELECT count(records_created) AS records, count(DISTINCT owner) AS owners, min(owner) AS owner "
+                       "FROM mart.usage_by_week")  # fmt: skip
+    assert found["records"][0] == 0
+    assert found["owner"][0] == "no owner"
+
+
+def test_every_dashboard_finds_its_columns_in_the_build(oulad: Settings) -> None:
+    assets, _ = load_assets()
+    build = oulad.published_dir / "current"
+    for dashboard in assets.dashboards.values():
+        assert missing_columns(dashboard, assets, build) == []
