@@ -17,14 +17,19 @@ setup: ## install both environments from their locks (done by the others when ne
 demo: setup ## set everything up, run the pipeline on a demo lake, start Dagster and Superset
 	@$(BIN)/usage-pipeline demo $(DEMO_OPTIONS)
 
+.PHONY: up
+up: setup ## the same on your own data: make up CONFIG=sources.yaml
+	@$(BIN)/usage-pipeline up $(if $(CONFIG),-c $(CONFIG))
+
 .PHONY: stop
-stop: ## end the servers that `make demo` started, and nothing else
-	@if [ -x $(BIN)/usage-pipeline ]; then $(BIN)/usage-pipeline stop; else echo "nothing is installed, so nothing runs"; fi
+stop: ## end the servers that were started (of the demo, or of CONFIG=...), and nothing else
+	@if [ -x $(BIN)/usage-pipeline ]; then $(BIN)/usage-pipeline stop $(if $(CONFIG),-c $(CONFIG)); \
+	else echo "nothing is installed, so nothing runs"; fi
 
 .PHONY: test
 test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
 	@scripts/need-chromium.sh
-	@USAGE_PIPELINE_REAL_DATA=$${USAGE_PIPELINE_REAL_DATA-} $(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
 
 .PHONY: soak
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)

@@ -1,6 +1,7 @@
 """The command line: `usage-pipeline`. Each command is a few lines that call the package and print."""
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from usage_pipeline.config import ConfigError, Settings, load_settings
+from usage_pipeline.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
@@ -120,66 +121,85 @@ def rollback(
     say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
 
 
+class Steps:
+    """Says each step with the seconds since the first, and what happens inside it further to the right."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def step(self, title: str) -> None:
+        say(f"[{time.monotonic() - self.started:4.0f} s] {title}")
+
+    def inner(self, line: str) -> None:
+        say(f"         {line}")
+
+
+def bring_up(config: Path, steps: Steps) -> None:
+    """Refreshes, sets Superset up, starts the servers, and prints where they are and who may log in."""
+    from usage_pipeline import local
+
+    settings = settings_of(config)
+    folder = settings.home / "run"
+    try:
+        servers = local.services(settings, config.absolute(), folder)
+        for variable, server in servers.items():
+            if not local.running(folder, server.name):
+                local.check_port(server, variable)
+        steps.step("materialising every asset through Dagster")
+        if not local.refresh(settings, only_if_changed=True, say=steps.inner):
+            raise fail("the run failed; its log is above")
+        steps.step("setting up Superset")
+        local.set_up_superset(settings, folder, only_if_changed=True, say=steps.inner)
+        steps.step("starting the servers")
+        local.start(servers, folder, steps.inner)
+    except local.LocalError as error:
+        raise fail(str(error)) from error
+    steps.step("ready")
+    say("")
+    say(f"  Dashboards (Superset)  {servers['SUPERSET_PORT'].address}/dashboard/list/")
+    for account in json.loads(local.accounts_file(folder).read_text(encoding="utf-8")):
+        say(f"      {account['username']:8} {account['password']:14} {account['role']}")
+    say(f"  Pipeline (Dagster)     {servers['DAGSTER_PORT'].address}")
+
+
 @app.command()
 def demo(
     accounts: Annotated[int, typer.Option(min=10, help="number of accounts of the demo lake")] = 400,
     seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
-    open_servers: Annotated[bool, typer.Option("--servers/--no-servers", help="start the servers at the end")] = True,
 ) -> None:
     """Everything on this machine: demo lake, pipeline, dashboards, servers."""
-    from usage_pipeline import local
     from usage_pipeline.lib.demo_lake import write_demo_lake
 
-    started = time.monotonic()
-
-    def step(title: str) -> None:
-        say(f"[{time.monotonic() - started:4.0f} s] {title}")
-
-    def inner(line: str) -> None:
-        say(f"         {line}")
-
-    config, run_folder = DEMO / "sources.yaml", DEMO / "run"
-    try:
-        if config.exists():
-            step(f"the demo lake is there already ({config.parent}); `make clean-demo` removes it")
-        else:
-            step(f"writing a demo lake: {accounts} accounts, 156 weeks")
-            write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=inner)
-        settings = settings_of(config)
-        for variable, service in local.services(settings, config, run_folder).items():
-            if open_servers and not local.running(run_folder, service.name):
-                local.check_port(service, variable)
-        step("materialising every asset through Dagster")
-        if not local.refresh(settings, only_if_changed=True, say=inner):
-            raise fail("the run failed; its log is above")
-        step("setting up Superset")
-        local.set_up_superset(settings, run_folder, only_if_changed=True, say=inner)
-        if not open_servers:
-            return
-        step("starting the servers")
-        found = local.services(settings, config, run_folder)
-        local.start(found, run_folder, inner)
-    except local.LocalError as error:
-        raise fail(str(error)) from error
-    step("ready")
-    accounts_known = json.loads(local.accounts_file(run_folder).read_text(encoding="utf-8"))
-    say("")
-    say(f"  Dashboards (Superset)  {found['SUPERSET_PORT'].address}/dashboard/list/")
-    for account in accounts_known:
-        say(f"      {account['username']:8} {account['password']:14} {account['role']}")
-    say(f"  Pipeline (Dagster)     {found['DAGSTER_PORT'].address}")
+    steps, config = Steps(), DEMO / "sources.yaml"
+    if config.exists():
+        steps.step(f"the demo lake is there already ({DEMO}); `make clean-demo` removes it")
+    else:
+        steps.step(f"writing a demo lake: {accounts} accounts, 156 weeks")
+        write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=steps.inner)
+    bring_up(config, steps)
     say("  To stop both           make stop")
 
 
 @app.command()
-def stop() -> None:
-    """End the servers that `demo` started, and nothing else."""
+def up(config: ConfigOption = None) -> None:
+    """The same on your own data: pipeline, dashboards, servers for a configuration."""
+    path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
+    bring_up(path, Steps())
+    say(f"  To stop both           make stop CONFIG={path}")
+
+
+@app.command()
+def stop(config: ConfigOption = None) -> None:
+    """End the servers that `demo` or `up` started for a configuration, and nothing else."""
     from usage_pipeline import local
 
-    folder = DEMO / "run"
-    names = [name for name in ("superset", "dagster") if local.running(folder, name)]
-    for name in ("superset", "dagster"):
-        local.stop(folder, name, say)
+    path = config or DEMO / "sources.yaml"
+    names: list[str] = []
+    if path.exists():
+        folder = settings_of(path).home / "run"
+        names = [name for name in ("superset", "dagster") if local.running(folder, name)]
+        for name in names:
+            local.stop(folder, name, say)
     if not names:
         say("nothing of ours was running")
 

@@ -324,25 +324,25 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
     dagster_port, superset_port = port("dagster", "DAGSTER_PORT", 3000), port("superset", "SUPERSET_PORT", 8088)
     return {
         "DAGSTER_PORT": Service(
-                "dagster",
-                [
-                    *(str(bin_dir / "dagster"), "dev", "-w", str(REPO / "workspace.yaml")),
-                    *("-h", "127.0.0.1", "-p", str(dagster_port)),
-                ],
-                dagster_port,
-                "/server_info",
-                {"DAGSTER_HOME": str(dagster_home(settings)), CONFIG_VARIABLE: str(config)},
-            ),
+            "dagster",
+            [
+                *(str(bin_dir / "dagster"), "dev", "-w", str(REPO / "workspace.yaml")),
+                *("-h", "127.0.0.1", "-p", str(dagster_port)),
+            ],
+            dagster_port,
+            "/server_info",
+            {"DAGSTER_HOME": str(dagster_home(settings)), CONFIG_VARIABLE: str(config)},
+        ),
         "SUPERSET_PORT": Service(
-                "superset",
-                [
-                    str(SUPERSET_PYTHON.with_name("gunicorn")),
-                    # one thread a worker: DuckDB through Superset has known trouble with threads
-                    *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
-                    *("--bind", f"127.0.0.1:{superset_port}", "superset.app:create_app()"),
-                ],
-                superset_port,
-                "/health",
-                superset_environment(settings, folder),
-            ),
-    }  # fmt: skip
+            "superset",
+            [
+                str(SUPERSET_PYTHON.with_name("gunicorn")),
+                # one thread a worker: DuckDB through Superset has known trouble with threads
+                *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
+                *("--bind", f"127.0.0.1:{superset_port}", "superset.app:create_app()"),
+            ],
+            superset_port,
+            "/health",
+            superset_environment(settings, folder),
+        ),
+    }

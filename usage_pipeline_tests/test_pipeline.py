@@ -290,3 +290,23 @@ def test_the_instance_shows_weeks_and_row_counts(tmp_path, instance) -> None:
     assert event_ is not None
     assert event_.asset_materialization is not None
     assert event_.asset_materialization.metadata["dagster/row_count"].value == 12
+
+
+def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, instance) -> None:
+    from usage_pipeline.definitions import build_definitions
+
+    (tmp_path / "lake").mkdir()
+    settings = load_settings(write_config(tmp_path))
+    result = run_refresh(settings, instance)
+    assert not result.success
+    assert not settings.status_path.exists()
+    (event_,) = [e for e in result.all_events if e.is_run_failure]
+    sensor = build_definitions(settings).resolve_sensor_def("status_after_failure")
+    context = dg.build_run_status_sensor_context(
+        sensor_name="status_after_failure",
+        dagster_event=event_,
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+    )
+    sensor(context)
+    assert list(query(settings.status_path, "SELECT status FROM runs")["status"]) == ["FAILURE"]
