@@ -14,7 +14,7 @@ from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
-from usage_pipeline.defs.schedules import refresh, weekly_refresh
+from usage_pipeline.defs.schedules import refresh, weekly_schedule
 from usage_pipeline.defs.sensors import status_sensors
 from usage_pipeline.defs.spikes.assets import SPIKE_TABLES
 from usage_pipeline.defs.spikes.checks import SPIKE_CHECKS
@@ -67,7 +67,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *PUBLISH_CHECKS,
         ],
         jobs=[refresh],
-        schedules=[weekly_refresh],
+        schedules=[weekly_schedule(settings)],
         sensors=status_sensors(settings),
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,

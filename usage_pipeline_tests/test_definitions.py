@@ -90,7 +90,7 @@ def test_partitions_are_mondays_up_to_the_running_week(tmp_path) -> None:
 def test_the_weekly_schedule_asks_for_the_window(tmp_path) -> None:
     definitions = build_definitions(load_settings(write_config(tmp_path)))
     schedule = definitions.resolve_schedule_def("weekly_refresh")
-    with dg.build_schedule_context(resources={"settings": load_settings(tmp_path / "sources.yaml")}) as context:
+    with dg.build_schedule_context() as context:
         request = schedule.evaluate_tick(context).run_requests[0]  # type: ignore[index]
     assert request.tags["dagster/asset_partition_range_start"] == "2024-08-05"
     assert request.tags["dagster/asset_partition_range_end"] == "2025-03-03"

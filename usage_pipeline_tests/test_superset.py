@@ -46,7 +46,7 @@ class Client:
     def charts(self) -> dict[str, int]:
         """Dataset ids by title of the charts that the account is listed."""
         listed = self.get("/api/v1/chart/?q=(page_size:100)").json()["result"]
-        return {chart["slice_name"]: int(chart["datasource_id"]) for chart in listed}
+        return {chart["slice_name"]: chart["datasource_id"] for chart in listed if chart["datasource_id"]}
 
 
 def assets_by_name() -> dict[str, dict[str, Any]]:
@@ -102,7 +102,7 @@ def test_setting_up_twice_gives_no_difference(superset: SupersetServer, demo: De
     lines: list[str] = []
     set_up_superset(demo.settings, superset.folder, only_if_changed=False, say=lines.append)
     assert metadata_of(superset) == before
-    assert any(line.startswith("32 of 32 charts answer") for line in lines)
+    assert any(line.startswith("33 of 33 charts answer") for line in lines)
 
 
 def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServer, demo: Demo) -> None:

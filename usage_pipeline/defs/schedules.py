@@ -20,6 +20,15 @@ def window_tags(settings: Settings) -> dict[str, str]:
     }
 
 
-@dg.schedule(job=refresh, cron_schedule="0 6 * * 1", description="Mondays at 06:00: the week that has just ended.")
-def weekly_refresh(settings: dg.ResourceParam[Settings]) -> dg.RunRequest:
-    return dg.RunRequest(tags=window_tags(settings))
+def weekly_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name="weekly_refresh",
+        job=refresh,
+        cron_schedule="0 6 * * 1",
+        execution_timezone=settings.timezone,
+        description="Mondays at 06:00: the week that has just ended.",
+    )
+    def weekly_refresh() -> dg.RunRequest:
+        return dg.RunRequest(tags=window_tags(settings))
+
+    return weekly_refresh
