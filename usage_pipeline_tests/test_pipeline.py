@@ -130,6 +130,12 @@ def test_strong_planted_spikes_are_flagged(demo: Demo) -> None:
     assert len(found) >= 0.8 * len(strong)
 
 
+def test_every_flag_is_told_in_words(demo: Demo) -> None:
+    flags = query(demo.warehouse, "SELECT what_happened FROM mart.flagged_weeks")
+    assert len(flags) > 0
+    assert flags["what_happened"].str.contains(" clicks").all()
+
+
 def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
     ranked = query(
         demo.warehouse,

@@ -31,7 +31,11 @@ SELECT
             applications.application || ' at all accounts: '
             || round(flags.clicks, 1) || ' clicks an account, usually ' || round(flags.usual_clicks, 1)
     END
-    || ' (' || CASE WHEN flags.change_share > 0 THEN '+' ELSE '' END || round(100 * flags.change_share)::BIGINT || ' %)'
+    || CASE
+        WHEN flags.usual_clicks < 1 THEN ''
+        ELSE ' (' || CASE WHEN flags.change_share > 0 THEN '+' ELSE '' END
+        || round(100 * flags.change_share)::BIGINT || ' %)'
+    END
         AS what_happened
 FROM core.usage_flags AS flags
 CROSS JOIN newest

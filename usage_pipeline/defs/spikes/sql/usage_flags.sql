@@ -27,6 +27,7 @@ weekly AS (
         judged.account_id,
         judged.application,
         judged.clicks,
+        1 AS accounts,
         CASE WHEN moves.accounts >= 20 AND moves.clicks_per_account > 0 THEN moves.clicks_per_account ELSE 1 END AS pace
     FROM judged
     INNER JOIN moves ON judged.week_start = moves.week_start AND judged.application = moves.application
@@ -37,6 +38,7 @@ weekly AS (
         CAST(NULL AS VARCHAR) AS account_id,
         application,
         clicks_per_account AS clicks,
+        accounts,
         1 AS pace
     FROM moves
     WHERE accounts >= 20
@@ -89,6 +91,11 @@ WHERE
             AND abs(change_clicks) >= $absolute_floor_clicks
             AND abs(change_clicks) >= $relative_floor * usual_clicks
         )
-        OR (scope = 'application' AND abs(change_clicks) >= 0.25 * usual_clicks)
+        -- of an application a quarter is much, if it is ten times as many clicks as of an account
+        OR (
+            scope = 'application'
+            AND abs(change_clicks) * accounts >= 10 * $absolute_floor_clicks
+            AND abs(change_clicks) >= 0.25 * usual_clicks
+        )
     )
 ORDER BY week_start, scope, application, account_id
