@@ -21,10 +21,11 @@ if [ ! -x .tools/uv/bin/uv ]; then
 fi
 uv=.tools/uv/bin/uv
 
-# environment FOLDER LOCK WHAT: brings an environment to its lock; a stamp of the lock makes the second time free
+# environment FOLDER LOCK WHAT [FILE]: brings an environment to its lock; a stamp of the lock (and of the file that
+# our own package is installed from) makes the second time free
 environment() {
   local folder=$1 lock=$2 what=$3 stamp
-  stamp=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
+  stamp=$(cat "$lock" ${4:+"$4"} | sha256sum | cut -d' ' -f1)
   [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && return
   say "installing $what from $lock"
   [ -x "$folder/bin/python" ] || "$uv" venv -q --python "$(command -v "$PYTHON")" "$folder"
@@ -35,5 +36,5 @@ environment() {
   echo "$stamp" >"$folder/.stamp"
 }
 
-environment .venv requirements.lock "the pipeline's environment"
+environment .venv requirements.lock "the pipeline's environment" pyproject.toml
 environment .venv-superset superset/requirements.lock "Superset's environment"

@@ -135,6 +135,24 @@ class Sources(_Model):
         return self
 
 
+class StoreSettings(_Model):
+    """How s3:// paths are reached; whatever is absent comes from the usual AWS chain (environment, profile, role)."""
+
+    endpoint: str | None = Field(None, description="address of an S3-compatible store, http:// or https://")
+    region: str | None = Field(None, description="region of the buckets")
+    profile: str | None = Field(None, description="profile of the AWS configuration files")
+    access_key_id: str | None = Field(None, description="${NAME} of the environment, never the key itself")
+    secret_access_key: str | None = Field(None, description="${NAME} of the environment, never the key itself")
+    session_token: str | None = Field(None, description="${NAME} of the environment, never the token itself")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]", value):
+            raise ValueError("write the address with http:// or https://")
+        return value
+
+
 class CompletenessSettings(_Model):
     """When a week may enter ranks, trends, flags and predictions."""
 
@@ -205,6 +223,7 @@ class Settings(_Model):
     first_week: date | None = Field(
         None, description="first week that the history can hold; default: the first of the year the look-back begins in"
     )
+    store: StoreSettings = StoreSettings()
     sources: Sources
     completeness: CompletenessSettings = CompletenessSettings()
     activity: ActivitySettings = ActivitySettings()

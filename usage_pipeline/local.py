@@ -30,7 +30,7 @@ from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.defs.schedules import window_tags
 from usage_pipeline.lib.contract import REFERENCE
 from usage_pipeline.lib.dashboards import ASSETS
-from usage_pipeline.lib.lake import LakeFile, list_files, list_week_files
+from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import folders_of, weeks_between
 
@@ -68,17 +68,17 @@ def input_fingerprint(settings: Settings) -> str:
 
 
 def _lake_files(settings: Settings) -> list[LakeFile]:
-    usage = settings.sources.usage
+    usage, lake = settings.sources.usage, Lake(settings)
     files: list[LakeFile] = []
     if usage.partitioned and usage.path:
         for week in weeks_between(settings.window_start, settings.running_week):
             for folder in folders_of(week, usage.partition_calendar):
-                files += list_week_files(usage.path, usage.format, folder)
+                files += lake.week_files(usage.path, usage.format, folder)
     whole = [settings.sources.get(contract.name) for contract in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
         if source is not None:
             for shape in source.file_sets.values():
-                files += list_files(shape.path, shape.format)
+                files += lake.files(shape.path, shape.format)
     return files
 
 

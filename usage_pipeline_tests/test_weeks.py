@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_pipeline.lib.lake import list_week_files, list_week_folders
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib.lake import Lake
 from usage_pipeline.lib.weeks import WeekFolder, folder_of, folders_of, is_complete, monday_of, weeks_between, weeks_of
-from usage_pipeline_tests.conftest import event, write_week
+from usage_pipeline_tests.conftest import event, write_config, write_week
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,8 @@ def test_a_week_is_complete_when_it_has_ended_and_settled(as_of: str, complete: 
 
 
 def test_both_spellings_of_a_folder_are_read(tmp_path) -> None:
-    write_week(tmp_path, "year=2025/week=1", [event("2025-01-01")])
-    write_week(tmp_path, "year=2025/week=01", [event("2025-01-02")], "part-1.parquet")
-    assert list_week_folders(str(tmp_path)) == [WeekFolder(2025, 1)]
-    assert len(list_week_files(str(tmp_path), "parquet", WeekFolder(2025, 1))) == 2
+    write_week(tmp_path / "lake", "year=2025/week=1", [event("2025-01-01")])
+    write_week(tmp_path / "lake", "year=2025/week=01", [event("2025-01-02")], "part-1.parquet")
+    lake, path = Lake(load_settings(write_config(tmp_path))), str(tmp_path / "lake")
+    assert lake.week_folders(path) == [WeekFolder(2025, 1)]
+    assert len(lake.week_files(path, "parquet", WeekFolder(2025, 1))) == 2

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib.contract import USAGE
-from usage_pipeline.lib.lake import LakeFile, list_week_files
+from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
 from usage_pipeline.lib.sources import (
     RAW,
     Mapping,
@@ -103,7 +103,8 @@ class UsageReader:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.source = settings.sources.usage
-        self.connection = duckdb.connect()
+        self.lake = Lake(settings)
+        self.connection = self.lake.connect()
         self.connection.execute("SET preserve_insertion_order = false")
         self._whole: list[LakeFile] | None = None
 
@@ -115,7 +116,7 @@ class UsageReader:
         if self.source.partitioned:
             assert self.source.path is not None
             folders = folders_of(week, self.source.partition_calendar)
-            return [f for d in folders for f in list_week_files(self.source.path, self.source.format, d)]
+            return [f for d in folders for f in self.lake.week_files(self.source.path, self.source.format, d)]
         return self._open_whole()
 
     def rows_of(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[dict[str, str]], list[str]]:
@@ -132,7 +133,7 @@ class UsageReader:
 
     def _open_whole(self) -> list[LakeFile]:
         if self._whole is None:
-            self._whole = open_source(self.connection, "usage", self.source)
+            self._whole = open_source(self.connection, self.lake, "usage", self.source)
             mapping = match_columns(self.connection, self.source, USAGE)
             self.connection.execute(f"CREATE TEMP TABLE source_usage AS {self._select(mapping)}")
         return self._whole
@@ -145,6 +146,9 @@ class UsageReader:
                 open_files(self.connection, RAW, [file], self.source.file_sets["files"])
                 match_columns(self.connection, self.source, USAGE)
                 good.append(file)
+            except duckdb.HTTPException as error:
+                # the store's fault, not the file's: the week is read again next time
+                raise LakeError(f"{file.key}: {first_line(error)}") from error
             except duckdb.Error as error:
                 aside.append({"key": file.key, "reason": f"cannot be read: {first_line(error)}"})
             except SourceError as error:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import END_REASONS, SourceContract
+from usage_pipeline.lib.lake import Lake
 from usage_pipeline.lib.sources import RAW, Mapping, mapped_columns, match_columns, open_source
 
 # the key of each reference table; subscriptions have none: several spells of one application are normal
@@ -53,9 +54,10 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     source = settings.sources.get(contract.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    connection = duckdb.connect()
+    lake = Lake(settings)
+    connection = lake.connect()
     try:
-        open_source(connection, contract.name, source)
+        open_source(connection, lake, contract.name, source)
         mapping = match_columns(connection, source, contract)
         rows = connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
         fingerprint = _fingerprint(connection)

@@ -12,7 +12,7 @@ import duckdb
 
 from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib.contract import CONTRACTS, USAGE, SourceContract
-from usage_pipeline.lib.lake import LakeError, LakeFile, list_week_files, list_week_folders
+from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
 from usage_pipeline.lib.sources import (
     RAW,
     Mapping,
@@ -39,7 +39,7 @@ class Report:
 
 def check_sources(settings: Settings) -> Report:
     """Checks every source of a configuration; a problem of one does not hide those of another."""
-    report = Report()
+    report, lake = Report(), Lake(settings)
     report.lines.append(
         f"as of {settings.as_of_day}, weeks of {settings.window_start} to {settings.running_week} (the running week), "
         f"days cut in {settings.timezone}"
@@ -49,12 +49,12 @@ def check_sources(settings: Settings) -> Report:
         if source is None:
             report.lines.append(f"{name}: not configured; what it would tell is shown as not delivered")
             continue
-        connection = duckdb.connect()
+        connection = lake.connect()
         try:
             if name == "usage" and source.partitioned:
-                _check_weeks(report, settings, source, connection)
+                _check_weeks(report, settings, lake, source, connection)
             else:
-                files = open_source(connection, name, source)
+                files = open_source(connection, lake, name, source)
                 _report_columns(report, source, contract, connection, files)
         except LakeError as error:
             report.problems.append(f"sources.{name}.path: {error}")
@@ -92,9 +92,11 @@ def _report_columns(
     return mapping
 
 
-def _check_weeks(report: Report, settings: Settings, source: Source, connection: duckdb.DuckDBPyConnection) -> None:
+def _check_weeks(
+    report: Report, settings: Settings, lake: Lake, source: Source, connection: duckdb.DuckDBPyConnection
+) -> None:
     assert source.path is not None
-    folders = list_week_folders(source.path)
+    folders = lake.week_folders(source.path)
     calendar = source.partition_calendar
     homeless = [str(folder) for folder in folders if not weeks_of(folder, calendar)]
     if homeless:
@@ -122,7 +124,7 @@ def _check_weeks(report: Report, settings: Settings, source: Source, connection:
         )
         return
     newest = [folder for folder in folders if inside[-1] in weeks_of(folder, calendar)]
-    files = [file for folder in newest for file in list_week_files(source.path, source.format, folder)]
+    files = [file for folder in newest for file in lake.week_files(source.path, source.format, folder)]
     if not files:
         report.problems.append(f"sources.usage.path: {newest[-1]} holds no {source.format} file")
         return
@@ -131,12 +133,13 @@ def _check_weeks(report: Report, settings: Settings, source: Source, connection:
     report.lines.append(f"  looked into the newest, {newest[-1]}:")
     mapping = _report_columns(report, source, USAGE, connection, files)
     if source.delivers("event_time"):
-        _check_calendar(report, settings, source, connection, folders, mapping)
+        _check_calendar(report, settings, lake, source, connection, folders, mapping)
 
 
 def _check_calendar(
     report: Report,
     settings: Settings,
+    lake: Lake,
     source: Source,
     connection: duckdb.DuckDBPyConnection,
     folders: list[WeekFolder],
@@ -149,7 +152,7 @@ def _check_calendar(
     for folder in folders:
         if folder.week not in _AROUND_NEW_YEAR:
             continue
-        files = list_week_files(source.path, source.format, folder)
+        files = lake.week_files(source.path, source.format, folder)
         if not files:
             continue
         open_files(connection, RAW, files, source.file_sets["files"])

@@ -11,7 +11,7 @@ import duckdb
 
 from usage_pipeline.config import Expression, FileSet, Source
 from usage_pipeline.lib.contract import SourceContract
-from usage_pipeline.lib.lake import LakeFile, list_files
+from usage_pipeline.lib.lake import Lake, LakeFile
 
 RAW = "raw_rows"
 
@@ -60,14 +60,14 @@ def open_files(connection: duckdb.DuckDBPyConnection, name: str, files: list[Lak
     relation.create_view(name, replace=True)
 
 
-def open_source(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> list[LakeFile]:
+def open_source(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, source: Source) -> list[LakeFile]:
     """Makes the rows of a source that is read whole a view called `raw_rows`; returns the files behind it.
 
     Raises LakeError where files are missing, SourceError where they or the query cannot be read.
     """
     opened: list[LakeFile] = []
     for set_name, shape in source.file_sets.items():
-        files = list_files(shape.path, shape.format)
+        files = lake.files(shape.path, shape.format)
         try:
             open_files(connection, set_name, files, shape)
         except duckdb.Error as error:

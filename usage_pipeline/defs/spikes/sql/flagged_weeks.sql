@@ -33,8 +33,9 @@ SELECT
     END
     || CASE
         WHEN flags.usual_clicks < 1 THEN ''
-        ELSE ' (' || CASE WHEN flags.change_share > 0 THEN '+' ELSE '' END
-        || round(100 * flags.change_share)::BIGINT || ' %)'
+        ELSE
+            ' (' || CASE WHEN flags.change_share > 0 THEN '+' ELSE '' END
+            || round(100 * flags.change_share)::BIGINT || ' %)'
     END
         AS what_happened
 FROM core.usage_flags AS flags
