@@ -204,6 +204,15 @@ class ChangeSettings(_Model):
     absolute_floor_clicks: float = Field(40, ge=0, description="smallest change, in clicks over the weeks compared")
 
 
+class TimetableSettings(_Model):
+    """When the pipeline runs by itself, in the configured zone."""
+
+    weekly: str = Field("0 6 * * 1", description="cron of the weekly refresh: Mondays at 06:00")
+    monthly: str = Field("0 7 5 * *", description="cron of the monthly refresh: the 5th at 07:00")
+    look_every_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
+    attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
+
+
 class PublishSettings(_Model):
     """Builds kept, and what stops a publish."""
 
@@ -231,6 +240,7 @@ class Settings(_Model):
     risk: RiskSettings = RiskSettings()
     changes: ChangeSettings = ChangeSettings()
     publish: PublishSettings = PublishSettings()
+    timetable: TimetableSettings = TimetableSettings()
 
     @field_validator("timezone")
     @classmethod

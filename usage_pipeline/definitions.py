@@ -14,8 +14,8 @@ from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
-from usage_pipeline.defs.schedules import refresh, weekly_schedule
-from usage_pipeline.defs.sensors import status_sensors
+from usage_pipeline.defs.schedules import refresh, refresh_schedules
+from usage_pipeline.defs.sensors import lake_sensor, status_sensors
 from usage_pipeline.defs.spikes.assets import SPIKE_TABLES
 from usage_pipeline.defs.spikes.checks import SPIKE_CHECKS
 from usage_pipeline.defs.usage.assets import usage_assets
@@ -67,8 +67,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *PUBLISH_CHECKS,
         ],
         jobs=[refresh],
-        schedules=[weekly_schedule(settings)],
-        sensors=status_sensors(settings),
+        schedules=refresh_schedules(settings),
+        sensors=[lake_sensor(settings), *status_sensors(settings)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": plain_console},

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 
 from usage_pipeline.config import load_settings
@@ -87,9 +88,11 @@ def test_partitions_are_mondays_up_to_the_running_week(tmp_path) -> None:
     assert len(keys) == 62
 
 
-def test_the_weekly_schedule_asks_for_the_window(tmp_path) -> None:
-    definitions = build_definitions(load_settings(write_config(tmp_path)))
-    schedule = definitions.resolve_schedule_def("weekly_refresh")
+@pytest.mark.parametrize(("name", "cron"), [("weekly_refresh", "0 6 * * 1"), ("monthly_refresh", "0 7 5 * *")])
+def test_the_schedules_ask_for_the_window(tmp_path, name: str, cron: str) -> None:
+    definitions = build_definitions(load_settings(write_config(tmp_path, timezone="America/Denver")))
+    schedule = definitions.resolve_schedule_def(name)
+    assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, "America/Denver")
     with dg.build_schedule_context() as context:
         request = schedule.evaluate_tick(context).run_requests[0]  # type: ignore[index]
     assert request.tags["dagster/asset_partition_range_start"] == "2024-08-05"

@@ -20,15 +20,19 @@ def window_tags(settings: Settings) -> dict[str, str]:
     }
 
 
-def weekly_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    @dg.schedule(
-        name="weekly_refresh",
-        job=refresh,
-        cron_schedule="0 6 * * 1",
-        execution_timezone=settings.timezone,
-        description="Mondays at 06:00: the week that has just ended.",
-    )
-    def weekly_refresh() -> dg.RunRequest:
-        return dg.RunRequest(tags=window_tags(settings))
+def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The weekly and the monthly refresh; both cover the window, and read only weeks that changed."""
 
-    return weekly_refresh
+    def schedule(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
+        @dg.schedule(
+            name=name, job=refresh, cron_schedule=cron, execution_timezone=settings.timezone, description=description
+        )
+        def asks_for_the_window() -> dg.RunRequest:
+            return dg.RunRequest(tags=window_tags(settings))
+
+        return asks_for_the_window
+
+    return [
+        schedule("weekly_refresh", settings.timetable.weekly, "The week that has just ended."),
+        schedule("monthly_refresh", settings.timetable.monthly, "The month that has just ended."),
+    ]

@@ -1,9 +1,74 @@
-"""What reacts to runs: the status file is written after every one, failed ones too."""
+"""What reacts: to the lake, with a run for exactly the weeks that changed, and to runs, with the status file."""
+
+import hashlib
+import json
+from datetime import date
 
 import dagster as dg
 
 from usage_pipeline.config import Settings
+from usage_pipeline.defs.schedules import refresh
+from usage_pipeline.lib.facts import outdated_weeks
+from usage_pipeline.lib.lake import LakeError
 from usage_pipeline.lib.status import write_status
+from usage_pipeline.lib.weeks import WEEK
+
+_UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
+
+def lake_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Looks at the lake and asks for the weeks that are new or changed.
+
+    What is done is what the facts' manifests say, so a week of a failed run is asked for again, up to
+    `timetable.attempts` times for the same change. The cursor holds that change and the number of attempts.
+    """
+
+    @dg.sensor(
+        name="new_weeks_in_the_lake",
+        job=refresh,
+        minimum_interval_seconds=settings.timetable.look_every_seconds,
+        description="A run for exactly the weeks that are new or changed in the lake.",
+    )
+    def new_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        under_way = context.instance.get_run_records(dg.RunsFilter(job_name=refresh.name, statuses=_UNDER_WAY), limit=1)
+        if under_way:
+            return dg.SkipReason(f"run {under_way[0].dagster_run.run_id} is under way")
+        try:
+            weeks = outdated_weeks(settings)
+        except LakeError as error:
+            return dg.SkipReason(str(error))
+        if not weeks:
+            return dg.SkipReason("nothing new in the lake")
+        change = hashlib.sha256(repr(sorted(weeks.items())).encode()).hexdigest()[:12]
+        before = json.loads(context.cursor) if context.cursor else {}
+        attempts = before.get("attempts", 0) + 1 if before.get("change") == change else 1
+        if attempts > settings.timetable.attempts:
+            return dg.SkipReason(
+                f"{len(weeks)} weeks changed, and {settings.timetable.attempts} runs for them failed: see their logs, "
+                "then start a run by hand"
+            )
+        requests = [dg.RunRequest(tags=_range_tags(first, last)) for first, last in runs_of(sorted(weeks))]
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps({"change": change, "attempts": attempts}))
+
+    return new_weeks
+
+
+def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
+    """First and last of each unbroken run of weeks."""
+    runs: list[tuple[date, date]] = []
+    for week in weeks:
+        if runs and runs[-1][1] + WEEK == week:
+            runs[-1] = (runs[-1][0], week)
+        else:
+            runs.append((week, week))
+    return runs
+
+
+def _range_tags(first: date, last: date) -> dict[str, str]:
+    return {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": last.isoformat(),
+    }
 
 
 def status_sensors(settings: Settings) -> list[dg.SensorDefinition]:

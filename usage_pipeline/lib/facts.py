@@ -38,7 +38,7 @@ from usage_pipeline.lib.sources import (
     open_source,
 )
 from usage_pipeline.lib.sql import load_sql
-from usage_pipeline.lib.weeks import folders_of, weeks_of
+from usage_pipeline.lib.weeks import folders_of, weeks_between, weeks_of
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
@@ -200,6 +200,44 @@ def is_up_to_date(manifest: WeekManifest | None, files: list[LakeFile], fingerpr
         return False
     same_files = sorted((f["key"], f["etag"]) for f in manifest.files) == sorted((f.key, f.etag) for f in files)
     return same_files and manifest.mapping == fingerprint and manifest.version == FACTS_VERSION
+
+
+def outdated_weeks(settings: Settings) -> dict[date, str]:
+    """The weeks of the window whose facts are not those of the lake's files, with what is different.
+
+    Lists the window's weeks and reads no file, except of a source that is read whole.
+    """
+    reader = UsageReader(settings)
+    fingerprint, known = mapping_fingerprint(reader.source, settings), read_manifests(settings.facts_dir)
+    found = {}
+    try:
+        for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
+            files, manifest = reader.files_of(week), known.get(week)
+            if not files or is_up_to_date(manifest, files, fingerprint):
+                continue
+            if manifest is None:
+                found[week] = "new"
+            elif manifest.mapping != fingerprint or manifest.version != FACTS_VERSION:
+                found[week] = "read in another way"
+            else:
+                found[week] = "changed"
+    finally:
+        reader.close()
+    return found
+
+
+def vanished_weeks(settings: Settings) -> list[date]:
+    """Weeks of the window that have facts and no file in the lake any more; their facts are kept."""
+    source = settings.sources.usage
+    if not source.partitioned or source.path is None:
+        return []
+    lake, vanished = Lake(settings), []
+    for week in read_manifests(settings.facts_dir):
+        if settings.window_start <= week <= settings.running_week:
+            folders = folders_of(week, source.partition_calendar)
+            if not any(lake.week_files(source.path, source.format, folder) for folder in folders):
+                vanished.append(week)
+    return vanished
 
 
 def write_week(settings: Settings, week: date, rows: WeekRows, manifest: WeekManifest) -> None:

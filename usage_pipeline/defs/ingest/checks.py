@@ -3,7 +3,7 @@
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.facts import read_manifests
+from usage_pipeline.lib.facts import read_manifests, vanished_weeks
 
 
 @dg.asset_check(asset="usage_facts", name="no_file_was_set_aside")
@@ -23,4 +23,13 @@ def every_row_read_is_kept_or_rejected(settings: dg.ResourceParam[Settings]) -> 
     return dg.AssetCheckResult(passed=not wrong, metadata={"weeks": dg.MetadataValue.json(wrong)})
 
 
-INGEST_CHECKS = [no_file_was_set_aside, every_row_read_is_kept_or_rejected]
+@dg.asset_check(asset="usage_facts", name="no_week_vanished_from_the_lake")
+def no_week_vanished(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Every week of the window that was read once still has files; the facts of one that has none are kept."""
+    vanished = [week.isoformat() for week in vanished_weeks(settings)]
+    return dg.AssetCheckResult(
+        passed=not vanished, severity=dg.AssetCheckSeverity.WARN, metadata={"weeks": dg.MetadataValue.json(vanished)}
+    )
+
+
+INGEST_CHECKS = [no_file_was_set_aside, every_row_read_is_kept_or_rejected, no_week_vanished]
