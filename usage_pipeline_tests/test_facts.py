@@ -182,3 +182,26 @@ def test_a_csv_that_is_not_partitioned_and_a_query_over_two_files_give_the_same_
     settings = load_settings(write_config(tmp_path, sources={"usage": source}))
     ingest(settings)
     assert clicks_by_week(settings) == {("2025-02-03", "2025-02-03"): 2, ("2025-02-10", "2025-02-10"): 8}
+
+
+def test_a_second_row_of_the_same_event_is_dropped_and_counted_and_equal_rows_are_summed(tmp_path) -> None:
+    rows = [event("2025-02-03", clicks=2) | {"id": key} for key in ("x", "x", "y", None, None)]
+    write_week(tmp_path / "lake", "year=2025/week=06", rows)
+    columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")} | {"event_id": "id"}
+    settings = load_settings(write_config(tmp_path, **usage(columns=columns)))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert (manifest.rows_read, manifest.rows_kept, manifest.duplicates, manifest.clicks) == (5, 4, 1, 8)
+
+
+def test_rows_without_a_day_of_a_flat_source_are_rejected_and_not_lost(tmp_path) -> None:
+    (tmp_path / "usage.csv").write_text("a,p,day,n\na,p,2025-02-03,2\na,p,,3\na,p,soon,5\n")
+    source = {
+        "path": "usage.csv",
+        "format": "csv",
+        "columns": {"account_id": "a", "application": "p", "event_time": "day", "clicks": "n"},
+    }
+    settings = load_settings(write_config(tmp_path, sources={"usage": source}))
+    manifests = [m for m in ingest(settings).values() if m]
+    assert sum(m.rows_read for m in manifests) == 3
+    assert {r: n for m in manifests for r, n in m.rejected.items()} == {"no day, or one that cannot be read": 2}

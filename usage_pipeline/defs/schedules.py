@@ -25,7 +25,12 @@ def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
     def schedule(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
         @dg.schedule(
-            name=name, job=refresh, cron_schedule=cron, execution_timezone=settings.timezone, description=description
+            name=name,
+            job=refresh,
+            cron_schedule=cron,
+            execution_timezone=settings.timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
         )
         def asks_for_the_window() -> dg.RunRequest:
             return dg.RunRequest(tags=window_tags(settings))

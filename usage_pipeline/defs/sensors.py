@@ -27,6 +27,7 @@ def lake_sensor(settings: Settings) -> dg.SensorDefinition:
         name="new_weeks_in_the_lake",
         job=refresh,
         minimum_interval_seconds=settings.timetable.look_every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="A run for exactly the weeks that are new or changed in the lake.",
     )
     def new_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

@@ -42,6 +42,7 @@ USAGE = SourceContract(
         SourceColumn("application", "VARCHAR", "the application that was used", required=True),
         SourceColumn("user_id", "VARCHAR", "the person; a user is (account_id, user_id)"),
         SourceColumn("event_time", "TIMESTAMP", "when; a timestamp, a day, or absent where only week folders come"),
+        SourceColumn("event_id", "VARCHAR", "key of the row; a second row of the same key is dropped and counted"),
         SourceColumn("clicks", "BIGINT", "clicks the row stands for (default 1 a row)"),
         SourceColumn("records_created", "BIGINT", "records created in the row"),
     ),

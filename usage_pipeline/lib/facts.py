@@ -42,7 +42,7 @@ from usage_pipeline.lib.weeks import folders_of, weeks_between, weeks_of
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 
 @dataclass
@@ -55,6 +55,7 @@ class WeekManifest:
     rows_read: int
     rows_kept: int
     rejected: dict[str, int]
+    duplicates: int
     clicks: int
     rejected_file: str | None
     ingested_at: str
@@ -75,6 +76,7 @@ class WeekRows:
     facts: pa.Table
     rejected: pa.Table
     rows_read: int
+    duplicates: int
 
 
 def facts_path(facts_dir: Path, week: date) -> Path:
@@ -157,7 +159,13 @@ class UsageReader:
 
     def _select(self, mapping: Mapping) -> str:
         day = day_expression(mapping, self.settings.timezone, self.source.partition_timezone)
-        return f"SELECT {', '.join(mapped_columns(mapping, USAGE))}, {day} AS day FROM {RAW}"
+        columns = ", ".join(mapped_columns(mapping, USAGE))
+        rows = f"SELECT {columns}, {day} AS day FROM {RAW}"
+        if "event_id" not in mapping.expressions:
+            return f"SELECT *, FALSE AS is_duplicate FROM ({rows})"
+        # rows that are merely equal are summed; only a key that comes again is a duplicate
+        again = "event_id IS NOT NULL AND row_number() OVER (PARTITION BY event_id ORDER BY day, account_id) > 1"
+        return f"SELECT *, {again} AS is_duplicate FROM ({rows})"
 
     def _aggregate(self, week: date) -> WeekRows:
         source = self.source
@@ -172,14 +180,17 @@ class UsageReader:
             "has_days": source.delivers("event_time"),
             "has_clicks": source.delivers("clicks"),
             "is_whole": not source.partitioned,
+            "is_first_week": week == self.settings.window_start,
         }
         self.connection.execute(load_sql("ingest", "usage_rows"), values)
         facts = self.connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
         rejected = self.connection.execute("SELECT * FROM usage_rows WHERE reason IS NOT NULL").to_arrow_table()
-        read = self.connection.execute("SELECT count(*) FROM usage_rows").fetchone()
+        read = self.connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE is_duplicate AND reason IS NULL) FROM usage_rows"
+        ).fetchone()
         self.connection.execute("DROP TABLE usage_rows")
         assert read is not None
-        return WeekRows(facts, rejected, read[0])
+        return WeekRows(facts, rejected, read[0], read[1])
 
 
 def _no_rows() -> WeekRows:
@@ -188,10 +199,10 @@ def _no_rows() -> WeekRows:
     connection.execute(
         "CREATE TEMP TABLE usage_rows AS "
         f"SELECT DATE '2000-01-01' AS week, {schema}, CAST(NULL AS DATE) AS day, "
-        "CAST(NULL AS VARCHAR) AS reason LIMIT 0"
+        "CAST(NULL AS VARCHAR) AS reason, FALSE AS is_duplicate LIMIT 0"
     )
     facts = connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
-    return WeekRows(facts, connection.execute("FROM usage_rows").to_arrow_table(), 0)
+    return WeekRows(facts, connection.execute("FROM usage_rows").to_arrow_table(), 0, 0)
 
 
 def is_up_to_date(manifest: WeekManifest | None, files: list[LakeFile], fingerprint: str) -> bool:
@@ -290,8 +301,9 @@ def ingest_weeks(
                 files=[asdict(file) for file in files],
                 set_aside=aside,
                 rows_read=rows.rows_read,
-                rows_kept=rows.rows_read - rows.rejected.num_rows,
+                rows_kept=rows.rows_read - rows.rejected.num_rows - rows.duplicates,
                 rejected=_counts(rows.rejected),
+                duplicates=rows.duplicates,
                 clicks=sum(c or 0 for c in rows.facts.column("clicks").to_pylist()) if rows.facts.num_rows else 0,
                 rejected_file=None,
                 ingested_at=now,

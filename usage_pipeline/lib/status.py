@@ -62,7 +62,7 @@ def _tables(settings: Settings, instance: dg.DagsterInstance) -> dict[str, tuple
         "weeks": (
             _schema(
                 week=text, files=number, files_set_aside=number, rows_read=number, rows_kept=number,
-                rows_rejected=number, clicks=number, ingested_at=text,
+                rows_rejected=number, duplicates=number, clicks=number, ingested_at=text,
             ),
             _weeks(settings),
         ),
@@ -144,6 +144,7 @@ def _weeks(settings: Settings) -> list[dict[str, Any]]:
             "rows_read": manifest.rows_read,
             "rows_kept": manifest.rows_kept,
             "rows_rejected": manifest.rows_rejected,
+            "duplicates": manifest.duplicates,
             "clicks": manifest.clicks,
             "ingested_at": manifest.ingested_at,
         }

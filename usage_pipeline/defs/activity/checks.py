@@ -17,7 +17,29 @@ def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResul
     return dg.AssetCheckResult(passed=not rows, metadata={"rows": dg.MetadataValue.json([list(r) for r in rows])})
 
 
+@dg.asset_check(asset="pair_states", name="little_use_lies_outside_contracts")
+def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResult:
+    """At most a tenth of the usage rows lie in weeks without a contract; more means that contracts are missing."""
+    with warehouse.read() as connection:
+        found = connection.execute(
+            "SELECT sum(usage.source_rows) FILTER (WHERE grid.account_id IS NULL) / sum(usage.source_rows) "
+            "FROM core.weekly_usage AS usage LEFT JOIN core.usage_grid AS grid "
+            "USING (account_id, application, week_start)"
+        ).fetchone()
+    share = float(found[0] or 0) if found else 0.0
+    words = (
+        f"{share:.1%} of the usage rows lie in weeks outside every contract of their account; they make nobody active"
+    )
+    return dg.AssetCheckResult(
+        passed=share <= 0.1,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=words,
+        metadata={"share_outside_contracts": share},
+    )
+
+
 ACTIVITY_CHECKS = [
+    little_use_lies_outside_contracts,
     nothing_that_ended_is_called_low,
     *(contract_check(name) for name in ("account_applications", "ended_contracts", "accounts_summary")),
 ]

@@ -4,6 +4,7 @@
 The reference assets are tables of the `ref` schema; every delivery stays in the ledger.
 """
 
+from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,7 @@ from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
 from usage_pipeline.lib.contract import REFERENCE, SourceContract
-from usage_pipeline.lib.facts import FACTS_VERSION, ingest_weeks
+from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
 from usage_pipeline.lib.reference import load_reference, take_delivery
 from usage_pipeline.resources import Warehouse
 
@@ -56,12 +57,20 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
                 "files_set_aside": dg.MetadataValue.json(aside),
                 "rows_read": sum(m.rows_read for m in found),
                 "rows_kept": sum(m.rows_kept for m in found),
-                "rows_rejected": sum(m.rows_rejected for m in found),
+                "rows_rejected": dg.MetadataValue.json(_reasons(found)),
+                "rows_dropped_as_duplicates": sum(m.duplicates for m in found),
                 "clicks": sum(m.clicks for m in found),
             }
         )
 
     return usage_facts
+
+
+def _reasons(manifests: list[WeekManifest]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for manifest in manifests:
+        total.update(manifest.rejected)
+    return dict(total)
 
 
 def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:

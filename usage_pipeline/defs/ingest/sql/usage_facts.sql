@@ -5,7 +5,7 @@ WITH kept AS (
         coalesce(CAST(date_trunc('week', day) AS DATE), week) AS week_start,
         isodow(day) AS weekday
     FROM usage_rows
-    WHERE reason IS NULL
+    WHERE reason IS NULL AND NOT is_duplicate
 )
 
 SELECT

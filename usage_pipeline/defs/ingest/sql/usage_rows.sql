@@ -26,6 +26,7 @@ SELECT
     CASE WHEN $has_clicks THEN clicks ELSE 1 END AS clicks,
     records_created,
     day,
+    is_duplicate,
     CASE
         WHEN account_id IS NULL THEN 'no account'
         WHEN application IS NULL THEN 'no application'
@@ -37,7 +38,10 @@ SELECT
 FROM placed
 WHERE
     CASE
-        -- a source without week folders is cut by day; rows without a day have no week to be rejected from
+        -- a source without week folders is cut by day; rows without a day are rejected with the window's first week,
+        -- and in a folder of two weeks with the earlier
+        WHEN day IS NULL AND $is_whole THEN $is_first_week
         WHEN $is_whole THEN days_outside = 0
-        ELSE coalesce(days_outside <= days_outside_others, TRUE)
+        WHEN day IS NULL THEN coalesce($week < list_min(CAST($other_weeks AS DATE[])), TRUE)
+        ELSE days_outside <= days_outside_others
     END

@@ -1,0 +1,55 @@
+"""A vendor's flat CSV files by configuration alone: a join, no partitions, and their known defects found."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pytest
+
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.lib.facts import read_manifests
+from usage_pipeline_tests.conftest import run_refresh
+
+
+@pytest.fixture(scope="module")
+def ravenstack(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dg.ExecuteInProcessResult]:
+    folder = os.environ.get("USAGE_PIPELINE_REAL_DATA")
+    if not folder:
+        pytest.skip("USAGE_PIPELINE_REAL_DATA is not set: this data set is not checked")
+    if not (Path(folder) / "ravenstack").is_dir():
+        pytest.fail(f"USAGE_PIPELINE_REAL_DATA is {folder}, and {folder}/ravenstack is not there")
+    os.environ["USAGE_PIPELINE_RAVENSTACK_HOME"] = str(tmp_path_factory.mktemp("ravenstack"))
+    settings = load_settings(Path(__file__).parents[1] / "examples" / "ravenstack.yaml")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run_refresh(settings, instance)
+    assert result.success
+    return settings, result
+
+
+def test_every_row_is_accounted_for_and_duplicate_ids_are_dropped(ravenstack) -> None:
+    settings, _ = ravenstack
+    usage = pd.read_csv(Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_feature_usage.csv")
+    manifests = read_manifests(settings.facts_dir).values()
+    assert sum(m.rows_read for m in manifests) == len(usage) == 25_000
+    assert sum(m.duplicates for m in manifests) == usage["usage_id"].duplicated().sum() == 21
+    assert sum(m.rows_kept for m in manifests) == usage["usage_id"].nunique()
+
+
+def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
+    settings, _ = ravenstack
+    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    found = connection.execute("SELECT count(active_users), count(*) FROM mart.usage_by_week").fetchone()
+    connection.close()
+    assert found is not None
+    assert found[0] == 0
+    assert found[1] > 0
+
+
+def test_that_most_use_lies_outside_every_contract_is_said(ravenstack) -> None:
+    _, result = ravenstack
+    (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_lies_outside_contracts"]
+    assert not told.passed
+    # 56.9 % by day; a week that a contract begins or ends in counts as inside
+    assert 0.55 < told.metadata["share_outside_contracts"].value < 0.57
