@@ -1,5 +1,6 @@
 """Facts on real files: one week, a range, twice, New Year under both calendars, late rows, rejected rows, bad files."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import WeekManifest, facts_path, ingest_weeks, read_manifests
+from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, facts_path, ingest_weeks, read_manifests
 from usage_pipeline.lib.weeks import weeks_between
 from usage_pipeline_tests.conftest import event, write_config, write_week
 
@@ -125,16 +126,54 @@ def test_weeks_outside_the_window_are_not_read_and_what_was_read_stays(tmp_path)
     assert list(read_manifests(settings.facts_dir)) == [date(2025, 2, 3)]
 
 
-def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_path) -> None:
+def broken_page(whole: bytes) -> bytes:
+    """A sound footer, and a first column whose pages are garbage."""
+    return whole[:8] + bytes(255 for _ in range(60)) + whole[68:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"PAR1 this is no Parquet",
+        lambda _: b"",
+        lambda whole: whole[: len(whole) // 2],
+        broken_page,
+    ],
+    ids=["not Parquet", "zero bytes", "truncated", "broken page"],
+)
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_path, damage) -> None:
     lake = tmp_path / "lake"
-    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
-    broken = lake / "year=2025" / "week=06" / "broken.parquet"
-    broken.write_bytes(b"PAR1 this is no Parquet")
+    whole = write_week(lake, "year=2025/week=06", [event("2025-02-03")]).read_bytes()
+    (lake / "year=2025" / "week=06" / "broken.parquet").write_bytes(damage(whole))
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
     assert [Path(item["key"]).name for item in manifest.set_aside] == ["broken.parquet"]
+    assert "cannot be read" in manifest.set_aside[0]["reason"]
     assert manifest.clicks == 1
+
+
+def test_a_file_without_a_required_column_is_set_aside_with_the_columns_that_it_has(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    write_week(lake, "year=2025/week=06", [{"account": "a", "application": "p"}], "other.parquet")
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    (item,) = manifest.set_aside
+    assert "there is no column 'account_id'" in item["reason"]
+    assert "columns that exist: account, application" in item["reason"]
+    assert manifest.clicks == 1
+
+
+def test_a_file_without_rows_is_no_problem(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    file = write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    pq.write_table(pq.read_table(file).slice(0, 0), file.with_name("empty.parquet"))
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert (manifest.set_aside, manifest.clicks) == ([], 1)
 
 
 def test_only_week_folders_and_no_times_gives_totals_without_days(tmp_path) -> None:
@@ -205,3 +244,22 @@ def test_rows_without_a_day_of_a_flat_source_are_rejected_and_not_lost(tmp_path)
     manifests = [m for m in ingest(settings).values() if m]
     assert sum(m.rows_read for m in manifests) == 3
     assert {r: n for m in manifests for r, n in m.rejected.items()} == {"no day, or one that cannot be read": 2}
+
+
+def test_facts_of_an_older_version_are_kept_outside_the_window_and_read_again_inside(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    write_week(lake, "year=2025/week=07", [event("2025-02-10")])
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    for week in (date(2025, 2, 3), date(2025, 2, 10)):
+        file = facts_path(settings.facts_dir, week)
+        table = pq.read_table(file)
+        manifest = json.loads(table.schema.metadata[b"manifest"])
+        manifest |= {"version": 1, "of_another_time": True}
+        del manifest["duplicates"]
+        pq.write_table(table.replace_schema_metadata({b"manifest": json.dumps(manifest).encode()}), file)
+    later = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 9, 10))  # the window begins on 10 February
+    ingest(later)
+    versions = {week: m.version for week, m in read_manifests(settings.facts_dir).items()}
+    assert versions == {date(2025, 2, 3): 1, date(2025, 2, 10): FACTS_VERSION}

@@ -1,16 +1,82 @@
-"""Heavy proofs, run by `make soak`: a fleet of 1,500 accounts keeps every click, and what was planted in it is found."""
+"""Heavy proofs, run by `make soak`: a large fleet, and an ingest killed at any moment."""
 
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib.facts import facts_path, read_manifests
 from usage_pipeline_tests import test_pipeline as proofs
-from usage_pipeline_tests.conftest import make_demo
+from usage_pipeline_tests.conftest import event, make_demo, write_config, write_week
 
 pytestmark = pytest.mark.soak
 
 
-def test_a_large_fleet_goes_through(tmp_path) -> None:
+def test_a_fleet_of_1500_accounts_keeps_every_click_and_what_was_planted_is_found(tmp_path) -> None:
     demo = make_demo(tmp_path, seed=21, accounts=1500)
     proofs.test_weekly_clicks_records_and_users_equal_pandas_on_the_raw_rows(demo)
     proofs.test_what_was_planted_is_found(demo)
     proofs.test_strong_planted_spikes_are_flagged(demo)
     proofs.test_ranks_hold_only_pairs_in_contract_with_use(demo)
+
+
+_INGEST = """
+import sys
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib.facts import ingest_weeks
+from usage_pipeline.lib.weeks import weeks_between
+settings = load_settings(sys.argv[1])
+print("ready", flush=True)
+ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now="now")
+"""
+
+
+def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> None:
+    weeks = [date.fromisocalendar(2025, number, 1) for number in range(2, 10)]
+    settings = load_settings(write_config(tmp_path))
+
+    def write_lake(clicks: int) -> None:
+        for week in weeks:
+            rows = [event(str(week), account=f"a{n:04d}", clicks=clicks) for n in range(3000)]
+            write_week(tmp_path / "lake", f"year=2025/week={week.isocalendar().week:02d}", rows)
+
+    def ingest(kill_after: float | None) -> None:
+        command = [sys.executable, "-W", "ignore", "-c", _INGEST, str(tmp_path / "sources.yaml")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+    def found(week: date) -> int:
+        file = facts_path(settings.facts_dir, week)
+        clicks = sum(pq.read_table(file, columns=["clicks"]).column("clicks").to_pylist())
+        assert read_manifests(settings.facts_dir)[week].clicks == clicks, "facts and manifest agree"
+        return clicks
+
+    write_lake(1)
+    ingest(None)
+    dice, mixed = random.Random(5), 0
+    for round_ in range(2, 42):
+        write_lake(round_)
+        before = {week: found(week) for week in weeks}
+        ingest(dice.uniform(0, 0.6))
+        after = {week: found(week) for week in weeks}
+        assert all(after[week] in (before[week], 3000 * round_) for week in weeks)
+        mixed += len(set(after.values())) > 1
+        ingest(None)  # the next run needs no help
+        assert {found(week) for week in weeks} == {3000 * round_}
+    print(f"40 kills, {mixed} of them between two weeks of a run")
+    assert mixed > 5, "the kills fell into the work"
+    leftovers = [f for f in Path(settings.facts_dir).rglob(".*") if f.is_file()]
+    print(f"{len(leftovers)} unfinished files left behind, read by nobody")

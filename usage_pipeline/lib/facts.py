@@ -14,7 +14,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ class WeekManifest:
     rows_read: int
     rows_kept: int
     rejected: dict[str, int]
-    duplicates: int
     clicks: int
     rejected_file: str | None
     ingested_at: str
@@ -63,6 +62,14 @@ class WeekManifest:
     mapping: str
     version: int = FACTS_VERSION
     notes: list[str] = field(default_factory=list)
+    # since version 2
+    duplicates: int = 0
+
+    @classmethod
+    def read(cls, text: bytes) -> "WeekManifest":
+        """A manifest of any version: facts that left the window are never read again, and stay."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in json.loads(text).items() if key in known})
 
     @property
     def rows_rejected(self) -> int:
@@ -88,7 +95,7 @@ def read_manifests(facts_dir: Path) -> dict[date, WeekManifest]:
     manifests = {}
     for file in sorted(facts_dir.glob("week=*/facts.parquet")):
         metadata = pq.read_schema(file).metadata or {}
-        manifest = WeekManifest(**json.loads(metadata[MANIFEST_KEY]))
+        manifest = WeekManifest.read(metadata[MANIFEST_KEY])
         manifests[date.fromisoformat(manifest.week)] = manifest
     return manifests
 
@@ -126,12 +133,35 @@ class UsageReader:
         if not self.source.partitioned:
             return self._aggregate(week), [], []
         readable, aside = self._readable(files)
-        if not readable:
-            return _no_rows(), aside, []
-        open_files(self.connection, RAW, readable, self.source.file_sets["files"])
+        try:
+            rows, notes = self._rows_of_readable(week, readable)
+        except duckdb.HTTPException as error:
+            raise LakeError(f"{self.source.path}: {first_line(error)}") from error
+        except duckdb.Error:
+            # a footer can be sound and a page behind it broken: whose, only reading each file alone tells
+            readable, broken = self._read_alone(week, readable)
+            aside += broken
+            rows, notes = self._rows_of_readable(week, readable)
+        return rows, aside, notes
+
+    def _rows_of_readable(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[str]]:
+        if not files:
+            return _no_rows(), []
+        open_files(self.connection, RAW, files, self.source.file_sets["files"])
         mapping = match_columns(self.connection, self.source, USAGE)
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW source_usage AS {self._select(mapping)}")
-        return self._aggregate(week), aside, mapping.notes
+        return self._aggregate(week), mapping.notes
+
+    def _read_alone(self, week: date, files: list[LakeFile]) -> tuple[list[LakeFile], list[dict[str, str]]]:
+        """Splits files that opened into those whose rows can be read, and those set aside with the reason."""
+        good, aside = [], []
+        for file in files:
+            try:
+                self._rows_of_readable(week, [file])
+                good.append(file)
+            except duckdb.Error as error:
+                aside.append({"key": file.key, "reason": f"cannot be read: {first_line(error)}"})
+        return good, aside
 
     def _open_whole(self) -> list[LakeFile]:
         if self._whole is None:
