@@ -1,5 +1,7 @@
 """When the pipeline runs by itself."""
 
+from datetime import date
+
 import dagster as dg
 
 from usage_pipeline.config import Settings
@@ -13,10 +15,14 @@ refresh = dg.define_asset_job(
 
 def window_tags(settings: Settings) -> dict[str, str]:
     """The tags that make one run cover all weeks of the look-back window."""
-    first = max(settings.window_start, settings.history_start)
+    return range_tags(max(settings.window_start, settings.history_start), settings.running_week)
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """The tags that make one run cover the weeks from `first` to `last` (Mondays)."""
     return {
         "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": settings.running_week.isoformat(),
+        "dagster/asset_partition_range_end": last.isoformat(),
     }
 
 

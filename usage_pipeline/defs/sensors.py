@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.defs.schedules import refresh
+from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.lib.facts import outdated_weeks
 from usage_pipeline.lib.lake import LakeError
 from usage_pipeline.lib.status import write_status
@@ -48,7 +48,7 @@ def lake_sensor(settings: Settings) -> dg.SensorDefinition:
                 f"{len(weeks)} weeks changed, and {settings.timetable.attempts} runs for them failed: see their logs, "
                 "then start a run by hand"
             )
-        requests = [dg.RunRequest(tags=_range_tags(first, last)) for first, last in runs_of(sorted(weeks))]
+        requests = [dg.RunRequest(tags=range_tags(first, last)) for first, last in runs_of(sorted(weeks))]
         return dg.SensorResult(run_requests=requests, cursor=json.dumps({"change": change, "attempts": attempts}))
 
     return new_weeks
@@ -63,13 +63,6 @@ def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
         else:
             runs.append((week, week))
     return runs
-
-
-def _range_tags(first: date, last: date) -> dict[str, str]:
-    return {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
 
 
 def status_sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -132,14 +132,14 @@ class UsageReader:
         """Facts of a week from its files, the files set aside with the reason, and notes on the columns."""
         if not self.source.partitioned:
             return self._aggregate(week), [], []
-        readable, aside = self._readable(files)
+        readable, aside = self._sift(files, self._open)
         try:
             rows, notes = self._rows_of_readable(week, readable)
         except duckdb.HTTPException as error:
             raise LakeError(f"{self.source.path}: {first_line(error)}") from error
         except duckdb.Error:
             # a footer can be sound and a page behind it broken: whose, only reading each file alone tells
-            readable, broken = self._read_alone(week, readable)
+            readable, broken = self._sift(readable, lambda alone: self._rows_of_readable(week, alone))
             aside += broken
             rows, notes = self._rows_of_readable(week, readable)
         return rows, aside, notes
@@ -147,21 +147,9 @@ class UsageReader:
     def _rows_of_readable(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[str]]:
         if not files:
             return _no_rows(), []
-        open_files(self.connection, RAW, files, self.source.file_sets["files"])
-        mapping = match_columns(self.connection, self.source, USAGE)
+        mapping = self._open(files)
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW source_usage AS {self._select(mapping)}")
         return self._aggregate(week), mapping.notes
-
-    def _read_alone(self, week: date, files: list[LakeFile]) -> tuple[list[LakeFile], list[dict[str, str]]]:
-        """Splits files that opened into those whose rows can be read, and those set aside with the reason."""
-        good, aside = [], []
-        for file in files:
-            try:
-                self._rows_of_readable(week, [file])
-                good.append(file)
-            except duckdb.Error as error:
-                aside.append({"key": file.key, "reason": f"cannot be read: {first_line(error)}"})
-        return good, aside
 
     def _open_whole(self) -> list[LakeFile]:
         if self._whole is None:
@@ -170,13 +158,19 @@ class UsageReader:
             self.connection.execute(f"CREATE TEMP TABLE source_usage AS {self._select(mapping)}")
         return self._whole
 
-    def _readable(self, files: list[LakeFile]) -> tuple[list[LakeFile], list[dict[str, str]]]:
-        """Splits the files into those that open and map, and those set aside with the reason."""
+    def _open(self, files: list[LakeFile]) -> Mapping:
+        """Makes the files the view of raw rows, and matches their columns."""
+        open_files(self.connection, RAW, files, self.source.file_sets["files"])
+        return match_columns(self.connection, self.source, USAGE)
+
+    def _sift(
+        self, files: list[LakeFile], attempt: Callable[[list[LakeFile]], Any]
+    ) -> tuple[list[LakeFile], list[dict[str, str]]]:
+        """Splits files by whether `attempt` goes through for each alone; those set aside come with the reason."""
         good, aside = [], []
         for file in files:
             try:
-                open_files(self.connection, RAW, [file], self.source.file_sets["files"])
-                match_columns(self.connection, self.source, USAGE)
+                attempt([file])
                 good.append(file)
             except duckdb.HTTPException as error:
                 # the store's fault, not the file's: the week is read again next time
