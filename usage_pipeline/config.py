@@ -57,6 +57,13 @@ class FileSet(_Model):
     delimiter: str | None = Field(None, description="CSV only; found by looking at the file where absent")
 
 
+class EarlierColumns(_Model):
+    """Names that columns had in older week folders, before somebody renamed them."""
+
+    until: date = Field(description="any day of the last week whose folder has these names")
+    columns: dict[str, str | Expression] = Field(description="only the columns that were named otherwise")
+
+
 class Source(_Model):
     """One source: a plain set of files (pruned by week), or a SELECT over several named sets."""
 
@@ -67,6 +74,9 @@ class Source(_Model):
     files: dict[str, FileSet] = Field(default_factory=dict, description="named sets, each a table of `query`")
     query: str | None = Field(None, description="SELECT over the named sets; a join or a union")
     columns: dict[str, str | Expression] = Field(description="our column: theirs, or {sql: expression}")
+    earlier: list[EarlierColumns] = Field(
+        default_factory=list, description="usage in week folders only: columns that were renamed half-way through"
+    )
     partition_calendar: PartitionCalendar = Field(
         "iso", description="which year the folder of 30 December carries: that of its ISO week, or the calendar's"
     )
@@ -80,6 +90,8 @@ class Source(_Model):
             raise ValueError("`files` and `query` go together: the query is a SELECT over the named sets")
         if any(files.partitioned for files in self.files.values()):
             raise ValueError("a source with a `query` is read whole: `partitioned` belongs to a plain set of files")
+        if self.earlier and not self.partitioned:
+            raise ValueError("`earlier` goes by week folders: a source that is read whole renames in its `query`")
         for name in self.files:
             if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
                 raise ValueError(f"the file set '{name}' is used as a table: lower-case letters, digits and _ only")
@@ -92,6 +104,12 @@ class Source(_Model):
             return self.files
         plain = FileSet(path=self.path, format=self.format, partitioned=self.partitioned, delimiter=self.delimiter)
         return {"files": plain}
+
+    def at(self, week: date) -> "Source":
+        """The source as it is to be read in one week (a Monday): with the names that its columns had then."""
+        valid = [names for names in self.earlier if monday_of(names.until) >= week]
+        then = min(valid, key=lambda names: names.until).columns if valid else {}
+        return self.model_copy(update={"columns": self.columns | then, "earlier": []})
 
     def delivers(self, column: str) -> bool:
         """Whether the source has this column of ours at all: what it does not deliver is unknown, never 0."""
@@ -117,7 +135,8 @@ class Sources(_Model):
             source = self.get(name)
             if source is None:
                 continue
-            for column in source.columns:
+            earlier = [column for names in source.earlier for column in names.columns]
+            for column in [*source.columns, *earlier]:
                 if column not in contract.names:
                     raise ValueError(
                         f"{name}.columns.{column} is not a column of ours{_did_you_mean(column, contract.names)}; "
@@ -153,6 +172,14 @@ class StoreSettings(_Model):
         return value
 
 
+class IngestSettings(_Model):
+    """What reading may use of the machine."""
+
+    cores: Positive = Field(default_factory=lambda: os.cpu_count() or 1, description="weeks read side by side, at most")
+    memory_mb: Positive = Field(1000, description="memory for reading, in MB, over all weeks; the rest goes to disk")
+    wait_seconds: Count = Field(3600, description="seconds to wait for another run that reads, before giving up")
+
+
 class CompletenessSettings(_Model):
     """When a week may enter ranks, trends, flags and predictions."""
 
@@ -161,7 +188,18 @@ class CompletenessSettings(_Model):
     collapse_share: Share = Field(
         0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
     )
+    explosion_share: float = Field(
+        3.0, ge=1, description="the same, above which a week is suspect, as when it was delivered twice"
+    )
     collapse_floor_rows: Count = Field(100, description="median rows below which no week is called suspect")
+    largest_count: Positive = Field(
+        10_000_000, description="clicks or records of one row above which the row is rejected as absurd"
+    )
+    rejected_share: Share = Field(0.2, description="share of a week's rows rejected, above which the week is suspect")
+    rejected_warning_share: Share = Field(0.01, description="share of rows rejected, above which a check warns")
+    unmatched_warning_share: Share = Field(
+        0.01, description="share of clicks of accounts or applications that no reference data knows, likewise"
+    )
 
 
 class ActivitySettings(_Model):
@@ -234,6 +272,7 @@ class Settings(_Model):
     )
     store: StoreSettings = StoreSettings()
     sources: Sources
+    ingest: IngestSettings = IngestSettings()
     completeness: CompletenessSettings = CompletenessSettings()
     activity: ActivitySettings = ActivitySettings()
     spikes: SpikeSettings = SpikeSettings()

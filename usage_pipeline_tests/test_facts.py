@@ -1,15 +1,22 @@
 """Facts on real files: one week, a range, twice, New Year under both calendars, late rows, rejected rows, bad files."""
 
+import base64
+import io
 import json
+import threading
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, facts_path, ingest_weeks, read_manifests
+from usage_pipeline.lib.lake import Lake, LakeFile
+from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.weeks import weeks_between
 from usage_pipeline_tests.conftest import event, write_config, write_week
 
@@ -37,10 +44,10 @@ def test_equal_rows_of_one_user_are_summed_per_day(tmp_path) -> None:
     write_week(tmp_path / "lake", "year=2025/week=06", rows)
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
-    row = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
-    assert len(row) == 1
-    assert row[0]["clicks"] == 9
-    assert (row[0]["clicks_mon"], row[0]["clicks_tue"], row[0]["clicks_sun"]) == (4, None, 5)
+    rows = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    found = {(row["week_start"], row["day"]): (row["clicks"], row["source_rows"]) for row in rows}
+    monday = date(2025, 2, 3)
+    assert found == {(monday, monday): (4, 2), (monday, date(2025, 2, 9)): (5, 1)}
 
 
 def test_new_year_is_cut_right_by_iso(tmp_path) -> None:
@@ -91,7 +98,9 @@ def test_rejected_rows_are_kept_with_their_reason(tmp_path) -> None:
     assert manifest.rows_read == manifest.rows_kept + manifest.rows_rejected == 4
     assert manifest.rejected_file is not None
     kept = pq.read_table(settings.ledger_dir / manifest.rejected_file).to_pylist()
-    assert sorted(row["reason"] for row in kept) == ["negative count", "no account", "no application"]
+    found = sorted((row["reason"], Path(row["source_file"]).name, row["source_row"]) for row in kept)
+    part = "part-0.parquet"
+    assert found == [("negative count", part, 3), ("no account", part, 2), ("no application", part, 4)]
 
 
 def test_a_second_run_reads_nothing_and_a_changed_file_only_its_week(tmp_path) -> None:
@@ -131,17 +140,49 @@ def broken_page(whole: bytes) -> bytes:
     return whole[:8] + bytes(255 for _ in range(60)) + whole[68:]
 
 
+def with_wrong_checksum(_: bytes) -> bytes:
+    """A sound file but for one bit of one number, which most readers take as it is."""
+    table = pa.Table.from_pylist([event("2025-02-03", clicks=clicks) for clicks in range(1, 400)])
+    written = io.BytesIO()
+    pq.write_table(table, written, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = bytearray(written.getvalue())
+    content[content.index((333).to_bytes(8, "little"))] ^= 1
+    assert duckdb.read_parquet(io.BytesIO(bytes(content))).aggregate("sum(clicks)").fetchall() != [(sum(range(400)),)]
+    return bytes(content)
+
+
+class _Keys(encryption.KmsClient):
+    def wrap_key(self, key: bytes, _: str) -> str:
+        return base64.b64encode(key).decode()
+
+    def unwrap_key(self, key: str, _: str) -> bytes:
+        return base64.b64decode(key)
+
+
+def encrypted(_: bytes) -> bytes:
+    table = pa.Table.from_pylist([event("2025-02-03")])
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    columns = encryption.EncryptionConfiguration(footer_key="f", column_keys={"c": ["account_id"]})
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), columns)
+    written = io.BytesIO()
+    with pq.ParquetWriter(written, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    return written.getvalue()
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "said"),
     [
-        lambda _: b"PAR1 this is no Parquet",
-        lambda _: b"",
-        lambda whole: whole[: len(whole) // 2],
-        broken_page,
+        (lambda _: b"PAR1 this is no Parquet", "cannot be read"),
+        (lambda _: b"", "cannot be read"),
+        (lambda whole: whole[: len(whole) // 2], "cannot be read"),
+        (broken_page, "cannot be read"),
+        (encrypted, "it is encrypted; deliver it as plain Parquet"),
+        (with_wrong_checksum, "its checksum is wrong; deliver it again"),
     ],
-    ids=["not Parquet", "zero bytes", "truncated", "broken page"],
+    ids=["not Parquet", "zero bytes", "truncated", "broken page", "encrypted", "wrong checksum"],
 )
-def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_path, damage) -> None:
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_path, damage, said) -> None:
     lake = tmp_path / "lake"
     whole = write_week(lake, "year=2025/week=06", [event("2025-02-03")]).read_bytes()
     (lake / "year=2025" / "week=06" / "broken.parquet").write_bytes(damage(whole))
@@ -149,7 +190,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_p
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
     assert [Path(item["key"]).name for item in manifest.set_aside] == ["broken.parquet"]
-    assert "cannot be read" in manifest.set_aside[0]["reason"]
+    assert said in manifest.set_aside[0]["reason"]
     assert manifest.clicks == 1
 
 
@@ -184,7 +225,7 @@ def test_only_week_folders_and_no_times_gives_totals_without_days(tmp_path) -> N
     ingest(settings)
     (row,) = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
     assert (row["week_start"], row["clicks"], row["user_id"]) == (date(2025, 2, 3), 4, None)
-    assert row["clicks_mon"] is None
+    assert row["day"] is None
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/Denver"])
@@ -255,7 +296,7 @@ def test_facts_of_an_older_version_are_kept_outside_the_window_and_read_again_in
     for week in (date(2025, 2, 3), date(2025, 2, 10)):
         file = facts_path(settings.facts_dir, week)
         table = pq.read_table(file)
-        manifest = json.loads(table.schema.metadata[b"manifest"])
+        manifest = json.loads(pq.read_metadata(file).metadata[b"manifest"])
         manifest |= {"version": 1, "of_another_time": True}
         del manifest["duplicates"]
         pq.write_table(table.replace_schema_metadata({b"manifest": json.dumps(manifest).encode()}), file)
@@ -263,3 +304,123 @@ def test_facts_of_an_older_version_are_kept_outside_the_window_and_read_again_in
     ingest(later)
     versions = {week: m.version for week, m in read_manifests(settings.facts_dir).items()}
     assert versions == {date(2025, 2, 3): 1, date(2025, 2, 10): FACTS_VERSION}
+
+
+def test_sound_checksums_are_no_problem(tmp_path) -> None:
+    file = write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-03")])
+    pq.write_table(pq.read_table(file), file, write_page_checksum=True)
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert (manifest.set_aside, manifest.clicks, manifest.lost) == ([], 1, None)
+
+
+def test_a_file_written_while_it_is_read_is_set_aside_and_read_again_next_time(tmp_path, monkeypatch) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03")])
+    write_week(lake, "year=2025/week=06", [event("2025-02-03", clicks=10)], "late.parquet")
+    settings = load_settings(write_config(tmp_path))
+    listed, times = Lake.week_files, []
+
+    def list_and_write(self: Lake, *place: object) -> list[LakeFile]:
+        found = listed(self, *place)  # type: ignore[arg-type]
+        if any("week=06" in file.key for file in found) and not times:
+            times.append(1)
+            write_week(lake, "year=2025/week=06", [event("2025-02-03", clicks=n) for n in (10, 20)], "late.parquet")
+        return found
+
+    monkeypatch.setattr(Lake, "week_files", list_and_write)
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert [Path(item["key"]).name for item in manifest.set_aside] == ["late.parquet"]
+    assert "was written while it was read" in manifest.set_aside[0]["reason"]
+    assert manifest.clicks == 1
+    again = ingest(settings)[date(2025, 2, 3)]
+    assert again is not None
+    assert (again.set_aside, again.clicks) == ([], 31)
+
+
+def test_columns_renamed_half_way_through_are_read_by_two_mappings(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    old = event("2025-02-03", clicks=4)
+    old["nr_clicks"], old["who"] = old.pop("clicks"), old.pop("user_id")
+    write_week(lake, "year=2025/week=06", [old])
+    write_week(lake, "year=2025/week=07", [event("2025-02-10", clicks=5)])
+    settings = load_settings(write_config(tmp_path))
+    manifests = ingest(settings)
+    first = manifests[date(2025, 2, 3)]
+    assert first is not None
+    assert "say so under sources.usage.earlier" in first.set_aside[0]["reason"]
+
+    earlier = [{"until": "2025-02-05", "columns": {"clicks": "nr_clicks", "user_id": "who"}}]
+    settings = load_settings(write_config(tmp_path, **usage(earlier=earlier)))
+    before = facts_path(settings.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns
+    ingest(settings)
+    assert clicks_by_week(settings) == {("2025-02-03", "2025-02-03"): 4, ("2025-02-10", "2025-02-10"): 5}
+    assert facts_path(settings.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns == before, "read as before: left alone"
+
+
+def test_other_types_are_converted_and_what_would_lose_something_is_rejected(tmp_path) -> None:
+    lake = tmp_path / "lake"
+    write_week(lake, "year=2025/week=06", [event("2025-02-03", clicks=2) | {"account_id": 12}])
+    odd = [
+        event("2025-02-03") | {"account_id": account, "CLICKS": clicks, "event_time": "2025-02-04"}
+        for account, clicks in ((12.0, "3"), (12.5, "4"), (12.0, "3.7"), (12.0, "many"))
+    ]
+    for row in odd:
+        del row["clicks"]
+    write_week(lake, "year=2025/week=06", odd, "odd.parquet")
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    facts = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    assert {(row["account_id"], row["clicks"]) for row in facts} == {("12", 2), ("12", 3), ("12.5", 4)}
+    assert manifest.rejected == {"no clicks, or not a whole number": 2}
+    assert any("'CLICKS' is VARCHAR and is converted" in note for note in manifest.notes)
+
+
+def test_absurd_counts_are_rejected_and_extra_columns_are_noted(tmp_path) -> None:
+    rows = [event("2025-02-03") | {"page": "x"}, event("2025-02-03", clicks=9 * 10**18) | {"page": "y"}]
+    write_week(tmp_path / "lake", "year=2025/week=06", rows)
+    settings = load_settings(write_config(tmp_path))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert (manifest.rejected, manifest.clicks, manifest.lost) == ({"absurd count": 1}, 1, None)
+    assert manifest.notes == ["columns that nothing maps: page"]
+
+
+def test_rejected_rows_of_csv_files_are_found_again_by_file_and_row(tmp_path) -> None:
+    lake, columns = tmp_path / "lake", "account_id,application,user_id,event_time,clicks\n"
+    for name, bad in (("a.csv", 50_000), ("b.csv", 7)):
+        lines = [f"a,p,u,2025-02-03,{-1 if row == bad else 1}\n" for row in range(1, 60_001)]
+        file = lake / "year=2025" / "week=06" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(columns + "".join(lines))
+    settings = load_settings(write_config(tmp_path, **usage(format="csv")))
+    manifest = ingest(settings)[date(2025, 2, 3)]
+    assert manifest is not None
+    assert manifest.rejected_file is not None
+    rows = pq.read_table(settings.ledger_dir / manifest.rejected_file).to_pylist()
+    assert sorted((Path(r["source_file"]).name, r["source_row"]) for r in rows) == [("a.csv", 50_000), ("b.csv", 7)]
+
+
+def test_a_second_run_waits_for_the_first_and_says_for_whom(tmp_path) -> None:
+    write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-03")])
+    settings = load_settings(write_config(tmp_path, ingest={"wait_seconds": 0}))
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with exclusive(settings.facts_dir / ".lock", 0, what="facts", who="run 1234abcd"):
+            held.set()
+            done.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    try:
+        with pytest.raises(BusyError, match=r"is held by run 1234abcd \(process \d+\)"):
+            ingest(settings)
+    finally:
+        done.set()
+        other.join()
+    assert ingest(settings)[date(2025, 2, 3)] is not None

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A column of ours: its DuckDB type, and what it means."""
+    """A column of ours: its DuckDB type, and what it means.
+
+    `required`: every configuration maps it. `needed_if_mapped`: a file that lacks it though it is mapped would count
+    for nothing, and is set aside.
+    """
 
     name: str
     type: str
     description: str
     required: bool = False
+    needed_if_mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,14 @@ class SourceContract:
         return tuple(c.name for c in self.columns if c.required)
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which a file cannot be read, if they are mapped."""
+        return tuple(c.name for c in self.columns if c.required or c.needed_if_mapped)
+
+    def column(self, name: str) -> SourceColumn:
+        return next(c for c in self.columns if c.name == name)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns)
 
@@ -41,9 +54,14 @@ USAGE = SourceContract(
         SourceColumn("account_id", "VARCHAR", "the customer that used the application", required=True),
         SourceColumn("application", "VARCHAR", "the application that was used", required=True),
         SourceColumn("user_id", "VARCHAR", "the person; a user is (account_id, user_id)"),
-        SourceColumn("event_time", "TIMESTAMP", "when; a timestamp, a day, or absent where only week folders come"),
+        SourceColumn(
+            "event_time",
+            "TIMESTAMP",
+            "when; a timestamp, a day, or absent where only week folders come",
+            needed_if_mapped=True,
+        ),
         SourceColumn("event_id", "VARCHAR", "key of the row; a second row of the same key is dropped and counted"),
-        SourceColumn("clicks", "BIGINT", "clicks the row stands for (default 1 a row)"),
+        SourceColumn("clicks", "BIGINT", "clicks the row stands for (default 1 a row)", needed_if_mapped=True),
         SourceColumn("records_created", "BIGINT", "records created in the row"),
     ),
 )

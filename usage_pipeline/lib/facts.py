@@ -1,53 +1,46 @@
 """Facts: the usage of a week, once and for all, in one Parquet file a week.
 
-Grain: a row per week folder x account x application x user x week. Clicks and records stand in total and per day
-of the week, NULL on a day without any row: that gives exact distinct users over any run of days, and week totals
-by mere sums. `week` is the folder's week, `week_start` the week of the days themselves: rows that came up to
-`late_days` late lie in the next folder and count under their own date.
+Grain: a row per week folder x account x application x user x day, with clicks and records: that gives exact distinct
+users over any run of days, and week totals by mere sums. `week` is the folder's week, `week_start` the week of the
+day itself: rows that came up to `late_days` late lie in the next folder and count under their own date.
 
 A second run replaces the week's file with one atomic rename. What was read (the manifest) is part of the file, so
-facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the ledger.
-Odd cases: without users `user_id` is NULL; without days only the totals are there.
+facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the ledger. One run at a time.
+Odd cases: without users `user_id` is NULL; without days `day` is NULL.
 """
 
 import json
+import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
-from usage_pipeline.lib.contract import USAGE
-from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
-from usage_pipeline.lib.sources import (
-    RAW,
-    Mapping,
-    SourceError,
-    day_expression,
-    first_line,
-    mapped_columns,
-    match_columns,
-    open_files,
-    open_source,
-)
-from usage_pipeline.lib.sql import load_sql
-from usage_pipeline.lib.weeks import folders_of, weeks_between, weeks_of
+from usage_pipeline.lib.lake import Lake, LakeFile
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
+from usage_pipeline.lib.weeks import folders_of, weeks_between
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 
 
 @dataclass
 class WeekManifest:
-    """What one week's facts were made of."""
+    """What one week's facts were made of, and what became of every row.
+
+    `rows_in_files` and `clicks_in_files` are counted in another way than the rest, where a folder holds one week only.
+    """
 
     week: str
     files: list[dict[str, Any]]
@@ -64,6 +57,12 @@ class WeekManifest:
     notes: list[str] = field(default_factory=list)
     # since version 2
     duplicates: int = 0
+    # since version 3
+    clicks_rejected: int = 0
+    clicks_duplicates: int = 0
+    rows_in_files: int | None = None
+    clicks_in_files: int | None = None
+    run: str = ""
 
     @classmethod
     def read(cls, text: bytes) -> "WeekManifest":
@@ -75,15 +74,22 @@ class WeekManifest:
     def rows_rejected(self) -> int:
         return sum(self.rejected.values())
 
+    @property
+    def bytes(self) -> int:
+        return sum(file["size"] for file in self.files)
 
-@dataclass(frozen=True)
-class WeekRows:
-    """The rows of one week: facts, and rows kept aside with their reason."""
-
-    facts: pa.Table
-    rejected: pa.Table
-    rows_read: int
-    duplicates: int
+    @property
+    def lost(self) -> str | None:
+        """What does not add up, in words; None where every row and every click is accounted for."""
+        rows = self.rows_kept + self.rows_rejected + self.duplicates
+        if self.rows_read != rows:
+            return f"{self.rows_read} rows were read, {rows} kept, rejected or dropped"
+        if self.rows_in_files not in (None, self.rows_read):
+            return f"the files hold {self.rows_in_files} rows, {self.rows_read} were read"
+        clicks = self.clicks + self.clicks_rejected + self.clicks_duplicates
+        if self.clicks_in_files not in (None, clicks):
+            return f"the files hold {self.clicks_in_files} clicks, {clicks} were kept, rejected or dropped"
+        return None
 
 
 def facts_path(facts_dir: Path, week: date) -> Path:
@@ -94,8 +100,7 @@ def read_manifests(facts_dir: Path) -> dict[date, WeekManifest]:
     """The manifests of every week that has facts, by Monday."""
     manifests = {}
     for file in sorted(facts_dir.glob("week=*/facts.parquet")):
-        metadata = pq.read_schema(file).metadata or {}
-        manifest = WeekManifest.read(metadata[MANIFEST_KEY])
+        manifest = WeekManifest.read(pq.read_metadata(file).metadata[MANIFEST_KEY])
         manifests[date.fromisoformat(manifest.week)] = manifest
     return manifests
 
@@ -104,129 +109,6 @@ def mapping_fingerprint(source: Source, settings: Settings) -> str:
     """Changes whenever the same files would give other facts: a re-mapped column, another zone."""
     parts = [source.model_dump(mode="json"), settings.timezone, settings.completeness.late_days]
     return json.dumps(parts, sort_keys=True)
-
-
-class UsageReader:
-    """Reads weeks of the usage source; a plain partitioned set is pruned by week, anything else is read once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.source = settings.sources.usage
-        self.lake = Lake(settings)
-        self.connection = self.lake.connect()
-        self.connection.execute("SET preserve_insertion_order = false")
-        self._whole: list[LakeFile] | None = None
-
-    def close(self) -> None:
-        self.connection.close()
-
-    def files_of(self, week: date) -> list[LakeFile]:
-        """The files that hold the week. A source that is read whole has the same files for every week."""
-        if self.source.partitioned:
-            assert self.source.path is not None
-            folders = folders_of(week, self.source.partition_calendar)
-            return [f for d in folders for f in self.lake.week_files(self.source.path, self.source.format, d)]
-        return self._open_whole()
-
-    def rows_of(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[dict[str, str]], list[str]]:
-        """Facts of a week from its files, the files set aside with the reason, and notes on the columns."""
-        if not self.source.partitioned:
-            return self._aggregate(week), [], []
-        readable, aside = self._sift(files, self._open)
-        try:
-            rows, notes = self._rows_of_readable(week, readable)
-        except duckdb.HTTPException as error:
-            raise LakeError(f"{self.source.path}: {first_line(error)}") from error
-        except duckdb.Error:
-            # a footer can be sound and a page behind it broken: whose, only reading each file alone tells
-            readable, broken = self._sift(readable, lambda alone: self._rows_of_readable(week, alone))
-            aside += broken
-            rows, notes = self._rows_of_readable(week, readable)
-        return rows, aside, notes
-
-    def _rows_of_readable(self, week: date, files: list[LakeFile]) -> tuple[WeekRows, list[str]]:
-        if not files:
-            return _no_rows(), []
-        mapping = self._open(files)
-        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW source_usage AS {self._select(mapping)}")
-        return self._aggregate(week), mapping.notes
-
-    def _open_whole(self) -> list[LakeFile]:
-        if self._whole is None:
-            self._whole = open_source(self.connection, self.lake, "usage", self.source)
-            mapping = match_columns(self.connection, self.source, USAGE)
-            self.connection.execute(f"CREATE TEMP TABLE source_usage AS {self._select(mapping)}")
-        return self._whole
-
-    def _open(self, files: list[LakeFile]) -> Mapping:
-        """Makes the files the view of raw rows, and matches their columns."""
-        open_files(self.connection, RAW, files, self.source.file_sets["files"])
-        return match_columns(self.connection, self.source, USAGE)
-
-    def _sift(
-        self, files: list[LakeFile], attempt: Callable[[list[LakeFile]], Any]
-    ) -> tuple[list[LakeFile], list[dict[str, str]]]:
-        """Splits files by whether `attempt` goes through for each alone; those set aside come with the reason."""
-        good, aside = [], []
-        for file in files:
-            try:
-                attempt([file])
-                good.append(file)
-            except duckdb.HTTPException as error:
-                # the store's fault, not the file's: the week is read again next time
-                raise LakeError(f"{file.key}: {first_line(error)}") from error
-            except duckdb.Error as error:
-                aside.append({"key": file.key, "reason": f"cannot be read: {first_line(error)}"})
-            except SourceError as error:
-                aside.append({"key": file.key, "reason": "; ".join(error.problems)})
-        return good, aside
-
-    def _select(self, mapping: Mapping) -> str:
-        day = day_expression(mapping, self.settings.timezone, self.source.partition_timezone)
-        columns = ", ".join(mapped_columns(mapping, USAGE))
-        rows = f"SELECT {columns}, {day} AS day FROM {RAW}"
-        if "event_id" not in mapping.expressions:
-            return f"SELECT *, FALSE AS is_duplicate FROM ({rows})"
-        # rows that are merely equal are summed; only a key that comes again is a duplicate
-        again = "event_id IS NOT NULL AND row_number() OVER (PARTITION BY event_id ORDER BY day, account_id) > 1"
-        return f"SELECT *, {again} AS is_duplicate FROM ({rows})"
-
-    def _aggregate(self, week: date) -> WeekRows:
-        source = self.source
-        others: set[date] = set()
-        if source.partitioned:
-            for folder in folders_of(week, source.partition_calendar):
-                others |= set(weeks_of(folder, source.partition_calendar)) - {week}
-        values = {
-            "week": week,
-            "other_weeks": sorted(others),
-            "late_days": self.settings.completeness.late_days if source.partitioned else 0,
-            "has_days": source.delivers("event_time"),
-            "has_clicks": source.delivers("clicks"),
-            "is_whole": not source.partitioned,
-            "is_first_week": week == self.settings.window_start,
-        }
-        self.connection.execute(load_sql("ingest", "usage_rows"), values)
-        facts = self.connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
-        rejected = self.connection.execute("SELECT * FROM usage_rows WHERE reason IS NOT NULL").to_arrow_table()
-        read = self.connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE is_duplicate AND reason IS NULL) FROM usage_rows"
-        ).fetchone()
-        self.connection.execute("DROP TABLE usage_rows")
-        assert read is not None
-        return WeekRows(facts, rejected, read[0], read[1])
-
-
-def _no_rows() -> WeekRows:
-    connection = duckdb.connect()
-    schema = ", ".join(f"CAST(NULL AS {c.type}) AS {c.name}" for c in USAGE.columns)
-    connection.execute(
-        "CREATE TEMP TABLE usage_rows AS "
-        f"SELECT DATE '2000-01-01' AS week, {schema}, CAST(NULL AS DATE) AS day, "
-        "CAST(NULL AS VARCHAR) AS reason, FALSE AS is_duplicate LIMIT 0"
-    )
-    facts = connection.execute(load_sql("ingest", "usage_facts")).to_arrow_table()
-    return WeekRows(facts, connection.execute("FROM usage_rows").to_arrow_table(), 0, 0)
 
 
 def is_up_to_date(manifest: WeekManifest | None, files: list[LakeFile], fingerprint: str) -> bool:
@@ -242,12 +124,12 @@ def outdated_weeks(settings: Settings) -> dict[date, str]:
 
     Lists the window's weeks and reads no file, except of a source that is read whole.
     """
-    reader = UsageReader(settings)
-    fingerprint, known = mapping_fingerprint(reader.source, settings), read_manifests(settings.facts_dir)
+    reader, known = UsageReader(settings), read_manifests(settings.facts_dir)
     found = {}
     try:
         for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
             files, manifest = reader.files_of(week), known.get(week)
+            fingerprint = mapping_fingerprint(reader.source.at(week), settings)
             if not files or is_up_to_date(manifest, files, fingerprint):
                 continue
             if manifest is None:
@@ -275,78 +157,134 @@ def vanished_weeks(settings: Settings) -> list[date]:
     return vanished
 
 
-def write_week(settings: Settings, week: date, rows: WeekRows, manifest: WeekManifest) -> None:
+def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
     """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the ledger first."""
-    if rows.rejected.num_rows:
-        folder = settings.ledger_dir / "rejected" / f"week={week.isoformat()}"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
-        pq.write_table(rows.rejected, file)
-        manifest.rejected_file = str(file.relative_to(settings.ledger_dir))
-    target = facts_path(settings.facts_dir, week)
+    week = f"week={manifest.week}"
+    if manifest.rejected:
+        name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
+        rejected = settings.ledger_dir / "rejected" / week / name
+        with _put_whole(rejected) as unfinished:
+            rows.write_rejected(unfinished)
+        manifest.rejected_file = str(rejected.relative_to(settings.ledger_dir))
+    target = settings.facts_dir / week / "facts.parquet"
+    for left in target.parent.glob(f".{target.name}.*"):
+        left.unlink()  # of a run that was killed: nobody else writes while this one does
+    with _put_whole(target) as unfinished:
+        rows.write_facts(unfinished, json.dumps(asdict(manifest)))
+
+
+@contextmanager
+def _put_whole(target: Path) -> Iterator[Path]:
+    """A place beside the target to write to; what the body wrote is put in place at its end, by one rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    metadata = {MANIFEST_KEY: json.dumps(asdict(manifest)).encode()}
-    pq.write_table(rows.facts.replace_schema_metadata(metadata), unfinished, compression="zstd")
+    yield unfinished
     unfinished.replace(target)
 
 
 def ingest_weeks(
-    settings: Settings, weeks: Iterable[date], *, now: str, progress: Callable[[str], None] = lambda _: None
+    settings: Settings,
+    weeks: Iterable[date],
+    *,
+    now: str,
+    run: str = "",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[date, WeekManifest | None]:
     """Brings the facts of `weeks` up to date: reads the weeks whose files changed, leaves the others alone.
 
     Weeks outside the look-back window are neither listed nor read. Returns the manifest of each week, None where
-    the lake holds no file for it and no facts are kept. `now` is written as the time of ingest.
+    the lake holds no file for it and no facts are kept. `now` is written as the time of ingest, `run` as who did it.
 
-    Raises SourceError where a source that is read whole does not match its mapping, LakeError where it is not there.
+    Raises SourceError where a source that is read whole does not match its mapping, LakeError where it is not there,
+    BusyError where another run reads for longer than `ingest.wait_seconds`.
     """
-    reader = UsageReader(settings)
-    fingerprint = mapping_fingerprint(reader.source, settings)
-    known = read_manifests(settings.facts_dir)
     wanted = list(weeks)
-    in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
-    if len(in_window) < len(wanted):
-        progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
-    skipped = empty = 0
-    try:
-        for number, week in enumerate(in_window, 1):
-            started = time.perf_counter()
-            files = reader.files_of(week)
-            if not files:
-                empty += 1
-                continue
-            if is_up_to_date(known.get(week), files, fingerprint):
-                skipped += 1
-                continue
-            rows, aside, notes = reader.rows_of(week, files)
-            manifest = WeekManifest(
-                week=week.isoformat(),
-                files=[asdict(file) for file in files],
-                set_aside=aside,
-                rows_read=rows.rows_read,
-                rows_kept=rows.rows_read - rows.rejected.num_rows - rows.duplicates,
-                rejected=_counts(rows.rejected),
-                duplicates=rows.duplicates,
-                clicks=sum(c or 0 for c in rows.facts.column("clicks").to_pylist()) if rows.facts.num_rows else 0,
-                rejected_file=None,
-                ingested_at=now,
-                seconds=round(time.perf_counter() - started, 3),
-                mapping=fingerprint,
-                notes=notes,
-            )
-            write_week(settings, week, rows, manifest)
+    lock = settings.facts_dir / ".lock"
+    with exclusive(lock, settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress):
+        known = read_manifests(settings.facts_dir)
+        in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
+        if len(in_window) < len(wanted):
+            progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
+        for week, manifest in _ingest_side_by_side(settings, in_window, known, now, run, progress):
             known[week] = manifest
-            if number % 13 == 0 or number == len(in_window):
-                progress(f"week {week}: {rows.rows_read:,} rows, {number} of {len(in_window)} weeks")
-    finally:
-        reader.close()
-    if skipped:
-        progress(f"{skipped} of {len(in_window)} weeks had nothing new and were not read")
-    if empty:
-        progress(f"{empty} of {len(in_window)} weeks have no file in the lake")
     return {week: known.get(week) for week in wanted}
 
 
-def _counts(rejected: pa.Table) -> dict[str, int]:
-    return {item["values"]: item["counts"] for item in rejected.column("reason").value_counts().to_pylist()}
+def _ingest_side_by_side(
+    settings: Settings,
+    weeks: list[date],
+    known: dict[date, WeekManifest],
+    now: str,
+    run: str,
+    progress: Callable[[str], None],
+) -> Iterator[tuple[date, WeekManifest]]:
+    """The new manifests of the weeks that had to be read; every worker has a reader of its own."""
+    # of a source that is read whole, every reader would hold all of it
+    workers = min(settings.ingest.cores, len(weeks) or 1) if settings.sources.usage.partitioned else 1
+    readers: queue.SimpleQueue[UsageReader] = queue.SimpleQueue()
+    for _ in range(workers):
+        readers.put(UsageReader(settings, workers))
+
+    def one(week: date) -> WeekManifest | str:
+        reader = readers.get()
+        try:
+            return _ingest_week(reader, week, known.get(week), now, run)
+        finally:
+            readers.put(reader)
+
+    started, read, rows = time.perf_counter(), 0, 0
+    skipped: Counter[str] = Counter()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for number, (week, found) in enumerate(zip(weeks, pool.map(one, weeks), strict=True), 1):
+            if isinstance(found, str):
+                skipped[found] += 1
+                continue
+            yield week, found
+            read, rows = read + 1, rows + found.rows_read
+            if read % 13 == 0 or number == len(weeks):
+                left = (time.perf_counter() - started) / number * (len(weeks) - number)
+                estimate = f", about {left:.0f} s to go" if number < len(weeks) else ""
+                progress(f"week {week}: {number} of {len(weeks)} weeks, {rows:,} rows read{estimate}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+        while not readers.empty():
+            readers.get().close()
+    for why, count in skipped.items():
+        progress(f"{count} of {len(weeks)} weeks {why}")
+
+
+def _ingest_week(
+    reader: UsageReader, week: date, before: WeekManifest | None, now: str, run: str
+) -> WeekManifest | str:
+    """Reads one week and writes its facts; or says why there was nothing to do."""
+    started = time.perf_counter()
+    files = reader.files_of(week)
+    if not files:
+        return "have no file in the lake any more; their facts are kept" if before else "have no file in the lake"
+    fingerprint = mapping_fingerprint(reader.source.at(week), reader.settings)
+    if is_up_to_date(before, files, fingerprint):
+        return "had nothing new and were not read"
+    rows = reader.read(week, files)
+    manifest = WeekManifest(
+        week=week.isoformat(),
+        files=[asdict(file) | {"rows": rows.file_rows.get(file.key)} for file in files],
+        set_aside=rows.set_aside,
+        rows_read=rows.rows_read,
+        rows_kept=rows.kept[0],
+        rejected=rows.reasons,
+        duplicates=rows.duplicates[0],
+        clicks=rows.kept[1],
+        clicks_rejected=rows.clicks_rejected,
+        clicks_duplicates=rows.duplicates[1],
+        rows_in_files=rows.rows_in_files,
+        clicks_in_files=rows.clicks_in_files,
+        rejected_file=None,
+        ingested_at=now,
+        seconds=round(time.perf_counter() - started, 3),
+        mapping=fingerprint,
+        notes=rows.notes,
+        run=run,
+    )
+    _write_week(reader.settings, rows, manifest)
+    return manifest

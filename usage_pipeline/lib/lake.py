@@ -19,9 +19,11 @@ from typing import Any
 import boto3
 import duckdb
 import duckdb_extensions
+import pyarrow as pa
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
+from pyarrow import fs
 
 from usage_pipeline.config import Settings, StoreSettings
 from usage_pipeline.lib.contract import CONTRACTS
@@ -118,7 +120,17 @@ class Lake:
             connection.execute("SET parquet_metadata_cache = true")
         return connection
 
+    def open(self, file: LakeFile) -> pa.NativeFile:
+        """One file of the lake as a stream of bytes that can be read anywhere. Raises OSError where that fails."""
+        if not _is_s3(file.key):
+            return pa.OSFile(file.key)
+        return self._arrow_store.open_input_file(file.key.removeprefix("s3://"))
+
     # ---------------------------------------------------------------- S3
+
+    @cached_property
+    def _arrow_store(self) -> fs.S3FileSystem:
+        return _Store.of(self.store).arrow_store()
 
     @cached_property
     def _client(self) -> Any:
@@ -201,6 +213,24 @@ class _Store(S3Resource):
             s3={"addressing_style": "path"} if self.endpoint_url else {},
         )
         return self.session().client("s3", endpoint_url=self.endpoint_url, config=config)
+
+    def arrow_store(self) -> fs.S3FileSystem:
+        """The same store for pyarrow, with the same credentials and the same address."""
+        session = self.session()
+        credentials = session.get_credentials()
+        frozen = credentials.get_frozen_credentials() if credentials is not None else None
+        scheme, _, host = (self.endpoint_url or "").rpartition("://")
+        return fs.S3FileSystem(
+            access_key=frozen.access_key if frozen else None,
+            secret_key=frozen.secret_key if frozen else None,
+            session_token=frozen.token if frozen else None,
+            anonymous=frozen is None,
+            region=session.region_name or "us-east-1",
+            endpoint_override=host.rstrip("/") or None,
+            scheme=scheme or "https",
+            connect_timeout=3,
+            request_timeout=10,
+        )
 
     def duckdb_secret(self) -> str:
         """The statement that gives DuckDB the same credentials and the same address."""

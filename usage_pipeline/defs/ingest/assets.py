@@ -42,35 +42,57 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
 
         One row: week folder x account x application x user x week.
         """
+        asked = weeks_of_run(context)
         manifests = ingest_weeks(
-            settings, weeks_of_run(context), now=settings.as_of.isoformat(), progress=context.log.info
+            settings,
+            asked,
+            now=settings.as_of.isoformat(),
+            run=f"run {context.run.run_id[:8]}",
+            progress=context.log.info,
         )
         found = [manifest for manifest in manifests.values() if manifest]
-        aside = [f"{item['key']}: {item['reason']}" for m in found for item in m.set_aside]
-        for line in aside:
+        for line in [f"{item['key']}: {item['reason']}" for m in found for item in m.set_aside]:
             context.log.warning(f"set aside: {line}")
-        return dg.MaterializeResult(
-            metadata={
-                "weeks": len(manifests),
-                "weeks_without_data": len(manifests) - len(found),
-                "files": sum(len(m.files) for m in found),
-                "files_set_aside": dg.MetadataValue.json(aside),
-                "rows_read": sum(m.rows_read for m in found),
-                "rows_kept": sum(m.rows_kept for m in found),
-                "rows_rejected": dg.MetadataValue.json(_reasons(found)),
-                "rows_dropped_as_duplicates": sum(m.duplicates for m in found),
-                "clicks": sum(m.clicks for m in found),
-            }
-        )
+        for note, count in Counter(note for m in found for note in m.notes).items():
+            context.log.info(f"{note} ({count} weeks)")
+        for week in asked:
+            context.add_asset_metadata(_week_metadata(manifests[week]), partition_key=week.isoformat())
+        return dg.MaterializeResult(metadata={"weeks_of_the_run": len(manifests), **_totals(found)})
 
     return usage_facts
 
 
-def _reasons(manifests: list[WeekManifest]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for manifest in manifests:
-        total.update(manifest.rejected)
-    return dict(total)
+def _totals(found: list[WeekManifest]) -> dict[str, Any]:
+    """What the weeks of a run hold together."""
+    reasons: Counter[str] = Counter()
+    for manifest in found:
+        reasons.update(manifest.rejected)
+    return {
+        "weeks_of_the_run_with_data": len(found),
+        "rows_of_the_run": sum(m.rows_kept for m in found),
+        "files_set_aside_in_the_run": sum(len(m.set_aside) for m in found),
+        "rows_rejected_in_the_run": dg.MetadataValue.json(dict(reasons)),
+    }
+
+
+def _week_metadata(manifest: WeekManifest | None) -> dict[str, Any]:
+    """What became of one week's files and rows, for its partition in the UI."""
+    if manifest is None:
+        return {"files": 0}
+    return {
+        "files": len(manifest.files),
+        "files_set_aside": dg.MetadataValue.json(manifest.set_aside),
+        "bytes": manifest.bytes,
+        "rows_read": manifest.rows_read,
+        "dagster/partition_row_count": manifest.rows_kept,
+        "rows_rejected": dg.MetadataValue.json(manifest.rejected),
+        "rows_dropped_as_duplicates": manifest.duplicates,
+        "clicks": manifest.clicks,
+        "seconds": manifest.seconds,
+        "read_at": manifest.ingested_at,
+        "rejected_rows": str(manifest.rejected_file or "none"),
+        "notes": dg.MetadataValue.json(manifest.notes),
+    }
 
 
 def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:

@@ -1,0 +1,47 @@
+"""Our own part of the benchmarks: the product's functions on a benchmark lake."""
+
+from datetime import date
+from pathlib import Path
+
+import yaml
+
+from benchmarks.lake import COLUMNS
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.defs.usage.assets import load_weekly_usage
+from usage_pipeline.lib.facts import ingest_weeks, read_manifests
+from usage_pipeline.lib.weeks import WEEK, weeks_between
+from usage_pipeline.resources import warehouse_of
+
+
+def settings_of(lake: Path, out: Path, **changes: object) -> Settings:
+    """A configuration that reads all weeks of a benchmark lake and writes below `out`."""
+    folders = sorted(lake.glob("year=*/week=*"))
+    newest = folders[-1]
+    monday = date.fromisocalendar(int(newest.parent.name[5:]), int(newest.name[5:]), 1)
+    content = {
+        "name": "Benchmark",
+        "home": str(out / "home"),
+        "as_of": (monday + WEEK).isoformat(),
+        "lookback_weeks": len(folders),
+        "sources": {"usage": {"path": str(lake), "partitioned": True, "columns": {c: c for c in COLUMNS}}},
+    }
+    file = out / "sources.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    return load_settings(file)
+
+
+def ingest(lake: Path, out: Path, **changes: object) -> Settings:
+    """From raw files to facts, through all checks of files and rows."""
+    settings = settings_of(lake, out, **changes)
+    weeks = weeks_between(settings.window_start, settings.running_week)
+    ingest_weeks(settings, weeks, now=settings.as_of.isoformat())
+    lost = {m.week: m.lost for m in read_manifests(settings.facts_dir).values() if m.lost}
+    assert not lost, lost
+    return settings
+
+
+def load(settings: Settings) -> None:
+    """From facts to weekly users and weekly usage in the warehouse."""
+    with warehouse_of(settings).get_connection() as connection:
+        load_weekly_usage(connection, settings, settings.window_start, settings.running_week)

@@ -1,0 +1,13 @@
+-- a row: account x application x user x day of one week's files, by the reason why its rows are kept aside, if any
+SELECT
+    account_id,
+    application,
+    user_id,
+    day,
+    reason,
+    is_duplicate,
+    count(*) AS source_rows,
+    sum(clicks) AS clicks,
+    sum(records_created) AS records_created
+FROM usage_rows
+GROUP BY account_id, application, user_id, day, reason, is_duplicate
