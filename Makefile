@@ -17,6 +17,10 @@ setup: ## install both environments from their locks (done by the others when ne
 demo: setup ## set everything up, run the pipeline on a demo lake, start Dagster and Superset
 	@$(BIN)/usage-pipeline demo $(DEMO_OPTIONS)
 
+.PHONY: demo-week
+demo-week: setup ## let a week go by in the demo: OPTIONS="--late --broken --changed"
+	@$(BIN)/usage-pipeline demo-week $(OPTIONS)
+
 .PHONY: up
 up: setup ## the same on your own data: make up CONFIG=sources.yaml
 	@$(BIN)/usage-pipeline up $(if $(CONFIG),-c $(CONFIG))

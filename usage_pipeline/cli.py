@@ -181,6 +181,36 @@ def demo(
 
 
 @app.command()
+def demo_week(
+    late: Annotated[bool, typer.Option(help="its week-end arrives in the folder of the next week")] = False,
+    broken: Annotated[bool, typer.Option(help="a second file of it is cut off")] = False,
+    changed: Annotated[bool, typer.Option(help="the week four weeks before is delivered again")] = False,
+) -> None:
+    """Let a week go by in the demo, and watch the pipeline work."""
+    from usage_pipeline import local
+    from usage_pipeline.lib.demo_lake import add_week
+
+    config = DEMO / "sources.yaml"
+    if not config.exists():
+        raise fail("there is no demo yet: run `make demo` first")
+    for line in add_week(DEMO, late=late, broken=broken, changed=changed):
+        say(line)
+    settings = settings_of(config)
+    folder = settings.home / "run"
+    server = local.services(settings, config.absolute(), folder)["DAGSTER_PORT"]
+    if not local.running(folder, server.name):
+        say("Dagster does not run: `make demo` starts it, and takes in the new week")
+        return
+    # partitions end with as_of, which is pinned in the demo: a code server reads it when it starts
+    local.stop(folder, server.name, say)
+    local.start({"DAGSTER_PORT": server}, folder, say)
+    say(f"the sensor looks every {settings.timetable.look_every_seconds} s:")
+    say(f"  what it sees       {server.address}/locations/usage_pipeline/sensors/new_weeks_in_the_lake")
+    say(f"  the run            {server.address}/runs")
+    say(f"  files set aside    {server.address}/assets/usage_facts?view=checks")
+
+
+@app.command()
 def up(config: ConfigOption = None) -> None:
     """The same on your own data: pipeline, dashboards, servers for a configuration."""
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))

@@ -1,6 +1,7 @@
 """The only entry point: everything that Dagster sees. The configuration is read when definitions are asked for."""
 
 import logging
+from collections.abc import Callable
 
 import dagster as dg
 
@@ -46,8 +47,9 @@ def plain_console(_: dg.InitLoggerContext) -> logging.Logger:
     return logger
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
-    """The definitions of one configuration."""
+def build_definitions(settings: Settings, load: Callable[[], Settings] | None = None) -> dg.Definitions:
+    """The definitions of one configuration; sensors and schedules ask `load` for it as it is at their tick."""
+    load = load or (lambda: settings)
     weeks = weekly_partitions(settings)
     return dg.Definitions(
         assets=[
@@ -67,8 +69,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *PUBLISH_CHECKS,
         ],
         jobs=[refresh],
-        schedules=refresh_schedules(settings),
-        sensors=[lake_sensor(settings), *status_sensors(settings)],
+        schedules=refresh_schedules(settings, load),
+        sensors=[lake_sensor(settings, load), *status_sensors(load)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": plain_console},
@@ -77,4 +79,4 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return build_definitions(load_settings())
+    return build_definitions(load_settings(), load_settings)

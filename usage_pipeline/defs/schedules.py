@@ -1,5 +1,6 @@
 """When the pipeline runs by itself."""
 
+from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -26,8 +27,11 @@ def range_tags(first: date, last: date) -> dict[str, str]:
     }
 
 
-def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """The weekly and the monthly refresh; both cover the window, and read only weeks that changed."""
+def refresh_schedules(settings: Settings, load: Callable[[], Settings]) -> list[dg.ScheduleDefinition]:
+    """The weekly and the monthly refresh; both cover the window, and read only weeks that changed.
+
+    The window is that of the moment: a code server runs for months, so `load` reads the configuration at every tick.
+    """
 
     def schedule(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
         @dg.schedule(
@@ -39,7 +43,7 @@ def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             description=description,
         )
         def asks_for_the_window() -> dg.RunRequest:
-            return dg.RunRequest(tags=window_tags(settings))
+            return dg.RunRequest(tags=window_tags(load()))
 
         return asks_for_the_window
 

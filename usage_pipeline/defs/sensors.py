@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config import ConfigError, Settings
 from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.lib.facts import outdated_weeks
 from usage_pipeline.lib.lake import LakeError
@@ -16,8 +17,8 @@ from usage_pipeline.lib.weeks import WEEK
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
-def lake_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Looks at the lake and asks for the weeks that are new or changed.
+def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDefinition:
+    """Looks at the lake and asks for the weeks that are new or changed; `load` reads the configuration as it is now.
 
     What is done is what the facts' manifests say, so a week of a failed run is asked for again, up to
     `timetable.attempts` times for the same change. The cursor holds that change and the number of attempts.
@@ -35,8 +36,8 @@ def lake_sensor(settings: Settings) -> dg.SensorDefinition:
         if under_way:
             return dg.SkipReason(f"run {under_way[0].dagster_run.run_id} is under way")
         try:
-            weeks = outdated_weeks(settings)
-        except LakeError as error:
+            weeks = outdated_weeks(load())
+        except (ConfigError, LakeError) as error:
             return dg.SkipReason(str(error))
         if not weeks:
             return dg.SkipReason("nothing new in the lake")
@@ -65,7 +66,7 @@ def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
     return runs
 
 
-def status_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:
     def sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
         @dg.run_status_sensor(
             name=f"status_after_{status.value.lower()}",
@@ -74,7 +75,7 @@ def status_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             description="Writes the status file.",
         )
         def after_run(context: dg.RunStatusSensorContext) -> None:
-            write_status(settings, context.instance)
+            write_status(load(), context.instance)
 
         return after_run
 

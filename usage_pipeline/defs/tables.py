@@ -67,6 +67,13 @@ def sql_table(name: str, *, schema: str, group: str, deps: Sequence[str], descri
     return table
 
 
+def warning(passed: bool, metadata: dict[str, Any], description: str | None = None) -> dg.AssetCheckResult:
+    """The result of a check that warns and holds nothing back."""
+    return dg.AssetCheckResult(
+        passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=metadata, description=description
+    )
+
+
 def contract_check(name: str) -> dg.AssetChecksDefinition:
     """A blocking check that a published table keeps the contract of `lib/tables.py`."""
 

@@ -614,6 +614,57 @@ def write_demo_lake(
     (out / "sources.yaml").write_text(_SOURCES.format(as_of=as_of.isoformat()), encoding="utf-8")
 
 
+def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bool = False) -> list[str]:
+    """Lets a week go by in a demo lake: the running week is completed, the next one begins, `as_of` moves on.
+
+    `late`: the week-end of the completed week arrives in the folder of the next one. `broken`: a second file of the
+    completed week was cut off on its way. `changed`: the week four weeks before is delivered again, with fewer rows.
+    Returns what was done, in words. Raises FileNotFoundError where there is no demo lake.
+    """
+    truth = json.loads((out / "truth" / "truth.json").read_text(encoding="utf-8"))
+    made, accounts, seed = date.fromisoformat(truth["as_of"]), truth["accounts"], truth["seed"]
+    config = out / "sources.yaml"
+    text = config.read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("as_of: ")]
+    before = date.fromisoformat(line.removeprefix("as_of: "))
+    as_of = before + WEEK
+    fleet = _fleet(seed, accounts, made)
+    while fleet.weeks[-1] < monday_of(as_of):
+        # a week as that of the year before
+        fleet.weeks.append(fleet.weeks[-1] + WEEK)
+        fleet.expected = np.hstack([fleet.expected, fleet.expected[:, [-52]]])
+
+    def rows_of(number: int) -> pd.DataFrame:
+        return _week_rows(np.random.default_rng([seed, accounts, number]), fleet, number, as_of)
+
+    def file_of(week: date, name: str = "part-0.parquet") -> Path:
+        return out / "lake" / "usage" / str(folder_of(week, "iso")) / name
+
+    running, ended = fleet.weeks[-1], fleet.weeks[-2]
+    rows, next_rows = rows_of(len(fleet.weeks) - 2), rows_of(len(fleet.weeks) - 1)
+    done = [f"the week of {ended} is complete, that of {running} has begun, as_of is {as_of}"]
+    if late:
+        weekend = rows["event_time"] >= pd.Timestamp(ended + timedelta(days=5))
+        rows, next_rows = rows[~weekend], pd.concat([rows[weekend], next_rows])
+        done.append(f"late: {weekend.sum()} rows of its week-end lie in the folder of the next week")
+    if broken:
+        _write(rows[len(rows) // 2 :], file_of(ended, "part-1.parquet"))
+        whole = file_of(ended, "part-1.parquet").read_bytes()
+        file_of(ended, "part-1.parquet").write_bytes(whole[: len(whole) // 2])
+        rows = rows[: len(rows) // 2]
+        done.append(f"broken: {file_of(ended, 'part-1.parquet')} is cut off in the middle")
+    _write(rows.reset_index(drop=True), file_of(ended))
+    if len(next_rows):
+        _write(next_rows.reset_index(drop=True), file_of(running))
+    if changed:
+        again = ended - 4 * WEEK
+        frame = pd.read_parquet(file_of(again))
+        _write(frame[frame.index % 10 != 0].reset_index(drop=True), file_of(again))
+        done.append(f"changed: the week of {again} was delivered again, with a tenth of its rows less")
+    config.write_text(text.replace(line, f"as_of: {as_of}"), encoding="utf-8")
+    return done
+
+
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -625,6 +676,8 @@ name: Demo
 home: home
 as_of: {as_of}
 timezone: America/Denver
+timetable:
+  look_every_seconds: 30
 sources:
   usage:
     path: lake/usage

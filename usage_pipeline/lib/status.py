@@ -4,9 +4,11 @@ It says what the published builds cannot: that a run failed, which check failed,
 rejected. It is made anew after every run, whole, and put in place with one rename.
 
 Tables: `runs` (a row a run), `checks` (a row the last result of a check), `builds` (a row a build kept),
-`weeks` (a row a week of facts).
+`weeks` (a row a week of facts, with what became of every row and click), `set_aside` (a row a file that could not be
+read), `rejected` (a row a week and reason, with the file of the ledger that keeps the rows).
 """
 
+import json
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -52,7 +54,10 @@ def _tables(settings: Settings, instance: dg.DagsterInstance) -> dict[str, tuple
             _runs(instance),
         ),
         "checks": (
-            _schema(asset=text, check_name=text, passed=truth, severity=text, description=text, run_id=text, at=time),
+            _schema(
+                asset=text, check_name=text, passed=truth, severity=text, description=text, found=text, run_id=text,
+                at=time,
+            ),
             _checks(instance),
         ),
         "builds": (
@@ -61,11 +66,15 @@ def _tables(settings: Settings, instance: dg.DagsterInstance) -> dict[str, tuple
         ),
         "weeks": (
             _schema(
-                week=text, files=number, files_set_aside=number, rows_read=number, rows_kept=number,
-                rows_rejected=number, duplicates=number, clicks=number, ingested_at=text,
+                week=text, files=number, bytes=number, files_set_aside=number, rows_read=number, rows_kept=number,
+                rows_rejected=number, duplicates=number, clicks_in_files=number, clicks=number, clicks_rejected=number,
+                clicks_duplicates=number, clicks_by_date=number, clicks_published=number, lost=text,
+                ingested_at=text, run=text, seconds=pa.float64(),
             ),
             _weeks(settings),
         ),
+        "set_aside": (_schema(week=text, file=text, reason=text), _set_aside(settings)),
+        "rejected": (_schema(week=text, reason=text, rows=number, kept_in=text), _rejected(settings)),
     }  # fmt: skip
 
 
@@ -114,6 +123,7 @@ def _checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
                 "passed": result.passed,
                 "severity": result.severity.value,
                 "description": result.description,
+                "found": json.dumps({key: value.value for key, value in result.metadata.items()}, default=str),
                 "run_id": record.dagster_run.run_id,
                 "at": _moment(entry.timestamp),
             }
@@ -136,17 +146,56 @@ def _builds(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _weeks(settings: Settings) -> list[dict[str, Any]]:
+    by_date, published = _clicks_by_date(settings)
     return [
         {
             "week": manifest.week,
             "files": len(manifest.files),
+            "bytes": manifest.bytes,
             "files_set_aside": len(manifest.set_aside),
             "rows_read": manifest.rows_read,
             "rows_kept": manifest.rows_kept,
             "rows_rejected": manifest.rows_rejected,
             "duplicates": manifest.duplicates,
+            "clicks_in_files": manifest.clicks_in_files,
             "clicks": manifest.clicks,
+            "clicks_rejected": manifest.clicks_rejected,
+            "clicks_duplicates": manifest.clicks_duplicates,
+            # by the date of use: rows can come late into the folder of the next week
+            "clicks_by_date": by_date.get(manifest.week),
+            "clicks_published": published.get(manifest.week),
+            "lost": manifest.lost,
             "ingested_at": manifest.ingested_at,
+            "run": manifest.run,
+            "seconds": manifest.seconds,
         }
         for manifest in read_manifests(settings.facts_dir).values()
+    ]
+
+
+def _clicks_by_date(settings: Settings) -> tuple[dict[str, int], dict[str, int]]:
+    """Clicks by week of the date, in the facts and in the build that pages read."""
+    with duckdb.connect() as connection:
+        if not read_manifests(settings.facts_dir):
+            return {}, {}
+        query = "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR), CAST(sum(clicks) AS BIGINT) FROM {} GROUP BY 1"
+        facts = f"read_parquet('{settings.facts_dir}/week=*/facts.parquet')"
+        by_date = dict(connection.execute(query.format(facts)).fetchall())
+        build = settings.published_dir / "current" / "warehouse.duckdb"
+        if not build.exists():
+            return by_date, {}
+        connection.execute(f"ATTACH '{build.resolve()}' AS build (READ_ONLY)")
+        return by_date, dict(connection.execute(query.format("build.mart.usage_by_week")).fetchall())
+
+
+def _set_aside(settings: Settings) -> list[dict[str, Any]]:
+    manifests = read_manifests(settings.facts_dir).values()
+    return [{"week": m.week, "file": a["key"], "reason": a["reason"]} for m in manifests for a in m.set_aside]
+
+
+def _rejected(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {"week": manifest.week, "reason": reason, "rows": rows, "kept_in": manifest.rejected_file}
+        for manifest in read_manifests(settings.facts_dir).values()
+        for reason, rows in manifest.rejected.items()
     ]

@@ -15,6 +15,8 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "window_start": settings.window_start,
         "settle_days": completeness.settle_days,
         "collapse_share": completeness.collapse_share,
+        "explosion_share": completeness.explosion_share,
+        "rejected_share": completeness.rejected_share,
         "collapse_floor_rows": completeness.collapse_floor_rows,
         "has_users": usage.delivers("user_id"),
         "has_records": usage.delivers("records_created"),

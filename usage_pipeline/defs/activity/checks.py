@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from usage_pipeline.defs.tables import contract_check
+from usage_pipeline.defs.tables import contract_check, warning
 from usage_pipeline.resources import Warehouse
 
 
@@ -30,12 +30,7 @@ def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResu
     words = (
         f"{share:.1%} of the usage rows lie in weeks outside every contract of their account; they make nobody active"
     )
-    return dg.AssetCheckResult(
-        passed=share <= 0.1,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=words,
-        metadata={"share_outside_contracts": share},
-    )
+    return warning(share <= 0.1, {"share_outside_contracts": share}, words)
 
 
 ACTIVITY_CHECKS = [

@@ -4,7 +4,7 @@ import dagster as dg
 
 from usage_pipeline.config import Settings
 from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.defs.tables import contract_check
+from usage_pipeline.defs.tables import contract_check, warning
 
 
 @dg.asset_check(asset="published_build", name="the_newest_build_is_shown")
@@ -14,11 +14,8 @@ def the_newest_build_is_shown(settings: dg.ResourceParam[Settings]) -> dg.AssetC
     builds, current = store.builds(), store.current()
     newest = builds[-1].build_id if builds else None
     shown = current.build_id if current else None
-    return dg.AssetCheckResult(
-        passed=shown is not None and shown == newest,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"shown": str(shown), "newest": str(newest), "pinned": str(store.pinned)},
-    )
+    metadata = {"shown": str(shown), "newest": str(newest), "pinned": str(store.pinned)}
+    return warning(shown is not None and shown == newest, metadata)
 
 
 PUBLISH_CHECKS = [contract_check("account_contacts"), the_newest_build_is_shown]

@@ -95,6 +95,7 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
             "week": pa.array(list(manifests), pa.date32()),
             "files_set_aside": pa.array([len(m.set_aside) for m in manifests.values()], pa.int64()),
             "source_rows": pa.array([m.rows_read for m in manifests.values()], pa.int64()),
+            "rows_rejected": pa.array([m.rows_rejected for m in manifests.values()], pa.int64()),
         }
     )
     with warehouse.get_connection() as connection:

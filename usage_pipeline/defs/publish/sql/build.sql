@@ -12,6 +12,22 @@ counts AS (
     FROM core.account_contracts
 ),
 
+suspect AS (
+    SELECT
+        count(*) AS weeks,
+        string_agg(
+            strftime(week_start, '%-d %b %Y') || ' (' || week_status || ')', ', ' ORDER BY week_start DESC
+        ) FILTER (WHERE nth <= 3) AS newest
+    FROM (
+        SELECT
+            week_start,
+            week_status,
+            row_number() OVER (ORDER BY week_start DESC) AS nth
+        FROM core.weeks
+        WHERE NOT is_complete AND NOT is_running AND week_start >= $window_start
+    ) AS incomplete
+),
+
 running AS (SELECT bool_or(is_running AND has_arrived) AS has_data FROM core.weeks)
 
 SELECT
@@ -26,9 +42,15 @@ SELECT
         ELSE counts.without_contract || ' of them without a known contract'
     END
     || CASE
+        WHEN suspect.weeks = 0 THEN ''
+        WHEN suspect.weeks <= 3 THEN '. Left out of ranks, trends and flags: the week of ' || suspect.newest
+        ELSE '. Left out of ranks, trends and flags: ' || suspect.weeks || ' weeks, the newest ' || suspect.newest
+    END
+    || CASE
         WHEN running.has_data THEN '. The running week is shown only where it is marked.'
         ELSE '.'
     END AS sentence
 FROM newest
 CROSS JOIN counts
+CROSS JOIN suspect
 CROSS JOIN running

@@ -15,6 +15,7 @@ counted AS (
         manifests.week IS NOT NULL AS has_arrived,
         coalesce(manifests.files_set_aside, 0) AS files_set_aside,
         manifests.source_rows,
+        coalesce(manifests.rows_rejected > $rejected_share * manifests.source_rows, FALSE) AS has_many_rejected,
         median(manifests.source_rows) OVER (
             ORDER BY spine.week_start ROWS BETWEEN 8 PRECEDING AND 1 PRECEDING
         ) AS rows_before
@@ -28,7 +29,9 @@ judged AS (
         week_start = CAST($running_week AS DATE) AS is_running,
         week_start + 7 + CAST($settle_days AS INTEGER) <= CAST($as_of_day AS DATE) AS has_settled,
         coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE)
-            AS has_collapsed
+            AS has_collapsed,
+        coalesce(rows_before >= $collapse_floor_rows AND source_rows > $explosion_share * rows_before, FALSE)
+            AS has_exploded
     FROM counted
 )
 
@@ -38,12 +41,15 @@ SELECT
     files_set_aside,
     source_rows,
     is_running,
-    has_arrived AND has_settled AND files_set_aside = 0 AND NOT has_collapsed AS is_complete,
+    has_arrived AND has_settled AND files_set_aside = 0 AND NOT (has_many_rejected OR has_collapsed OR has_exploded)
+        AS is_complete,
     CASE
         WHEN is_running THEN 'running'
         WHEN NOT has_arrived THEN 'never arrived'
         WHEN files_set_aside > 0 THEN 'files set aside'
+        WHEN has_many_rejected THEN 'many rows rejected'
         WHEN has_collapsed THEN 'far fewer rows than usual'
+        WHEN has_exploded THEN 'far more rows than usual'
         WHEN NOT has_settled THEN 'not settled yet'
         ELSE 'complete'
     END AS week_status,
