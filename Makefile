@@ -39,6 +39,11 @@ test: setup ## all tests: units, the pipeline on real files, Superset in a real 
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
+.PHONY: benchmark
+benchmark: setup ## measure ours beside its peers: PARTS="peers growth refresh memory" (an hour)
+	@scripts/setup.sh benchmarks
+	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
+
 .PHONY: check
 check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
 	@$(BIN)/ruff check .
@@ -56,9 +61,10 @@ format: setup ## bring Python, SQL and the Superset assets into their normal for
 	@$(BIN)/usage-pipeline dashboards format
 
 .PHONY: lock
-lock: setup ## compile both lock files anew, after a change of the requirements
+lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
+	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 
 .PHONY: clean-demo
 clean-demo: stop ## remove the demo: lake, warehouse, builds, accounts

@@ -1,9 +1,10 @@
 """One contestant, one task, one process: `python contestants.py NAME TASK LAKE OUT` prints its figures as JSON.
 
 Tasks: `scan` reads the needed columns and nothing else; `rollup` writes account x application x week with clicks,
-records and exact distinct users; `facts` writes account x application x user x day, a file a week, and the roll-up
-made of them. Every contestant writes zstd Parquet (ours its own files and its warehouse). Libraries are imported and
-warmed up before the clock starts. Runs in an environment of its own: none of the peers is a part of the product.
+records and exact distinct users; `facts` writes account x application x user x day, a file a week, and made of them
+account x application x user x week and the roll-up. Every contestant writes zstd Parquet (ours its own files and its
+warehouse). Libraries are imported and warmed up before the clock starts. Runs in an environment of its own: none of
+the peers is a part of the product.
 """
 
 import json
@@ -58,7 +59,9 @@ def polars_facts(lake: Path, out: Path) -> None:
     for file in files_of(lake):
         facts = _polars_facts(pl.scan_parquet(file)).collect(engine="streaming")
         facts.write_parquet(out / f"facts-{week_of(file)}.parquet", compression="zstd")
-        _polars_usage(facts).write_parquet(out / f"usage-{week_of(file)}.parquet", compression="zstd")
+        users = facts.group_by(*KEYS, "user_id").agg(pl.col("clicks", "records_created", "source_rows").sum())
+        users.write_parquet(out / f"users-{week_of(file)}.parquet", compression="zstd")
+        _polars_usage(users).write_parquet(out / f"usage-{week_of(file)}.parquet", compression="zstd")
 
 
 def polars_rollup(lake: Path, out: Path) -> None:
@@ -74,6 +77,10 @@ def polars_rollup(lake: Path, out: Path) -> None:
 _FACTS = (
     "SELECT account_id, application, user_id, CAST(event_time AS DATE) AS day{week}, count(*) AS source_rows, "
     "sum(clicks) AS clicks, sum(records_created) AS records_created FROM read_parquet({files}) GROUP BY ALL"
+)
+_USERS = (
+    "SELECT account_id, application, user_id{week}, sum(clicks) AS clicks, sum(records_created) AS records_created, "
+    "sum(source_rows) AS source_rows FROM facts GROUP BY ALL"
 )
 _USAGE = (
     "SELECT account_id, application{week}, sum(clicks) AS clicks, sum(records_created) AS records_created, "
@@ -99,7 +106,9 @@ def duckdb_per_week_facts(lake: Path, out: Path) -> None:
     for file in files_of(lake):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE facts AS {_FACTS.format(week='', files=[str(file)])}")
         connection.execute(_copy("FROM facts", out / f"facts-{week_of(file)}.parquet"))
-        connection.execute(_copy(_USAGE.format(week="", rows="facts"), out / f"usage-{week_of(file)}.parquet"))
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE users AS {_USERS.format(week='')}")
+        connection.execute(_copy("FROM users", out / f"users-{week_of(file)}.parquet"))
+        connection.execute(_copy(_USAGE.format(week="", rows="users"), out / f"usage-{week_of(file)}.parquet"))
 
 
 def duckdb_per_week_rollup(lake: Path, out: Path) -> None:
@@ -115,28 +124,15 @@ def duckdb_one_query_facts(lake: Path, out: Path) -> None:
     connection.execute(f"CREATE TEMP TABLE facts AS {_FACTS.format(week=week, files=listed)}")
     options = "FORMAT parquet, COMPRESSION zstd, PARTITION_BY (week), FILENAME_PATTERN 'facts-{uuid}'"
     connection.execute(f"COPY facts TO '{out}' ({options})")
-    connection.execute(_copy(_USAGE.format(week=", week", rows="facts"), out / "usage-all.parquet"))
+    connection.execute(f"CREATE TEMP TABLE users AS {_USERS.format(week=', week')}")
+    connection.execute(_copy("FROM users", out / "users-all.parquet"))
+    connection.execute(_copy(_USAGE.format(week=", week", rows="users"), out / "usage-all.parquet"))
 
 
 def duckdb_one_query_rollup(lake: Path, out: Path) -> None:
     listed = [str(file) for file in files_of(lake)]
     rows = f"(SELECT *, date_trunc('week', event_time) AS week FROM read_parquet({listed}))"
     _duckdb().execute(_copy(_USAGE.format(week=", week", rows=rows), out / "usage-all.parquet"))
-
-
-def side_by_side_rollup(lake: Path, out: Path) -> None:
-    """The roll-up alone, read as ours reads: weeks side by side, one thread each."""
-    connections = [_duckdb(threads=1) for _ in range(2)]
-
-    def one(number_and_file: tuple[int, Path]) -> None:
-        connection = connections.pop()
-        file = number_and_file[1]
-        query = _USAGE.format(week="", rows=f"read_parquet('{file}')")
-        connection.execute(_copy(query, out / f"usage-{week_of(file)}.parquet"))
-        connections.append(connection)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, enumerate(files_of(lake))))
 
 
 # ---------------------------------------------------------------- ClickHouse
@@ -151,7 +147,13 @@ def chdb_facts(lake: Path, out: Path) -> None:
             f"sum(records_created) AS records_created FROM file('{file}', Parquet) "
             "GROUP BY account_id, application, user_id, day"
         )
-        _chdb_usage(facts, out / f"usage-{week_of(file)}.parquet")
+        users = out / f"users-{week_of(file)}.parquet"
+        _chdb(
+            f"INSERT INTO FUNCTION file('{users}', Parquet) SELECT account_id, application, user_id, "
+            "sum(clicks) AS clicks, sum(records_created) AS records_created, sum(source_rows) AS source_rows "
+            f"FROM file('{facts}', Parquet) GROUP BY account_id, application, user_id"
+        )
+        _chdb_usage(users, out / f"usage-{week_of(file)}.parquet")
 
 
 def chdb_rollup(lake: Path, out: Path) -> None:
@@ -185,6 +187,11 @@ def _pandas_facts(rows, more: list[str]):  # type: ignore[no-untyped-def]
     )
 
 
+def _pandas_users(facts, more: list[str]):  # type: ignore[no-untyped-def]
+    counts = ["source_rows", "clicks", "records_created"]
+    return facts.groupby([*KEYS, "user_id", *more], sort=False)[counts].sum().reset_index()
+
+
 def _pandas_usage(facts, more: list[str]):  # type: ignore[no-untyped-def]
     return (
         facts.groupby([*KEYS, *more], sort=False)
@@ -199,7 +206,9 @@ def pandas_per_week_facts(lake: Path, out: Path) -> None:
     for file in files_of(lake):
         facts = _pandas_facts(pd.read_parquet(file, columns=COLUMNS), [])
         facts.to_parquet(out / f"facts-{week_of(file)}.parquet", compression="zstd")
-        _pandas_usage(facts, []).to_parquet(out / f"usage-{week_of(file)}.parquet", compression="zstd")
+        users = _pandas_users(facts, [])
+        users.to_parquet(out / f"users-{week_of(file)}.parquet", compression="zstd")
+        _pandas_usage(users, []).to_parquet(out / f"usage-{week_of(file)}.parquet", compression="zstd")
 
 
 def pandas_per_week_rollup(lake: Path, out: Path) -> None:
@@ -214,7 +223,9 @@ def pandas_one_frame_facts(lake: Path, out: Path) -> None:
     facts = _pandas_facts(_one_frame(lake), ["week"])
     for week, rows in facts.groupby("week"):
         rows.to_parquet(out / f"facts-{week:%Y-%m-%d}.parquet", compression="zstd")
-    _pandas_usage(facts, ["week"]).to_parquet(out / "usage-all.parquet", compression="zstd")
+    users = _pandas_users(facts, ["week"])
+    users.to_parquet(out / "users-all.parquet", compression="zstd")
+    _pandas_usage(users, ["week"]).to_parquet(out / "usage-all.parquet", compression="zstd")
 
 
 def pandas_one_frame_rollup(lake: Path, out: Path) -> None:
@@ -238,6 +249,34 @@ def ours_facts(lake: Path, out: Path) -> None:
 
     settings = ingest(lake, out)
     load(settings)
+
+
+def ours_rollup(lake: Path, out: Path) -> None:
+    """The roll-up alone, by the product's own reading of plain weeks, weeks side by side; no facts are kept."""
+    from datetime import date
+
+    from benchmarks.ours import settings_of
+    from usage_pipeline.lib.lake import Lake
+    from usage_pipeline.lib.plain_week import read_plain_week
+    from usage_pipeline.lib.weeks import WeekFolder
+
+    settings = settings_of(lake, out)
+    source, reader = settings.sources.usage, Lake(settings)
+    connections = [_duckdb(threads=1) for _ in range(2)]
+
+    def one(file: Path) -> None:
+        year, number = (int(part) for part in week_of(file).split("-"))
+        files = reader.week_files(str(lake), "parquet", WeekFolder(year, number))
+        found = read_plain_week(settings, source, reader, files, date.fromisocalendar(year, number, 1), print)
+        assert found is not None
+        assert found.facts is not None
+        connection = connections.pop()
+        connection.register("facts", found.facts)
+        connection.execute(_copy(_USAGE.format(week="", rows="facts"), out / f"usage-{week_of(file)}.parquet"))
+        connections.append(connection)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, files_of(lake)))
 
 
 # ---------------------------------------------------------------- figures

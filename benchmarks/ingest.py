@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,6 @@ def _print_table(task: str, found: dict[tuple[str, str], list[dict[str, Any]]]) 
 def growth(folder: Path, events_a_week: int) -> None:
     """One new week, ingest and facts and weekly usage, where 10 or 104 weeks were there before."""
     from benchmarks.ours import load_week, settings_of
-
     from usage_pipeline.lib.facts import ingest_weeks
     from usage_pipeline.lib.weeks import WEEK, weeks_between
 
@@ -121,7 +119,8 @@ def growth(folder: Path, events_a_week: int) -> None:
             times.setdefault(before, []).append(time.perf_counter() - started)
         shutil.rmtree(lake)
     few, many = (statistics.median(times[before]) for before in (10, 104))
-    say(f"one new week of {events_a_week:,} events: {few:.2f} s after 10 weeks, {many:.2f} s after 104: {many / few:.2f}")
+    ratio = f"{many / few:.2f} times"
+    say(f"one new week of {events_a_week:,} events: {few:.2f} s after 10 weeks, {many:.2f} s after 104: {ratio}")
 
 
 def refresh(folder: Path, accounts: int) -> None:
@@ -157,7 +156,9 @@ def refresh(folder: Path, accounts: int) -> None:
             assert result.success
             steps = {s.step_key: s.end_time - s.start_time for s in instance.get_run_step_stats(result.run_id)}
         compute = sum(steps.values())
-        say(f"refresh, {title}: {seconds:.0f} s, of which {compute:.0f} s in steps, {seconds - compute:.0f} s Dagster's")
+        say(
+            f"refresh, {title}: {seconds:.0f} s, of which {compute:.0f} s in steps, {seconds - compute:.0f} s Dagster's"
+        )
         for step, took in sorted(steps.items(), key=lambda item: -item[1])[:8]:
             say(f"    {took:6.1f} s  {step}")
         add_week(demo)
@@ -195,7 +196,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=REPO / "data" / "benchmarks")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    say(f"{platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}")
+    memory_gb = f"{psutil.virtual_memory().total / 1e9:.0f} GB"
+    say(f"{platform.machine()}, {os.cpu_count()} cores, {memory_gb}, Python {platform.python_version()}")
     if "peers" in options.parts:
         peers(options.folder, options.events, 104, options.rounds)
     if "growth" in options.parts:

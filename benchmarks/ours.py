@@ -1,5 +1,6 @@
 """Our own part of the benchmarks: the product's functions on a benchmark lake."""
 
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -41,7 +42,15 @@ def ingest(lake: Path, out: Path, **changes: object) -> Settings:
     return settings
 
 
-def load(settings: Settings) -> None:
-    """From facts to weekly users and weekly usage in the warehouse."""
+def load_week(settings: Settings, first: date, last: date) -> None:
+    """From facts to weekly users and weekly usage in the warehouse, of the weeks from `first` to `last`."""
     with warehouse_of(settings).get_connection() as connection:
-        load_weekly_usage(connection, settings, settings.window_start, settings.running_week)
+        load_weekly_usage(connection, settings, first, last)
+
+
+def load(settings: Settings) -> None:
+    load_week(settings, settings.window_start, settings.running_week)
+
+
+if __name__ == "__main__":
+    ingest(Path(sys.argv[1]), Path(sys.argv[2]))

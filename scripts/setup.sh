@@ -38,3 +38,6 @@ environment() {
 
 environment .venv requirements.lock "the pipeline's environment" pyproject.toml
 environment .venv-superset superset/requirements.lock "Superset's environment"
+if [ "${1:-}" = benchmarks ]; then
+  environment .venv-benchmarks benchmarks/requirements.lock "the peers that benchmarks compare with"
+fi
