@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import yaml
 
 from usage_pipeline.config import load_settings
 from usage_pipeline.definitions import build_definitions
+from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline_tests.conftest import write_config
 
 REPO = Path(__file__).parents[1]
@@ -106,3 +108,9 @@ def test_superset_is_not_hidden_by_a_package_of_ours() -> None:
 def test_the_locks_name_no_host() -> None:
     for lock in ("requirements.lock", "superset/requirements.lock"):
         assert "://" not in (REPO / lock).read_text()
+
+
+@pytest.mark.parametrize("as_of", [date(2025, 3, 5), date.today(), date.today() + timedelta(days=30)])
+def test_partitions_of_a_pinned_as_of_end_with_its_running_week(tmp_path, as_of: date) -> None:
+    settings = load_settings(write_config(tmp_path), as_of=as_of)
+    assert weekly_partitions(settings).get_last_partition_key() == settings.running_week.isoformat()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 
 from usage_pipeline.config import load_settings
 from usage_pipeline.definitions import build_definitions
+from usage_pipeline.defs.schedules import range_tags
 from usage_pipeline.defs.sensors import runs_of
 from usage_pipeline.lib.facts import vanished_weeks
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
@@ -54,7 +56,7 @@ def test_a_change_whose_runs_fail_is_asked_for_again_and_then_given_up_with_a_wo
     assert asked(one) == asked(two)
     assert json.loads(two.cursor)["attempts"] == 2
     three = look(settings, instance, two.cursor)
-    assert "2 runs for them failed" in three.skip_message
+    assert "2 runs for that failed" in three.skip_message
     lake_of(tmp_path, 7)
     assert json.loads(look(settings, instance, two.cursor).cursor)["attempts"] == 1, "another change begins anew"
 
@@ -96,3 +98,43 @@ def test_unbroken_runs_of_weeks() -> None:
     weeks = [date(2025, 1, 6), date(2025, 1, 13), date(2025, 2, 3)]
     assert runs_of(weeks) == [(date(2025, 1, 6), date(2025, 1, 13)), (date(2025, 2, 3), date(2025, 2, 3))]
     assert runs_of([]) == []
+
+
+def test_a_run_that_failed_after_its_facts_were_written_is_asked_for_again(tmp_path, instance, monkeypatch) -> None:
+    from usage_pipeline.lib import tables
+
+    lake_of(tmp_path, 5, 6)
+    settings = load_settings(write_config(tmp_path))
+    broken = tables.Table("usage_by_week", "x", ("segment",), tables.TABLES["usage_by_week"].columns)
+    write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-04", account="b")], "more.parquet")
+    tags = asked(look(settings, instance))
+    with monkeypatch.context() as patch:
+        patch.setitem(tables.TABLES, "usage_by_week", broken)
+        start, end = tags[0]
+        range_of = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
+        assert not run_refresh(settings, instance, range_of).success
+    again = look(settings, instance)
+    assert asked(again) == [("2025-01-27", "2025-02-03")]
+    assert run_refresh(settings, instance, range_of).success
+    assert look(settings, instance, again.cursor).skip_message == "nothing new in the lake"
+
+
+def test_a_week_that_was_read_while_it_ran_is_read_again_when_it_is_over(tmp_path, instance) -> None:
+    lake_of(tmp_path, 9, 10)
+    settings = load_settings(write_config(tmp_path))  # as of Wednesday of week 10
+    assert run_refresh(settings, instance).success
+    later = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 3, 10))
+    assert look(later, instance).skip_message == "nothing new in the lake", "over, and not settled yet"
+    settled = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 3, 11))
+    assert run_refresh(settled, instance, range_tags(date(2025, 2, 24), date(2025, 2, 24))).success
+
+    def status() -> Any:
+        with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+            sql = "SELECT week_status FROM core.weeks WHERE week_start = '2025-03-03'"
+            return connection.execute(sql).fetchone()
+
+    assert status() == ("not read since it ended",)
+    assert asked(look(settled, instance)) == [("2025-03-03", "2025-03-03")]
+    assert run_refresh(settled, instance, range_tags(date(2025, 3, 3), date(2025, 3, 3))).success
+    assert status() == ("complete",)
+    assert look(settled, instance).skip_message == "nothing new in the lake"

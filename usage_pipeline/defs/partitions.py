@@ -7,11 +7,13 @@ import dagster as dg
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.weeks import WEEK
 
+_AHEAD = 520
+
 
 def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
     """Partitions from the first week of the history to the running week of `as_of`.
 
-    Where as_of is pinned in the past, they end there; otherwise they go on with the clock.
+    Where as_of is pinned, they end there, be it in the past or ahead; otherwise they go on with the clock.
     """
     end = (settings.running_week + WEEK).isoformat() if settings.as_of_is_pinned else None
     return dg.WeeklyPartitionsDefinition(
@@ -19,7 +21,8 @@ def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
         end_date=end,
         timezone=settings.timezone,
         day_offset=1,  # weeks begin on Monday
-        end_offset=0 if end else 1,  # the running week has a partition
+        # the running week has a partition; a pinned end is reached even where it lies ahead of the clock
+        end_offset=_AHEAD if end else 1,
     )
 
 

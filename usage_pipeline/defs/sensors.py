@@ -20,8 +20,9 @@ _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.Dagst
 def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDefinition:
     """Looks at the lake and asks for the weeks that are new or changed; `load` reads the configuration as it is now.
 
-    What is done is what the facts' manifests say, so a week of a failed run is asked for again, up to
-    `timetable.attempts` times for the same change. The cursor holds that change and the number of attempts.
+    What is done is what the facts' manifests say, so a week of a failed run is asked for again, and so is a run that
+    failed after its facts were written; up to `timetable.attempts` times for the same change. The cursor holds that
+    change and the number of attempts.
     """
 
     @dg.sensor(
@@ -32,6 +33,7 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
         description="A run for exactly the weeks that are new or changed in the lake.",
     )
     def new_weeks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        newest = context.instance.get_run_records(dg.RunsFilter(job_name=refresh.name), limit=1)
         under_way = context.instance.get_run_records(dg.RunsFilter(job_name=refresh.name, statuses=_UNDER_WAY), limit=1)
         if under_way:
             return dg.SkipReason(f"run {under_way[0].dagster_run.run_id} is under way")
@@ -39,17 +41,23 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
             weeks = outdated_weeks(load())
         except (ConfigError, LakeError) as error:
             return dg.SkipReason(str(error))
-        if not weeks:
+        wanted = [range_tags(first, last) for first, last in runs_of(sorted(weeks))]
+        what = f"{len(weeks)} weeks changed"
+        if not wanted and newest and newest[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
+            run = newest[0].dagster_run
+            wanted = [{key: run.tags[key] for key in range_tags(date.min, date.min) if key in run.tags}]
+            what = f"run {run.run_id} failed after its facts were written"
+        if not wanted:
             return dg.SkipReason("nothing new in the lake")
-        change = hashlib.sha256(repr(sorted(weeks.items())).encode()).hexdigest()[:12]
+        change = hashlib.sha256(repr((sorted(weeks.items()), wanted)).encode()).hexdigest()[:12]
         before = json.loads(context.cursor) if context.cursor else {}
         attempts = before.get("attempts", 0) + 1 if before.get("change") == change else 1
         if attempts > settings.timetable.attempts:
             return dg.SkipReason(
-                f"{len(weeks)} weeks changed, and {settings.timetable.attempts} runs for them failed: see their logs, "
+                f"{what}, and {settings.timetable.attempts} runs for that failed: see their logs, "
                 "then start a run by hand"
             )
-        requests = [dg.RunRequest(tags=range_tags(first, last)) for first, last in runs_of(sorted(weeks))]
+        requests = [dg.RunRequest(tags=tags) for tags in wanted]
         return dg.SensorResult(run_requests=requests, cursor=json.dumps({"change": change, "attempts": attempts}))
 
     return new_weeks

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
-from usage_pipeline.lib.weeks import folders_of, weeks_between
+from usage_pipeline.lib.weeks import WEEK, folders_of, weeks_between
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
@@ -63,6 +63,7 @@ class WeekManifest:
     rows_in_files: int | None = None
     clicks_in_files: int | None = None
     run: str = ""
+    as_of_day: str | None = None
 
     @classmethod
     def read(cls, text: bytes) -> "WeekManifest":
@@ -111,12 +112,29 @@ def mapping_fingerprint(source: Source, settings: Settings) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def is_up_to_date(manifest: WeekManifest | None, files: list[LakeFile], fingerprint: str) -> bool:
-    """Whether the facts of a week were made of exactly these files under this mapping."""
+def difference(
+    settings: Settings, manifest: WeekManifest | None, files: list[LakeFile], source: Source, week: date
+) -> str | None:
+    """What tells the facts of a week from what its files would give now; None where they are up to date.
+
+    A week that was read before it was over is read once more when it has settled, changed or not: only then it is
+    known to be whole.
+    """
     if manifest is None:
-        return False
-    same_files = sorted((f["key"], f["etag"]) for f in manifest.files) == sorted((f.key, f.etag) for f in files)
-    return same_files and manifest.mapping == fingerprint and manifest.version == FACTS_VERSION
+        return "new"
+    if manifest.mapping != mapping_fingerprint(source.at(week), settings) or manifest.version != FACTS_VERSION:
+        return "read in another way"
+    if sorted((f["key"], f["etag"]) for f in manifest.files) != sorted((f.key, f.etag) for f in files):
+        return "changed"
+    settled = settled_on(settings, week)
+    if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= settings.as_of_day:
+        return "over since it was read"
+    return None
+
+
+def settled_on(settings: Settings, week: date) -> date:
+    """The first day on which a week counts as whole."""
+    return week + WEEK + timedelta(days=settings.completeness.settle_days)
 
 
 def outdated_weeks(settings: Settings) -> dict[date, str]:
@@ -128,16 +146,9 @@ def outdated_weeks(settings: Settings) -> dict[date, str]:
     found = {}
     try:
         for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
-            files, manifest = reader.files_of(week), known.get(week)
-            fingerprint = mapping_fingerprint(reader.source.at(week), settings)
-            if not files or is_up_to_date(manifest, files, fingerprint):
-                continue
-            if manifest is None:
-                found[week] = "new"
-            elif manifest.mapping != fingerprint or manifest.version != FACTS_VERSION:
-                found[week] = "read in another way"
-            else:
-                found[week] = "changed"
+            files = reader.files_of(week)
+            if files and (why := difference(settings, known.get(week), files, reader.source, week)):
+                found[week] = why
     finally:
         reader.close()
     return found
@@ -262,8 +273,8 @@ def _ingest_week(
     files = reader.files_of(week)
     if not files:
         return "have no file in the lake any more; their facts are kept" if before else "have no file in the lake"
-    fingerprint = mapping_fingerprint(reader.source.at(week), reader.settings)
-    if is_up_to_date(before, files, fingerprint):
+    settings = reader.settings
+    if difference(settings, before, files, reader.source, week) is None:
         return "had nothing new and were not read"
     rows = reader.read(week, files)
     manifest = WeekManifest(
@@ -282,9 +293,10 @@ def _ingest_week(
         rejected_file=None,
         ingested_at=now,
         seconds=round(time.perf_counter() - started, 3),
-        mapping=fingerprint,
+        mapping=mapping_fingerprint(reader.source.at(week), settings),
         notes=rows.notes,
         run=run,
+        as_of_day=settings.as_of_day.isoformat(),
     )
-    _write_week(reader.settings, rows, manifest)
+    _write_week(settings, rows, manifest)
     return manifest

@@ -4,7 +4,7 @@
 of the next week) and inserts them again, in one transaction. The marts are whole tables.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -95,6 +95,9 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
             "week": pa.array(list(manifests), pa.date32()),
             "files_set_aside": pa.array([len(m.set_aside) for m in manifests.values()], pa.int64()),
             "source_rows": pa.array([m.rows_read for m in manifests.values()], pa.int64()),
+            "read_on": pa.array(
+                [date.fromisoformat(m.as_of_day) if m.as_of_day else None for m in manifests.values()], pa.date32()
+            ),
             "rows_rejected": pa.array([m.rows_rejected for m in manifests.values()], pa.int64()),
         }
     )

@@ -15,6 +15,7 @@ counted AS (
         manifests.week IS NOT NULL AS has_arrived,
         coalesce(manifests.files_set_aside, 0) AS files_set_aside,
         manifests.source_rows,
+        manifests.read_on,
         coalesce(manifests.rows_rejected > $rejected_share * manifests.source_rows, FALSE) AS has_many_rejected,
         median(manifests.source_rows) OVER (
             ORDER BY spine.week_start ROWS BETWEEN 8 PRECEDING AND 1 PRECEDING
@@ -28,6 +29,8 @@ judged AS (
         *,
         week_start = CAST($running_week AS DATE) AS is_running,
         week_start + 7 + CAST($settle_days AS INTEGER) <= CAST($as_of_day AS DATE) AS has_settled,
+        -- facts of before that day are those of a week that was still running
+        coalesce(week_start + 7 + CAST($settle_days AS INTEGER) <= read_on, TRUE) AS is_read_whole,
         coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE)
             AS has_collapsed,
         coalesce(rows_before >= $collapse_floor_rows AND source_rows > $explosion_share * rows_before, FALSE)
@@ -41,8 +44,11 @@ SELECT
     files_set_aside,
     source_rows,
     is_running,
-    has_arrived AND has_settled AND files_set_aside = 0 AND NOT (has_many_rejected OR has_collapsed OR has_exploded)
-        AS is_complete,
+    has_arrived
+    AND has_settled
+    AND is_read_whole
+    AND files_set_aside = 0
+    AND NOT (has_many_rejected OR has_collapsed OR has_exploded) AS is_complete,
     CASE
         WHEN is_running THEN 'running'
         WHEN NOT has_arrived THEN 'never arrived'
@@ -51,6 +57,7 @@ SELECT
         WHEN has_collapsed THEN 'far fewer rows than usual'
         WHEN has_exploded THEN 'far more rows than usual'
         WHEN NOT has_settled THEN 'not settled yet'
+        WHEN NOT is_read_whole THEN 'not read since it ended'
         ELSE 'complete'
     END AS week_status,
     -- the same ISO week a year ago; week 53 is compared with week 52
