@@ -123,7 +123,7 @@ def duckdb_one_query_facts(lake: Path, out: Path) -> None:
     listed = [str(file) for file in files_of(lake)]
     connection.execute(f"CREATE TEMP TABLE facts AS {_FACTS.format(week=week, files=listed)}")
     options = "FORMAT parquet, COMPRESSION zstd, PARTITION_BY (week), FILENAME_PATTERN 'facts-{uuid}'"
-    connection.execute(f"COPY facts TO '{out}' ({options})")
+    connection.execute(f"COPY facts TO '{out / 'facts'}' ({options})")
     connection.execute(f"CREATE TEMP TABLE users AS {_USERS.format(week=', week')}")
     connection.execute(_copy("FROM users", out / "users-all.parquet"))
     connection.execute(_copy(_USAGE.format(week=", week", rows="users"), out / "usage-all.parquet"))
@@ -260,7 +260,9 @@ def ours_rollup(lake: Path, out: Path) -> None:
     from usage_pipeline.lib.plain_week import read_plain_week
     from usage_pipeline.lib.weeks import WeekFolder
 
-    settings = settings_of(lake, out)
+    # by week alone: the day of an event is not looked at
+    columns = {name: name for name in COLUMNS if name != "event_time"}
+    settings = settings_of(lake, out, columns)
     source, reader = settings.sources.usage, Lake(settings)
     connections = [_duckdb(threads=1) for _ in range(2)]
 

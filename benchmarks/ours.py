@@ -14,7 +14,7 @@ from usage_pipeline.lib.weeks import WEEK, weeks_between
 from usage_pipeline.resources import warehouse_of
 
 
-def settings_of(lake: Path, out: Path, **changes: object) -> Settings:
+def settings_of(lake: Path, out: Path, columns: dict[str, str] | None = None) -> Settings:
     """A configuration that reads all weeks of a benchmark lake and writes below `out`."""
     folders = sorted(lake.glob("year=*/week=*"))
     newest = folders[-1]
@@ -24,17 +24,17 @@ def settings_of(lake: Path, out: Path, **changes: object) -> Settings:
         "home": str(out / "home"),
         "as_of": (monday + WEEK).isoformat(),
         "lookback_weeks": len(folders),
-        "sources": {"usage": {"path": str(lake), "partitioned": True, "columns": {c: c for c in COLUMNS}}},
+        "sources": {"usage": {"path": str(lake), "partitioned": True, "columns": columns or {c: c for c in COLUMNS}}},
     }
     file = out / "sources.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
     return load_settings(file)
 
 
-def ingest(lake: Path, out: Path, **changes: object) -> Settings:
+def ingest(lake: Path, out: Path) -> Settings:
     """From raw files to facts, through all checks of files and rows."""
-    settings = settings_of(lake, out, **changes)
+    settings = settings_of(lake, out)
     weeks = weeks_between(settings.window_start, settings.running_week)
     ingest_weeks(settings, weeks, now=settings.as_of.isoformat())
     lost = {m.week: m.lost for m in read_manifests(settings.facts_dir).values() if m.lost}

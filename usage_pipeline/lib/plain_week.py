@@ -198,7 +198,7 @@ def _codes(column: pa.ChunkedArray, *, may_be_null: bool) -> tuple[np.ndarray[An
     _must_be(not pc.any(pc.equal(values, "")).as_py())
     _must_be(may_be_null or column.null_count == 0)
     numbers = [chunk.indices.fill_null(len(values)).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(numbers).astype(np.int64), values
+    return np.concatenate(numbers).astype(np.int64, copy=False), values
 
 
 def _days(column: pa.ChunkedArray, first: date) -> tuple[np.ndarray[Any, Any], pa.Array]:
@@ -213,7 +213,7 @@ def _days(column: pa.ChunkedArray, first: date) -> tuple[np.ndarray[Any, Any], p
 
 def _whole(column: pa.ChunkedArray, largest: int) -> np.ndarray[Any, Any]:
     _must_be(column.null_count == 0)
-    numbers: np.ndarray[Any, Any] = column.to_numpy().astype(np.int64)
+    numbers: np.ndarray[Any, Any] = column.to_numpy().astype(np.int64, copy=False)
     _must_be(len(numbers) == 0 or (numbers.min() >= 0 and numbers.max() <= largest))
     return numbers
 
