@@ -76,7 +76,8 @@ def polars_rollup(lake: Path, out: Path) -> None:
 
 _FACTS = (
     "SELECT account_id, application, user_id, CAST(event_time AS DATE) AS day{week}, count(*) AS source_rows, "
-    "sum(clicks) AS clicks, sum(records_created) AS records_created FROM read_parquet({files}) GROUP BY ALL"
+    "sum(clicks) AS clicks, sum(records_created) AS records_created "
+    "FROM read_parquet({files}, hive_partitioning = false) GROUP BY ALL"
 )
 _USERS = (
     "SELECT account_id, application, user_id{week}, sum(clicks) AS clicks, sum(records_created) AS records_created, "
@@ -131,7 +132,7 @@ def duckdb_one_query_facts(lake: Path, out: Path) -> None:
 
 def duckdb_one_query_rollup(lake: Path, out: Path) -> None:
     listed = [str(file) for file in files_of(lake)]
-    rows = f"(SELECT *, date_trunc('week', event_time) AS week FROM read_parquet({listed}))"
+    rows = f"(SELECT *, date_trunc('week', event_time) AS week FROM read_parquet({listed}, hive_partitioning = false))"
     _duckdb().execute(_copy(_USAGE.format(week=", week", rows=rows), out / "usage-all.parquet"))
 
 

@@ -16,6 +16,7 @@ def queries(params: dict[str, Any]) -> list[dict[str, Any]]:
         "echarts_timeseries_line": [_series],
         "echarts_timeseries_bar": [_series],
         "mixed_timeseries": [_series, _second_series],
+        "heatmap_v2": [_grid],
     }
     return [make(params) for make in kinds[params["viz_type"]]]
 
@@ -84,3 +85,7 @@ def _series(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
 
 def _second_series(params: dict[str, Any]) -> dict[str, Any]:
     return _series(params, "_b")
+
+
+def _grid(params: dict[str, Any]) -> dict[str, Any]:
+    return _base(params) | {"columns": [params["x_axis"], params["groupby"]], "metrics": [params["metric"]]}

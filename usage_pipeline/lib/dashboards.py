@@ -70,11 +70,16 @@ def chart_uuids(dashboard: dict[str, Any]) -> list[str]:
     return [c["meta"]["uuid"] for c in cells if isinstance(c, dict) and c.get("type") == "CHART"]
 
 
+def as_list(value: Any) -> list[Any]:
+    """What a chart's parameter holds: some take one column, some a list of them."""
+    return value if isinstance(value, list) else [value] if value else []
+
+
 def used_columns(params: dict[str, Any]) -> set[str]:
     """The physical columns that a chart's parameters name."""
     used: set[str] = set()
     for key in ("groupby", "all_columns", "columns", "groupby_b", "groupbyColumns", "groupbyRows"):
-        used |= {c for c in params.get(key) or [] if isinstance(c, str)}
+        used |= {c for c in as_list(params.get(key)) if isinstance(c, str)}
     for key in ("x_axis", "granularity_sqla", "entity", "series"):
         if isinstance(params.get(key), str):
             used.add(params[key])

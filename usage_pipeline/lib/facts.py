@@ -97,10 +97,11 @@ def facts_path(facts_dir: Path, week: date) -> Path:
     return facts_dir / f"week={week.isoformat()}" / "facts.parquet"
 
 
-def read_manifests(facts_dir: Path) -> dict[date, WeekManifest]:
-    """The manifests of every week that has facts, by Monday."""
+def read_manifests(facts_dir: Path, weeks: Iterable[date] | None = None) -> dict[date, WeekManifest]:
+    """The manifests of the weeks that have facts, by Monday: of all, or of `weeks`."""
     manifests = {}
-    for file in sorted(facts_dir.glob("week=*/facts.parquet")):
+    wanted = facts_dir.glob("week=*/facts.parquet") if weeks is None else (facts_path(facts_dir, w) for w in weeks)
+    for file in sorted(file for file in wanted if file.exists()):
         manifest = WeekManifest.read(pq.read_metadata(file).metadata[MANIFEST_KEY])
         manifests[date.fromisoformat(manifest.week)] = manifest
     return manifests
@@ -212,7 +213,7 @@ def ingest_weeks(
     wanted = list(weeks)
     lock = settings.facts_dir / ".lock"
     with exclusive(lock, settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress):
-        known = read_manifests(settings.facts_dir)
+        known = read_manifests(settings.facts_dir, wanted)
         in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
         if len(in_window) < len(wanted):
             progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")

@@ -22,6 +22,8 @@ from usage_pipeline.lib.sources import RAW, Mapping, mapped_columns, match_colum
 # the key of each reference table; subscriptions have none: several spells of one application are normal
 _KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
 
+NEVER_BEGAN = "ended before it began"
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -93,8 +95,10 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContra
         f"FROM (SELECT *, {place} AS place FROM ({mapped}))"
     )
     connection.execute(f"DROP VIEW {RAW}")
+    # one that ended before it began makes no contract, and still tells that its account never started
     connection.execute(
-        f"CREATE OR REPLACE TABLE {table} AS SELECT * EXCLUDE (place, reason) FROM judged WHERE reason IS NULL"
+        f"CREATE OR REPLACE TABLE {table} AS SELECT * EXCLUDE (place, reason) FROM judged "
+        f"WHERE reason IS NULL OR reason = '{NEVER_BEGAN}'"
     )
     connection.execute(
         f"CREATE OR REPLACE TABLE {table}_rejected AS SELECT * EXCLUDE (place) FROM judged WHERE reason IS NOT NULL"
@@ -111,6 +115,7 @@ def _reason(contract: SourceContract) -> str:
     cases.append("WHEN place > 1 THEN 'same key as another row'")
     if contract.name == "subscriptions":
         known = ", ".join(f"'{reason}'" for reason in END_REASONS)
+        cases.append(f"WHEN end_date < start_date THEN '{NEVER_BEGAN}'")
         cases.append(f"WHEN end_reason NOT IN ({known}) THEN 'end_reason is none of {known.replace(chr(39), '')}'")
     return f"CASE {' '.join(cases)} END"
 

@@ -18,6 +18,7 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "explosion_share": completeness.explosion_share,
         "rejected_share": completeness.rejected_share,
         "collapse_floor_rows": completeness.collapse_floor_rows,
+        "has_days": usage.delivers("event_time"),
         "has_users": usage.delivers("user_id"),
         "has_records": usage.delivers("records_created"),
         "has_contacts": settings.sources.contacts is not None,

@@ -51,6 +51,27 @@ ACTIVITY_TABLES = [
         description="What each account owns, how it uses it, since when, and why we say so, in words.",
     ),
     sql_table(
+        "growth_events",
+        schema="core",
+        group="activity",
+        deps=["contract_spells", "usage_grid", "weekly_usage", "weeks", "months"],
+        description="Who came, stayed, came back and was lost, and why, week by week and month by month.",
+    ),
+    sql_table(
+        "growth",
+        schema="mart",
+        group="activity",
+        deps=["growth_events", *NAMES],
+        description="Growth accounting of applications of accounts, accounts and users, with names.",
+    ),
+    sql_table(
+        "retention",
+        schema="mart",
+        group="activity",
+        deps=["contract_spells", "weekly_usage", "months", *NAMES],
+        description="Whether contracts are used in each month after their start, by the quarter they began in.",
+    ),
+    sql_table(
         "ended_contracts",
         schema="mart",
         group="activity",

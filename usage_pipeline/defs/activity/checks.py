@@ -1,8 +1,10 @@
 """Checks on activity: a cancelled application never looks like a neglected one."""
 
 import dagster as dg
+import duckdb
 
 from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
 
@@ -33,8 +35,26 @@ def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResu
     return warning(share <= 0.1, {"share_outside_contracts": share}, words)
 
 
+@dg.asset_check(asset="growth_events", name="growth_adds_up", blocking=True)
+def growth_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
+    """In every period used = new + kept + back, and used the period before = kept + all that was lost."""
+    with warehouse.read() as connection:
+        wrong = broken_identities(connection)
+    return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": dg.MetadataValue.json(wrong[:20])})
+
+
+def broken_identities(connection: duckdb.DuckDBPyConnection) -> list[list[str]]:
+    """Periods in which what was counted apart from the changes does not equal their sum."""
+    rows = connection.execute(load_sql("activity", "growth_identities")).fetchall()
+    return [[str(value) for value in row] for row in rows]
+
+
 ACTIVITY_CHECKS = [
+    growth_adds_up,
     little_use_lies_outside_contracts,
     nothing_that_ended_is_called_low,
-    *(contract_check(name) for name in ("account_applications", "ended_contracts", "accounts_summary")),
+    *(
+        contract_check(name)
+        for name in ("account_applications", "ended_contracts", "accounts_summary", "growth", "retention")
+    ),
 ]

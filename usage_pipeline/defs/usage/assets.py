@@ -20,7 +20,7 @@ from usage_pipeline.lib.values import sql_values
 from usage_pipeline.lib.weeks import WEEK, weeks_between
 from usage_pipeline.resources import Warehouse
 
-_WEEKLY = {
+_FROM_FACTS = {
     "weekly_users": (
         "week_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, clicks BIGINT, "
         "records_created BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
@@ -28,6 +28,10 @@ _WEEKLY = {
     "weekly_usage": (
         "week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, records_created BIGINT, "
         "active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
+    ),
+    "monthly_users": (
+        "month_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, clicks BIGINT, "
+        "records_created BIGINT"
     ),
 }
 
@@ -42,12 +46,14 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         partitions_def=weeks,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
-        code_version=code_version(load_sql("usage", "weekly_users"), load_sql("usage", "weekly_usage")),
+        code_version=code_version(*(load_sql("usage", table) for table in _FROM_FACTS)),
     )
     def weekly_usage(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
         """Clicks, records and active users of every account and application in every week that somebody came.
+
+        Beside it, users by week and by calendar month: different people are counted, never added up.
 
         One row: account x application x week, by the date of use.
         """
@@ -61,18 +67,43 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
     return weekly_usage
 
 
-def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: Any, last: Any) -> None:
-    """Deletes and inserts `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays)."""
+def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
+    """Deletes and inserts `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays).
+
+    `core.monthly_users` of the calendar months that they lie in are made anew as well.
+    """
     # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
-    window = {"first_week": first - WEEK, "last_week": last + WEEK}
-    folders = weeks_between(first - 2 * WEEK, last + 2 * WEEK)
-    files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
-    for table, columns in _WEEKLY.items():
-        connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
-        connection.execute(f"DELETE FROM core.{table} WHERE week_start BETWEEN $first_week AND $last_week", window)
-        if files:
-            values = window | {"files": files} | sql_values(settings)
-            run_sql(connection, f"INSERT INTO core.{table} {load_sql('usage', table)}", values)
+    weeks = {"first_week": first - WEEK, "last_week": last + WEEK}
+    for table in ("weekly_users", "weekly_usage"):
+        _replace(connection, settings, table, "week_start", weeks, _facts(settings, first - WEEK, last + WEEK))
+    first_day = weeks["first_week"].replace(day=1)
+    beyond = weeks["last_week"] + WEEK + timedelta(days=31)
+    last_day = beyond.replace(day=1) - timedelta(days=1)
+    days = {"first_day": first_day, "last_day": last_day}
+    _replace(connection, settings, "monthly_users", "month_start", days, _facts(settings, first_day, last_day))
+
+
+def _facts(settings: Settings, first: date, last: date) -> list[str]:
+    """The facts that can hold days from `first` to `last`."""
+    folders = weeks_between(first - WEEK, last + WEEK)
+    return [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
+
+
+def _replace(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    table: str,
+    key: str,
+    span: dict[str, date],
+    files: list[str],
+) -> None:
+    """Replaces the rows of a table whose key lies in `span` (first and last, both included)."""
+    first, last = span
+    connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({_FROM_FACTS[table]})")
+    connection.execute(f"DELETE FROM core.{table} WHERE {key} BETWEEN ${first} AND ${last}", span)
+    if files:
+        values = span | {"files": files} | sql_values(settings)
+        run_sql(connection, f"INSERT INTO core.{table} {load_sql('usage', table)}", values)
 
 
 @dg.asset(
@@ -126,6 +157,13 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
 NAMES = ["account_names", "application_names"]
 
 USAGE_TABLES = [
+    sql_table(
+        "months",
+        schema="core",
+        group="usage",
+        deps=["weeks"],
+        description="Which calendar months may be judged by: those whose weeks are all complete.",
+    ),
     sql_table(
         "account_names",
         schema="core",

@@ -36,6 +36,10 @@ SELECT
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
     pairs.recent_clicks,
     pairs.usual_clicks,
+    pairs.trend_4_weeks,
+    pairs.trend_13_weeks,
+    pairs.trend_52_weeks,
+    pairs.rank_in_application,
     pairs.came_back,
     CAST(pairs.clicks_outside_contract AS BIGINT) AS clicks_outside_contract,
     CASE pairs.usage_state
@@ -52,7 +56,7 @@ SELECT
                 'no use for ' || pairs.weeks_without_use || ' weeks'
                 || CASE
                     WHEN pairs.clicks_when_last_used > 0
-                        THEN ', before that about ' || round(pairs.clicks_when_last_used, 1) || ' clicks a week'
+                        THEN ', usually ' || round(pairs.clicks_when_last_used, 1) || ' clicks a week before'
                     ELSE ''
                 END
         WHEN 'low'

@@ -13,7 +13,9 @@ pairs AS (
         count(*) FILTER (WHERE usage_state = 'never used') AS applications_never_used,
         count(*) FILTER (WHERE usage_state = 'low') AS applications_low,
         count(*) FILTER (WHERE usage_state = 'inactive') AS applications_inactive,
+        count(*) FILTER (WHERE contract_state = 'notice given') AS applications_notice,
         count(*) FILTER (WHERE contract_state = 'ended') AS applications_ended,
+        sum(recent_clicks) AS recent_clicks,
         sum(annual_value) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS annual_value,
         min(renewal_date) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS renewal_date,
         max(last_used_on) AS last_used_on
@@ -52,9 +54,13 @@ SELECT
     coalesce(pairs.applications_low, 0) AS applications_low,
     coalesce(pairs.applications_inactive, 0) AS applications_inactive,
     coalesce(pairs.applications_ended, 0) AS applications_ended,
+    coalesce(pairs.applications_notice, 0) AS applications_notice,
     CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
+    pairs.applications_used / nullif(pairs.applications_owned, 0) AS breadth,
+    CASE WHEN $has_users THEN pairs.recent_clicks / nullif(users.active_users, 0) END AS depth,
     pairs.annual_value,
     CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
+    pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
     names.is_in_reference,
     names.contacts

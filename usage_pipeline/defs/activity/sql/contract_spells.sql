@@ -41,23 +41,43 @@ runs AS (
         application,
         min(start_date) AS start_date,
         max(end_date) AS end_date,
-        -- what is said of an end, a notice, a price is what the row that reaches furthest says
-        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
-        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
-        arg_max(struct_pack(d := renewal_date), (end_date, start_date)).d AS renewal_date,
-        arg_max(struct_pack(d := seats), (end_date, start_date)).d AS seats,
-        arg_max(struct_pack(d := annual_value), (end_date, start_date)).d AS annual_value
+        -- what is said of an end, a notice, a price is what the row that reaches furthest says; the rest of the key
+        -- only settles ties, so that the order of rows means nothing
+        arg_max(
+            struct_pack(
+                notice_date := notice_date,
+                end_reason := end_reason,
+                renewal_date := renewal_date,
+                seats := seats,
+                annual_value := annual_value
+            ),
+            (
+                end_date,
+                start_date,
+                coalesce(notice_date, DATE '9999-12-31'),
+                coalesce(end_reason, ''),
+                coalesce(renewal_date, DATE '9999-12-31'),
+                coalesce(seats, -1),
+                coalesce(annual_value, -1)
+            )
+        ) AS told
     FROM islands
     GROUP BY account_id, application, island
 ),
 
 account_runs AS (
-    SELECT * FROM runs
+    SELECT
+        * EXCLUDE (told),
+        unnest(told)
+    FROM runs
     WHERE application IS NULL
 ),
 
 application_runs AS (
-    SELECT * FROM runs
+    SELECT
+        * EXCLUDE (told),
+        unnest(told)
+    FROM runs
     WHERE application IS NOT NULL
 ),
 

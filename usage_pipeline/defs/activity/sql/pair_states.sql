@@ -58,6 +58,12 @@ states AS (
     FROM core.usage_states AS states
 ),
 
+newest_states AS (
+    SELECT states.*
+    FROM states
+    INNER JOIN newest ON states.week_start = newest.week_start
+),
+
 -- how it was used before the end: the last 13 full weeks in contract
 before_end AS (
     SELECT
@@ -76,6 +82,31 @@ before_end AS (
         AND grid.week_start > spells.end_date - 7 * 14
         AND spells.end_date < CAST($as_of_day AS DATE)
     GROUP BY grid.account_id, grid.application
+),
+
+-- the last weeks against as many before them, where both were whole weeks of one contract
+full_weeks AS (
+    SELECT
+        account_id,
+        application,
+        clicks,
+        row_number() OVER (PARTITION BY account_id, application ORDER BY week_start DESC) AS weeks_ago
+    FROM core.usage_states
+),
+
+trends AS (
+    SELECT
+        account_id,
+        application,
+        count(*) AS weeks,
+        avg(clicks) FILTER (WHERE weeks_ago <= 4) AS last_4,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 5 AND 8) AS before_4,
+        avg(clicks) FILTER (WHERE weeks_ago <= 13) AS last_13,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 14 AND 26) AS before_13,
+        avg(clicks) FILTER (WHERE weeks_ago <= 52) AS last_52,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 53 AND 104) AS before_52
+    FROM full_weeks
+    GROUP BY account_id, application
 ),
 
 placed AS (
@@ -124,12 +155,32 @@ SELECT
     states.usual_clicks,
     states.clicks_when_last_used,
     states.weeks_without_use,
-    coalesce(states.came_back_lately, FALSE) AS came_back
+    coalesce(states.came_back_lately, FALSE) AS came_back,
+    -- no percentage of next to nothing
+    CASE
+        WHEN states.week_start IS NOT NULL AND trends.weeks >= 8 AND trends.before_4 >= $low_floor_clicks
+            THEN trends.last_4 / trends.before_4 - 1
+    END AS trend_4_weeks,
+    CASE
+        WHEN states.week_start IS NOT NULL AND trends.weeks >= 26 AND trends.before_13 >= $low_floor_clicks
+            THEN trends.last_13 / trends.before_13 - 1
+    END AS trend_13_weeks,
+    CASE
+        WHEN states.week_start IS NOT NULL AND trends.weeks >= 104 AND trends.before_52 >= $low_floor_clicks
+            THEN trends.last_52 / trends.before_52 - 1
+    END AS trend_52_weeks,
+    CASE
+        WHEN states.week_start IS NOT NULL AND states.recent_clicks > 0
+            THEN
+                rank() OVER (
+                    PARTITION BY placed.application, states.week_start IS NOT NULL ORDER BY states.recent_clicks DESC
+                )
+    END AS rank_in_application
 FROM placed
-CROSS JOIN newest
-LEFT JOIN states
+LEFT JOIN newest_states AS states
     ON
-        placed.account_id = states.account_id
+        -- an ended pair is judged no more
+        CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN placed.account_id END
+        = states.account_id
         AND placed.application = states.application
-        AND newest.week_start = states.week_start
-        AND placed.contract_state IN ('in contract', 'notice given')
+LEFT JOIN trends ON placed.account_id = trends.account_id AND placed.application = trends.application

@@ -1,4 +1,4 @@
--- a row: account x application x week with at least one day in contract: zero where nobody came, NULL where unknown
+-- a row: account x application x week with a day in contract: zero where nobody came, NULL where that is not known
 SELECT
     weeks.week_start,
     spells.account_id,
@@ -14,9 +14,12 @@ SELECT
     END AS contract_state,
     weeks.is_complete,
     weeks.is_running,
-    CASE WHEN weeks.has_arrived THEN coalesce(usage.clicks, 0) END AS clicks,
-    CASE WHEN weeks.has_arrived AND $has_records THEN coalesce(usage.records_created, 0) END AS records_created,
-    CASE WHEN weeks.has_arrived AND $has_users THEN coalesce(usage.active_users, 0) END AS active_users,
+    -- in a week that is not complete, what came is known, and that nobody came is not
+    CASE WHEN weeks.is_complete THEN coalesce(usage.clicks, 0) ELSE usage.clicks END AS clicks,
+    CASE WHEN weeks.is_complete AND $has_records THEN coalesce(usage.records_created, 0) ELSE usage.records_created END
+        AS records_created,
+    CASE WHEN weeks.is_complete AND $has_users THEN coalesce(usage.active_users, 0) ELSE usage.active_users END
+        AS active_users,
     usage.last_day
 FROM core.contract_spells AS spells
 INNER JOIN core.weeks AS weeks

@@ -26,17 +26,24 @@ recency AS (
     WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
 ),
 
+silences AS (
+    SELECT
+        *,
+        lag(weeks_without_use) OVER pair AS weeks_without_use_before,
+        lag(last_used_on) OVER pair AS last_used_before
+    FROM recency
+    WINDOW pair AS (PARTITION BY account_id, application ORDER BY week_start)
+),
+
 levels AS (
     SELECT
         *,
         avg(clicks) OVER recently AS recent_clicks,
         median(clicks) OVER usually AS usual_clicks,
-        CASE WHEN clicks > 0 THEN avg(clicks) OVER quarter END AS level_in_use,
-        lag(weeks_without_use) OVER pair AS weeks_without_use_before
-    FROM recency
+        CASE WHEN clicks > 0 THEN avg(clicks) OVER quarter END AS level_in_use
+    FROM silences
     WHERE contract_days = 7
     WINDOW
-        pair AS (PARTITION BY account_id, application ORDER BY week_start),
         quarter AS (
             PARTITION BY account_id, application ORDER BY week_start ROWS BETWEEN 12 PRECEDING AND CURRENT ROW
         ),
@@ -64,10 +71,7 @@ judged AS (
         END AS usage_state,
         -- the silence before was one between two uses, not the time before the first
         coalesce(
-            clicks > 0
-            AND weeks_without_use_before >= $inactive_weeks
-            AND full_weeks > weeks_without_use_before + 1,
-            FALSE
+            clicks > 0 AND weeks_without_use_before >= $inactive_weeks AND last_used_before IS NOT NULL, FALSE
         ) AS came_back
     FROM levels
 ),

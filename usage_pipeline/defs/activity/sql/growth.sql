@@ -1,0 +1,21 @@
+-- a row: account x application (or all of them) x week or month x what became of it: how many came, stayed, were lost
+SELECT
+    events.unit,
+    events.period,
+    CAST(events.period_start AS TIMESTAMP) AS period_start,
+    events.account_id,
+    names.account,
+    coalesce(events.application, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    events.change,
+    events.number,
+    -- what was lost counts downwards
+    CASE WHEN events.change IN ('new', 'kept', 'back') THEN events.number ELSE -events.number END AS signed_number
+FROM core.growth_events AS events
+INNER JOIN core.account_names AS names ON events.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON events.application = applications.application_key
+ORDER BY events.unit, events.period, period_start, names.account, application

@@ -1,0 +1,190 @@
+-- a row: account x application x week or month: who came, who stayed, who was lost and why; users counted by account
+WITH periods AS (
+    -- an unknown period is left out: the ones beside it are compared with each other
+    SELECT
+        'week' AS period,
+        week_start AS period_start,
+        week_start + 6 AS period_end,
+        row_number() OVER (ORDER BY week_start) AS nth
+    FROM core.weeks
+    WHERE is_complete
+    UNION ALL
+    SELECT
+        'month' AS period,
+        month_start AS period_start,
+        month_end AS period_end,
+        row_number() OVER (ORDER BY month_start) AS nth
+    FROM core.months
+    WHERE is_complete
+),
+
+-- use in contract only: what lies outside makes nobody active
+user_use AS (
+    SELECT
+        'week' AS period,
+        users.week_start AS period_start,
+        users.account_id,
+        users.application,
+        users.user_id
+    FROM core.weekly_users AS users
+    SEMI JOIN core.usage_grid AS grid
+        ON
+            users.week_start = grid.week_start
+            AND users.account_id = grid.account_id
+            AND users.application = grid.application
+    WHERE users.clicks > 0
+    UNION ALL
+    SELECT
+        'month' AS period,
+        users.month_start AS period_start,
+        users.account_id,
+        users.application,
+        users.user_id
+    FROM core.monthly_users AS users
+    SEMI JOIN core.contract_spells AS spells
+        ON
+            users.account_id = spells.account_id
+            AND users.application = spells.application
+            AND spells.start_date < users.month_start + INTERVAL 1 MONTH
+            AND users.month_start <= spells.end_date
+    WHERE users.clicks > 0
+),
+
+used AS (
+    SELECT DISTINCT
+        'application of an account' AS unit,
+        period,
+        period_start,
+        account_id,
+        application,
+        CAST(NULL AS VARCHAR) AS user_id
+    FROM user_use
+    UNION ALL
+    SELECT DISTINCT
+        'account' AS unit,
+        period,
+        period_start,
+        account_id,
+        CAST(NULL AS VARCHAR) AS application,
+        CAST(NULL AS VARCHAR) AS user_id
+    FROM user_use
+    UNION ALL
+    SELECT DISTINCT
+        'user' AS unit,
+        period,
+        period_start,
+        account_id,
+        CAST(NULL AS VARCHAR) AS application,
+        user_id
+    FROM user_use
+    WHERE user_id IS NOT NULL
+),
+
+placed AS (
+    SELECT
+        used.unit,
+        used.period,
+        used.account_id,
+        used.application,
+        periods.nth,
+        lag(periods.nth) OVER entity AS nth_before,
+        lead(periods.nth) OVER entity AS nth_after
+    FROM used
+    INNER JOIN periods ON used.period = periods.period AND used.period_start = periods.period_start
+    WINDOW
+        entity AS (
+            PARTITION BY used.unit, used.period, used.account_id, used.application, used.user_id ORDER BY periods.nth
+        )
+),
+
+came AS (
+    SELECT
+        unit,
+        period,
+        account_id,
+        application,
+        nth,
+        CASE WHEN nth_before IS NULL THEN 'new' WHEN nth_before = nth - 1 THEN 'kept' ELSE 'back' END AS change,
+        count(*) AS number
+    FROM placed
+    GROUP BY ALL
+),
+
+lost AS (
+    SELECT
+        placed.unit,
+        placed.period,
+        placed.account_id,
+        placed.application,
+        placed.nth + 1 AS nth,
+        periods.period_end,
+        count(*) AS number
+    FROM placed
+    INNER JOIN periods ON placed.period = periods.period AND placed.nth + 1 = periods.nth
+    WHERE placed.nth_after IS NULL OR placed.nth_after > placed.nth + 1
+    GROUP BY ALL
+),
+
+-- where no contract runs at the end of the period, the last one to end says why it was lost
+ends AS (
+    SELECT
+        lost.unit,
+        lost.account_id,
+        lost.application,
+        lost.period_end,
+        bool_or(spells.end_date >= lost.period_end) AS is_in_contract,
+        arg_max(struct_pack(d := spells.end_reason), spells.end_date).d AS end_reason
+    FROM (SELECT DISTINCT
+        unit,
+        account_id,
+        application,
+        period_end
+    FROM lost) AS lost
+    INNER JOIN core.contract_spells AS spells
+        ON
+            lost.account_id = spells.account_id
+            AND (lost.application IS NULL OR lost.application = spells.application)
+            AND lost.period_end >= spells.start_date
+    GROUP BY ALL
+),
+
+explained AS (
+    SELECT
+        lost.unit,
+        lost.period,
+        lost.account_id,
+        lost.application,
+        lost.nth,
+        CASE
+            WHEN ends.is_in_contract THEN 'lost to inactivity'
+            WHEN ends.end_reason = 'completed' THEN 'completed'
+            ELSE 'lost to cancellation'
+        END AS change,
+        lost.number
+    FROM lost
+    INNER JOIN ends
+        ON
+            lost.unit = ends.unit
+            AND lost.account_id = ends.account_id
+            AND lost.application IS NOT DISTINCT FROM ends.application
+            AND lost.period_end = ends.period_end
+),
+
+changes AS (
+    SELECT * FROM came
+    UNION ALL
+    SELECT * FROM explained
+)
+
+SELECT
+    changes.unit,
+    changes.period,
+    periods.period_start,
+    changes.account_id,
+    changes.application,
+    changes.change,
+    CAST(changes.number AS BIGINT) AS number
+FROM changes
+INNER JOIN periods ON changes.period = periods.period AND changes.nth = periods.nth
+-- the first period on record has nothing to be compared with
+WHERE changes.nth > 1
