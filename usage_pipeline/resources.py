@@ -24,13 +24,19 @@ class Warehouse(DuckDBResource):
     lock_seconds: float = Field(default=600, description="seconds to wait for another run that holds the warehouse")
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes away from the file, without opening it. Raises BusyError as below."""
+        path = Path(self.database)
+        with exclusive(path.with_suffix(".lock"), self.lock_seconds, what=str(path)):
+            yield
+
+    @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-write connection inside one transaction: all of the body's changes happen, or none.
 
         Raises BusyError where another process holds the warehouse for longer than `lock_seconds`.
         """
-        path = Path(self.database)
-        with exclusive(path.with_suffix(".lock"), self.lock_seconds, what=str(path)):
+        with self.held():
             connection = duckdb.connect(self.database, config=self.connection_config)
             try:
                 for schema in SCHEMAS:
@@ -45,8 +51,7 @@ class Warehouse(DuckDBResource):
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-only connection. Raises BusyError as above: DuckDB has one writer or many readers."""
-        path = Path(self.database)
-        with exclusive(path.with_suffix(".lock"), self.lock_seconds, what=str(path)):
+        with self.held():
             connection = duckdb.connect(self.database, read_only=True, config=self.connection_config)
             try:
                 yield connection

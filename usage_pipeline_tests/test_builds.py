@@ -10,26 +10,38 @@ from usage_pipeline.lib.builds import Build, BuildStore, PublishError
 from usage_pipeline.lib.tables import TABLES
 
 
+class Private:
+    """A private warehouse: opened for each statement, since nobody may hold it while it is published."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def execute(self, sql: str, values: list[str] | None = None) -> None:
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(sql, values or [])
+
+
 @pytest.fixture
-def warehouse() -> duckdb.DuckDBPyConnection:
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Private:
     """Every published table with one row of a number that a test can change."""
-    connection = duckdb.connect()
-    for schema in {table.schema for table in TABLES.values()}:
-        connection.execute(f"CREATE SCHEMA {schema}")
+    path = tmp_path_factory.mktemp("private") / "warehouse's.duckdb"
     samples = {"VARCHAR": "'x'", "BIGINT": "1", "INTEGER": "1", "DOUBLE": "1.0", "BOOLEAN": "TRUE"}
     samples["TIMESTAMP"] = "TIMESTAMP '2025-02-03'"
-    for table in TABLES.values():
-        columns = ", ".join(f"CAST({samples[c.type]} AS {c.type}) AS {c.name}" for c in table.columns)
-        connection.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns}")
-    return connection
+    with duckdb.connect(str(path)) as connection:
+        for schema in {table.schema for table in TABLES.values()}:
+            connection.execute(f"CREATE SCHEMA {schema}")
+        for table in TABLES.values():
+            columns = ", ".join(f"CAST({samples[c.type]} AS {c.type}) AS {c.name}" for c in table.columns)
+            connection.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns}")
+    return Private(path)
 
 
-def publish(store: BuildStore, connection: duckdb.DuckDBPyConnection, content: str, week: str = "2025-02-03") -> Build:
+def publish(store: BuildStore, warehouse: Private, content: str, week: str = "2025-02-03") -> Build:
     build_id = store.next_id("2025-03-05", content)
     for table in ("mart.build", "mart.usage_by_week"):
         column = "build_id" if table == "mart.build" else "account"
-        connection.execute(f"UPDATE {table} SET {column} = ?", [build_id])
-    return store.publish("w.duckdb", connection, Build(build_id, "2025-03-05", week, content, {}))
+        warehouse.execute(f"UPDATE {table} SET {column} = ?", [build_id])
+    return store.publish(warehouse.path, Build(build_id, "2025-03-05", week, content, {}))
 
 
 def test_a_build_is_read_only_and_complete(tmp_path, warehouse) -> None:

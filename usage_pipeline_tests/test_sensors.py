@@ -11,8 +11,8 @@ import duckdb
 from usage_pipeline.config import load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import range_tags
-from usage_pipeline.defs.sensors import runs_of
 from usage_pipeline.lib.facts import vanished_weeks
+from usage_pipeline.lib.weeks import runs_of
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from usage_pipeline.config import load_settings
 from usage_pipeline.lib.lake import Lake
-from usage_pipeline.lib.weeks import WeekFolder, folder_of, folders_of, is_complete, monday_of, weeks_between, weeks_of
+from usage_pipeline.lib.weeks import WeekFolder, folder_of, folders_of, monday_of, weeks_between, weeks_of
 from usage_pipeline_tests.conftest import event, write_config, write_week
 
 
@@ -57,11 +57,6 @@ def test_weeks_between_are_mondays_without_a_gap(first: date, days: int) -> None
     weeks = list(weeks_between(first, first + timedelta(days=days)))
     assert all(week.weekday() == 0 for week in weeks)
     assert [b - a for a, b in itertools.pairwise(weeks)] == [timedelta(days=7)] * (len(weeks) - 1)
-
-
-@pytest.mark.parametrize(("as_of", "complete"), [("2026-11-22", False), ("2026-11-23", False), ("2026-11-24", True)])
-def test_a_week_is_complete_when_it_has_ended_and_settled(as_of: str, complete: bool) -> None:
-    assert is_complete(date(2026, 11, 16), date.fromisoformat(as_of), settle_days=1) is complete
 
 
 def test_both_spellings_of_a_folder_are_read(tmp_path) -> None:

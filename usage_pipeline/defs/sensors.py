@@ -12,7 +12,7 @@ from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.lib.facts import outdated_weeks
 from usage_pipeline.lib.lake import LakeError
 from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.weeks import WEEK
+from usage_pipeline.lib.weeks import runs_of
 
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
@@ -61,17 +61,6 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
         return dg.SensorResult(run_requests=requests, cursor=json.dumps({"change": change, "attempts": attempts}))
 
     return new_weeks
-
-
-def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
-    """First and last of each unbroken run of weeks."""
-    runs: list[tuple[date, date]] = []
-    for week in weeks:
-        if runs and runs[-1][1] + WEEK == week:
-            runs[-1] = (runs[-1][0], week)
-        else:
-            runs.append((week, week))
-    return runs
 
 
 def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:

@@ -78,17 +78,17 @@ class BuildStore:
         numbers = [int(build.build_id.split("-")[0]) for build in self.builds()]
         return f"{max(numbers, default=0) + 1:05d}-{as_of[:10]}-{fingerprint[:8]}"
 
-    def publish(self, warehouse: Path | str, connection: duckdb.DuckDBPyConnection, build: Build) -> Build:
-        """Writes the tables of `connection` as a build and makes it current, unless a rollback is pinned.
+    def publish(self, warehouse: Path, build: Build) -> Build:
+        """Writes the published tables of a warehouse as a build and makes it current, unless a rollback is pinned.
 
-        `warehouse` names the file behind `connection`, for messages. Raises PublishError where a table breaks its
-        contract, where rows collapsed against the build before, or where the newest week went back.
+        Nobody in this process may have the warehouse open. Raises PublishError where a table breaks its contract,
+        where rows collapsed against the build before, or where the newest week went back.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
         unfinished.mkdir()
         try:
-            rows = self._write(connection, unfinished)
+            rows = self._write(warehouse, unfinished)
             build = Build(**(asdict(build) | {"rows": rows}))
             problems = self._problems(unfinished, build)
             if problems:
@@ -141,23 +141,19 @@ class BuildStore:
             if current is None or build.build_id != current.build_id:
                 shutil.rmtree(self.path(build.build_id), ignore_errors=True)
 
-    def _write(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
+    def _write(self, warehouse: Path, folder: Path) -> dict[str, int]:
         rows: dict[str, int] = {}
         for stem, tables in FILES.items():
-            target = duckdb.connect(str(folder / f"{stem}.duckdb"))
-            try:
+            with duckdb.connect(str(folder / f"{stem}.duckdb")) as target:
+                target.execute(f"ATTACH '{str(warehouse).replace(chr(39), chr(39) * 2)}' AS source (READ_ONLY)")
                 for schema in {table.schema for table in tables}:
                     target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for table in tables:
                     columns = ", ".join(column.name for column in table.columns)
-                    batch = connection.execute(f"SELECT {columns} FROM {table.full_name}").to_arrow_reader(100_000)
-                    target.register("batch", batch)
-                    target.execute(f"CREATE TABLE {table.full_name} AS SELECT * FROM batch")
-                    target.unregister("batch")
+                    target.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM source.{table.full_name}")
                     rows[table.name] = _count(target, table)
+                target.execute("DETACH source")
                 target.execute("CHECKPOINT")
-            finally:
-                target.close()
         return rows
 
     def _problems(self, folder: Path, build: Build) -> list[str]:

@@ -64,7 +64,7 @@ COLUMNS = _catalogue(
     ("breadth", "DOUBLE", "Breadth", "Applications used in the last four complete weeks as a share of those owned"),
     ("build_id", "VARCHAR", "Build", "Name of the build that the page shows"),
     ("came_back", "BOOLEAN", "Came back", "Used again within the last eight weeks, after being inactive"),
-    ("change", "VARCHAR", "What became of it", "new, kept or back (used now); lost to inactivity, lost to cancellation or completed (used the period before, not now)"),
+    ("change", "VARCHAR", "What changed", "new or back (used now, not the period before); lost to inactivity, lost to cancellation or completed (used the period before, not now)"),
     ("change_clicks", "DOUBLE", "Change, clicks a week", "Clicks of the week less the usual level"),
     ("change_share", "DOUBLE", "Change", "Change as a share of the usual level"),
     ("clicks", "BIGINT", "Clicks", "Clicks"),
@@ -178,8 +178,8 @@ TABLES = {
         _table(
             "user_weeks",
             "user x application x week of use",
-            "week_start account_id application_key user_key",
-            f"week_start {_PAIR} user_key is_complete is_running",
+            "week_start application user_key",
+            "week_start account application application_type segment region owner user_key is_complete is_running",
         ),
         _table(
             "usage_by_period",
@@ -223,7 +223,7 @@ TABLES = {
         ),
         _table(
             "growth",
-            "account x application (or all of them) x week or month x what became of it",
+            "account x application (or all of them) x week or month x what changed",
             "unit period period_start account_id application_key change",
             f"unit period period_start {_PAIR} change number signed_number",
         ),
@@ -269,9 +269,9 @@ class Broken:
     rows: list[dict[str, Any]]
 
 
-def broken_contract(connection: duckdb.DuckDBPyConnection, table: Table, catalog: str | None = None) -> Broken | None:
+def broken_contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Broken | None:
     """Whether a table has the columns, types and unique key that it promises; None where it does."""
-    name = f"{catalog}.{table.full_name}" if catalog else table.full_name
+    name = table.full_name
     try:
         found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
     except duckdb.CatalogException:

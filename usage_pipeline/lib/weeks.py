@@ -60,6 +60,12 @@ def weeks_of(folder: WeekFolder, calendar: PartitionCalendar) -> list[date]:
     return [week for week in candidates if folder in folders_of(week, calendar)]
 
 
-def is_complete(week: date, as_of: date, settle_days: int) -> bool:
-    """Whether `week` has ended and `settle_days` whole days have passed since, on the day `as_of`."""
-    return week + timedelta(days=7 + settle_days) <= as_of
+def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
+    """First and last of each unbroken run of weeks."""
+    runs: list[tuple[date, date]] = []
+    for week in weeks:
+        if runs and runs[-1][1] + WEEK == week:
+            runs[-1] = (runs[-1][0], week)
+        else:
+            runs.append((week, week))
+    return runs

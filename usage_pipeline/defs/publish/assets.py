@@ -77,16 +77,17 @@ def published_build(
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('publish', 'build')}", values)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
-        assert found is not None
-        build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
-        try:
-            build = store.publish(settings.warehouse_path, connection, build)
-        except PublishError as error:
-            raise dg.Failure(
-                f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
-                metadata={"problems": dg.MetadataValue.json(error.problems)},
-                allow_retries=False,
-            ) from error
+    assert found is not None
+    build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
+    try:
+        with warehouse.held():
+            build = store.publish(settings.warehouse_path, build)
+    except PublishError as error:
+        raise dg.Failure(
+            f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
+            metadata={"problems": dg.MetadataValue.json(error.problems)},
+            allow_retries=False,
+        ) from error
     pinned = store.pinned
     context.log.info(f"build {build_id}" + (f" written; {pinned} is pinned and stays shown" if pinned else " is shown"))
     return dg.MaterializeResult(

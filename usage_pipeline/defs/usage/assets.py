@@ -5,6 +5,7 @@ of the next week) and inserts them again, in one transaction. The marts are whol
 """
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, s
 from usage_pipeline.lib.facts import facts_path, read_manifests
 from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.values import sql_values
-from usage_pipeline.lib.weeks import WEEK, weeks_between
+from usage_pipeline.lib.weeks import WEEK, runs_of, weeks_between
 from usage_pipeline.resources import Warehouse
 
 _FROM_FACTS = {
@@ -29,6 +30,8 @@ _FROM_FACTS = {
         "week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, records_created BIGINT, "
         "active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
     ),
+    # which facts file of each week the tables were made of
+    "loaded_weeks": "week DATE, facts VARCHAR",
     "monthly_users": (
         "month_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, clicks BIGINT, "
         "records_created BIGINT"
@@ -46,7 +49,7 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         partitions_def=weeks,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
-        code_version=code_version(*(load_sql("usage", table) for table in _FROM_FACTS)),
+        code_version=_code(),
     )
     def weekly_usage(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -59,28 +62,54 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         """
         asked = weeks_of_run(context)
         with warehouse.get_connection() as connection:
-            load_weekly_usage(connection, settings, asked[0], asked[-1])
+            loaded = load_weekly_usage(connection, settings, asked[0], asked[-1])
             rows = count_rows(connection, "core.weekly_usage")
-        context.log.info(f"{rows:,} rows")
-        return dg.MaterializeResult(metadata={"dagster/row_count": rows, "weeks": len(asked)})
+        context.log.info(f"{rows:,} rows; of {len(asked)} weeks {len(loaded)} had other facts than the last time")
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": rows, "weeks": len(asked), "weeks_loaded": len(loaded)}
+        )
 
     return weekly_usage
 
 
-def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
-    """Deletes and inserts `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays).
+def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> list[date]:
+    """Brings `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays) up to date.
 
-    `core.monthly_users` of the calendar months that they lie in are made anew as well.
+    `core.monthly_users` of the calendar months that they lie in as well. Weeks whose facts file is the one that was
+    loaded the last time are left alone. Returns the weeks that were not.
     """
-    # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
-    weeks = {"first_week": first - WEEK, "last_week": last + WEEK}
-    for table in ("weekly_users", "weekly_usage"):
-        _replace(connection, settings, table, "week_start", weeks, _facts(settings, first - WEEK, last + WEEK))
-    first_day = weeks["first_week"].replace(day=1)
-    beyond = weeks["last_week"] + WEEK + timedelta(days=31)
-    last_day = beyond.replace(day=1) - timedelta(days=1)
-    days = {"first_day": first_day, "last_day": last_day}
-    _replace(connection, settings, "monthly_users", "month_start", days, _facts(settings, first_day, last_day))
+    for table, columns in _FROM_FACTS.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
+    known = dict(connection.execute("SELECT week, facts FROM core.loaded_weeks").fetchall())
+    there = {week: _identity(facts_path(settings.facts_dir, week)) for week in weeks_between(first, last)}
+    changed = [week for week, facts in there.items() if known.get(week) != facts]
+    for start, end in runs_of(changed):
+        # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
+        weeks = {"first_week": start - WEEK, "last_week": end + WEEK}
+        for table in ("weekly_users", "weekly_usage"):
+            _replace(connection, settings, table, "week_start", weeks, _facts(settings, start - WEEK, end + WEEK))
+        first_day = weeks["first_week"].replace(day=1)
+        last_day = (weeks["last_week"] + WEEK + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+        days = {"first_day": first_day, "last_day": last_day}
+        _replace(connection, settings, "monthly_users", "month_start", days, _facts(settings, first_day, last_day))
+        span = {"first": start, "last": end}
+        connection.execute("DELETE FROM core.loaded_weeks WHERE week BETWEEN $first AND $last", span)
+    if changed:
+        connection.executemany("INSERT INTO core.loaded_weeks VALUES (?, ?)", [[week, there[week]] for week in changed])
+    return changed
+
+
+def _identity(facts: Path) -> str:
+    """What tells one facts file of a week from the next; each is put in place whole, so its inode is new."""
+    if not facts.exists():
+        return "none"
+    stat = facts.stat()
+    return f"{_code()}-{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+
+
+def _code() -> str:
+    """Of the queries: other queries load all weeks again."""
+    return code_version(*(load_sql("usage", table) for table in ("weekly_users", "weekly_usage", "monthly_users")))
 
 
 def _facts(settings: Settings, first: date, last: date) -> list[str]:
@@ -99,7 +128,6 @@ def _replace(
 ) -> None:
     """Replaces the rows of a table whose key lies in `span` (first and last, both included)."""
     first, last = span
-    connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({_FROM_FACTS[table]})")
     connection.execute(f"DELETE FROM core.{table} WHERE {key} BETWEEN ${first} AND ${last}", span)
     if files:
         values = span | {"files": files} | sql_values(settings)

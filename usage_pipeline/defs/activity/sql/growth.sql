@@ -1,4 +1,4 @@
--- a row: account x application (or all of them) x week or month x what became of it: how many came, stayed, were lost
+-- a row: account x application (or all of them) x week or month x what changed: how many came, came back, were lost
 SELECT
     events.unit,
     events.period,
@@ -14,8 +14,10 @@ SELECT
     events.change,
     events.number,
     -- what was lost counts downwards
-    CASE WHEN events.change IN ('new', 'kept', 'back') THEN events.number ELSE -events.number END AS signed_number
+    CASE WHEN events.change IN ('new', 'back') THEN events.number ELSE -events.number END AS signed_number
 FROM core.growth_events AS events
 INNER JOIN core.account_names AS names ON events.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON events.application = applications.application_key
+-- those that stayed are the rest of those that used it, and most of the rows
+WHERE events.change != 'kept'
 ORDER BY events.unit, events.period, period_start, names.account, application

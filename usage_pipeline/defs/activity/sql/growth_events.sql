@@ -19,24 +19,9 @@ WITH periods AS (
 ),
 
 -- use in contract only: what lies outside makes nobody active
-user_use AS (
+monthly_use AS (
     SELECT
-        'week' AS period,
-        users.week_start AS period_start,
-        users.account_id,
-        users.application,
-        users.user_id
-    FROM core.weekly_users AS users
-    SEMI JOIN core.usage_grid AS grid
-        ON
-            users.week_start = grid.week_start
-            AND users.account_id = grid.account_id
-            AND users.application = grid.application
-    WHERE users.clicks > 0
-    UNION ALL
-    SELECT
-        'month' AS period,
-        users.month_start AS period_start,
+        users.month_start,
         users.account_id,
         users.application,
         users.user_id
@@ -45,20 +30,63 @@ user_use AS (
         ON
             users.account_id = spells.account_id
             AND users.application = spells.application
-            AND spells.start_date < users.month_start + INTERVAL 1 MONTH
+            AND users.month_start + INTERVAL 1 MONTH > spells.start_date
             AND users.month_start <= spells.end_date
     WHERE users.clicks > 0
 ),
 
-used AS (
+pair_use AS (
+    SELECT
+        'week' AS period,
+        week_start AS period_start,
+        account_id,
+        application
+    FROM core.usage_grid
+    WHERE clicks > 0
+    UNION ALL
     SELECT DISTINCT
+        'month' AS period,
+        month_start AS period_start,
+        account_id,
+        application
+    FROM monthly_use
+),
+
+-- one number for account and user, whose few ten thousand never meet in 64 bits: text would take twice as long
+user_use AS (
+    SELECT
+        'week' AS period,
+        users.week_start AS period_start,
+        any_value(users.account_id) AS account_id,
+        hash(users.account_id, users.user_id) AS entity
+    FROM core.weekly_users AS users
+    SEMI JOIN core.usage_grid AS grid
+        ON
+            users.week_start = grid.week_start
+            AND users.account_id = grid.account_id
+            AND users.application = grid.application
+    WHERE users.clicks > 0 AND users.user_id IS NOT NULL
+    GROUP BY users.week_start, entity
+    UNION ALL
+    SELECT
+        'month' AS period,
+        month_start AS period_start,
+        any_value(account_id) AS account_id,
+        hash(account_id, user_id) AS entity
+    FROM monthly_use
+    WHERE user_id IS NOT NULL
+    GROUP BY month_start, entity
+),
+
+used AS (
+    SELECT
         'application of an account' AS unit,
         period,
         period_start,
         account_id,
         application,
-        CAST(NULL AS VARCHAR) AS user_id
-    FROM user_use
+        hash(account_id, application) AS entity
+    FROM pair_use
     UNION ALL
     SELECT DISTINCT
         'account' AS unit,
@@ -66,18 +94,17 @@ used AS (
         period_start,
         account_id,
         CAST(NULL AS VARCHAR) AS application,
-        CAST(NULL AS VARCHAR) AS user_id
-    FROM user_use
+        hash(account_id) AS entity
+    FROM pair_use
     UNION ALL
-    SELECT DISTINCT
+    SELECT
         'user' AS unit,
         period,
         period_start,
         account_id,
         CAST(NULL AS VARCHAR) AS application,
-        user_id
+        entity
     FROM user_use
-    WHERE user_id IS NOT NULL
 ),
 
 placed AS (
@@ -92,9 +119,7 @@ placed AS (
     FROM used
     INNER JOIN periods ON used.period = periods.period AND used.period_start = periods.period_start
     WINDOW
-        entity AS (
-            PARTITION BY used.unit, used.period, used.account_id, used.application, used.user_id ORDER BY periods.nth
-        )
+        entity AS (PARTITION BY used.unit, used.period, used.entity ORDER BY periods.nth)
 ),
 
 came AS (

@@ -73,4 +73,4 @@ LEFT JOIN core.usage_flags AS application_flags
         application_flags.scope = 'application'
         AND spine.week_start = application_flags.week_start
         AND spine.application = application_flags.application
-ORDER BY spine.week_start, spine.application, spine.account_id
+ORDER BY spine.week_start
