@@ -40,7 +40,7 @@ soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
 .PHONY: benchmark
-benchmark: setup ## measure ours beside its peers: PARTS="peers growth refresh memory" (an hour)
+benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity refresh memory" (half an hour)
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 

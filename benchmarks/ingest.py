@@ -1,8 +1,10 @@
 """Reading a lake: ours and its peers side by side in one run. `make benchmark` runs all of it and prints tables.
 
-Three parts, each in processes of their own:
+Five parts, most in processes of their own:
 peers    25 million skewed events in 104 weeks: scanning, the plain roll-up, and facts with weekly usage
-growth   one new week after 104 weeks against one after 10; and the whole weekly refresh through Dagster
+growth   one new week after 104 weeks against one after 10
+refresh  the whole weekly refresh of 3,000 accounts through Dagster, step by step
+activity contracts, grid and states of 3,000 accounts x 20 applications x 104 weeks
 memory   one week of 50 million events: the peak of the process that reads it
 """
 
@@ -171,6 +173,19 @@ def refresh(folder: Path, accounts: int) -> None:
     shutil.rmtree(demo)
 
 
+def activity(folder: Path) -> None:
+    """States of every account, application and week of a fleet."""
+    from benchmarks.activity import measure
+    from benchmarks.ours import settings_of
+
+    lake = folder / "few"
+    write_lake(lake / "lake", weeks=2, events_a_week=1000)
+    seconds = measure(settings_of(lake / "lake", lake / "out"))
+    parts = ", ".join(f"{table} {took:.1f}" for table, took in seconds.items())
+    say(f"activity of 3,000 accounts x 20 applications x 104 weeks: {sum(seconds.values()):.1f} s ({parts})")
+    shutil.rmtree(lake)
+
+
 def memory(folder: Path, events: int) -> None:
     """The peak of a process that reads one week of so many events."""
     week = folder / "one-week"
@@ -196,7 +211,7 @@ def memory(folder: Path, events: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["peers", "growth", "refresh", "memory"])
+    parser.add_argument("parts", nargs="*", default=["peers", "growth", "activity", "refresh", "memory"])
     parser.add_argument("--events", type=int, default=25_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=REPO / "data" / "benchmarks")
@@ -208,6 +223,8 @@ def main() -> None:
         peers(options.folder, options.events, 104, options.rounds)
     if "growth" in options.parts:
         growth(options.folder, options.events // 104)
+    if "activity" in options.parts:
+        activity(options.folder)
     if "refresh" in options.parts:
         refresh(options.folder, 3000)
     if "memory" in options.parts:

@@ -118,7 +118,7 @@ def test_a_second_run_lists_and_reads_nothing(tmp_path, store: Store) -> None:
 
 
 def test_of_a_wide_file_only_the_mapped_columns_are_fetched(tmp_path, store: Store) -> None:
-    rows, rng = 400_000, np.random.default_rng(1)
+    rows, rng = 560_000, np.random.default_rng(1)
     columns: dict[str, Any] = {f"other_{n:02d}": rng.random(rows) for n in range(35)}
     columns |= {
         "account_id": np.char.mod("a%05d", rng.integers(0, 3000, rows)),

@@ -200,7 +200,7 @@ def _conversion(key: str, theirs: str, kind: str, contract: SourceContract, ours
     wanted = contract.column(ours).type
     if wanted != "BIGINT" or kind in _WHOLE_NUMBERS:
         return []
-    return [f"{key}: '{theirs}' is {kind} and is converted; rows whose value is not a whole number are rejected"]
+    return [f"{key}: '{theirs}' is {kind} and is converted; a value that is not a whole number is not taken"]
 
 
 def mapped_columns(mapping: Mapping, contract: SourceContract) -> list[str]:
