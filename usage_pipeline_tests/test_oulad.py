@@ -110,6 +110,23 @@ def test_clicks_after_a_withdrawal_are_counted_and_make_nobody_active(
     assert outside.empty
 
 
+def test_silence_before_a_withdrawal_is_told_in_days(
+    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
+) -> None:
+    accounts = ask(oulad, "SELECT * FROM mart.accounts_summary").set_index("account_id")
+    withdrew = registrations["withdrew_on"].dropna()
+    before = raw[raw["enrolment"].isin(withdrew.index)]
+    before = before[before["day"].to_numpy() <= withdrew.loc[before["enrolment"]].to_numpy()]
+    silent = (withdrew - before.groupby("enrolment")["day"].max()).dt.days
+    found = accounts.loc[withdrew.index]["days_silent_before_end"]
+    assert (found.fillna(-1).to_numpy() == silent.reindex(withdrew.index).fillna(-1).to_numpy()).all()
+    assert (found > 28).sum() == 9
+    never = ~withdrew.index.isin(raw["enrolment"])
+    assert never.sum() == 13
+    assert set(accounts.loc[withdrew.index[never]]["use_before_end"]) == {"never used in contract"}
+    assert accounts.loc[withdrew.index]["use_before_end"].str.contains("clicks after it").sum() == 14
+
+
 def test_what_is_not_delivered_is_empty_and_not_zero(oulad: Settings) -> None:
     found = ask(oulad, "SELECT count(records_created) AS records, count(DISTINCT owner) AS owners, min(owner) AS owner "
                        "FROM mart.usage_by_week")  # fmt: skip

@@ -81,6 +81,7 @@ COLUMNS = _catalogue(
     ("contract_state", "VARCHAR", "Contract", "not started, in contract, notice given, ended, or no contract"),
     ("country", "VARCHAR", "Country", "ISO country code"),
     ("data_through", "TIMESTAMP", "Data through", "Sunday of the newest complete week"),
+    ("days_silent_before_end", "BIGINT", "Silent before the end, days", "Days from the last use in contract to the last day of the contract, of whole accounts that ended"),
     ("days_to_renewal", "BIGINT", "Days to renewal", "Days from as_of to the next renewal"),
     ("depth", "DOUBLE", "Depth", "Clicks a week for each active user, over the last four complete weeks"),
     ("direction", "VARCHAR", "Direction", "spike or drop-off"),
@@ -137,6 +138,7 @@ COLUMNS = _catalogue(
     ("unit", "VARCHAR", "What is counted", "application of an account, account, or user"),
     ("usage_state", "VARCHAR", "Use", "never used, new, active, low or inactive; empty outside a contract"),
     ("usage_state_since", "TIMESTAMP", "Since", "Monday of the week since which this has been so"),
+    ("use_before_end", "VARCHAR", "Use before the end", "When a whole account that ended was last used, and whether it was used afterwards"),
     ("user_id", "VARCHAR", "User id", "Key of the person"),
     ("user_key", "BIGINT", "User", "Opaque key of a person, good only for counting different people"),
     ("usual_clicks", "DOUBLE", "Usual clicks a week", "Median clicks a week of the weeks before"),
@@ -218,7 +220,8 @@ TABLES = {
             "account_id account segment region country state owner contract_state is_contract_known start_date "
             "notice_date end_date end_reason applications_owned applications_used applications_never_used "
             "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
-            "annual_value renewal_date days_to_renewal last_used_on is_in_reference contacts",
+            "annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
+            "contacts",
             may_be_empty=False,
         ),
         _table(

@@ -21,18 +21,22 @@ def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResul
 
 @dg.asset_check(asset="pair_states", name="little_use_lies_outside_contracts")
 def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """At most a tenth of the usage rows lie in weeks without a contract; more means that contracts are missing."""
+    """At most a tenth of the usage rows lie on days outside every contract of their account, or contracts are missing.
+
+    Accounts of which no contract is known at all are left out: their contracts are inferred, and said to be.
+    """
     with warehouse.read() as connection:
-        found = connection.execute(
-            "SELECT sum(usage.source_rows) FILTER (WHERE grid.account_id IS NULL) / sum(usage.source_rows) "
-            "FROM core.weekly_usage AS usage LEFT JOIN core.usage_grid AS grid "
-            "USING (account_id, application, week_start)"
-        ).fetchone()
-    share = float(found[0] or 0) if found else 0.0
+        found = connection.execute(load_sql("activity", "use_outside_contracts")).fetchone()
+    rows, outside, accounts = found or (0, 0, 0)
+    if not rows:
+        return warning(True, {}, "not compared: no contract or no day of use is known")
+    share = float(outside / rows)
     words = (
-        f"{share:.1%} of the usage rows lie in weeks outside every contract of their account; they make nobody active"
+        f"{share:.1%} of the usage rows lie on days outside every contract of their account, in {accounts} accounts; "
+        "they are counted, and make nobody active"
     )
-    return warning(share <= 0.1, {"share_outside_contracts": share}, words)
+    metadata = {"share_outside_contracts": share, "rows_outside": int(outside or 0), "accounts": int(accounts or 0)}
+    return warning(share <= 0.1, metadata, words)
 
 
 @dg.asset_check(asset="growth_events", name="growth_adds_up", blocking=True)

@@ -30,6 +30,7 @@ _FROM_FACTS = {
         "week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, records_created BIGINT, "
         "active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE"
     ),
+    "account_days": "account_id VARCHAR, day DATE, clicks BIGINT, source_rows BIGINT",
     # which facts file of each week the tables were made of
     "loaded_weeks": "week DATE, facts VARCHAR",
     "monthly_users": (
@@ -37,6 +38,9 @@ _FROM_FACTS = {
         "records_created BIGINT"
     ),
 }
+
+
+_QUERIES = ("weekly_users", "weekly_usage", "account_days", "monthly_users")
 
 
 def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -75,8 +79,8 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
 def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> list[date]:
     """Brings `core.weekly_users` and `core.weekly_usage` of the weeks from `first` to `last` (Mondays) up to date.
 
-    `core.monthly_users` of the calendar months that they lie in as well. Weeks whose facts file is the one that was
-    loaded the last time are left alone. Returns the weeks that were not.
+    `core.account_days`, and `core.monthly_users` of the calendar months that they lie in, as well. Weeks whose facts
+    file is the one that was loaded the last time are left alone. Returns the weeks that were not.
     """
     for table, columns in _FROM_FACTS.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
@@ -88,10 +92,12 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
         weeks = {"first_week": start - WEEK, "last_week": end + WEEK}
         for table in ("weekly_users", "weekly_usage"):
             _replace(connection, settings, table, "week_start", weeks, _facts(settings, start - WEEK, end + WEEK))
+        days = {"first_day": weeks["first_week"], "last_day": weeks["last_week"] + timedelta(days=6)}
+        _replace(connection, settings, "account_days", "day", days, _facts(settings, *days.values()))
         first_day = weeks["first_week"].replace(day=1)
         last_day = (weeks["last_week"] + WEEK + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-        days = {"first_day": first_day, "last_day": last_day}
-        _replace(connection, settings, "monthly_users", "month_start", days, _facts(settings, first_day, last_day))
+        months = {"first_day": first_day, "last_day": last_day}
+        _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings, first_day, last_day))
         span = {"first": start, "last": end}
         connection.execute("DELETE FROM core.loaded_weeks WHERE week BETWEEN $first AND $last", span)
     if changed:
@@ -109,7 +115,7 @@ def _identity(facts: Path) -> str:
 
 def _code() -> str:
     """Of the queries: other queries load all weeks again."""
-    return code_version(*(load_sql("usage", table) for table in ("weekly_users", "weekly_usage", "monthly_users")))
+    return code_version(*(load_sql("usage", table) for table in _QUERIES))
 
 
 def _facts(settings: Settings, first: date, last: date) -> list[str]:

@@ -23,6 +23,18 @@ pairs AS (
     GROUP BY account_id
 ),
 
+-- use up to the last day of the contract, and after it
+around_end AS (
+    SELECT
+        contracts.account_id,
+        max(days.day) FILTER (WHERE days.day <= contracts.end_date) AS last_used_before,
+        coalesce(sum(days.clicks) FILTER (WHERE days.day > contracts.end_date), 0) AS clicks_after
+    FROM core.account_contracts AS contracts
+    INNER JOIN core.account_days AS days ON contracts.account_id = days.account_id
+    WHERE contracts.contract_state IN ('ended', 'never started') AND days.clicks > 0
+    GROUP BY contracts.account_id
+),
+
 users AS (
     SELECT
         user_weeks.account_id,
@@ -62,10 +74,21 @@ SELECT
     CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
     pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
+    contracts.end_date - around_end.last_used_before AS days_silent_before_end,
+    CASE
+        WHEN contracts.contract_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
+        WHEN around_end.last_used_before IS NULL THEN 'never used in contract'
+        WHEN contracts.end_date = around_end.last_used_before THEN 'used until the last day'
+        ELSE 'last used ' || (contracts.end_date - around_end.last_used_before) || ' days before the end'
+    END
+    || CASE
+        WHEN around_end.clicks_after > 0 THEN '; ' || around_end.clicks_after || ' clicks after it' ELSE ''
+    END AS use_before_end,
     names.is_in_reference,
     names.contacts
 FROM core.account_names AS names
 INNER JOIN core.account_contracts AS contracts ON names.account_id = contracts.account_id
 LEFT JOIN pairs ON names.account_id = pairs.account_id
+LEFT JOIN around_end ON names.account_id = around_end.account_id
 LEFT JOIN users ON names.account_id = users.account_id
 ORDER BY names.account
