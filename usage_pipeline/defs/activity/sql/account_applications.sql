@@ -56,7 +56,13 @@ SELECT
                 'no use for ' || pairs.weeks_without_use || ' weeks'
                 || CASE
                     WHEN pairs.clicks_when_last_used > 0
-                        THEN ', usually ' || round(pairs.clicks_when_last_used, 1) || ' clicks a week before'
+                        THEN
+                            ', usually '
+                            || CASE
+                                WHEN pairs.clicks_when_last_used >= 10 THEN round(pairs.clicks_when_last_used)::INTEGER
+                                ELSE round(pairs.clicks_when_last_used, 1)
+                            END
+                            || ' clicks a week before'
                     ELSE ''
                 END
         WHEN 'low'

@@ -79,6 +79,7 @@ SELECT
         WHEN contracts.contract_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
         WHEN around_end.last_used_before IS NULL THEN 'never used in contract'
         WHEN contracts.end_date = around_end.last_used_before THEN 'used until the last day'
+        WHEN contracts.end_date = around_end.last_used_before + 1 THEN 'used until the day before the last'
         ELSE 'last used ' || (contracts.end_date - around_end.last_used_before) || ' days before the end'
     END
     || CASE
