@@ -8,7 +8,7 @@ import yaml
 
 from benchmarks.lake import COLUMNS
 from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.usage.assets import load_weekly_usage
+from usage_pipeline.defs.usage.assets import load_weeks, make_tables
 from usage_pipeline.lib.facts import ingest_weeks, read_manifests
 from usage_pipeline.lib.weeks import WEEK, weeks_between
 from usage_pipeline.resources import warehouse_of
@@ -45,7 +45,8 @@ def ingest(lake: Path, out: Path) -> Settings:
 def load_week(settings: Settings, first: date, last: date) -> None:
     """From facts to weekly users and weekly usage in the warehouse, of the weeks from `first` to `last`."""
     with warehouse_of(settings).get_connection() as connection:
-        load_weekly_usage(connection, settings, first, last)
+        make_tables(connection)
+        load_weeks(connection, settings, first, last)
 
 
 def load(settings: Settings) -> None:

@@ -141,7 +141,7 @@ def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
     ranked = query(
         demo.warehouse,
         "SELECT p.* FROM mart.usage_by_period AS p INNER JOIN mart.account_applications AS a "
-        "USING (account_id, application_key) WHERE rank_in_application IS NOT NULL "
+        "USING (account_id, application_key) WHERE p.rank_in_application IS NOT NULL "
         "AND (a.contract_state NOT IN ('in contract', 'notice given') OR p.clicks < 1)",
     )
     assert ranked.empty

@@ -82,22 +82,14 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     `core.account_days`, and `core.monthly_users` of the calendar months that they lie in, as well. Weeks whose facts
     file is the one that was loaded the last time are left alone. Returns the weeks that were not.
     """
-    for table, columns in _FROM_FACTS.items():
-        connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
+    make_tables(connection)
     known = dict(connection.execute("SELECT week, facts FROM core.loaded_weeks").fetchall())
     there = {week: _identity(facts_path(settings.facts_dir, week)) for week in weeks_between(first, last)}
     changed = [week for week, facts in there.items() if known.get(week) != facts]
     for start, end in runs_of(changed):
         # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
-        weeks = {"first_week": start - WEEK, "last_week": end + WEEK}
-        for table in ("weekly_users", "weekly_usage"):
-            _replace(connection, settings, table, "week_start", weeks, _facts(settings, start - WEEK, end + WEEK))
-        days = {"first_day": weeks["first_week"], "last_day": weeks["last_week"] + timedelta(days=6)}
-        _replace(connection, settings, "account_days", "day", days, _facts(settings, *days.values()))
-        first_day = weeks["first_week"].replace(day=1)
-        last_day = (weeks["last_week"] + WEEK + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-        months = {"first_day": first_day, "last_day": last_day}
-        _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings, first_day, last_day))
+        load_weeks(connection, settings, start - WEEK, end + WEEK)
+        load_days_and_months(connection, settings, start - WEEK, end + WEEK)
         span = {"first": start, "last": end}
         connection.execute("DELETE FROM core.loaded_weeks WHERE week BETWEEN $first AND $last", span)
     if changed:
@@ -116,6 +108,27 @@ def _identity(facts: Path) -> str:
 def _code() -> str:
     """Of the queries: other queries load all weeks again."""
     return code_version(*(load_sql("usage", table) for table in _QUERIES))
+
+
+def make_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    for table, columns in _FROM_FACTS.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS core.{table} ({columns})")
+
+
+def load_weeks(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
+    """Replaces users by week and weekly usage of the weeks from `first` to `last` (Mondays)."""
+    weeks = {"first_week": first, "last_week": last}
+    for table in ("weekly_users", "weekly_usage"):
+        _replace(connection, settings, table, "week_start", weeks, _facts(settings, first, last))
+
+
+def load_days_and_months(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
+    """Replaces the days of the weeks from `first` to `last` (Mondays), and users of the months that they lie in."""
+    days = {"first_day": first, "last_day": last + timedelta(days=6)}
+    _replace(connection, settings, "account_days", "day", days, _facts(settings, *days.values()))
+    beyond = (last + WEEK + timedelta(days=31)).replace(day=1)
+    months = {"first_day": first.replace(day=1), "last_day": beyond - timedelta(days=1)}
+    _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings, *months.values()))
 
 
 def _facts(settings: Settings, first: date, last: date) -> list[str]:
