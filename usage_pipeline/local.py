@@ -32,7 +32,7 @@ from usage_pipeline.lib.contract import REFERENCE
 from usage_pipeline.lib.dashboards import ASSETS
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.weeks import folders_of, weeks_between
+from usage_pipeline.lib.weeks import weeks_between
 
 REPO = Path(__file__).parents[1]
 SUPERSET_PYTHON = REPO / ".venv-superset" / "bin" / "python"
@@ -70,10 +70,9 @@ def input_fingerprint(settings: Settings) -> str:
 def _lake_files(settings: Settings) -> list[LakeFile]:
     usage, lake = settings.sources.usage, Lake(settings)
     files: list[LakeFile] = []
-    if usage.partitioned and usage.path:
+    if usage.partitioned:
         for week in weeks_between(settings.window_start, settings.running_week):
-            for folder in folders_of(week, usage.partition_calendar):
-                files += lake.week_files(usage.path, usage.format, folder)
+            files += lake.files_of_week(usage, week)
     whole = [settings.sources.get(contract.name) for contract in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
         if source is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 
+from usage_pipeline.lib.sql import literal
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
 
 FILES = {"warehouse": WAREHOUSE_TABLES, "contacts": CONTACT_TABLES}
@@ -145,7 +146,7 @@ class BuildStore:
         rows: dict[str, int] = {}
         for stem, tables in FILES.items():
             with duckdb.connect(str(folder / f"{stem}.duckdb")) as target:
-                target.execute(f"ATTACH '{str(warehouse).replace(chr(39), chr(39) * 2)}' AS source (READ_ONLY)")
+                target.execute(f"ATTACH {literal(warehouse)} AS source (READ_ONLY)")
                 for schema in {table.schema for table in tables}:
                     target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for table in tables:

@@ -28,7 +28,7 @@ from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
-from usage_pipeline.lib.weeks import WEEK, folders_of, weeks_between
+from usage_pipeline.lib.weeks import WEEK, weeks_between
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
@@ -158,14 +158,12 @@ def outdated_weeks(settings: Settings) -> dict[date, str]:
 def vanished_weeks(settings: Settings) -> list[date]:
     """Weeks of the window that have facts and no file in the lake any more; their facts are kept."""
     source = settings.sources.usage
-    if not source.partitioned or source.path is None:
+    if not source.partitioned:
         return []
     lake, vanished = Lake(settings), []
     for week in read_manifests(settings.facts_dir):
-        if settings.window_start <= week <= settings.running_week:
-            folders = folders_of(week, source.partition_calendar)
-            if not any(lake.week_files(source.path, source.format, folder) for folder in folders):
-                vanished.append(week)
+        if settings.window_start <= week <= settings.running_week and not lake.files_of_week(source, week):
+            vanished.append(week)
     return vanished
 
 

@@ -11,7 +11,7 @@ three times with growing pauses, and an address that does not answer is given up
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
 from pyarrow import fs
 
-from usage_pipeline.config import Settings, StoreSettings
+from usage_pipeline.config import Settings, Source, StoreSettings
 from usage_pipeline.lib.contract import CONTRACTS
-from usage_pipeline.lib.weeks import WeekFolder
+from usage_pipeline.lib.sql import literal
+from usage_pipeline.lib.weeks import WeekFolder, folders_of
 
 _YEAR = re.compile(r"year=(\d{4})")
 _WEEK = re.compile(r"week=(\d{1,2})")
@@ -87,6 +88,12 @@ class Lake:
         places = [f"{path.rstrip('/')}/year={folder.year}/{spelling}" for spelling in spellings]
         found = [file for place in places for file in self._below(place)]
         return sorted(file for file in found if _is_data(file.key, file_format))
+
+    def files_of_week(self, source: Source, week: date) -> list[LakeFile]:
+        """The data files of every folder that days of the week (a Monday) can lie in, of a partitioned source."""
+        assert source.path is not None
+        folders = folders_of(week, source.partition_calendar)
+        return [file for folder in folders for file in self.week_files(source.path, source.format, folder)]
 
     def week_folders(self, path: str) -> list[WeekFolder]:
         """Every `year=/week=` folder of a lake, by name only: no file is listed.
@@ -246,8 +253,7 @@ class _Store(S3Resource):
             scheme, _, host = self.endpoint_url.rpartition("://")
             options |= {"ENDPOINT": host.rstrip("/"), "URL_STYLE": "path"}
             options["USE_SSL"] = "false" if scheme == "http" else "true"
-        # a secret cannot be bound as a value; quotes are doubled
-        listed = ", ".join(f"{key} '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items())
+        listed = ", ".join(f"{key} {literal(value)}" for key, value in options.items())
         return f"CREATE OR REPLACE SECRET lake ({listed})"
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from usage_pipeline.config import Expression, FileSet, Source
 from usage_pipeline.lib.contract import SourceColumn, SourceContract
 from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
+from usage_pipeline.lib.sql import literal
 
 RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
@@ -61,7 +62,7 @@ def open_files(
     `with_place` adds the columns of PLACE, file and row (from 1, below a header), for rows that are to be
     found again.
     """
-    listed = ", ".join("'" + file.key.replace("'", "''") + "'" for file in files)
+    listed = ", ".join(literal(file.key) for file in files)
     place = ", filename = '_file_'" if with_place else ""
     if shape.format == "parquet":
         # year and week come from the folder's name in weeks.py; DuckDB would read week=05 as the number 5
@@ -69,7 +70,7 @@ def open_files(
         rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{place})"
         columns = "* EXCLUDE (file_row_number), file_row_number + 1 AS _row_" if with_place else "*"
     else:
-        delimiter = f", delim = '{shape.delimiter}'" if shape.delimiter else ""
+        delimiter = f", delim = {literal(shape.delimiter)}" if shape.delimiter else ""
         rows = f"read_csv([{listed}], union_by_name = true, header = true, sample_size = -1{delimiter}{place})"
         if with_place:
             # rows come in the order of the files; from 1 within each
@@ -246,10 +247,10 @@ def day_expression(mapping: Mapping, timezone: str, partition_timezone: str | No
     if "event_time" not in mapping.expressions:
         return "CAST(NULL AS DATE)"
     expression, kind = mapping.expressions["event_time"], mapping.types["event_time"]
-    zone = "'" + timezone.replace("'", "''") + "'"
+    zone = literal(timezone)
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"CAST({expression} AT TIME ZONE {zone} AS DATE)"
     if kind != "DATE" and partition_timezone:
-        theirs = "'" + partition_timezone.replace("'", "''") + "'"
+        theirs = literal(partition_timezone)
         return f"CAST(TRY_CAST({expression} AS TIMESTAMP) AT TIME ZONE {theirs} AT TIME ZONE {zone} AS DATE)"
     return f"TRY_CAST(TRY_CAST({expression} AS TIMESTAMP) AS DATE)"

@@ -26,5 +26,10 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, A
     return connection.execute(sql, {key: value for key, value in values.items() if key in named})
 
 
+def literal(text: object) -> str:
+    """Text as SQL, for the places that take no bound value: views, settings, secrets, ATTACH."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
 def _without_comments(sql: str) -> str:
     return re.sub(r"--[^\n]*", "", sql)

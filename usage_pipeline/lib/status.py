@@ -20,6 +20,7 @@ import pyarrow as pa
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import BuildStore
 from usage_pipeline.lib.facts import read_manifests
+from usage_pipeline.lib.sql import literal
 
 _RUNS_SHOWN = 50
 
@@ -179,12 +180,12 @@ def _clicks_by_date(settings: Settings) -> tuple[dict[str, int], dict[str, int]]
         if not read_manifests(settings.facts_dir):
             return {}, {}
         query = "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR), CAST(sum(clicks) AS BIGINT) FROM {} GROUP BY 1"
-        facts = f"read_parquet('{settings.facts_dir}/week=*/facts.parquet')"
+        facts = f"read_parquet({literal(settings.facts_dir / 'week=*' / 'facts.parquet')})"
         by_date = dict(connection.execute(query.format(facts)).fetchall())
         build = settings.published_dir / "current" / "warehouse.duckdb"
         if not build.exists():
             return by_date, {}
-        connection.execute(f"ATTACH '{build.resolve()}' AS build (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(build.resolve())} AS build (READ_ONLY)")
         return by_date, dict(connection.execute(query.format("build.mart.usage_by_week")).fetchall())
 
 

@@ -39,7 +39,7 @@ from usage_pipeline.lib.sources import (
     unreadable,
     verify_checksums,
 )
-from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.weeks import folders_of, weeks_of
 
 _WRITTEN = "was written while it was read; the next run reads it again"
@@ -103,7 +103,7 @@ class UsageReader:
         self.lake = Lake(settings)
         self.connection = self.lake.connect()
         self.connection.execute(f"SET memory_limit = '{settings.ingest.memory_mb // workers}MB'")
-        self.connection.execute(f"SET temp_directory = '{settings.home / 'spill'}'")
+        self.connection.execute(f"SET temp_directory = {literal(settings.home / 'spill')}")
         if workers > 1:
             self.connection.execute(f"SET threads = {max(1, settings.ingest.cores // workers)}")
         if self.source.format == "parquet":
@@ -117,9 +117,7 @@ class UsageReader:
     def files_of(self, week: date) -> list[LakeFile]:
         """The files that hold the week. A source that is read whole has the same files for every week."""
         if self.source.partitioned:
-            assert self.source.path is not None
-            folders = folders_of(week, self.source.partition_calendar)
-            return [f for d in folders for f in self.lake.week_files(self.source.path, self.source.format, d)]
+            return self.lake.files_of_week(self.source, week)
         return self._open_whole()
 
     def read(self, week: date, files: list[LakeFile]) -> WeekRows:
@@ -137,9 +135,7 @@ class UsageReader:
 
     def _read_plain(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows | None:
         """The quick way; None where it cannot judge."""
-        if [weeks_of(folder, source.partition_calendar) for folder in folders_of(week, source.partition_calendar)] != [
-            [week]
-        ]:
+        if _weeks_beside(week, source):
             return None
         self.connection.execute("DROP TABLE IF EXISTS parts")
 
@@ -317,8 +313,7 @@ class UsageReader:
                 "SELECT file_name, num_rows FROM parquet_file_metadata($files)", {"files": [f.key for f in files]}
             ).fetchall()
             rows.file_rows = dict(found)
-        calendar = source.partition_calendar
-        if all(weeks_of(folder, calendar) == [week] for folder in folders_of(week, calendar)):
+        if not _weeks_beside(week, source):
             clicks = "sum(clicks)" if source.delivers("clicks") else "count(*)"
             total = self.connection.execute(f"SELECT count(*), {clicks} FROM source_usage").fetchone()
             assert total is not None
@@ -326,11 +321,7 @@ class UsageReader:
             rows.clicks_in_files = int(total[1] or 0)
 
     def _values(self, week: date, source: Source) -> dict[str, Any]:
-        others: set[date] = set()
-        if source.partitioned:
-            for folder in folders_of(week, source.partition_calendar):
-                others |= set(weeks_of(folder, source.partition_calendar)) - {week}
-        beside = [*sorted(others), None, None]
+        beside = [*_weeks_beside(week, source), None, None]
         return {
             "week": week,
             "other_week": beside[0],
@@ -342,6 +333,14 @@ class UsageReader:
             "is_whole": not source.partitioned,
             "is_first_week": week == self.settings.window_start,
         }
+
+
+def _weeks_beside(week: date, source: Source) -> list[date]:
+    """The other weeks whose days can lie in the folders of a week: by calendar year, a folder can hold two."""
+    if not source.partitioned:
+        return []
+    folders = folders_of(week, source.partition_calendar)
+    return sorted({other for folder in folders for other in weeks_of(folder, source.partition_calendar)} - {week})
 
 
 def _ignored(columns: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.defs.partitions import weeks_of_run
+from usage_pipeline.defs.partitions import run_name, weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
 from usage_pipeline.lib.contract import REFERENCE, SourceContract
 from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
@@ -47,7 +47,7 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
             settings,
             asked,
             now=settings.as_of.isoformat(),
-            run=f"run {context.run.run_id[:8]}",
+            run=run_name(context.run.run_id),
             progress=context.log.info,
         )
         found = [manifest for manifest in manifests.values() if manifest]

@@ -6,6 +6,7 @@ import dagster as dg
 import duckdb
 
 from usage_pipeline.config import Settings
+from usage_pipeline.defs.partitions import run_name
 from usage_pipeline.defs.tables import warning
 from usage_pipeline.lib.facts import facts_path, read_manifests, vanished_weeks
 from usage_pipeline.lib.plain_week import FACTS
@@ -22,7 +23,7 @@ def facts_keep_their_contract(
     problems = []
     with duckdb.connect() as connection:
         for week, manifest in read_manifests(settings.facts_dir).items():
-            if manifest.run == f"run {context.run.run_id[:8]}":
+            if manifest.run == run_name(context.run.run_id):
                 found = _broken(connection, str(facts_path(settings.facts_dir, week)), manifest.clicks)
                 problems += [f"{week}: {found}"] if found else []
     return dg.AssetCheckResult(passed=not problems, metadata={"problems": dg.MetadataValue.json(problems)})

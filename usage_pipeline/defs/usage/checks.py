@@ -1,5 +1,6 @@
 """Checks on usage: weeks look as usual, ids are known, and no click is lost between facts and pages."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -29,8 +30,7 @@ def weeks_are_of_their_usual_size(warehouse: Warehouse, settings: dg.ResourcePar
 @dg.asset_check(asset="weeks", name="the_newest_week_has_arrived")
 def the_newest_week_has_arrived(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """The newest complete week is the last one that has ended and settled."""
-    settled = settings.as_of_day.toordinal() - 7 - settings.completeness.settle_days
-    expected = monday_of(settings.as_of_day.fromordinal(settled))
+    expected = monday_of(settings.as_of_day - WEEK - timedelta(days=settings.completeness.settle_days))
     with warehouse.read() as connection:
         found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     newest = found[0] if found else None
