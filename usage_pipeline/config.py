@@ -205,7 +205,9 @@ class CompletenessSettings(_Model):
 class ActivitySettings(_Model):
     """What the usage states mean."""
 
-    renewal_gap_days: Count = Field(30, description="days between two spells of one application that make them one")
+    renewal_gap_days: int = Field(
+        30, ge=7, description="fewer days between two spells of one application make them one; a week has one spell"
+    )
     new_weeks: Positive = Field(4, description="first full weeks of a spell in which a pair is new")
     inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
     recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.usage_states import replace_usage_states
 from usage_pipeline.lib.values import sql_values
 
 WEEK = timedelta(days=7)
@@ -118,7 +119,11 @@ def make_fleet(count: int, seed: int, weeks: int = 44) -> Fleet:
     return Fleet(subscriptions, usage, spine, as_of)
 
 
-TABLES = ("contract_spells", "usage_grid", "usage_states", "pair_states")
+# grid and states, with the names of what they number
+GRID = "(SELECT * FROM core.usage_grid JOIN core.pairs USING (pair_id))"
+USAGE_STATES = "(SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id))"
+
+TABLES = ("contract_spells", "pairs", "usage_grid", "usage_states", "pair_states")
 
 
 def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -147,8 +152,16 @@ def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
     connection.execute("CREATE TABLE core.months (month_start DATE, month_end DATE, is_complete BOOLEAN)")
     values = sql_values(settings) | {"as_of_day": fleet.as_of}
     for name in (*TABLES, "growth_events"):
-        run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('activity', name)}", values)
+        make_table(connection, name, settings, values)
     return connection
+
+
+def make_table(connection: duckdb.DuckDBPyConnection, name: str, settings: Settings, values: dict[str, Any]) -> None:
+    """One of the activity tables, as its asset makes it."""
+    if name == "usage_states":
+        replace_usage_states(connection, settings.activity)
+    else:
+        run_sql(connection, f"CREATE OR REPLACE TABLE core.{name} AS {load_sql('activity', name)}", values)
 
 
 # ---------------------------------------------------------------- the oracle
@@ -217,11 +230,11 @@ def spells_of(history: History, gap: int) -> list[tuple[date, date, date | None]
     return [(history.first_use, OPEN, None)]
 
 
-def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, tuple[str, str, int, bool]]:
-    """Contract state, usage state, weeks without use and whether it came back, of every week that is judged."""
+def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, tuple[Any, ...]]:
+    """Contract state, usage state, weeks without use, whether it came back, recent and usual level, of every week."""
     rules = settings.activity
     spells = spells_of(history, rules.renewal_gap_days)
-    found: dict[date, tuple[str, str, int, bool]] = {}
+    found: dict[date, tuple[Any, ...]] = {}
     full: list[int] = []  # clicks of the full weeks so far
     has_used, since_use, before = False, 0, 0
     for row in fleet.weeks.itertuples():
@@ -257,5 +270,5 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
             usage = "active"
         contract = "notice given" if notice is not None and notice <= sunday else "in contract"
         came_back = clicks > 0 and used_before and before >= rules.inactive_weeks
-        found[week] = (contract, usage, since_use, came_back)
+        found[week] = (contract, usage, since_use, came_back, level, median(usual) if usual else None)
     return found

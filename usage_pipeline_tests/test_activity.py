@@ -7,12 +7,11 @@ import duckdb
 import pytest
 
 from usage_pipeline.config import load_settings
-from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.values import sql_values
 from usage_pipeline_tests.conftest import write_config
+from usage_pipeline_tests.histories import TABLES, make_table
 
 AS_OF = date(2025, 3, 5)  # a Wednesday; the newest complete week is that of 24 February
-_CORE = ("contract_spells", "usage_grid", "usage_states", "pair_states")
 
 
 class World:
@@ -62,9 +61,8 @@ class World:
             week += timedelta(days=7)
 
     def build(self) -> "World":
-        for name in _CORE:
-            sql = f"CREATE OR REPLACE TABLE core.{name} AS {load_sql('activity', name)}"
-            run_sql(self.connection, sql, self.values)
+        for name in TABLES:
+            make_table(self.connection, name, self.settings, self.values)
         return self
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -201,3 +199,9 @@ def test_after_its_end_a_pair_is_never_low_or_inactive(world: World) -> None:
     world.build()
     judged = world.rows("SELECT max(week_start)::VARCHAR FROM core.usage_states")
     assert judged == [("2025-01-06",)], "the last full week in contract is the last that is judged"
+
+
+def test_without_contracts_and_use_there_is_nothing_to_judge(world: World) -> None:
+    world.build()
+    assert world.rows("SELECT count(*) FROM core.usage_states") == [(0,)]
+    assert world.rows("SELECT count(*) FROM core.pair_states") == [(0,)]

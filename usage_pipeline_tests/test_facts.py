@@ -14,7 +14,14 @@ import pytest
 from pyarrow.parquet import encryption
 
 from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, facts_path, ingest_weeks, read_manifests
+from usage_pipeline.lib.facts import (
+    FACTS_VERSION,
+    WeekManifest,
+    facts_path,
+    ingest_weeks,
+    outdated_weeks,
+    read_manifests,
+)
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.weeks import weeks_between
@@ -387,6 +394,15 @@ def test_absurd_counts_are_rejected_and_extra_columns_are_noted(tmp_path) -> Non
     assert manifest is not None
     assert (manifest.rejected, manifest.clicks, manifest.lost) == ({"absurd count": 1}, 1, None)
     assert manifest.notes == ["columns that nothing maps: page"]
+
+
+def test_another_limit_of_counts_reads_the_weeks_again(tmp_path) -> None:
+    write_week(tmp_path / "lake", "year=2025/week=06", [event("2025-02-03", clicks=500), event("2025-02-04")])
+    settings = load_settings(write_config(tmp_path))
+    ingest(settings)
+    assert outdated_weeks(settings) == {}
+    narrower = load_settings(write_config(tmp_path, completeness={"largest_count": 100}))
+    assert outdated_weeks(narrower) == {date(2025, 2, 3): "read in another way"}
 
 
 def test_rejected_rows_of_csv_files_are_found_again_by_file_and_row(tmp_path) -> None:

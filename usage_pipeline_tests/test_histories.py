@@ -10,10 +10,9 @@ import pytest
 
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.defs.activity.checks import broken_identities
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.lib.usage_states import replace_usage_states
 from usage_pipeline_tests.conftest import write_config
-from usage_pipeline_tests.histories import Fleet, computed, histories_of, make_fleet, states_of
+from usage_pipeline_tests.histories import GRID, USAGE_STATES, Fleet, computed, histories_of, make_fleet, states_of
 
 HISTORIES = 100_000
 STATES = (
@@ -44,7 +43,7 @@ def one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple:
 
 
 def test_there_is_enough_of_everything(world: duckdb.DuckDBPyConnection) -> None:
-    found = dict(world.execute("SELECT usage_state, count(*) FROM core.usage_states GROUP BY 1").fetchall())
+    found = dict(world.execute(f"SELECT usage_state, count(*) FROM {USAGE_STATES} GROUP BY 1").fetchall())
     assert set(found) == {"never used", "new", "active", "low", "inactive"}
     assert min(found.values()) > 10_000
     ends = dict(world.execute("SELECT contract_state, count(*) FROM core.pair_states GROUP BY 1").fetchall())
@@ -60,7 +59,7 @@ def test_no_ended_pair_week_is_ever_judged(world: duckdb.DuckDBPyConnection) -> 
         "count(*) FILTER (WHERE NOT EXISTS (SELECT 1 FROM core.contract_spells AS s WHERE s.account_id = states.account_id "
         "AND s.start_date <= states.week_start AND s.end_date >= states.week_start + 6)), "
         "count(*) FILTER (WHERE NOT weeks.is_complete) "
-        "FROM core.usage_states AS states INNER JOIN core.weeks AS weeks USING (week_start)",
+        f"FROM {USAGE_STATES} AS states INNER JOIN core.weeks AS weeks USING (week_start)",
     )
     assert judged[0] > 1_000_000
     assert judged[1:] == (0, 0, 0)
@@ -78,13 +77,13 @@ def test_zero_unknown_and_absent_never_mix(world: duckdb.DuckDBPyConnection) -> 
         "count(*) FILTER (WHERE NOT weeks.has_arrived AND grid.clicks IS NOT NULL), "
         "count(*) FILTER (WHERE grid.contract_days NOT BETWEEN 1 AND 7), "
         "count(*) FILTER (WHERE grid.clicks IS DISTINCT FROM usage.clicks AND NOT (grid.clicks = 0 AND usage.clicks IS NULL)) "
-        "FROM core.usage_grid AS grid INNER JOIN core.weeks AS weeks USING (week_start) "
+        f"FROM {GRID} AS grid INNER JOIN core.weeks AS weeks USING (week_start) "
         "LEFT JOIN core.weekly_usage AS usage USING (week_start, account_id, application)",
     )
     assert found == (0, 0, 0, 0, 0)
     days = one(
         world,
-        "SELECT (SELECT sum(contract_days) FROM core.usage_grid), "
+        f"SELECT (SELECT sum(contract_days) FROM {GRID}), "
         "(SELECT sum(greatest(0, date_diff('day', greatest(start_date, w.first), least(end_date, w.last)) + 1)) "
         "FROM core.contract_spells, (SELECT min(week_start) AS first, max(week_start) + 6 AS last FROM core.weeks) AS w)",
     )
@@ -100,7 +99,7 @@ def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) ->
     pairs = growth[growth["unit"] == "application of an account"]
     pairs = pairs.pivot_table(index="period_start", columns="change", values="n").fillna(0)
     assert (users == pairs).all().all(), "with one user a pair, users and pairs go alike"
-    grid = world.execute("SELECT week_start, account_id FROM core.usage_grid WHERE is_complete AND clicks > 0").df()
+    grid = world.execute(f"SELECT week_start, account_id FROM {GRID} WHERE is_complete AND clicks > 0").df()
     weeks = sorted(grid["week_start"].unique())
     used = {week: set(rows["account_id"]) for week, rows in grid.groupby("week_start")}
     seen: set[str] = set(used[weeks[0]])
@@ -132,17 +131,17 @@ def test_a_week_later_everything_is_a_week_later(settings: Settings) -> None:
     order = "ORDER BY ALL"
     with computed(fleet, settings) as now, computed(fleet.shifted(1), settings) as later:
         for table, columns in (
-            ("usage_states", STATES),
-            ("contract_spells", "start_date, end_date, account_id, spell_number, notice_date"),
+            (USAGE_STATES, STATES),
+            ("core.contract_spells", "start_date, end_date, account_id, spell_number, notice_date"),
         ):
-            if table == "usage_states":
+            if table == USAGE_STATES:
                 shifted = columns.replace("week_start,", "week_start - 7 AS week_start,")
             else:
                 open_end = "CASE WHEN end_date = DATE '9999-12-31' THEN end_date ELSE end_date - 7 END AS end_date"
                 shifted = columns.replace("start_date,", "start_date - 7 AS start_date,", 1)
                 shifted = shifted.replace(" end_date,", f" {open_end},").replace("notice_date", "notice_date - 7 AS n")
-            a = now.execute(f"SELECT {columns} FROM core.{table} {order}").fetchall()
-            b = later.execute(f"SELECT {shifted} FROM core.{table} {order}").fetchall()
+            a = now.execute(f"SELECT {columns} FROM {table} {order}").fetchall()
+            b = later.execute(f"SELECT {shifted} FROM {table} {order}").fetchall()
             assert len(a) > 1000
             assert a == b
 
@@ -164,7 +163,7 @@ def test_more_use_in_the_weeks_judged_never_makes_a_pair_less_active(settings: S
     for column in ("first_day", "last_day"):
         usage[column] = usage[column].fillna(usage["week_start"])
     order = {"never used": 0, "inactive": 1, "low": 2, "active": 3, "new": 4}
-    sql = f"SELECT account_id, usage_state FROM core.usage_states WHERE week_start = '{recent.iloc[-1].date()}'"
+    sql = f"SELECT account_id, usage_state FROM {USAGE_STATES} WHERE week_start = '{recent.iloc[-1].date()}'"
     with (
         computed(fleet, settings) as before,
         computed(Fleet(fleet.subscriptions, usage, fleet.weeks, fleet.as_of), settings) as after,
@@ -199,7 +198,8 @@ def test_an_oracle_in_plain_python_agrees_on_every_state(settings: Settings) -> 
     }
     with computed(fleet, settings) as world:
         rows = world.execute(
-            "SELECT account_id, week_start, contract_state, usage_state, weeks_without_use, came_back FROM core.usage_states"
+            "SELECT account_id, week_start, contract_state, usage_state, weeks_without_use, came_back, recent_clicks, "
+            f"usual_clicks FROM {USAGE_STATES}"
         ).fetchall()
     found = {(account, week): tuple(state) for account, week, *state in rows}
     assert len(expected) > 20_000
@@ -210,12 +210,13 @@ def test_an_oracle_in_plain_python_agrees_on_every_state(settings: Settings) -> 
     assert sum(state[3] for state in expected.values()) > 100
 
 
-def test_the_grid_is_the_same_whatever_order_usage_comes_in(settings: Settings) -> None:
+def test_states_are_the_same_whatever_order_usage_and_grid_come_in(settings: Settings) -> None:
     fleet = make_fleet(2_000, seed=7)
     mixed = Fleet(fleet.subscriptions, fleet.usage.sample(frac=1, random_state=1), fleet.weeks, fleet.as_of)
     with computed(fleet, settings) as a, computed(mixed, settings) as b:
-        sql = f"SELECT {STATES} FROM core.usage_states ORDER BY ALL"
+        sql = f"SELECT {STATES} FROM {USAGE_STATES} ORDER BY ALL"
         assert a.execute(sql).fetchall() == b.execute(sql).fetchall()
-        assert run_sql(
-            a, f"SELECT count(*) FROM ({load_sql('activity', 'usage_grid')})", sql_values(settings)
-        ).fetchone()
+        judged = a.execute(sql).fetchall()
+        a.execute("CREATE OR REPLACE TABLE core.usage_grid AS FROM core.usage_grid ORDER BY hash(pair_id, week_start)")
+        replace_usage_states(a, settings.activity)
+        assert a.execute(sql).fetchall() == judged

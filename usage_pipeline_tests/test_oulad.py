@@ -91,7 +91,9 @@ def test_those_that_ended_before_the_start_never_started(oulad: Settings, regist
 
 
 def test_from_the_week_of_its_end_on_no_pair_is_low_or_inactive(oulad: Settings, registrations: pd.DataFrame) -> None:
-    states = ask(oulad, "SELECT account_id, week_start, usage_state FROM core.usage_states")
+    states = ask(
+        oulad, "SELECT account_id, week_start, usage_state FROM core.usage_states JOIN core.pairs USING (pair_id)"
+    )
     assert len(states) > 100_000
     end = registrations["end"].loc[states["account_id"]].to_numpy()
     assert (pd.to_datetime(states["week_start"]).to_numpy() + pd.Timedelta(days=6) <= end).all()

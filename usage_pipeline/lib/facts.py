@@ -108,8 +108,9 @@ def read_manifests(facts_dir: Path, weeks: Iterable[date] | None = None) -> dict
 
 
 def mapping_fingerprint(source: Source, settings: Settings) -> str:
-    """Changes whenever the same files would give other facts: a re-mapped column, another zone."""
-    parts = [source.model_dump(mode="json"), settings.timezone, settings.completeness.late_days]
+    """Changes whenever the same files would give other facts: a re-mapped column, another zone, another limit."""
+    limits = settings.completeness
+    parts = [source.model_dump(mode="json"), settings.timezone, limits.late_days, limits.largest_count]
     return json.dumps(parts, sort_keys=True)
 
 

@@ -4,8 +4,38 @@ Outside the contract there is no row, inside it without events there is a 0, and
 All tables are whole tables; a second run replaces them.
 """
 
-from usage_pipeline.defs.tables import sql_table
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib import usage_states as rules
+from usage_pipeline.resources import Warehouse
+
+
+@dg.asset(
+    key="usage_states",
+    group_name="activity",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["usage_grid"],
+    pool=POOL,
+    code_version=code_version(Path(rules.__file__).read_text(encoding="utf-8")),
+)
+def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Never used, new, active, low or inactive, week by week, only in full weeks of contract.
+
+    One row: account x application x complete week of seven contract days.
+    """
+    with warehouse.get_connection() as connection:
+        rules.replace_usage_states(connection, settings.activity)
+        counts = dict(connection.execute("SELECT usage_state, count(*) FROM core.usage_states GROUP BY 1").fetchall())
+    metadata: dict[str, Any] = {"dagster/row_count": sum(counts.values()), "states": dg.MetadataValue.json(counts)}
+    return dg.MaterializeResult(metadata=metadata)
+
 
 ACTIVITY_TABLES = [
     sql_table(
@@ -14,6 +44,13 @@ ACTIVITY_TABLES = [
         group="activity",
         deps=["subscriptions", "weekly_usage"],
         description="When each account was in contract for each application.",
+    ),
+    sql_table(
+        "pairs",
+        schema="core",
+        group="activity",
+        deps=["contract_spells"],
+        description="A number for each account and application: large tables carry it instead of both.",
     ),
     sql_table(
         "account_contracts",
@@ -29,13 +66,7 @@ ACTIVITY_TABLES = [
         deps=["contract_spells", "weekly_usage", "weeks"],
         description="Usage in every week in contract, with zero where nobody came: what states and flags judge by.",
     ),
-    sql_table(
-        "usage_states",
-        schema="core",
-        group="activity",
-        deps=["usage_grid"],
-        description="Never used, new, active, low or inactive, week by week, only in full weeks of contract.",
-    ),
+    usage_states,
     sql_table(
         "pair_states",
         schema="core",
@@ -54,7 +85,7 @@ ACTIVITY_TABLES = [
         "growth_events",
         schema="core",
         group="activity",
-        deps=["contract_spells", "usage_grid", "weekly_usage", "weeks", "months"],
+        deps=["contract_spells", "pairs", "usage_grid", "weekly_usage", "weeks", "months"],
         description="Who came, stayed, came back and was lost, and why, week by week and month by month.",
     ),
     sql_table(

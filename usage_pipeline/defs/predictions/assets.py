@@ -8,7 +8,7 @@ PREDICTION_TABLES = [
         "low_usage_risks",
         schema="mart",
         group="predictions",
-        deps=["usage_grid", "pair_states", "weeks", *NAMES],
+        deps=["pairs", "usage_grid", "pair_states", "weeks", *NAMES],
         description="Active applications whose use fell well below that of the weeks before, by one rule.",
     ),
 ]

@@ -8,7 +8,7 @@ SPIKE_TABLES = [
         "usage_flags",
         schema="core",
         group="spikes",
-        deps=["usage_grid"],
+        deps=["pairs", "usage_grid"],
         description="Weeks far from the usual level, of a pair or of an application over all its accounts.",
     ),
     sql_table(

@@ -229,7 +229,7 @@ USAGE_TABLES = [
         "usage_by_week",
         schema="mart",
         group="usage",
-        deps=["usage_grid", "weekly_usage", "weeks", "usage_flags", *NAMES],
+        deps=["pairs", "usage_grid", "weekly_usage", "weeks", "usage_flags", *NAMES],
         description="The curves: usage week by week, beside the same week a year ago, with flags.",
     ),
     sql_table(

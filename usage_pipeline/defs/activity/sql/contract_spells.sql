@@ -158,6 +158,8 @@ spells AS (
 )
 
 SELECT
+    -- from 1, without gaps: millions of weeks carry one number, not two texts
+    CAST(dense_rank() OVER (ORDER BY account_id, application) AS INTEGER) AS pair_id,
     account_id,
     application,
     CAST(row_number() OVER (PARTITION BY account_id, application ORDER BY start_date) AS INTEGER) AS spell_number,

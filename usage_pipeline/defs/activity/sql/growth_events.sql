@@ -38,11 +38,12 @@ monthly_use AS (
 pair_use AS (
     SELECT
         'week' AS period,
-        week_start AS period_start,
-        account_id,
-        application
-    FROM core.usage_grid
-    WHERE clicks > 0
+        grid.week_start AS period_start,
+        pairs.account_id,
+        pairs.application
+    FROM core.usage_grid AS grid
+    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+    WHERE grid.clicks > 0
     UNION ALL
     SELECT DISTINCT
         'month' AS period,
@@ -60,11 +61,8 @@ user_use AS (
         any_value(users.account_id) AS account_id,
         hash(users.account_id, users.user_id) AS entity
     FROM core.weekly_users AS users
-    SEMI JOIN core.usage_grid AS grid
-        ON
-            users.week_start = grid.week_start
-            AND users.account_id = grid.account_id
-            AND users.application = grid.application
+    INNER JOIN core.pairs AS pairs ON users.account_id = pairs.account_id AND users.application = pairs.application
+    SEMI JOIN core.usage_grid AS grid ON users.week_start = grid.week_start AND pairs.pair_id = grid.pair_id
     WHERE users.clicks > 0 AND users.user_id IS NOT NULL
     GROUP BY users.week_start, entity
     UNION ALL

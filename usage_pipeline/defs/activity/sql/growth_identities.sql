@@ -12,11 +12,12 @@ WITH counted AS (
     SELECT
         'account' AS unit,
         'week' AS period,
-        week_start AS period_start,
-        count(DISTINCT account_id) AS used
-    FROM core.usage_grid
-    WHERE is_complete AND clicks > 0
-    GROUP BY week_start
+        grid.week_start AS period_start,
+        count(DISTINCT pairs.account_id) AS used
+    FROM core.usage_grid AS grid
+    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+    WHERE grid.is_complete AND grid.clicks > 0
+    GROUP BY grid.week_start
     UNION ALL
     SELECT
         'account' AS unit,

@@ -24,17 +24,20 @@ spells AS (
 
 usage AS (
     SELECT
-        weekly.account_id,
-        weekly.application,
-        max(weekly.last_day) AS last_used_on,
-        sum(weekly.clicks) FILTER (WHERE grid.account_id IS NULL) AS clicks_outside_contract
-    FROM core.weekly_usage AS weekly
-    LEFT JOIN core.usage_grid AS grid
-        ON
-            weekly.week_start = grid.week_start
-            AND weekly.account_id = grid.account_id
-            AND weekly.application = grid.application
-    GROUP BY weekly.account_id, weekly.application
+        account_id,
+        application,
+        max(last_day) AS last_used_on,
+        sum(clicks) AS clicks
+    FROM core.weekly_usage
+    GROUP BY account_id, application
+),
+
+in_contract AS (
+    SELECT
+        pair_id,
+        sum(clicks) AS clicks
+    FROM core.usage_grid
+    GROUP BY pair_id
 ),
 
 pairs AS (
@@ -49,68 +52,59 @@ pairs AS (
     FROM usage
 ),
 
-states AS (
-    SELECT
-        states.*,
-        bool_or(came_back) OVER (
-            PARTITION BY account_id, application ORDER BY week_start ROWS BETWEEN 7 PRECEDING AND CURRENT ROW
-        ) AS came_back_lately
-    FROM core.usage_states AS states
-),
-
 newest_states AS (
     SELECT states.*
-    FROM states
+    FROM core.usage_states AS states
     INNER JOIN newest ON states.week_start = newest.week_start
 ),
 
 -- how it was used before the end: the last 13 full weeks in contract
 before_end AS (
     SELECT
-        grid.account_id,
-        grid.application,
+        grid.pair_id,
         avg(grid.clicks) AS clicks_per_week
     FROM core.usage_grid AS grid
-    INNER JOIN spells
-        ON
-            grid.account_id = spells.account_id
-            AND grid.application = spells.application
-            AND grid.spell_number = spells.spell_number
+    INNER JOIN spells ON grid.pair_id = spells.pair_id AND grid.spell_number = spells.spell_number
     WHERE
         grid.is_complete
         AND grid.contract_days = 7
         AND grid.week_start > spells.end_date - 7 * 14
         AND spells.end_date < CAST($as_of_day AS DATE)
-    GROUP BY grid.account_id, grid.application
+    GROUP BY grid.pair_id
 ),
 
 -- the last weeks against as many before them, where both were whole weeks of one contract
-full_weeks AS (
+weekly AS (
     SELECT
-        account_id,
-        application,
-        clicks,
-        row_number() OVER (PARTITION BY account_id, application ORDER BY week_start DESC) AS weeks_ago
-    FROM core.usage_states
+        states.pair_id,
+        states.clicks,
+        states.came_back,
+        newest_states.weeks_without_use,
+        newest_states.full_weeks - states.full_weeks AS weeks_ago
+    FROM newest_states
+    INNER JOIN core.usage_states AS states ON newest_states.pair_id = states.pair_id
 ),
 
 trends AS (
     SELECT
-        account_id,
-        application,
-        count(*) AS weeks,
-        avg(clicks) FILTER (WHERE weeks_ago <= 4) AS last_4,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 5 AND 8) AS before_4,
-        avg(clicks) FILTER (WHERE weeks_ago <= 13) AS last_13,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 14 AND 26) AS before_13,
-        avg(clicks) FILTER (WHERE weeks_ago <= 52) AS last_52,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 53 AND 104) AS before_52
-    FROM full_weeks
-    GROUP BY account_id, application
+        pair_id,
+        avg(clicks) FILTER (WHERE weeks_ago < 4) AS last_4,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 4 AND 7) AS before_4,
+        avg(clicks) FILTER (WHERE weeks_ago < 13) AS last_13,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 13 AND 25) AS before_13,
+        avg(clicks) FILTER (WHERE weeks_ago < 52) AS last_52,
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 52 AND 103) AS before_52,
+        -- the quarter that ended with the last week of use
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN weeks_without_use AND weeks_without_use + 12)
+            AS clicks_when_last_used,
+        bool_or(came_back) FILTER (WHERE weeks_ago < 8) AS came_back
+    FROM weekly
+    GROUP BY pair_id
 ),
 
 placed AS (
     SELECT
+        spells.pair_id,
         pairs.account_id,
         pairs.application,
         spells.spell_number,
@@ -124,7 +118,7 @@ placed AS (
         spells.seats,
         spells.annual_value,
         usage.last_used_on,
-        coalesce(usage.clicks_outside_contract, 0) AS clicks_outside_contract,
+        coalesce(usage.clicks, 0) - coalesce(in_contract.clicks, 0) AS clicks_outside_contract,
         before_end.clicks_per_week AS clicks_per_week_before_end,
         CASE
             WHEN spells.account_id IS NULL THEN 'no contract'
@@ -136,7 +130,8 @@ placed AS (
     FROM pairs
     LEFT JOIN spells ON pairs.account_id = spells.account_id AND pairs.application = spells.application
     LEFT JOIN usage ON pairs.account_id = usage.account_id AND pairs.application = usage.application
-    LEFT JOIN before_end ON pairs.account_id = before_end.account_id AND pairs.application = before_end.application
+    LEFT JOIN in_contract ON spells.pair_id = in_contract.pair_id
+    LEFT JOIN before_end ON spells.pair_id = before_end.pair_id
 )
 
 SELECT
@@ -148,25 +143,25 @@ SELECT
     CASE
         WHEN placed.contract_state NOT IN ('in contract', 'notice given') THEN NULL
         -- silence began the week after the last use, not when it had lasted long enough to be called inactive
-        WHEN states.usage_state = 'inactive' THEN CAST(date_trunc('week', states.last_used_on) AS DATE) + 7
+        WHEN states.usage_state = 'inactive' THEN states.last_used_week + 7
         ELSE coalesce(states.state_since, placed.start_date)
     END AS usage_state_since,
     states.recent_clicks,
     states.usual_clicks,
-    states.clicks_when_last_used,
+    CASE WHEN states.last_used_week IS NOT NULL THEN trends.clicks_when_last_used END AS clicks_when_last_used,
     states.weeks_without_use,
-    coalesce(states.came_back_lately, FALSE) AS came_back,
+    coalesce(trends.came_back, FALSE) AS came_back,
     -- no percentage of next to nothing
     CASE
-        WHEN states.week_start IS NOT NULL AND trends.weeks >= 8 AND trends.before_4 >= $low_floor_clicks
+        WHEN states.full_weeks >= 8 AND trends.before_4 >= $low_floor_clicks
             THEN trends.last_4 / trends.before_4 - 1
     END AS trend_4_weeks,
     CASE
-        WHEN states.week_start IS NOT NULL AND trends.weeks >= 26 AND trends.before_13 >= $low_floor_clicks
+        WHEN states.full_weeks >= 26 AND trends.before_13 >= $low_floor_clicks
             THEN trends.last_13 / trends.before_13 - 1
     END AS trend_13_weeks,
     CASE
-        WHEN states.week_start IS NOT NULL AND trends.weeks >= 104 AND trends.before_52 >= $low_floor_clicks
+        WHEN states.full_weeks >= 104 AND trends.before_52 >= $low_floor_clicks
             THEN trends.last_52 / trends.before_52 - 1
     END AS trend_52_weeks,
     CASE
@@ -178,9 +173,6 @@ SELECT
     END AS rank_in_application
 FROM placed
 LEFT JOIN newest_states AS states
-    ON
-        -- an ended pair is judged no more
-        CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN placed.account_id END
-        = states.account_id
-        AND placed.application = states.application
-LEFT JOIN trends ON placed.account_id = trends.account_id AND placed.application = trends.application
+    -- an ended pair is judged no more
+    ON CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN placed.pair_id END = states.pair_id
+LEFT JOIN trends ON states.pair_id = trends.pair_id

@@ -1,32 +1,48 @@
 -- a row: account x application x week with a day in contract: zero where nobody came, NULL where that is not known
+WITH spell_weeks AS (
+    SELECT
+        spells.pair_id,
+        weeks.week_start,
+        spells.spell_number,
+        CAST(
+            least(spells.end_date, weeks.week_start + 6) - greatest(spells.start_date, weeks.week_start) + 1 AS TINYINT
+        ) AS contract_days,
+        CAST(
+            CASE
+                WHEN spells.end_date < weeks.week_start + 6 THEN 'ended'
+                WHEN spells.notice_date <= weeks.week_start + 6 THEN 'notice given'
+                ELSE 'in contract'
+            END AS ENUM('in contract', 'notice given', 'ended')
+        ) AS contract_state,
+        weeks.is_complete
+    FROM core.contract_spells AS spells
+    INNER JOIN core.weeks AS weeks
+        ON spells.start_date <= weeks.week_start + 6 AND spells.end_date >= weeks.week_start
+),
+
+usage AS (
+    SELECT
+        pairs.pair_id,
+        weekly.week_start,
+        weekly.clicks,
+        weekly.records_created,
+        weekly.active_users
+    FROM core.weekly_usage AS weekly
+    INNER JOIN core.pairs AS pairs ON weekly.account_id = pairs.account_id AND weekly.application = pairs.application
+)
+
 SELECT
-    weeks.week_start,
-    spells.account_id,
-    spells.application,
-    spells.spell_number,
-    CAST(
-        least(spells.end_date, weeks.week_start + 6) - greatest(spells.start_date, weeks.week_start) + 1 AS INTEGER
-    ) AS contract_days,
-    CASE
-        WHEN spells.end_date < weeks.week_start + 6 THEN 'ended'
-        WHEN spells.notice_date <= weeks.week_start + 6 THEN 'notice given'
-        ELSE 'in contract'
-    END AS contract_state,
-    weeks.is_complete,
-    weeks.is_running,
+    spell_weeks.*,
     -- in a week that is not complete, what came is known, and that nobody came is not
-    CASE WHEN weeks.is_complete THEN coalesce(usage.clicks, 0) ELSE usage.clicks END AS clicks,
-    CASE WHEN weeks.is_complete AND $has_records THEN coalesce(usage.records_created, 0) ELSE usage.records_created END
-        AS records_created,
-    CASE WHEN weeks.is_complete AND $has_users THEN coalesce(usage.active_users, 0) ELSE usage.active_users END
-        AS active_users,
-    usage.last_day
-FROM core.contract_spells AS spells
-INNER JOIN core.weeks AS weeks
-    ON spells.start_date <= weeks.week_start + 6 AND spells.end_date >= weeks.week_start
-LEFT JOIN core.weekly_usage AS usage
-    ON
-        weeks.week_start = usage.week_start
-        AND spells.account_id = usage.account_id
-        AND spells.application = usage.application
-ORDER BY spells.account_id, spells.application, weeks.week_start
+    CASE WHEN spell_weeks.is_complete THEN coalesce(usage.clicks, 0) ELSE usage.clicks END AS clicks,
+    CASE
+        WHEN spell_weeks.is_complete AND $has_records THEN coalesce(usage.records_created, 0)
+        ELSE usage.records_created
+    END AS records_created,
+    CASE
+        WHEN spell_weeks.is_complete AND $has_users THEN coalesce(usage.active_users, 0)
+        ELSE usage.active_users
+    END AS active_users
+FROM spell_weeks
+LEFT JOIN usage ON spell_weeks.pair_id = usage.pair_id AND spell_weeks.week_start = usage.week_start
+ORDER BY spell_weeks.pair_id, spell_weeks.week_start

@@ -7,8 +7,7 @@ WITH newest AS (
 
 levels AS (
     SELECT
-        grid.account_id,
-        grid.application,
+        grid.pair_id,
         avg(grid.clicks) FILTER (WHERE grid.week_start > newest.week_start - 7 * $risk_recent_weeks) AS recent_clicks,
         avg(grid.clicks) FILTER (WHERE grid.week_start <= newest.week_start - 7 * $risk_recent_weeks) AS clicks_before,
         count(*) FILTER (WHERE grid.week_start <= newest.week_start - 7 * $risk_recent_weeks) AS weeks_before
@@ -18,20 +17,22 @@ levels AS (
         grid.is_complete
         AND grid.contract_days = 7
         AND grid.week_start > newest.week_start - 7 * ($risk_recent_weeks + $risk_before_weeks)
-    GROUP BY grid.account_id, grid.application
+    GROUP BY grid.pair_id
 ),
 
 -- what all accounts of the application did together: a summer is no risk
 moves AS (
     SELECT
-        application,
-        CASE WHEN count(*) >= 20 THEN sum(recent_clicks) / nullif(sum(clicks_before), 0) ELSE 1 END AS application_share
+        pairs.application,
+        CASE WHEN count(*) >= 20 THEN sum(levels.recent_clicks) / nullif(sum(levels.clicks_before), 0) ELSE 1 END
+            AS application_share
     FROM levels
-    GROUP BY application
+    INNER JOIN core.pairs AS pairs ON levels.pair_id = pairs.pair_id
+    GROUP BY pairs.application
 )
 
 SELECT
-    levels.account_id,
+    pairs.account_id,
     names.account,
     applications.application_key,
     applications.application,
@@ -55,11 +56,10 @@ SELECT
     pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     names.contacts
 FROM levels
-INNER JOIN moves ON levels.application = moves.application
-INNER JOIN core.pair_states AS pairs
-    ON levels.account_id = pairs.account_id AND levels.application = pairs.application
-INNER JOIN core.account_names AS names ON levels.account_id = names.account_id
-INNER JOIN core.application_names AS applications ON levels.application = applications.application_key
+INNER JOIN core.pair_states AS pairs ON levels.pair_id = pairs.pair_id
+INNER JOIN moves ON pairs.application = moves.application
+INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON pairs.application = applications.application_key
 WHERE
     pairs.contract_state = 'in contract'
     AND pairs.usage_state = 'active'

@@ -1,12 +1,13 @@
 -- a row: a flagged week of a pair (scope 'account') or of an application over all accounts (scope 'application')
 WITH judged AS (
     SELECT
-        week_start,
-        account_id,
-        application,
-        clicks
-    FROM core.usage_grid
-    WHERE is_complete AND contract_days = 7
+        grid.week_start,
+        pairs.account_id,
+        pairs.application,
+        grid.clicks
+    FROM core.usage_grid AS grid
+    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+    WHERE grid.is_complete AND grid.contract_days = 7
 ),
 
 -- what all accounts of the application did together in the week: a holiday is no event of every account

@@ -28,8 +28,7 @@ judged AS (
     SELECT
         period_weeks.period,
         any_value(period_weeks.weeks) AS period_length,
-        grid.account_id,
-        grid.application,
+        grid.pair_id,
         count(*) AS weeks_in_contract,
         count(*) FILTER (WHERE grid.clicks > 0) AS weeks_used,
         sum(grid.clicks) AS clicks,
@@ -37,7 +36,7 @@ judged AS (
     FROM period_weeks
     INNER JOIN core.usage_grid AS grid ON period_weeks.week_start = grid.week_start
     WHERE grid.contract_days = 7
-    GROUP BY period_weeks.period, grid.account_id, grid.application
+    GROUP BY period_weeks.period, grid.pair_id
 ),
 
 pair_users AS (
@@ -64,12 +63,13 @@ account_users AS (
 rankable AS (
     SELECT
         judged.*,
+        pairs.account_id,
+        pairs.application,
         judged.clicks / judged.weeks_in_contract AS clicks_per_week,
         pairs.contract_state IN ('in contract', 'notice given') AS is_in_contract,
         judged.clicks >= $rank_floor_clicks AND pairs.contract_state IN ('in contract', 'notice given') AS is_ranked
     FROM judged
-    INNER JOIN core.pair_states AS pairs
-        ON judged.account_id = pairs.account_id AND judged.application = pairs.application
+    INNER JOIN core.pair_states AS pairs ON judged.pair_id = pairs.pair_id
 )
 
 SELECT

@@ -1,10 +1,19 @@
 -- a row: account x application x week: in contract (zero where nobody came), used outside it, or used a year ago
-WITH spine AS (
+WITH grid AS (
+    SELECT
+        grid.*,
+        pairs.account_id,
+        pairs.application
+    FROM core.usage_grid AS grid
+    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+),
+
+spine AS (
     SELECT
         week_start,
         account_id,
         application
-    FROM core.usage_grid
+    FROM grid
     UNION
     SELECT
         week_start,
@@ -46,7 +55,7 @@ FROM spine
 INNER JOIN core.weeks AS weeks ON spine.week_start = weeks.week_start
 INNER JOIN core.account_names AS names ON spine.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON spine.application = applications.application_key
-LEFT JOIN core.usage_grid AS grid
+LEFT JOIN grid
     ON
         spine.week_start = grid.week_start
         AND spine.account_id = grid.account_id

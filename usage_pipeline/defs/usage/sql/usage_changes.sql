@@ -7,8 +7,7 @@ WITH newest AS (
 
 compared AS (
     SELECT
-        this_year.account_id,
-        this_year.application,
+        this_year.pair_id,
         count(*) AS weeks_compared,
         sum(this_year.clicks) AS clicks,
         sum(last_year.clicks) AS clicks_last_year,
@@ -19,15 +18,12 @@ compared AS (
     INNER JOIN core.weeks AS weeks ON this_year.week_start = weeks.week_start
     INNER JOIN core.weeks AS weeks_before ON weeks.last_year_week = weeks_before.week_start
     INNER JOIN core.usage_grid AS last_year
-        ON
-            weeks.last_year_week = last_year.week_start
-            AND this_year.account_id = last_year.account_id
-            AND this_year.application = last_year.application
+        ON weeks.last_year_week = last_year.week_start AND this_year.pair_id = last_year.pair_id
     WHERE
         weeks.is_complete AND weeks_before.is_complete
         AND this_year.week_start > newest.week_start - 7 * 13
         AND this_year.contract_days = 7 AND last_year.contract_days = 7
-    GROUP BY this_year.account_id, this_year.application
+    GROUP BY this_year.pair_id
 ),
 
 changed AS (
@@ -41,7 +37,7 @@ changed AS (
 )
 
 SELECT
-    changed.account_id,
+    pairs.account_id,
     names.account,
     applications.application_key,
     applications.application,
@@ -66,9 +62,8 @@ SELECT
     END AS movement,
     names.contacts
 FROM changed
-INNER JOIN core.pair_states AS pairs
-    ON changed.account_id = pairs.account_id AND changed.application = pairs.application
-INNER JOIN core.account_names AS names ON changed.account_id = names.account_id
-INNER JOIN core.application_names AS applications ON changed.application = applications.application_key
+INNER JOIN core.pair_states AS pairs ON changed.pair_id = pairs.pair_id
+INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON pairs.application = applications.application_key
 WHERE pairs.contract_state IN ('in contract', 'notice given')
 ORDER BY changed.clicks_change
