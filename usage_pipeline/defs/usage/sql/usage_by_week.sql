@@ -39,7 +39,7 @@ SELECT
     names.segment,
     names.region,
     names.owner,
-    coalesce(grid.contract_days, 0) AS contract_days,
+    CAST(coalesce(grid.contract_days, 0) AS INTEGER) AS contract_days,
     CASE WHEN grid.account_id IS NOT NULL THEN grid.clicks ELSE usage.clicks END AS clicks,
     CASE WHEN grid.account_id IS NOT NULL THEN grid.records_created ELSE usage.records_created END AS records_created,
     CASE WHEN grid.account_id IS NOT NULL THEN grid.active_users ELSE usage.active_users END AS active_users,
