@@ -263,10 +263,12 @@ def page(superset: SupersetServer, browser: Any) -> Iterator[Any]:
 
 def log_in(page: Any, server: SupersetServer, user: str) -> None:
     page.goto(f"{server.url}/login/")
+    # the form is drawn by a script: what is typed before it runs is lost
+    page.wait_for_load_state("networkidle")
     page.fill("#username", user)
     page.fill("#password", server.passwords[user])
     page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "/login" not in url)
+    page.wait_for_url(lambda url: "/login" not in url, timeout=60_000)
 
 
 def open_dashboard(page: Any, server: SupersetServer, slug: str, query: str = "") -> None:
