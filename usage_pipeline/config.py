@@ -117,13 +117,14 @@ class Source(_Model):
 
 
 class Sources(_Model):
-    """The five sources; only usage is indispensable."""
+    """The six sources; only usage is indispensable."""
 
     usage: Source
     accounts: Source | None = None
     subscriptions: Source | None = None
     contacts: Source | None = None
     applications: Source | None = None
+    known_causes: Source | None = None
 
     def get(self, name: str) -> Source | None:
         source: Source | None = getattr(self, name)
@@ -218,13 +219,24 @@ class ActivitySettings(_Model):
 
 
 class SpikeSettings(_Model):
-    """The rule that flags a week."""
+    """What is a spike, a drop-off, a shift, a decline. Distances are in standard deviations of the expected count."""
 
-    history_weeks: Positive = Field(12, description="complete weeks before that make the usual level")
-    minimum_weeks: Positive = Field(8, description="fewer such weeks: no flag")
-    robust_z: float = Field(4.0, gt=0, description="distance to the usual level, in robust standard deviations")
-    relative_floor: Share = Field(0.5, description="smallest change, as a share of the usual level")
-    absolute_floor_clicks: float = Field(20, ge=0, description="smallest change, in clicks a week")
+    discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
+    minimum_weeks: Positive = Field(8, description="full weeks in contract that make a level of its own")
+    settling_weeks: Count = Field(4, description="first weeks of a contract, which make no level")
+    peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
+    drop_z: float = Field(2.25, gt=0, description="distance from which on a drop-off is listed")
+    spike_z: float = Field(3.0, gt=0, description="distance from which on a spike is listed")
+    false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
+    relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
+    absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
+    absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
+    shift_weeks: Positive = Field(6, description="weeks after which a new level is the usual one")
+    decline_weeks: Positive = Field(26, description="weeks over which a slow decline is looked for")
+    decline_share: Share = Field(0.35, description="smallest decline, as a share of the level before")
+    fleet_accounts: Positive = Field(10, description="accounts of an application from which on they can move together")
+    fleet_z: float = Field(4.0, gt=0, description="distance from which on a common move is an event")
+    fleet_share: Share = Field(0.2, description="smallest common move, as a share")
     listed_weeks: Positive = Field(13, description="newest complete weeks whose flags are listed on the page")
 
 

@@ -119,22 +119,90 @@ def test_what_was_planted_is_found(demo: Demo) -> None:
         assert states.loc[returned]["has_returned"].any()
 
 
-def test_strong_planted_spikes_are_flagged(demo: Demo) -> None:
-    flags = query(demo.settings.warehouse_path, "SELECT * FROM core.usage_flags WHERE scope = 'account'")
-    flagged = {(r.account_id, r.application, str(r.week_start)[:10]) for r in flags.itertuples()}
-    strong = [
-        e
-        for e in demo.truth["events"]
-        if e["kind"] == "spike" and e["weekly_mean"] >= 20 and date(2025, 3, 1) < date.fromisoformat(e["first_week"])
-    ]
-    found = [e for e in strong if (e["account_id"], e["application"], e["first_week"]) in flagged]
-    assert len(found) >= 0.8 * len(strong)
+def planted(demo: Demo, kind: str) -> list[dict[str, Any]]:
+    """Events of accounts that are large enough, after the first weeks of the window."""
+    since = demo.settings.window_start + timedelta(weeks=12)
+    events = [e for e in demo.truth["events"] if e["kind"] == kind and e["weekly_mean"] >= 20]
+    return [e for e in events if date.fromisoformat(e["first_week"]) >= since]
+
+
+def flagged_pairs(demo: Demo, direction: str) -> set[tuple[str, str, str]]:
+    flags = query(
+        demo.settings.warehouse_path,
+        "SELECT account_id, application, CAST(week_start AS VARCHAR) AS week FROM core.usage_flags "
+        f"WHERE scope = 'account' AND measure = 'clicks' AND z {direction} 0",
+    )
+    return set(flags.itertuples(index=False, name=None))
+
+
+def weeks_of_event(e: dict[str, Any]) -> list[str]:
+    first, last = date.fromisoformat(e["first_week"]), date.fromisoformat(e["last_week"])
+    return [(first + timedelta(weeks=n)).isoformat() for n in range((last - first).days // 7 + 1)]
+
+
+def test_strong_planted_spikes_and_drops_are_flagged(demo: Demo) -> None:
+    for kind, direction in (("spike", ">"), ("drop", "<")):
+        flagged, events = flagged_pairs(demo, direction), planted(demo, kind)
+        found = [e for e in events if any((e["account_id"], e["application"], w) in flagged for w in weeks_of_event(e))]
+        assert len(found) >= 0.8 * len(events), kind
+
+
+def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
+    events = query(
+        demo.settings.warehouse_path,
+        "SELECT scope, application, CAST(week_start AS VARCHAR) AS week, kind FROM core.usage_flags "
+        "WHERE scope != 'account' AND measure = 'clicks'",
+    )
+    outage = next(m for m in demo.truth["fleet_moves"] if m["kind"] == "outage")
+    assert (("all", outage["week"], "drop-off")) in set(
+        zip(events["scope"], events["week"], events["kind"], strict=True)
+    )
+    in_outage = query(
+        demo.settings.warehouse_path,
+        "SELECT count(*) AS flagged FROM core.usage_flags WHERE scope = 'account' AND measure = 'clicks' AND is_new "
+        f"AND week_start = DATE '{outage['week']}'",
+    )["flagged"][0]
+    judged = query(
+        demo.settings.warehouse_path,
+        f"SELECT count(*) AS n FROM core.expected_usage WHERE week_start = DATE '{outage['week']}'",
+    )["n"][0]
+    assert in_outage <= 0.04 * judged
 
 
 def test_every_flag_is_told_in_words(demo: Demo) -> None:
-    flags = query(demo.warehouse, "SELECT what_happened FROM mart.flagged_weeks")
+    flags = query(demo.warehouse, "SELECT * FROM mart.flagged_weeks")
     assert len(flags) > 0
-    assert flags["what_happened"].str.contains(" clicks").all()
+    assert flags["what_happened"].str.contains(", expected [0-9,]+ to [0-9,]+").all()
+    assert set(flags["tier"]) <= {"strong", "listed", "expected"}
+    assert set(flags["flag_state"]) <= {"new", "ongoing", "ended"}
+    outage = next(m["week"] for m in demo.truth["fleet_moves"] if m["kind"] == "outage")
+    known = flags[(flags["week_start"] == outage) & (flags["scope"] == "all")]
+    assert list(known["cause"]) == ["the service was down for two days"]
+    assert list(known["tier"]) == ["expected"]
+
+
+def test_numbers_of_a_flag_are_those_of_the_raw_rows(demo: Demo) -> None:
+    raw = demo.raw()
+    weekly = raw.groupby(["account_id", "application", "week_start"])["clicks"].sum()
+    flags = query(
+        demo.settings.warehouse_path,
+        "SELECT * FROM core.usage_flags WHERE scope = 'account' AND measure = 'clicks' AND weeks = 1",
+    )
+    assert len(flags) > 10
+    observed = [weekly.get((r.account_id, r.application, r.week_start), 0) for r in flags.itertuples()]
+    assert list(flags["observed"]) == observed
+
+
+def test_flags_are_kept_as_they_were_issued(demo: Demo) -> None:
+    files = sorted((demo.settings.ledger_dir / "flags").glob("*.parquet"))
+    newest = query(demo.settings.warehouse_path, "SELECT max(week_start) AS w FROM core.weeks WHERE is_complete")["w"][
+        0
+    ]
+    assert [f.stem for f in files] == [str(newest.date())]
+    issued = pd.read_parquet(files[0])
+    now = query(demo.settings.warehouse_path, f"SELECT * FROM core.usage_flags WHERE week_start = '{newest}'")
+    assert len(issued) == len(now)
+    assert set(issued["method"]) <= {"1"}
 
 
 def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
@@ -168,7 +236,7 @@ def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> Non
     raw = demo.raw()
     assert (found["clicks"][0], found["records"][0]) == (raw["clicks"].sum(), raw["records_created"].sum())
     test_what_was_planted_is_found(demo)
-    test_strong_planted_spikes_are_flagged(demo)
+    test_strong_planted_spikes_and_drops_are_flagged(demo)
 
 
 def small(tmp_path: Path) -> Settings:

@@ -115,7 +115,18 @@ APPLICATIONS = SourceContract(
         SourceColumn("application_name", "VARCHAR", "name to show"),
     ),
 )
+KNOWN_CAUSES = SourceContract(
+    "known_causes",
+    "one row a known cause of unusual usage",
+    (
+        SourceColumn("account_id", "VARCHAR", "the customer; empty = all"),
+        SourceColumn("application", "VARCHAR", "the application; empty = all"),
+        SourceColumn("first_day", "DATE", "first day that it explains", required=True),
+        SourceColumn("last_day", "DATE", "last day; empty = until further notice"),
+        SourceColumn("cause", "VARCHAR", "what is known, in words: stands beside the flag", required=True),
+    ),
+)
 
-REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS)
+REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS, KNOWN_CAUSES)
 CONTRACTS = {contract.name: contract for contract in (USAGE, *REFERENCE)}
 END_REASONS = ("cancelled", "completed", "renewed")

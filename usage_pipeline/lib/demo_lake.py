@@ -594,6 +594,8 @@ def write_demo_lake(
         [(a[0], a[1], a[2]) for a in _APPLICATIONS], columns=["application", "application_name", "application_type"]
     ).to_csv(_made(lake / "applications.csv"), index=False)
 
+    _known_causes(fleet).to_csv(_made(lake / "known_causes.csv"), index=False)
+
     ids = fleet.accounts["account_id"]
     fleet.truth |= {
         "seed": seed,
@@ -612,6 +614,19 @@ def write_demo_lake(
     }
     _made(out / "truth" / "truth.json").write_text(json.dumps(fleet.truth, indent=1), encoding="utf-8")
     (out / "sources.yaml").write_text(_SOURCES.format(as_of=as_of.isoformat()), encoding="utf-8")
+
+
+def _known_causes(fleet: _Fleet) -> pd.DataFrame:
+    """What people would have written down: the outage, and one of the latest drops."""
+    outage = next(m for m in fleet.truth["fleet_moves"] if m["kind"] == "outage")
+    monday = date.fromisoformat(outage["week"])
+    rows = [(None, None, monday, monday + timedelta(days=6), "the service was down for two days")]
+    recent = fleet.weeks[-14].isoformat()
+    for drop in [e for e in fleet.truth["events"] if e["kind"] == "drop" and e["last_week"] >= recent][:1]:
+        last = date.fromisoformat(drop["last_week"]) + timedelta(days=6)
+        first = date.fromisoformat(drop["first_week"])
+        rows.append((drop["account_id"], drop["application"], first, last, "offices closed for a move"))
+    return pd.DataFrame(rows, columns=["account_id", "application", "first_day", "last_day", "cause"])
 
 
 def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bool = False) -> list[str]:
@@ -730,4 +745,13 @@ sources:
       application: application
       application_name: application_name
       application_type: application_type
+  known_causes:
+    path: lake/known_causes.csv
+    format: csv
+    columns:
+      account_id: account_id
+      application: application
+      first_day: first_day
+      last_day: last_day
+      cause: cause
 """

@@ -4,7 +4,7 @@ Outside the contract there is no row, inside it without events there is a 0, and
 All tables are whole tables; a second run replaces them.
 """
 
-from pathlib import Path
+from inspect import getsource
 from typing import Any
 
 import dagster as dg
@@ -23,7 +23,7 @@ from usage_pipeline.resources import Warehouse
     owners=OWNERS,
     deps=["usage_grid"],
     pool=POOL,
-    code_version=code_version(Path(rules.__file__).read_text(encoding="utf-8")),
+    code_version=code_version(getsource(rules)),
 )
 def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Never used, new, active, low or inactive, week by week, only in full weeks of contract.

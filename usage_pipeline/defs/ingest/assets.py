@@ -22,6 +22,7 @@ _WHY = {
     "subscriptions": "Contracts: without them a cancelled application looks like a neglected one.",
     "contacts": "People to call; personal data, published apart and only for its role.",
     "applications": "Names and types of the applications.",
+    "known_causes": "What is known of unusual weeks: their flags say so, instead of asking for a call.",
 }
 
 

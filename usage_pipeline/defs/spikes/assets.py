@@ -1,21 +1,73 @@
-"""Spikes and drop-offs: one robust rule on complete weeks of full contract, with a relative and an absolute floor."""
+"""Spikes and drop-offs: what was expected of every week, what is flagged, and what was said when it was new."""
 
-from usage_pipeline.defs.tables import sql_table
+from inspect import getsource
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib import calendars, spikes, usage_flags
+from usage_pipeline.resources import Warehouse
+
+
+@dg.asset(
+    key="usage_flags",
+    group_name="spikes",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["pairs", "usage_grid", "weeks", "account_names"],
+    pool=POOL,
+    code_version=code_version(*(getsource(module) for module in (spikes, usage_flags, calendars))),
+)
+def usage_flags_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
+
+    Beside it `expected_usage`: what was expected of every week in contract, with its variance.
+
+    One row: scope x account x application x measure x flagged week.
+    """
+    with warehouse.get_connection() as connection:
+        found: dict[str, Any] = usage_flags.replace_usage_flags(connection, settings)
+        counts = connection.execute(
+            "SELECT scope || ', ' || tier, count(*) FROM core.usage_flags WHERE measure = 'clicks' GROUP BY 1"
+        ).fetchall()
+        rows = connection.execute("SELECT count(*) FROM core.usage_flags").fetchone()
+    assert rows is not None
+    found |= {"dagster/row_count": rows[0], "flags_on_clicks": dg.MetadataValue.json(dict(counts))}
+    return dg.MaterializeResult(metadata=found)
+
+
+@dg.asset(
+    key="issued_flags",
+    group_name="spikes",
+    kinds={"parquet", "python"},
+    owners=OWNERS,
+    deps=["usage_flags"],
+    pool=POOL,
+)
+def issued_flags(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The flags of the newest complete week as they were when they were new, kept for good in the ledger.
+
+    One file: a complete week; written once, whatever late data and other settings make of that week afterwards.
+    """
+    with warehouse.read() as connection:
+        week, file, is_new = usage_flags.keep_issued_flags(connection, settings)
+    context.log.info(f"flags of the week of {week} {'kept' if is_new else 'were kept before'}: {file}")
+    return dg.MaterializeResult(metadata={"week": str(week), "file": str(file), "is_new": is_new})
+
 
 SPIKE_TABLES = [
-    sql_table(
-        "usage_flags",
-        schema="core",
-        group="spikes",
-        deps=["pairs", "usage_grid"],
-        description="Weeks far from the usual level, of a pair or of an application over all its accounts.",
-    ),
+    usage_flags_asset,
+    issued_flags,
     sql_table(
         "flagged_weeks",
         schema="mart",
         group="spikes",
-        deps=["usage_flags", "weeks", *NAMES],
-        description="The flags of the last weeks, in words.",
+        deps=["usage_flags", "pairs", "usage_grid", "weekly_usage", "weeks", "known_causes", *NAMES],
+        description="The flags of the last weeks in words: how far, since when, who stopped, what is known of it.",
     ),
 ]

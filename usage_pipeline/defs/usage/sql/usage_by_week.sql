@@ -3,9 +3,14 @@ WITH grid AS (
     SELECT
         grid.*,
         pairs.account_id,
-        pairs.application
+        pairs.application,
+        expected.clicks_before,
+        expected.variance_clicks,
+        expected.common_spread
     FROM core.usage_grid AS grid
     INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+    LEFT JOIN core.expected_usage AS expected
+        ON grid.pair_id = expected.pair_id AND grid.week_start = expected.week_start
 ),
 
 spine AS (
@@ -46,11 +51,20 @@ SELECT
     CASE WHEN last_week.has_arrived THEN coalesce(last_year.clicks, 0) END AS clicks_last_year,
     CASE WHEN last_week.has_arrived AND $has_records THEN coalesce(last_year.records_created, 0) END
         AS records_last_year,
+    -- what is too new to be judged, or used outside a contract, is expected as it came: the sums stay comparable
+    CASE
+        WHEN weeks.is_complete
+            THEN
+                coalesce(grid.clicks_before, CASE WHEN grid.account_id IS NULL THEN usage.clicks ELSE grid.clicks END)
+    END AS expected_clicks,
+    CASE WHEN weeks.is_complete THEN coalesce(grid.variance_clicks, 0) END AS variance_clicks,
+    grid.common_spread,
     weeks.is_complete,
     weeks.is_running,
     weeks.week_status,
-    pair_flags.direction AS flag,
-    application_flags.direction AS application_flag
+    pair_flags.kind AS flag,
+    application_flags.kind AS application_flag,
+    all_flags.kind AS all_flag
 FROM spine
 INNER JOIN core.weeks AS weeks ON spine.week_start = weeks.week_start
 INNER JOIN core.account_names AS names ON spine.account_id = names.account_id
@@ -74,12 +88,16 @@ LEFT JOIN core.weekly_usage AS last_year
 LEFT JOIN core.usage_flags AS pair_flags
     ON
         pair_flags.scope = 'account'
+        AND pair_flags.measure = 'clicks'
         AND spine.week_start = pair_flags.week_start
         AND spine.account_id = pair_flags.account_id
         AND spine.application = pair_flags.application
 LEFT JOIN core.usage_flags AS application_flags
     ON
         application_flags.scope = 'application'
+        AND application_flags.measure = 'clicks'
         AND spine.week_start = application_flags.week_start
         AND spine.application = application_flags.application
+LEFT JOIN core.usage_flags AS all_flags
+    ON all_flags.scope = 'all' AND all_flags.measure = 'clicks' AND spine.week_start = all_flags.week_start
 ORDER BY spine.week_start

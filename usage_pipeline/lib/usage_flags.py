@@ -1,0 +1,257 @@
+"""Flags on usage: the grid taken through the detector, each measure by itself, and what it finds put into words' reach.
+
+Belongs here: from tables to arrays and back. Does not: what is out of the ordinary (`spikes.py`).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.calendars import is_known, working_days
+from usage_pipeline.lib.spikes import KINDS, VERSION, Judged, Series, judge
+from usage_pipeline.lib.weeks import weeks_between
+
+# what is counted, and the column of the grid
+MEASURES = {"clicks": "clicks", "records": "records_created", "users": "active_users"}
+_FLAGS = """
+    scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR, application VARCHAR, kind VARCHAR,
+    tier VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, probability DOUBLE, z DOUBLE,
+    basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
+"""
+_PAIRS = """
+SELECT pairs.pair_id, pairs.account_id, pairs.application, names.country, names.state
+FROM core.pairs AS pairs
+INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
+ORDER BY pairs.pair_id
+"""
+_GRID = """
+SELECT pair_id, (week_start - $first) // 7 AS week, clicks, records_created, active_users
+FROM core.usage_grid
+WHERE is_complete AND contract_days = 7
+ORDER BY pair_id, week_start
+"""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Weeks:
+    """The weeks judged, in order: the columns of all arrays."""
+
+    mondays: list[date]
+
+    def day(self, columns: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = np.array(self.mondays, dtype="datetime64[D]")[columns]
+        return found
+
+
+def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
+    """Replaces `core.usage_flags` and `core.expected_usage`; returns what there is to say of the run."""
+    span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
+    assert span is not None
+    weeks = _Weeks(list(weeks_between(span[0], span[1])) if span[0] else [])
+    pairs = connection.execute(_PAIRS).df()
+    grid = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks.mondays else pd.DataFrame()
+    expected = grid[["pair_id", "week"]].copy() if len(grid) else pd.DataFrame({"pair_id": [], "week": []})
+    expected["clicks_before"], expected["common_spread"] = np.nan, 0.0
+    found: list[pd.DataFrame] = []
+    days = _days_of(pairs, weeks) if len(grid) else np.empty((0, 0))
+    for measure, column in MEASURES.items():
+        mean = variance = np.full(len(grid), np.nan)
+        if len(grid) and grid[column].notna().any():
+            row, week = grid["pair_id"].to_numpy() - 1, grid["week"].to_numpy()
+            counts = np.full(days.shape, np.nan)
+            counts[row, week] = grid[column].to_numpy(dtype=float, na_value=np.nan)
+            application, keys = pd.factorize(pairs["application"])
+            rules = settings.spikes
+            floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
+            judged = judge(Series(counts, application.astype(np.int64), days), rules, floor)
+            flags = [
+                _of_pairs(judged, pairs, application, weeks, settings),
+                _of_applications(judged, counts, application, np.asarray(keys), weeks, settings),
+                _of_everything(judged, counts, weeks, settings),
+            ]
+            found += [frame.assign(measure=measure) for frame in flags]
+            mean, variance = judged.expected[row, week], judged.variance[row, week]
+            if measure == "clicks":
+                expected["clicks_before"], expected["common_spread"] = _as_expected_before(
+                    judged, application, row, week
+                )
+        expected[f"expected_{measure}"], expected[f"variance_{measure}"] = mean, variance
+    _write(connection, found, expected, weeks)
+    unknown = pairs.loc[[not is_known(c) for c in pairs["country"]], "account_id"].nunique()
+    return {"weeks_judged": len(weeks.mondays), "accounts_without_known_holidays": int(unknown)}
+
+
+def _days_of(pairs: pd.DataFrame, weeks: _Weeks) -> Floats:
+    """Working days of every pair and week, as a share of five."""
+    places = pairs[["country", "state"]].astype(object).where(pairs[["country", "state"]].notna(), None)
+    number, place = pd.factorize(pd.MultiIndex.from_frame(places))
+    table = np.stack([working_days(country, state, weeks.mondays) for country, state in place])
+    found: Floats = table[number]
+    return found
+
+
+def _of_pairs(
+    judged: Judged, pairs: pd.DataFrame, application: NDArray[Any], weeks: _Weeks, settings: Settings
+) -> pd.DataFrame:
+    row, week = np.nonzero(judged.kind)
+    at = (row, week)
+    frame = pd.DataFrame(
+        {
+            "scope": "account",
+            "week": week,
+            "account_id": pairs["account_id"].to_numpy()[row],
+            "application": pairs["application"].to_numpy()[row],
+            "kind": np.array(KINDS)[judged.kind[at]],
+            "tier": np.where(judged.is_strong[at], "strong", "listed"),
+            "weeks": judged.window[at],
+            "observed": judged.observed_in_window[at],
+            "expected": judged.expected_in_window[at],
+            "variance": judged.variance_in_window[at],
+            "z": judged.z[at],
+            "basis": np.where(judged.weeks_known[at] < settings.spikes.minimum_weeks, "peers", "own level"),
+            "first": judged.first_week[at],
+            "is_new": judged.is_new[at],
+            "peers_change": _change_of_peers(judged)[application[row], week],
+        }
+    )
+    return _with_state(frame, ["account_id", "application"], len(weeks.mondays))
+
+
+def _as_expected_before(
+    judged: Judged, application: NDArray[Any], row: NDArray[Any], week: NDArray[Any]
+) -> tuple[Floats, float]:
+    """What was expected of each pair before anybody's week was known, and by what share all of them err together.
+
+    An account is judged by what its peers did in the same week; a sum over accounts cannot be, it is the peers.
+    """
+    at = (application[row], week)
+    together = judged.factor / judged.factor_before
+    spread = 1.4826 * float(np.median(np.abs(np.log(together))))
+    return judged.expected[row, week] * judged.factor_before[at] / judged.factor[at], spread
+
+
+def _change_of_peers(judged: Judged) -> Floats:
+    """What the accounts of each application did together, against the four weeks before."""
+    change: Floats = np.full_like(judged.factor, np.nan)
+    for week in range(4, len(judged.together)):
+        before: Floats = np.mean(judged.factor[:, week - 4 : week], axis=1)
+        change[:, week] = judged.factor[:, week] / before - 1
+    return change
+
+
+def _of_applications(
+    judged: Judged, counts: Floats, application: NDArray[Any], keys: NDArray[Any], weeks: _Weeks, settings: Settings
+) -> pd.DataFrame:
+    ratio = judged.factor / judged.factor_expected
+    is_far = (np.abs(np.nan_to_num(judged.factor_z)) >= settings.spikes.fleet_z) & (
+        np.abs(ratio - 1) >= settings.spikes.fleet_share
+    )
+    row, week = at = np.nonzero(is_far)
+    observed: NDArray[Any] = np.stack([np.nansum(counts[application == a], axis=0) for a in range(len(keys))])
+    return _common(observed[at], ratio[at], judged.factor_z[at], week, weeks).assign(
+        scope="application", application=keys[row]
+    )
+
+
+def _of_everything(judged: Judged, counts: Floats, weeks: _Weeks, settings: Settings) -> pd.DataFrame:
+    is_far = (np.abs(np.nan_to_num(judged.together_z)) >= settings.spikes.fleet_z) & (
+        np.abs(judged.together - 1) >= settings.spikes.fleet_share
+    )
+    week = np.flatnonzero(is_far)
+    observed = np.nansum(counts, axis=0)
+    return _common(observed[week], judged.together[week], judged.together_z[week], week, weeks).assign(scope="all")
+
+
+def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], weeks: _Weeks) -> pd.DataFrame:
+    """A move of many accounts together: one event, whatever it does to each of them."""
+    expected = observed / ratio
+    frame = pd.DataFrame(
+        {
+            "week": week,
+            "kind": np.where(ratio > 1, "spike", "drop-off"),
+            "tier": "strong",
+            "weeks": 1,
+            "observed": observed,
+            "expected": expected,
+            "variance": (np.log(ratio) / z * expected) ** 2,
+            "z": z,
+            "basis": "own level",
+            "first": week,
+            "is_new": True,
+        }
+    )
+    frame["last"] = frame["first"]
+    frame["state"] = np.where(frame["week"] == len(weeks.mondays) - 1, "new", "ended")
+    return frame
+
+
+def _with_state(frame: pd.DataFrame, key: list[str], weeks: int) -> pd.DataFrame:
+    """Last week and state of each event, on the newest week judged."""
+    frame["last"] = frame.groupby([*key, "first"])["week"].transform("max")
+    is_running = frame["last"] == weeks - 1
+    began_now = frame.groupby([*key, "first"])["week"].transform("min") == weeks - 1
+    frame["state"] = np.select([is_running & began_now, is_running], ["new", "ongoing"], "ended")
+    return frame
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: _Weeks
+) -> None:
+    connection.execute(f"CREATE OR REPLACE TABLE core.usage_flags ({_FLAGS})")
+    frames = [frame for frame in found if len(frame)]
+    if frames:
+        flags = pd.concat(frames, ignore_index=True)
+        for column, name in (("week", "week_start"), ("first", "first_week"), ("last", "last_week")):
+            flags[name] = weeks.day(flags[column].to_numpy())
+        # one-sided, of the strongest of three windows looked at
+        flags["probability"] = np.minimum(1.0, 3 * ndtr(-np.abs(flags["z"].to_numpy())))
+        flags["method"] = VERSION
+        connection.register("flags", flags)
+        connection.execute(
+            "INSERT INTO core.usage_flags BY NAME FROM (SELECT * EXCLUDE (week, first, last) FROM flags)"
+        )
+        connection.unregister("flags")
+    expected["week_start"] = weeks.day(expected["week"].to_numpy(dtype=int))
+    connection.register("expected", expected.drop(columns="week"))
+    connection.execute(
+        "CREATE OR REPLACE TABLE core.expected_usage AS "
+        "SELECT CAST(pair_id AS INTEGER) AS pair_id, CAST(week_start AS DATE) AS week_start, "
+        "nullif(CAST(clicks_before AS DOUBLE), 'NaN'::DOUBLE) AS clicks_before, common_spread, "
+        + ", ".join(
+            f"nullif(CAST({kind}_{measure} AS DOUBLE), 'NaN'::DOUBLE) AS {kind}_{measure}"
+            for measure in MEASURES
+            for kind in ("expected", "variance")
+        )
+        + " FROM expected"
+    )
+    connection.unregister("expected")
+
+
+def keep_issued_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[date | None, Path, bool]:
+    """Writes the newest week's flags to the ledger, once; returns the week, the file, and whether it is new."""
+    found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
+    week = found[0] if found else None
+    file = settings.ledger_dir / "flags" / f"{week}.parquet"
+    if file.exists():
+        return week, file, False
+    rows = connection.execute(
+        "SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM core.usage_flags WHERE week_start = $week "
+        "ORDER BY scope, measure, account_id, application",
+        {"as_of": settings.as_of.replace(tzinfo=None), "week": week},
+    ).to_arrow_table()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".tmp")
+    pq.write_table(rows, unfinished, compression="zstd")
+    unfinished.rename(file)
+    return week, file, True
