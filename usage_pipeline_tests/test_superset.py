@@ -384,7 +384,7 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
 
 def test_nobody_sees_anything_without_logging_in(superset: SupersetServer) -> None:
     nobody = Client(superset, None)
-    body = payload(CHARTS["clicks_total"]["params"], 1)
+    body = payload(CHARTS["flags_per_week"]["params"], 1)
     assert nobody.post("/api/v1/chart/data", body).status_code in (401, 403)
     # the list answers those without an account with an empty one
     assert nobody.get("/api/v1/dashboard/").json().get("result", []) == []

@@ -23,10 +23,30 @@ listed AS (
     WHERE flags.scope != 'account' OR flags.week_start > newest.week_start - 7 * $listed_weeks
 ),
 
-firsts AS (
-    SELECT *
+others AS (
+    SELECT
+        scope,
+        week_start,
+        account_id,
+        application,
+        string_agg(measure, ' and ' ORDER BY measure) AS measures
     FROM listed
-    WHERE place = 1
+    WHERE place > 1
+    GROUP BY scope, week_start, account_id, application
+),
+
+firsts AS (
+    SELECT
+        listed.*,
+        others.measures AS other_measures
+    FROM listed
+    LEFT JOIN others
+        ON
+            listed.scope = others.scope
+            AND listed.week_start = others.week_start
+            AND listed.account_id IS NOT DISTINCT FROM others.account_id
+            AND listed.application IS NOT DISTINCT FROM others.application
+    WHERE listed.place = 1
 ),
 
 -- who came in the four weeks before it began, and in the week itself
@@ -37,6 +57,7 @@ people AS (
         firsts.application,
         users.user_id,
         count(*) FILTER (WHERE users.week_start < firsts.first_week) AS weeks_before,
+        max(users.last_day) FILTER (WHERE users.week_start < firsts.first_week) AS last_day,
         coalesce(sum(users.clicks) FILTER (WHERE users.week_start < firsts.first_week), 0) / 4 AS clicks_before,
         coalesce(sum(users.clicks) FILTER (WHERE users.week_start = firsts.week_start), 0) AS clicks
     FROM firsts
@@ -61,6 +82,7 @@ contributed AS (
         application,
         count(*) FILTER (WHERE weeks_before >= 2) AS regulars,
         count(*) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped,
+        max(last_day) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped_on,
         max(clicks - clicks_before) / nullif(sum(clicks - clicks_before), 0) AS share_of_one
     FROM people
     GROUP BY week_start, account_id, application
@@ -89,6 +111,7 @@ told AS (
         causes.cause,
         contributed.regulars,
         contributed.stopped,
+        contributed.stopped_on,
         contributed.share_of_one,
         records.expected_records,
         grid.records_created,
@@ -162,11 +185,19 @@ SELECT
     || CASE
         WHEN told.is_automated
             THEN '; records as expected or more: the work may be done by a machine now'
-        WHEN told.z < 0 AND told.stopped > 0 THEN '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'
+        WHEN told.z < 0 AND told.stopped > 0
+            THEN
+                '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'
+                || CASE
+                    WHEN $has_days AND told.stopped = told.regulars
+                        THEN ', the last on ' || strftime(told.stopped_on, '%-d %b %Y')
+                    ELSE ''
+                END
         WHEN told.z > 0 AND told.share_of_one BETWEEN 0.5 AND 1
             THEN '; one user makes ' || round(100 * told.share_of_one)::INTEGER || ' % of it'
         ELSE ''
     END
+    || CASE WHEN told.other_measures IS NOT NULL THEN '; ' || told.other_measures || ' too' ELSE '' END
     || CASE
         WHEN told.scope != 'account' OR told.peers_change IS NULL THEN ''
         WHEN abs(told.peers_change) < 0.1 THEN '; others of this application steady'
