@@ -39,6 +39,11 @@ test: setup ## all tests: units, the pipeline on real files, Superset in a real 
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
+.PHONY: benchmark-spikes
+benchmark-spikes: setup ## spikes and drop-offs beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
+	@scripts/setup.sh benchmarks
+	@$(BIN)/python -W ignore -m benchmarks.spikes
+
 .PHONY: benchmark
 benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity refresh memory" (half an hour)
 	@scripts/setup.sh benchmarks

@@ -5,6 +5,7 @@ the peers of spike_peers.py and farrington.R; R is left out, and said to be, whe
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -263,6 +265,54 @@ def _happening(world: World) -> NDArray[np.bool_]:
     return found
 
 
+def curves(cases: list[Case], scored: dict[str, list[Scores]]) -> dict[str, list[list[float]]]:
+    """Drops by 60 % over four weeks: share of ordinary weeks flagged, share found at mean 5 to 20, at 20 and more."""
+    wanted = SHOWN["four weeks -60 %"]
+    found: dict[str, list[list[float]]] = {}
+
+    def point(flags: list[Flags]) -> list[float]:
+        pairs = [(f["down"][c.rows], c.world.ordinary()[c.rows]) for c, f in zip(cases, flags, strict=True)]
+        shares = [found_events(cases, flags, wanted, bounds, SERIES)[:2] for bounds in ((5, 20), (20, np.inf))]
+        return [
+            float(np.concatenate([flag[weeks] for flag, weeks in pairs]).mean()),
+            *(hits / max(there, 1) for hits, there in shares),
+        ]
+
+    for name, of_cases in scored.items():
+        ordinary = [s["down"][:SERIES][c.world.ordinary()[c.rows]] for c, s in zip(cases, of_cases, strict=True)]
+        limits = np.nanquantile(np.concatenate(ordinary), [0.97, 0.98, 0.985, 0.99, 0.992, 0.995, 0.997, 0.999])
+        found[name] = []
+        for limit in limits:
+            flags = [np.nan_to_num(scores["down"], nan=-np.inf) >= limit for scores in of_cases]
+            found[name].append(point([{"down": flag, "up": np.zeros_like(flag)} for flag in flags]))
+    found["ours"] = [
+        point([flags_of(ours(c.world, SpikeSettings(drop_z=limit))) for c in cases])
+        for limit in (1.7, 1.9, 2.0, 2.1, 2.25, 2.4, 2.6, 3.0)
+    ]
+    return found
+
+
+def example(case: Case) -> dict[str, list[Any]]:
+    """A series of about 40 clicks a week with a drop, for a picture."""
+    judged = ours(case.world, SpikeSettings())
+    event = next(
+        e
+        for e in case.world.events
+        if SHOWN["four weeks -60 %"](e)
+        and 25 < case.world.mean[e.series, e.week] < 60
+        and 20 < e.week - JUDGED_FROM < 40
+    )
+    mean, spread = judged.expected[event.series], 2 * np.sqrt(judged.variance[event.series])
+    columns = {
+        "counts": case.world.counts[event.series],
+        "expected": mean,
+        "low": np.maximum(mean - spread, 0),
+        "high": mean + spread,
+        "flagged": judged.kind[event.series] > 0,
+    }
+    return {name: values[JUDGED_FROM - 26 :].tolist() for name, values in columns.items()}
+
+
 def report_shifts(cases: list[Case], found: list[Judged]) -> None:
     told, late = [], []
     for case, judged in zip(cases, found, strict=True):
@@ -295,6 +345,7 @@ def main() -> None:
     cases = [Case(seed, make_world(seed, events_a_week=EVENTS_A_WEEK)) for seed in range(given.seeds)]
 
     named: dict[str, list[Flags]] = {}
+    scored: dict[str, list[Scores]] = {}
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     found = [ours(case.world, SpikeSettings()) for case in cases]
@@ -307,7 +358,9 @@ def main() -> None:
         results = [peer(name, case, given.folder) for case in cases]
         named[name] = tuned(cases, [scores for scores, _ in results])
         seconds[name] = float(np.mean([took for _, took in results]))
-    named["oracle"] = tuned(cases, [oracle(case.world) for case in cases])
+        scored[name] = [scores for scores, _ in results]
+    scored["oracle"] = [oracle(case.world) for case in cases]
+    named["oracle"] = tuned(cases, scored["oracle"])
 
     report_false(cases, named)
     report_found(cases, named)
@@ -339,6 +392,12 @@ def main() -> None:
     started = time.perf_counter()
     judge(series, SpikeSettings())
     say(f"\n10,000 series x 104 weeks: {time.perf_counter() - started:.1f} s")
+
+    drawn = {"curves": curves(cases, scored), "example": example(cases[0])}
+    (given.folder / "drawn.json").write_text(json.dumps(drawn), encoding="utf-8")
+    script, target = REPO / "benchmarks" / "spike_plots.py", REPO / "docs" / "screenshots"
+    subprocess.run([str(PEERS), str(script), str(given.folder / "drawn.json"), str(target)], check=True)
+    say(f"plots: {target}/spikes-*.png")
 
 
 if __name__ == "__main__":
