@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,6 +25,27 @@ def test_a_fleet_of_1500_accounts_keeps_every_click_and_what_was_planted_is_foun
     proofs.test_what_was_planted_is_found(demo)
     proofs.test_strong_planted_spikes_and_drops_are_flagged(demo)
     proofs.test_ranks_hold_only_pairs_in_contract_with_use(demo)
+
+
+@pytest.mark.parametrize("seed", [31, 32, 33])
+def test_what_was_planted_in_the_demo_lake_is_flagged(tmp_path, seed: int) -> None:
+    demo = make_demo(tmp_path, seed=seed, accounts=300)
+    proofs.test_strong_planted_spikes_and_drops_are_flagged(demo)
+    proofs.test_moves_of_the_fleet_are_events_of_their_own(demo)
+    for kind, direction in (("spike", ">"), ("drop", "<"), ("decline", "<"), ("silent", "<")):
+        flagged = proofs.flagged_pairs(demo, direction)
+        for least, most in ((5, 20), (20, float("inf"))):
+            events = [
+                e
+                for e in demo.truth["events"]
+                if e["kind"] == kind
+                and least <= e["weekly_mean"] < most
+                and date.fromisoformat(e["first_week"]) >= demo.settings.window_start + timedelta(weeks=12)
+            ]
+            hits = sum(
+                any((e["account_id"], e["application"], w) in flagged for w in proofs.weeks_of_event(e)) for e in events
+            )
+            print(f"seed {seed}: {kind}, {least} to {most} clicks a week: {hits} of {len(events)} found")
 
 
 _INGEST = """

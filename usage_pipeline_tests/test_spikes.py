@@ -1,16 +1,21 @@
 """The detector on series that were made up elsewhere, and rules that a reader would hold it to."""
 
 from datetime import date
+from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.spike_worlds import JUDGED_FROM, World, make_world
-from usage_pipeline.config import SpikeSettings
+from usage_pipeline.config import SpikeSettings, load_settings
 from usage_pipeline.lib.calendars import is_known, working_days
-from usage_pipeline.lib.spikes import DROP, KINDS, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, judge
+from usage_pipeline.lib.spikes import DROP, KINDS, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, _discoveries, judge
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline_tests.conftest import write_config
 
 RULES = SpikeSettings()
 
@@ -184,3 +189,99 @@ def test_working_days_know_country_and_state() -> None:
 
 def test_the_worlds_are_judged_in_their_last_year_only(world: World) -> None:
     assert min(event.week for event in world.events) >= JUDGED_FROM
+
+
+def test_of_a_weeks_strong_flags_a_tenth_is_false() -> None:
+    rng, false, strong = np.random.default_rng(1), 0, 0
+    for _ in range(200):
+        z = rng.normal(size=2000)
+        z[:40] -= 5
+        found = _discoveries(z, np.ones(2000, dtype=bool), RULES.false_discovery_rate)
+        strong += found.sum()
+        false += found[40:].sum()
+    assert strong > 200 * 25
+    assert false / strong <= RULES.false_discovery_rate
+
+
+def flagged(tmp_path: Any, flags: list[dict[str, Any]], causes: list[tuple[Any, ...]] = ()) -> list[dict[str, Any]]:
+    """What the page says of flags of Permits at Mapleton in the week of 3 November 2025."""
+    connection = duckdb.connect()
+    connection.execute(
+        """
+        CREATE SCHEMA core; CREATE SCHEMA ref;
+        CREATE TABLE core.weeks AS SELECT DATE '2025-11-03' AS week_start, TRUE AS is_complete;
+        CREATE TABLE core.pairs AS SELECT 1 AS pair_id, 'm' AS account_id, 'permits' AS application;
+        CREATE TABLE core.account_names AS SELECT 'm' AS account_id, 'Mapleton' AS account, 'City' AS segment,
+            'West' AS region, 'Ana' AS owner;
+        CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
+            'Community' AS application_type;
+        CREATE TABLE core.expected_usage AS SELECT 1 AS pair_id, DATE '2025-11-03' AS week_start,
+            20.0 AS expected_records;
+        CREATE TABLE core.usage_grid AS SELECT 1 AS pair_id, DATE '2025-11-03' AS week_start, 30 AS records_created;
+        CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
+            cause VARCHAR);
+        CREATE TABLE core.weekly_users AS
+            SELECT CAST(w AS DATE) AS week_start, 'm' AS account_id, 'permits' AS application, 'u' || u AS user_id,
+                10 AS clicks, CAST(w AS DATE) + 4 AS last_day
+            FROM generate_series(DATE '2025-10-06', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w), range(6) AS r (u)
+            WHERE w < DATE '2025-11-03' OR u = 0;
+        CREATE TABLE core.usage_flags (scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR,
+            application VARCHAR, kind VARCHAR, tier VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE,
+            variance DOUBLE, probability DOUBLE, z DOUBLE, basis VARCHAR, peers_change DOUBLE, first_week DATE,
+            last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR)
+        """
+    )
+    usual = {
+        "scope": "account", "measure": "clicks", "week_start": "2025-11-03", "account_id": "m", "application": "permits",
+        "kind": "drop-off", "tier": "strong", "weeks": 1, "observed": 12, "expected": 165, "variance": 225, "z": -9,
+        "probability": 1e-9, "basis": "own level", "peers_change": 0.02, "first_week": "2025-11-03",
+        "last_week": "2025-11-03", "state": "new", "is_new": True, "method": "1",
+    }  # fmt: skip
+    for flag in flags:
+        row = usual | flag
+        marks = ", ".join("?" for _ in row)
+        connection.execute(f"INSERT INTO core.usage_flags ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+    for cause in causes:
+        connection.execute("INSERT INTO ref.known_causes VALUES (?, ?, ?, ?, ?)", list(cause))
+    values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
+    found = run_sql(connection, load_sql("spikes", "flagged_weeks"), values)
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def test_a_flag_says_how_far_who_stopped_and_what_the_others_did(tmp_path: Any) -> None:
+    (row,) = flagged(tmp_path, [{}, {"measure": "records"}])
+    assert row["what_happened"] == (
+        "Permits at Mapleton: 12 clicks, expected 140 to 190; 5 of 6 users stopped; records too; "
+        "others of this application steady"
+    )
+    assert (row["tier"], row["flag_kind"], row["direction"], row["flag_state"]) == ("strong", "drop-off", "down", "new")
+
+
+def test_fewer_users_with_as_many_records_is_told_as_what_it_may_be(tmp_path: Any) -> None:
+    (row,) = flagged(tmp_path, [{"measure": "users", "observed": 1, "expected": 6, "variance": 4}])
+    assert row["flag_kind"] == "fewer users, as many records"
+    assert row["tier"] == "expected"
+    assert "the work may be done by a machine now" in row["what_happened"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "explains"),
+    [
+        (("m", "permits", "2025-11-05", "2025-11-20", "office moved"), True),
+        ((None, None, "2025-11-03", None, "office moved"), True),
+        (("m", "fleet", "2025-11-05", "2025-11-20", "office moved"), False),
+        ((None, "permits", "2025-11-10", None, "office moved"), False),
+    ],
+)
+def test_a_known_cause_makes_a_flag_expected_and_leaves_it_there(tmp_path: Any, cause: tuple, explains: bool) -> None:
+    (row,) = flagged(tmp_path, [{}], [cause])
+    assert (row["tier"] == "expected") == explains
+    assert row["what_happened"].endswith("Known: office moved") == explains
+
+
+def test_a_move_of_an_application_has_a_row_of_its_own(tmp_path: Any) -> None:
+    (row,) = flagged(tmp_path, [{"scope": "application", "account_id": None, "observed": 4000, "expected": 8000,
+                                 "variance": 250_000, "peers_change": None}])  # fmt: skip
+    assert row["what_happened"] == "Permits at all accounts: 4,000 clicks, expected 7,180 to 8,820"
+    assert row["account"] == "all accounts"
