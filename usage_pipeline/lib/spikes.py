@@ -19,7 +19,7 @@ from scipy.special import betainc, ndtr, ndtri
 from usage_pipeline.config import SpikeSettings
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.signedinteger[Any]]
 Bools = NDArray[np.bool_]
 
 # part of every flag: raise it when the same counts would be flagged in another way
@@ -51,9 +51,10 @@ class Series:
 class Judged:
     """What was expected of each series and week, and what is flagged: (n, T), NaN or 0 where there is nothing."""
 
-    expected: Floats  # of the week
+    expected: Floats  # of the week, as its peers went
+    expected_before: Floats  # of the week, before anybody's was known
     variance: Floats
-    window: Ints  # how many weeks the strongest statistic sums, the last of them being this one
+    window: Ints  # how many known weeks the strongest statistic sums, the last of them being this one
     observed_in_window: Floats
     expected_in_window: Floats
     variance_in_window: Floats
@@ -105,6 +106,7 @@ class _Judge:
         self.factor_before, self.factor_expected, self.factor_z = (self.factor.copy() for _ in range(3))
         # the same without what was out of the ordinary, so that it is not expected to come back a year later
         self.season = self.factor.copy()
+        self.moved_for = np.zeros(self.applications, dtype=np.int64)
         self.together, self.together_z = np.ones(weeks), np.full(weeks, np.nan)
         # before there is a level, the first weeks are compared with their own mean
         first = slice(0, rules.minimum_weeks)
@@ -115,19 +117,19 @@ class _Judge:
         self.quiet, self.last_event = np.zeros(n, dtype=np.int64), np.full(n, -weeks)
         self.new_level_at = np.full(n, -weeks)
         self.out: dict[str, NDArray[Any]] = {name: np.full((n, weeks), np.nan) for name in _FLOATS}
-        for name in ("window", "kind", "first_week", "weeks_known"):
-            self.out[name] = np.zeros((n, weeks), dtype=np.int64)
+        for name in ("window", "begins", "kind", "first_week", "weeks_known"):
+            self.out[name] = np.zeros((n, weeks), dtype=np.int16)
         for name in ("is_new", "is_strong"):
             self.out[name] = np.zeros((n, weeks), dtype=bool)
 
     def step(self, week: int) -> None:
         known = self.known[:, week]
         self._factors(week)
-        self.x[:, week] = self.factor[self.series.application, week] * self.series.working_days[:, week]
-        z = self._statistics(week)
+        self._statistics(week)
         weight, residual = self._weights(week)
         self._disperse(week, weight)
-        self._flag(week, z, residual)
+        if week >= self.rules.minimum_weeks:
+            self._flag(week, residual)
         # while an event runs, the usual level stays what it was
         known = known & ~self.is_settling[:, week] & (self.direction == 0)
         decay = np.where(known, self.rules.discount, 1.0)
@@ -138,13 +140,9 @@ class _Judge:
         self.after.append((self.clicks, self.exposure, self.seen))
 
     def found(self) -> Judged:
-        factors = {
-            "factor": self.factor,
-            "factor_before": self.factor_before,
-            "factor_expected": self.factor_expected,
-            "factor_z": self.factor_z,
-        }
-        return Judged(**self.out, **factors, together=self.together, together_z=self.together_z)
+        del self.out["begins"]
+        common = ("factor", "factor_before", "factor_expected", "factor_z", "together", "together_z")
+        return Judged(**self.out, **{name: getattr(self, name) for name in common})
 
     # ------------------------------------------------------------ expected
 
@@ -153,13 +151,20 @@ class _Judge:
         application, rules = self.series.application, self.rules
         counts, ready, level = self.counts[:, week], self.known[:, week], self.first_level
         if week >= rules.minimum_weeks:
-            ready, level = ready & (self.seen >= rules.minimum_weeks), _level(self.clicks, self.exposure)
+            has_level = self.seen >= rules.minimum_weeks
+            # a week that never came among the first ones: nobody has so many yet
+            ready = ready & (has_level if has_level.any() else self.exposure > 0)
+            level = _level(self.clicks, self.exposure)
         usual = np.where(ready, level * self.series.working_days[:, week], 0.0)
         before = self._factor_before(week)
         spread = self.dispersion * usual + (2 * _WEEKLY_NOISE * usual) ** 2
         own = np.where(ready & (usual > 0), usual / np.maximum(spread, 1e-9), 0.0)
-        weight, factor, together = own, before, 1.0
+        weight = used = own
+        factor, together = before, 1.0
+        observed: NDArray[Any] = before
+        expected: NDArray[Any] = before
         for _ in range(4):
+            used = weight
             observed = np.bincount(application, weight * counts, self.applications)
             expected = np.bincount(application, weight * usual, self.applications)
             together = _together(observed, expected * before)
@@ -168,6 +173,11 @@ class _Judge:
             residual = np.abs(counts - mean) / np.sqrt(np.maximum(spread * factor[application], 1e-9))
             weight = own * np.minimum(1.0, 1.5 / np.maximum(residual, 1e-9))
         self.factor[:, week] = factor
+        # each series is compared with the others: one that is alone would explain itself away
+        drawn = _FACTOR_CLICKS * together * before[application]
+        others = np.maximum(expected[application] - used * usual, 0.0)
+        of_others = np.maximum(observed[application] - used * counts, 0.0)
+        self.x[:, week] = (of_others + drawn) / (others + _FACTOR_CLICKS) * self.series.working_days[:, week]
         self.factor_before[:, week], self.factor_expected[:, week] = before, before * together
         self.together[week] = together
         accounts = np.bincount(application, ready & (usual > 0), self.applications)
@@ -206,9 +216,21 @@ class _Judge:
         if abs(np.nan_to_num(self.together_z[week])) >= self.rules.fleet_z:
             moved, expected = np.ones(len(moved), dtype=bool), expected / self.together[week]
         self.season[moved, week] = expected[moved]
+        self._take_new_seasons(week, moved)
 
-    def _forecast(self, week: int, window: int) -> tuple[Floats, Floats, Floats, Bools]:
-        """Observed, expected and variance of the `window` weeks up to `week`, by the level before them."""
+    def _take_new_seasons(self, week: int, moved: Bools) -> None:
+        """A common move that has lasted for long enough is how things are: the past is brought to its level."""
+        side = np.where(moved, np.sign(np.log(self.factor[:, week] / self.season[:, week])), 0).astype(np.int64)
+        self.moved_for = np.where((side != 0) & (np.sign(self.moved_for) == side), self.moved_for + side, side)
+        for a in np.flatnonzero(np.abs(self.moved_for) >= self.rules.shift_weeks):
+            start = week + 1 - self.rules.shift_weeks
+            span = slice(start, week + 1)
+            self.season[a, :start] *= np.median(self.factor[a, span] / self.season[a, span])
+            self.season[a, span] = self.factor[a, span]
+            self.moved_for[a] = 0
+
+    def _forecast(self, week: int, window: int) -> tuple[Floats, Floats, Floats, Floats, Bools]:
+        """Observed, expected, variance and z of the `window` weeks up to `week`, by the level before them."""
         clicks, exposure, _ = self.after[week + 1 - window]
         span = slice(week + 1 - window, week + 1)
         level = np.maximum(_level(clicks, exposure), 0.02)
@@ -222,29 +244,32 @@ class _Judge:
         limit = self.rules.spike_z * np.sqrt(spread)
         counts = np.clip(self.counts[:, span], np.maximum(each - limit, 0), each + limit)
         counts[:, -1] = self.counts[:, week]
-        observed = np.where(self.known[:, span], counts, 0.0).sum(axis=1)
-        return observed, mean, spread.sum(axis=1) + doubt * mean**2, self.known[:, week] & (exposure > 0)
+        variance = spread.sum(axis=1) + doubt * mean**2
+        z = _z(np.where(self.known[:, span], counts, 0.0).sum(axis=1), mean, variance)
+        # weeks before a new level say nothing about it
+        judged = self.known[:, week] & (exposure > 0) & (self.new_level_at < week + 1 - window)
+        return self.counts[:, span].sum(axis=1), mean, variance, z, judged & (week >= self.rules.minimum_weeks)
 
     # ------------------------------------------------------------ out of the ordinary
 
-    def _statistics(self, week: int) -> dict[int, Floats]:
+    def _statistics(self, week: int) -> None:
         """The statistic of each window; the strongest is kept."""
-        statistics: dict[int, Floats] = {}
         strongest = np.zeros(len(self.seen))
         self.out["weeks_known"][:, week] = self.seen
         for window in WINDOWS:
             if window > week:
                 continue
-            observed, mean, variance, judged = self._forecast(week, window)
-            z = np.where(judged, _z(observed, mean, variance), np.nan)
-            statistics[window] = z
+            observed, mean, variance, z, judged = self._forecast(week, window)
             if window == 1:
+                before = self.factor_before[self.series.application, week] * self.series.working_days[:, week]
                 self.out["expected"][judged, week] = mean[judged]
+                self.out["expected_before"][judged, week] = (mean * before / self.x[:, week])[judged]
                 self.out["variance"][judged, week] = variance[judged]
             better = judged & (np.abs(z) > np.abs(strongest))
             strongest = np.where(better, z, strongest)
             for name, values in (
-                ("window", window),
+                ("window", self.known[:, week + 1 - window : week + 1].sum(axis=1)),
+                ("begins", week + 1 - window),
                 ("observed_in_window", observed),
                 ("expected_in_window", mean),
                 ("variance_in_window", variance),
@@ -252,7 +277,6 @@ class _Judge:
             ):
                 column = self.out[name][:, week]
                 self.out[name][:, week] = np.where(better, values, column)
-        return statistics
 
     def _weights(self, week: int) -> tuple[Floats, Floats]:
         """How much the week says about the usual level, and how far it lies from what was expected."""
@@ -273,12 +297,10 @@ class _Judge:
             1.0, (_DISPERSION_WEEKS * of_all + self._squares) / (_DISPERSION_WEEKS + self._squared)
         )
 
-    def _flag(self, week: int, statistics: dict[int, Floats], residual: Floats) -> None:
+    def _flag(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
-        if not statistics:
-            return
         out, rules = self.out, self.rules
-        z = out["z"][:, week]
+        z = out["z"][:, week].copy()
         limit = np.where(z < 0, rules.drop_z, rules.spike_z)
         # a sum over weeks tells of this week only if it takes part
         takes_part = residual * np.sign(z) > 0.5
@@ -293,7 +315,7 @@ class _Judge:
         )
         begins = hit & ~goes_on
         self.quiet = np.where(goes_on | begins, 0, self.quiet + self.known[:, week])
-        self.since = np.where(begins, week + 1 - out["window"][:, week], self.since)
+        self.since = np.where(begins, out["begins"][:, week], self.since)
         over = ~goes_on & ~begins & (self.quiet >= 2)
         self.direction = np.where(begins, side, np.where(over, 0, self.direction))
         flagged = goes_on | begins
@@ -306,8 +328,10 @@ class _Judge:
         self.last_event = np.where(declines, week, self.last_event)
         out["kind"][:, week] = np.where(declines, DECLINE, kind)
         out["is_new"][:, week] = begins | declines | lasts
-        out["first_week"][:, week] = np.where(declines, max(week - rules.decline_weeks, 0), self.since)
-        out["is_strong"][:, week] = _discoveries(z, is_judged, rules.false_discovery_rate) & hit
+        out["first_week"][:, week] = np.where(declines, max(week + 1 - rules.decline_weeks, 0), self.since)
+        # what is below the floors, or no longer takes part, was tested and is no discovery
+        candidate = np.where(hit | declines, out["z"][:, week], 0.0)
+        out["is_strong"][:, week] = _discoveries(candidate, is_judged, rules.false_discovery_rate) & (hit | declines)
 
     def _above_floors(self, week: int) -> Bools:
         change = np.abs(self.out["observed_in_window"][:, week] - self.out["expected_in_window"][:, week])
@@ -373,7 +397,15 @@ class _Judge:
         self.new_level_at = np.where(shifted, week, self.new_level_at)
 
 
-_FLOATS = ("expected", "variance", "observed_in_window", "expected_in_window", "variance_in_window", "z")
+_FLOATS = (
+    "expected",
+    "expected_before",
+    "variance",
+    "observed_in_window",
+    "expected_in_window",
+    "variance_in_window",
+    "z",
+)
 
 
 def _together(observed: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -382,6 +414,9 @@ def _together(observed: NDArray[Any], expected: NDArray[Any]) -> float:
     there = found[expected > _FACTOR_CLICKS]
     if len(there) >= 3:
         return float(np.median(there))
+    if len(there) == 2:
+        # of two, what both did
+        return float(there[np.argmin(np.abs(np.log(there)))])
     return float((observed.sum() + _FACTOR_CLICKS) / (expected.sum() + _FACTOR_CLICKS))
 
 
@@ -399,7 +434,10 @@ def _z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
     size, share = m * m / (v - m), m / v
     below = np.where(k > 0, betainc(size, np.maximum(k, 1e-9), share), 0.0)
     probability = (below + betainc(size, k + 1, share)) / 2
-    z[far] = ndtri(np.clip(probability, 1e-15, 1 - 1e-15))
+    tail = ndtri(np.clip(probability, 1e-15, 1 - 1e-15))
+    # beyond what a tail can hold, by Pearson's, so that the strongest stay in order
+    beyond = np.abs(tail) > 7.9
+    z[far] = np.where(beyond, np.sign(tail) * np.maximum(np.abs(tail), np.abs(z[far])), tail)
     return z
 
 

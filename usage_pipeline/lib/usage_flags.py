@@ -27,14 +27,23 @@ _FLAGS = """
     tier VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, probability DOUBLE, z DOUBLE,
     basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
 """
-_PAIRS = """
-SELECT pairs.pair_id, pairs.account_id, pairs.application, names.country, names.state
-FROM core.pairs AS pairs
+# a contract that comes back is a series of its own: nothing of the one before is usual for it
+_SPELLS = """
+SELECT DISTINCT grid.pair_id, grid.spell_number, pairs.account_id, pairs.application, names.country, names.state
+FROM core.usage_grid AS grid
+INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
 INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
-ORDER BY pairs.pair_id
+WHERE grid.is_complete AND grid.contract_days = 7
+ORDER BY grid.pair_id, grid.spell_number
 """
 _GRID = """
-SELECT pair_id, (week_start - $first) // 7 AS week, clicks, records_created, active_users
+SELECT
+    pair_id,
+    dense_rank() OVER (ORDER BY pair_id, spell_number) - 1 AS series,
+    (week_start - $first) // 7 AS week,
+    clicks,
+    records_created,
+    active_users
 FROM core.usage_grid
 WHERE is_complete AND contract_days = 7
 ORDER BY pair_id, week_start
@@ -59,7 +68,7 @@ def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Setting
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
     weeks = _Weeks(list(weeks_between(span[0], span[1])) if span[0] else [])
-    pairs = connection.execute(_PAIRS).df()
+    pairs = connection.execute(_SPELLS).df()
     grid = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks.mondays else pd.DataFrame()
     expected = grid[["pair_id", "week"]].copy() if len(grid) else pd.DataFrame({"pair_id": [], "week": []})
     expected["clicks_before"], expected["common_spread"] = np.nan, 0.0
@@ -68,7 +77,7 @@ def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Setting
     for measure, column in MEASURES.items():
         mean = variance = np.full(len(grid), np.nan)
         if len(grid) and grid[column].notna().any():
-            row, week = grid["pair_id"].to_numpy() - 1, grid["week"].to_numpy()
+            row, week = grid["series"].to_numpy(), grid["week"].to_numpy()
             counts = np.full(days.shape, np.nan)
             counts[row, week] = grid[column].to_numpy(dtype=float, na_value=np.nan)
             application, keys = pd.factorize(pairs["application"])
@@ -83,9 +92,8 @@ def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Setting
             found += [frame.assign(measure=measure) for frame in flags]
             mean, variance = judged.expected[row, week], judged.variance[row, week]
             if measure == "clicks":
-                expected["clicks_before"], expected["common_spread"] = _as_expected_before(
-                    judged, application, row, week
-                )
+                expected["clicks_before"] = judged.expected_before[row, week]
+                expected["common_spread"] = _spread(judged)
         expected[f"expected_{measure}"], expected[f"variance_{measure}"] = mean, variance
     _write(connection, found, expected, weeks)
     unknown = pairs.loc[[not is_known(c) for c in pairs["country"]], "account_id"].nunique()
@@ -122,23 +130,17 @@ def _of_pairs(
             "basis": np.where(judged.weeks_known[at] < settings.spikes.minimum_weeks, "peers", "own level"),
             "first": judged.first_week[at],
             "is_new": judged.is_new[at],
-            "peers_change": _change_of_peers(judged)[application[row], week],
+            "peers_change": np.where(
+                np.bincount(application)[application[row]] > 1, _change_of_peers(judged)[application[row], week], np.nan
+            ),
         }
     )
     return _with_state(frame, ["account_id", "application"], len(weeks.mondays))
 
 
-def _as_expected_before(
-    judged: Judged, application: NDArray[Any], row: NDArray[Any], week: NDArray[Any]
-) -> tuple[Floats, float]:
-    """What was expected of each pair before anybody's week was known, and by what share all of them err together.
-
-    An account is judged by what its peers did in the same week; a sum over accounts cannot be, it is the peers.
-    """
-    at = (application[row], week)
-    together = judged.factor / judged.factor_before
-    spread = 1.4826 * float(np.median(np.abs(np.log(together))))
-    return judged.expected[row, week] * judged.factor_before[at] / judged.factor[at], spread
+def _spread(judged: Judged) -> float:
+    """By what share all accounts of an application err together, when nobody's week is known yet."""
+    return 1.4826 * float(np.median(np.abs(np.log(judged.factor / judged.factor_before))))
 
 
 def _change_of_peers(judged: Judged) -> Floats:
@@ -199,7 +201,8 @@ def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], week
 def _with_state(frame: pd.DataFrame, key: list[str], weeks: int) -> pd.DataFrame:
     """Last week and state of each event, on the newest week judged."""
     frame["last"] = frame.groupby([*key, "first"])["week"].transform("max")
-    is_running = frame["last"] == weeks - 1
+    # a decline is told once, and is no better a week later
+    is_running = frame["last"] >= np.where(frame["kind"] == "decline", weeks - 8, weeks - 1)
     began_now = frame.groupby([*key, "first"])["week"].transform("min") == weeks - 1
     frame["state"] = np.select([is_running & began_now, is_running], ["new", "ongoing"], "ended")
     return frame

@@ -68,7 +68,7 @@ before_end AS (
     WHERE
         grid.is_complete
         AND grid.contract_days = 7
-        AND grid.week_start > spells.end_date - 7 * 14
+        AND grid.week_start > spells.end_date - 97
         AND spells.end_date < CAST($as_of_day AS DATE)
     GROUP BY grid.pair_id
 ),
@@ -79,6 +79,7 @@ weekly AS (
         states.pair_id,
         states.clicks,
         states.came_back,
+        states.spell_number = newest_states.spell_number AS is_same_contract,
         newest_states.weeks_without_use,
         newest_states.full_weeks - states.full_weeks AS weeks_ago
     FROM newest_states
@@ -88,12 +89,13 @@ weekly AS (
 trends AS (
     SELECT
         pair_id,
-        avg(clicks) FILTER (WHERE weeks_ago < 4) AS last_4,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 4 AND 7) AS before_4,
-        avg(clicks) FILTER (WHERE weeks_ago < 13) AS last_13,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 13 AND 25) AS before_13,
-        avg(clicks) FILTER (WHERE weeks_ago < 52) AS last_52,
-        avg(clicks) FILTER (WHERE weeks_ago BETWEEN 52 AND 103) AS before_52,
+        count(*) FILTER (WHERE is_same_contract) AS weeks,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago < 4) AS last_4,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago BETWEEN 4 AND 7) AS before_4,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago < 13) AS last_13,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago BETWEEN 13 AND 25) AS before_13,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago < 52) AS last_52,
+        avg(clicks) FILTER (WHERE is_same_contract AND weeks_ago BETWEEN 52 AND 103) AS before_52,
         -- the quarter that ended with the last week of use
         avg(clicks) FILTER (WHERE weeks_ago BETWEEN weeks_without_use AND weeks_without_use + 12)
             AS clicks_when_last_used,
@@ -153,15 +155,15 @@ SELECT
     coalesce(trends.came_back, FALSE) AS came_back,
     -- no percentage of next to nothing
     CASE
-        WHEN states.full_weeks >= 8 AND trends.before_4 >= $low_floor_clicks
+        WHEN trends.weeks >= 8 AND trends.before_4 >= $low_floor_clicks
             THEN trends.last_4 / trends.before_4 - 1
     END AS trend_4_weeks,
     CASE
-        WHEN states.full_weeks >= 26 AND trends.before_13 >= $low_floor_clicks
+        WHEN trends.weeks >= 26 AND trends.before_13 >= $low_floor_clicks
             THEN trends.last_13 / trends.before_13 - 1
     END AS trend_13_weeks,
     CASE
-        WHEN states.full_weeks >= 104 AND trends.before_52 >= $low_floor_clicks
+        WHEN trends.weeks >= 104 AND trends.before_52 >= $low_floor_clicks
             THEN trends.last_52 / trends.before_52 - 1
     END AS trend_52_weeks,
     CASE

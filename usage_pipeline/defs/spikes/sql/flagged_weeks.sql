@@ -57,7 +57,7 @@ people AS (
         firsts.application,
         users.user_id,
         count(*) FILTER (WHERE users.week_start < firsts.first_week) AS weeks_before,
-        max(users.last_day) FILTER (WHERE users.week_start < firsts.first_week) AS last_day,
+        max(users.last_day) FILTER (WHERE users.week_start < firsts.week_start) AS last_day,
         coalesce(sum(users.clicks) FILTER (WHERE users.week_start < firsts.first_week), 0) / 4 AS clicks_before,
         coalesce(sum(users.clicks) FILTER (WHERE users.week_start = firsts.week_start), 0) AS clicks
     FROM firsts
@@ -71,7 +71,6 @@ people AS (
         firsts.scope = 'account'
         AND users.user_id IS NOT NULL
         AND users.clicks > 0
-        AND (users.week_start = firsts.week_start OR users.week_start < firsts.first_week)
     GROUP BY firsts.week_start, firsts.account_id, firsts.application, users.user_id
 ),
 
@@ -160,7 +159,7 @@ SELECT
         WHEN told.kind = 'decline' THEN 'slow decline'
         ELSE told.kind
     END AS flag_kind,
-    CASE WHEN told.z > 0 THEN 'up' ELSE 'down' END AS direction,
+    CASE WHEN told.kind IN ('spike', 'shift up') THEN 'up' ELSE 'down' END AS direction,
     CASE WHEN told.cause IS NOT NULL OR told.is_automated THEN 'expected' ELSE told.tier END AS tier,
     told.state AS flag_state,
     CAST(told.first_week AS TIMESTAMP) AS first_week,
