@@ -151,7 +151,7 @@ def interval(hits: int, of: int) -> str:
     share, z = hits / of, 1.96
     middle, half = share + z * z / (2 * of), z * np.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
-    return f"{100 * share:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+    return f"{100 * share:.0f} ({100 * max(low, 0):.0f}-{100 * min(high, 1):.0f})"
 
 
 def found_events(
@@ -219,6 +219,50 @@ def report_found(cases: list[Case], named: dict[str, list[Flags]]) -> None:
         counts = [str(found_events(cases, flags, wanted, bounds, SERIES)[1]) for wanted in SHOWN.values()]
         rows.append(["events", *counts])
         table(f"Events found, %, mean {means} a week", ["method", *SHOWN], rows)
+
+
+def report_all(cases: list[Case], named: dict[str, list[Flags]]) -> None:
+    """Over the whole fleets, where the peers would take hours: narrower intervals."""
+    wanted = [SHOWN[name] for name in ("four weeks -30 %", "four weeks -60 %", "one week -60 %", "one week x2")]
+    rows = []
+    for name, flags in named.items():
+        line = [name]
+        for bounds in ((5, 20), (20, np.inf)):
+            line += [interval(*found_events(cases, flags, event, bounds, 10**9)[:2]) for event in wanted]
+        rows.append(line)
+    kinds = ["four weeks -30 %", "-60 %", "one week -60 %", "x2"]
+    head = [f"{means}: {kind}" for means in ("5 to 20", "20 and more") for kind in kinds]
+    table("Events found, %, over all 2,000 series", ["method", *head], rows)
+
+
+def report_pairs(cases: list[Case], named: dict[str, list[Flags]]) -> None:
+    """Drops of 60 % over four weeks, event by event: which are found by one of two only."""
+
+    def seen(flags: list[Flags], bounds: tuple[float, float]) -> NDArray[np.bool_]:
+        found = []
+        for case, flag in zip(cases, flags, strict=True):
+            for event in case.world.events:
+                span = slice(event.week, event.week + event.weeks)
+                mean = case.world.mean[event.series, span].mean()
+                is_known = not np.isnan(case.world.counts[event.series, span]).any()
+                if (
+                    event.series < SERIES
+                    and SHOWN["four weeks -60 %"](event)
+                    and bounds[0] <= mean < bounds[1]
+                    and is_known
+                ):
+                    found.append(flag["down"][event.series, span].any())
+        return np.array(found)
+
+    rows = []
+    for name, flags in named.items():
+        line = [name]
+        for bounds in ((5, 20), (20, np.inf)):
+            by_us, by_them = seen(named["ours"], bounds), seen(flags, bounds)
+            line.append(f"{(by_us & ~by_them).sum()} : {(by_them & ~by_us).sum()}")
+        rows.append(line)
+    head = ["method", "5 to 20: by ours alone : by it alone", "20 and more: by ours alone : by it alone"]
+    table("Drops of -60 % over four weeks, event by event", head, [r for r in rows if not r[0].startswith("ours")])
 
 
 def report_delay(cases: list[Case], named: dict[str, list[Flags]]) -> None:
@@ -364,6 +408,9 @@ def main() -> None:
 
     report_false(cases, named)
     report_found(cases, named)
+    report_pairs(cases, named)
+    whole = {"ours, as shipped": named["ours, as shipped"], "oracle": named["oracle"]}
+    report_all(cases, whole)
     report_delay(cases, named)
     for rate, title in ((0.012, "events often"), (0.004, "events three times rarer")):
         worlds = [Case(c.seed, make_world(c.seed, events_a_week=rate)) for c in cases]

@@ -226,7 +226,7 @@ class SpikeSettings(_Model):
     settling_weeks: Count = Field(4, description="first weeks of a contract, which make no level")
     peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
     drop_z: float = Field(2.25, gt=0, description="distance from which on a drop-off is listed")
-    spike_z: float = Field(3.0, gt=0, description="distance from which on a spike is listed")
+    spike_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
     false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
