@@ -258,6 +258,13 @@ TABLES = {
             "expected_per_week change_per_week change_share probability strength cause what_happened",
         ),
         _table(
+            "fleet_events",
+            "a week in which all accounts, or all accounts of an application, did something together",
+            "week_start application_key",
+            "week_start application_key application application_type measure flag_kind direction tier observed_per_week "
+            "expected_per_week change_per_week change_share strength cause what_happened",
+        ),
+        _table(
             "low_usage_risks",
             "account x application whose use is likely to be low soon",
             "account_id application_key",

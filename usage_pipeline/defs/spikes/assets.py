@@ -70,4 +70,11 @@ SPIKE_TABLES = [
         deps=["usage_flags", "pairs", "usage_grid", "weekly_usage", "weeks", "known_causes", *NAMES],
         description="The flags of the last weeks in words: how far, since when, who stopped, what is known of it.",
     ),
+    sql_table(
+        "fleet_events",
+        schema="mart",
+        group="spikes",
+        deps=["flagged_weeks"],
+        description="What all accounts, or all accounts of an application, did together: one event, nobody's flag.",
+    ),
 ]
