@@ -43,6 +43,7 @@ def _catalogue(*columns: tuple[str, str, str, str]) -> dict[str, Column]:
 
 
 COLUMNS = _catalogue(
+    ("about", "VARCHAR", "About", "Name of the application whose accounts it is about, or all applications"),
     ("account", "VARCHAR", "Account", "Name of the account; with its id where two share a name"),
     ("account_active_users", "BIGINT", "Active users of the account", "Different people of the account who used any application in the period; each counted once"),
     ("account_id", "VARCHAR", "Account id", "Key of the account"),
@@ -260,9 +261,9 @@ TABLES = {
         _table(
             "fleet_events",
             "a week in which all accounts, or all accounts of an application, did something together",
-            "week_start application_key",
-            "week_start application_key application application_type measure flag_kind direction tier observed_per_week "
-            "expected_per_week change_per_week change_share strength cause what_happened",
+            "week_start about",
+            "week_start about measure flag_kind direction tier observed_per_week expected_per_week change_per_week "
+            "change_share strength cause what_happened",
         ),
         _table(
             "low_usage_risks",

@@ -1,10 +1,8 @@
 -- a row: a week in which all accounts, or all accounts of an application, did together what was not to be expected
--- without the columns of an account, so that the filters of a page by account, segment, region and owner leave it alone
+-- without the columns that pages filter by, so that it stays in sight: what all did explains what the filtered ones did
 SELECT
     week_start,
-    application_key,
-    application,
-    application_type,
+    application AS about,
     measure,
     flag_kind,
     direction,
