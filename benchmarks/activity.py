@@ -10,12 +10,9 @@ from datetime import date
 import duckdb
 
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.usage_states import replace_usage_states
 from usage_pipeline.lib.values import sql_values
 from usage_pipeline.resources import warehouse_of
-
-TABLES = ("contract_spells", "pairs", "usage_grid", "usage_states", "pair_states")
+from usage_pipeline_tests.histories import TABLES, make_table
 
 
 def measure(settings: Settings, accounts: int = 3000, applications: int = 20, weeks: int = 104) -> dict[str, float]:
@@ -28,10 +25,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     for table in TABLES:
         started = time.perf_counter()
         with warehouse.get_connection() as connection:
-            if table == "usage_states":
-                replace_usage_states(connection, settings.activity)
-            else:
-                run_sql(connection, f"CREATE OR REPLACE TABLE core.{table} AS {load_sql('activity', table)}", values)
+            make_table(connection, table, settings, values)
         seconds[table] = time.perf_counter() - started
     return seconds
 

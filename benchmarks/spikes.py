@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.spike_worlds import JUDGED_FROM, WEEKS, Event, World, make_world
 from usage_pipeline.config import SpikeSettings
-from usage_pipeline.lib.spikes import DECLINE, DROP, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, judge
+from usage_pipeline.lib.spikes import DECLINE, DROP, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, judge, tail_z
 
 REPO = Path(__file__).parents[1]
 PEERS = REPO / ".venv-benchmarks" / "bin" / "python"
@@ -54,14 +54,12 @@ def say(line: str = "") -> None:
 
 def oracle(world: World) -> Scores:
     """Knows the true mean and variance of every week, and sums one, two and four weeks."""
-    from usage_pipeline.lib.spikes import _z
-
     counts = np.where(np.isnan(world.counts), world.mean, world.counts)
     found = []
     for window in (1, 2, 4):
         sums = [np.cumsum(x, axis=1) for x in (counts, world.mean, world.variance)]
         of_window = [s - np.pad(s, ((0, 0), (window, 0)))[:, : s.shape[1]] for s in sums]
-        found.append(np.where(np.isnan(world.counts), np.nan, _z(*of_window)))
+        found.append(np.where(np.isnan(world.counts), np.nan, tail_z(*of_window)))
     return {"down": -np.fmin.reduce(found), "up": np.fmax.reduce(found[:2])}
 
 
@@ -85,8 +83,6 @@ def peer(name: str, case: Case, folder: Path) -> tuple[Scores, float]:
 
 def farrington(counts: NDArray[np.float64], folder: Path) -> NDArray[np.float64]:
     """Mean and dispersion by R; the tail, in both directions, as ours."""
-    from usage_pipeline.lib.spikes import _z
-
     source, target = folder / "in.csv", folder / "out.csv"
     lines = (",".join("" if np.isnan(v) else str(int(v)) for v in week) for week in counts.T)
     source.write_text("\n".join(lines), encoding="utf-8")
@@ -97,7 +93,7 @@ def farrington(counts: NDArray[np.float64], folder: Path) -> NDArray[np.float64]
     mean, dispersion = found[0::2], np.maximum(found[1::2], 1.0)
     scores = np.full(counts.shape, np.nan)
     there = ~np.isnan(mean) & ~np.isnan(counts)
-    scores[there] = _z(counts[there], mean[there], dispersion[there] * mean[there])
+    scores[there] = tail_z(counts[there], mean[there], dispersion[there] * mean[there])
     return scores
 
 

@@ -15,7 +15,8 @@ def working_days(country: str | None, state: str | None, weeks: Sequence[date]) 
     Where the country is not known, every week has five; where the state is not, only the holidays of the whole country
     count.
     """
-    found = [5 - sum(_is_holiday(country, state, week + timedelta(days=d)) for d in range(5)) for week in weeks]
+    public = _public(str(country).upper(), state) if is_known(country) else ()
+    found = [5 - sum(week + timedelta(days=d) in public for d in range(5)) for week in weeks]
     # a week without any working day is still expected to be used a little
     return np.maximum(np.array(found, dtype=float) / 5, 0.1)
 
@@ -23,10 +24,6 @@ def working_days(country: str | None, state: str | None, weeks: Sequence[date]) 
 def is_known(country: str | None) -> bool:
     """Whether the public holidays of a country (ISO code) are known."""
     return bool(country) and str(country).upper() in holidays.list_supported_countries()
-
-
-def _is_holiday(country: str | None, state: str | None, day: date) -> bool:
-    return is_known(country) and day in _public(str(country).upper(), state)
 
 
 @cache

@@ -16,7 +16,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
+from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
@@ -174,23 +174,14 @@ def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> N
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
         rejected = settings.ledger_dir / "rejected" / week / name
-        with _put_whole(rejected) as unfinished:
+        with put_whole(rejected) as unfinished:
             rows.write_rejected(unfinished)
         manifest.rejected_file = str(rejected.relative_to(settings.ledger_dir))
     target = settings.facts_dir / week / "facts.parquet"
     for left in target.parent.glob(f".{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
-    with _put_whole(target) as unfinished:
+    with put_whole(target) as unfinished:
         rows.write_facts(unfinished, json.dumps(asdict(manifest)))
-
-
-@contextmanager
-def _put_whole(target: Path) -> Iterator[Path]:
-    """A place beside the target to write to; what the body wrote is put in place at its end, by one rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    yield unfinished
-    unfinished.replace(target)
 
 
 def ingest_weeks(

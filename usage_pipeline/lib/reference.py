@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import END_REASONS, SourceContract
+from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake
 from usage_pipeline.lib.sources import RAW, Mapping, mapped_columns, match_columns, open_source
 
@@ -68,13 +69,11 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     before = deliveries(settings, contract.name)
     if before and before[-1].stem.endswith(fingerprint):
         return Delivery(before[-1], rows.num_rows, False, mapping)
-    folder = settings.ledger_dir / "reference" / contract.name
-    folder.mkdir(parents=True, exist_ok=True)
     # numbered, because two deliveries can be taken on one as_of
-    file = folder / f"{len(before) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
-    unfinished = file.with_suffix(".tmp")
-    pq.write_table(rows, unfinished, compression="zstd")
-    unfinished.rename(file)
+    name = f"{len(before) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
+    file = settings.ledger_dir / "reference" / contract.name / name
+    with put_whole(file) as unfinished:
+        pq.write_table(rows, unfinished, compression="zstd")
     return Delivery(file, rows.num_rows, True, mapping)
 
 

@@ -238,14 +238,12 @@ class _Judge:
         each = level[:, None] * x
         spread = self.dispersion[:, None] * each + (_WEEKLY_NOISE * each) ** 2
         mean = each.sum(axis=1)
-        # the level is not known for sure, and wanders
-        doubt = self.dispersion / np.maximum(level * exposure, 0.3) + 10 * _LEVEL_DRIFT**2
         # weeks before this one enter with no more than a flag's worth, so that a spike is told of once
         limit = self.rules.spike_z * np.sqrt(spread)
         counts = np.clip(self.counts[:, span], np.maximum(each - limit, 0), each + limit)
         counts[:, -1] = self.counts[:, week]
-        variance = spread.sum(axis=1) + doubt * mean**2
-        z = _z(np.where(self.known[:, span], counts, 0.0).sum(axis=1), mean, variance)
+        variance = spread.sum(axis=1) + self._doubt(clicks, exposure, 10) * mean**2
+        z = tail_z(counts.sum(axis=1), mean, variance)
         # weeks before a new level say nothing about it
         judged = self.known[:, week] & (exposure > 0) & (self.new_level_at < week + 1 - window)
         return self.counts[:, span].sum(axis=1), mean, variance, z, judged & (week >= self.rules.minimum_weeks)
@@ -267,16 +265,21 @@ class _Judge:
                 self.out["variance"][judged, week] = variance[judged]
             better = judged & (np.abs(z) > np.abs(strongest))
             strongest = np.where(better, z, strongest)
-            for name, values in (
-                ("window", self.known[:, week + 1 - window : week + 1].sum(axis=1)),
-                ("begins", week + 1 - window),
-                ("observed_in_window", observed),
-                ("expected_in_window", mean),
-                ("variance_in_window", variance),
-                ("z", z),
-            ):
-                column = self.out[name][:, week]
-                self.out[name][:, week] = np.where(better, values, column)
+            self.out["begins"][better, week] = week + 1 - window
+            weeks = self.known[:, week + 1 - window : week + 1].sum(axis=1)
+            self._keep(week, better, weeks, observed, mean, variance, z)
+
+    def _keep(self, week: int, where: Bools, window: Ints, *statistic: Floats) -> None:
+        """What the flag of the week would be about: observed, expected and variance of its weeks, and z."""
+        names = ("window", "observed_in_window", "expected_in_window", "variance_in_window", "z")
+        for name, values in zip(names, (window, *statistic), strict=True):
+            self.out[name][where, week] = values[where]
+
+    def _doubt(self, clicks: Floats, exposure: Floats, weeks: int) -> Floats:
+        """Relative variance of a level over `weeks` weeks: it is not known for sure, and wanders."""
+        level = np.maximum(_level(clicks, exposure), 0.02)
+        found: Floats = self.dispersion / np.maximum(level * exposure, 0.3) + weeks * _LEVEL_DRIFT**2
+        return found
 
     def _weights(self, week: int) -> tuple[Floats, Floats]:
         """How much the week says about the usual level, and how far it lies from what was expected."""
@@ -300,7 +303,7 @@ class _Judge:
     def _flag(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
         out, rules = self.out, self.rules
-        z = out["z"][:, week].copy()
+        z = out["z"][:, week]
         limit = np.where(z < 0, rules.drop_z, rules.spike_z)
         # a sum over weeks tells of this week only if it takes part
         takes_part = residual * np.sign(z) > 0.5
@@ -352,16 +355,14 @@ class _Judge:
         level = np.maximum(_level(clicks, exposure), 0.02)
 
         def of(first: int, last: int) -> tuple[Floats, Floats]:
-            known = self.known[:, first:last]
-            x = np.where(known, self.x[:, first:last], 0.0).sum(axis=1)
-            return np.where(known, self.counts[:, first:last], 0.0).sum(axis=1), np.maximum(level * x, 1e-9)
+            x = np.where(self.known[:, first:last], self.x[:, first:last], 0.0).sum(axis=1)
+            return self.counts[:, first:last].sum(axis=1), np.maximum(level * x, 1e-9)
 
         half = _DECLINE_WEEKS // 2
         recent, mean = of(week + 1 - _DECLINE_WEEKS, week + 1)
         late, late_mean = of(week + 1 - half, week + 1)
         early, early_mean = of(week + 1 - _DECLINE_WEEKS, week + 1 - half)
-        doubt = self.dispersion / np.maximum(level * exposure, 0.3) + rules.decline_weeks * _LEVEL_DRIFT**2
-        variance = self.dispersion * mean + doubt * mean**2
+        variance = self.dispersion * mean + self._doubt(clicks, exposure, rules.decline_weeks) * mean**2
         z = (recent - mean) / np.sqrt(variance)
         found: Bools = (
             can_be
@@ -374,14 +375,7 @@ class _Judge:
             & (self.last_event < start)
             & (self.new_level_at < start)
         )
-        for name, values in (
-            ("window", np.full(len(z), _DECLINE_WEEKS)),
-            ("observed_in_window", recent),
-            ("expected_in_window", mean),
-            ("variance_in_window", variance),
-            ("z", z),
-        ):
-            self.out[name][found, week] = values[found]
+        self._keep(week, found, np.full(len(z), _DECLINE_WEEKS), recent, mean, variance, z)
         return found
 
     def _take_new_levels(self, week: int) -> None:
@@ -424,7 +418,7 @@ def _level(clicks: Floats, exposure: Floats) -> Floats:
     return clicks / np.maximum(exposure, 1e-9)
 
 
-def _z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
+def tail_z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
     """Standard normal value of a count: exact negative-binomial tail (mid-p) where it could matter, else Pearson's."""
     mean = np.maximum(mean, 1e-6)
     variance = np.maximum(variance, 1.0001 * mean)

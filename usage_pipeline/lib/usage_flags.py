@@ -3,7 +3,6 @@
 Belongs here: from tables to arrays and back. Does not: what is out of the ordinary (`spikes.py`).
 """
 
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from scipy.special import ndtr
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.calendars import is_known, working_days
+from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.spikes import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.lib.weeks import weeks_between
 
@@ -52,27 +52,18 @@ ORDER BY pair_id, week_start
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Weeks:
-    """The weeks judged, in order: the columns of all arrays."""
-
-    mondays: list[date]
-
-    def day(self, columns: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = np.array(self.mondays, dtype="datetime64[D]")[columns]
-        return found
-
-
 def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
     """Replaces `core.usage_flags` and `core.expected_usage`; returns what there is to say of the run."""
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
-    weeks = _Weeks(list(weeks_between(span[0], span[1])) if span[0] else [])
+    weeks = list(weeks_between(span[0], span[1])) if span[0] else []
     pairs = connection.execute(_SPELLS).df()
-    grid = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks.mondays else pd.DataFrame()
+    grid = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
     expected = grid[["pair_id", "week"]].copy() if len(grid) else pd.DataFrame({"pair_id": [], "week": []})
     expected["clicks_before"], expected["common_spread"] = np.nan, 0.0
     found: list[pd.DataFrame] = []
+    number, keys = pd.factorize(pairs["application"])
+    application = number.astype(np.int64)
     days = _days_of(pairs, weeks) if len(grid) else np.empty((0, 0))
     for measure, column in MEASURES.items():
         mean = variance = np.full(len(grid), np.nan)
@@ -80,10 +71,9 @@ def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Setting
             row, week = grid["series"].to_numpy(), grid["week"].to_numpy()
             counts = np.full(days.shape, np.nan)
             counts[row, week] = grid[column].to_numpy(dtype=float, na_value=np.nan)
-            application, keys = pd.factorize(pairs["application"])
             rules = settings.spikes
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
-            judged = judge(Series(counts, application.astype(np.int64), days), rules, floor)
+            judged = judge(Series(counts, application, days), rules, floor)
             flags = [
                 _of_pairs(judged, pairs, application, weeks, settings),
                 _of_applications(judged, counts, application, np.asarray(keys), weeks, settings),
@@ -97,20 +87,20 @@ def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Setting
         expected[f"expected_{measure}"], expected[f"variance_{measure}"] = mean, variance
     _write(connection, found, expected, weeks)
     unknown = pairs.loc[[not is_known(c) for c in pairs["country"]], "account_id"].nunique()
-    return {"weeks_judged": len(weeks.mondays), "accounts_without_known_holidays": int(unknown)}
+    return {"weeks_judged": len(weeks), "accounts_without_known_holidays": int(unknown)}
 
 
-def _days_of(pairs: pd.DataFrame, weeks: _Weeks) -> Floats:
+def _days_of(pairs: pd.DataFrame, weeks: list[date]) -> Floats:
     """Working days of every pair and week, as a share of five."""
     places = pairs[["country", "state"]].astype(object).where(pairs[["country", "state"]].notna(), None)
     number, place = pd.factorize(pd.MultiIndex.from_frame(places))
-    table = np.stack([working_days(country, state, weeks.mondays) for country, state in place])
+    table = np.stack([working_days(country, state, weeks) for country, state in place])
     found: Floats = table[number]
     return found
 
 
 def _of_pairs(
-    judged: Judged, pairs: pd.DataFrame, application: NDArray[Any], weeks: _Weeks, settings: Settings
+    judged: Judged, pairs: pd.DataFrame, application: NDArray[Any], weeks: list[date], settings: Settings
 ) -> pd.DataFrame:
     row, week = np.nonzero(judged.kind)
     at = (row, week)
@@ -135,7 +125,7 @@ def _of_pairs(
             ),
         }
     )
-    return _with_state(frame, ["account_id", "application"], len(weeks.mondays))
+    return _with_state(frame, ["account_id", "application"], len(weeks))
 
 
 def _spread(judged: Judged) -> float:
@@ -153,29 +143,29 @@ def _change_of_peers(judged: Judged) -> Floats:
 
 
 def _of_applications(
-    judged: Judged, counts: Floats, application: NDArray[Any], keys: NDArray[Any], weeks: _Weeks, settings: Settings
+    judged: Judged, counts: Floats, application: NDArray[Any], keys: NDArray[Any], weeks: list[date], settings: Settings
 ) -> pd.DataFrame:
     ratio = judged.factor / judged.factor_expected
-    is_far = (np.abs(np.nan_to_num(judged.factor_z)) >= settings.spikes.fleet_z) & (
-        np.abs(ratio - 1) >= settings.spikes.fleet_share
-    )
-    row, week = at = np.nonzero(is_far)
+    row, week = at = np.nonzero(_is_far(judged.factor_z, ratio, settings))
     observed: NDArray[Any] = np.stack([np.nansum(counts[application == a], axis=0) for a in range(len(keys))])
     return _common(observed[at], ratio[at], judged.factor_z[at], week, weeks).assign(
         scope="application", application=keys[row]
     )
 
 
-def _of_everything(judged: Judged, counts: Floats, weeks: _Weeks, settings: Settings) -> pd.DataFrame:
-    is_far = (np.abs(np.nan_to_num(judged.together_z)) >= settings.spikes.fleet_z) & (
-        np.abs(judged.together - 1) >= settings.spikes.fleet_share
-    )
-    week = np.flatnonzero(is_far)
+def _of_everything(judged: Judged, counts: Floats, weeks: list[date], settings: Settings) -> pd.DataFrame:
+    week = np.flatnonzero(_is_far(judged.together_z, judged.together, settings))
     observed = np.nansum(counts, axis=0)
     return _common(observed[week], judged.together[week], judged.together_z[week], week, weeks).assign(scope="all")
 
 
-def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], weeks: _Weeks) -> pd.DataFrame:
+def _is_far(z: Floats, ratio: Floats, settings: Settings) -> NDArray[np.bool_]:
+    rules = settings.spikes
+    found: NDArray[np.bool_] = (np.abs(np.nan_to_num(z)) >= rules.fleet_z) & (np.abs(ratio - 1) >= rules.fleet_share)
+    return found
+
+
+def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], weeks: list[date]) -> pd.DataFrame:
     """A move of many accounts together: one event, whatever it does to each of them."""
     expected = observed / ratio
     frame = pd.DataFrame(
@@ -194,7 +184,7 @@ def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], week
         }
     )
     frame["last"] = frame["first"]
-    frame["state"] = np.where(frame["week"] == len(weeks.mondays) - 1, "new", "ended")
+    frame["state"] = np.where(frame["week"] == len(weeks) - 1, "new", "ended")
     return frame
 
 
@@ -209,14 +199,15 @@ def _with_state(frame: pd.DataFrame, key: list[str], weeks: int) -> pd.DataFrame
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: _Weeks
+    connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: list[date]
 ) -> None:
+    mondays = np.array(weeks, dtype="datetime64[D]")
     connection.execute(f"CREATE OR REPLACE TABLE core.usage_flags ({_FLAGS})")
     frames = [frame for frame in found if len(frame)]
     if frames:
         flags = pd.concat(frames, ignore_index=True)
         for column, name in (("week", "week_start"), ("first", "first_week"), ("last", "last_week")):
-            flags[name] = weeks.day(flags[column].to_numpy())
+            flags[name] = mondays[flags[column].to_numpy()]
         # one-sided, of the strongest of three windows looked at
         flags["probability"] = np.minimum(1.0, 3 * ndtr(-np.abs(flags["z"].to_numpy())))
         flags["method"] = VERSION
@@ -225,7 +216,7 @@ def _write(
             "INSERT INTO core.usage_flags BY NAME FROM (SELECT * EXCLUDE (week, first, last) FROM flags)"
         )
         connection.unregister("flags")
-    expected["week_start"] = weeks.day(expected["week"].to_numpy(dtype=int))
+    expected["week_start"] = mondays[expected["week"].to_numpy(dtype=int)]
     connection.register("expected", expected.drop(columns="week"))
     connection.execute(
         "CREATE OR REPLACE TABLE core.expected_usage AS "
@@ -253,8 +244,6 @@ def keep_issued_flags(connection: duckdb.DuckDBPyConnection, settings: Settings)
         "ORDER BY scope, measure, account_id, application",
         {"as_of": settings.as_of.replace(tzinfo=None), "week": week},
     ).to_arrow_table()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp")
-    pq.write_table(rows, unfinished, compression="zstd")
-    unfinished.rename(file)
+    with put_whole(file) as unfinished:
+        pq.write_table(rows, unfinished, compression="zstd")
     return week, file, True

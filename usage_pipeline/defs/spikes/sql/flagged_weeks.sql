@@ -11,7 +11,6 @@ listed AS (
         flags.observed / flags.weeks AS observed_per_week,
         flags.expected / flags.weeks AS expected_per_week,
         1.64 * sqrt(flags.variance) / flags.weeks AS margin,
-        CASE flags.measure WHEN 'clicks' THEN 'clicks' WHEN 'users' THEN 'users' ELSE 'records' END AS unit,
         -- one happening is one row: its clicks, or else its users, or else its records
         row_number() OVER (
             PARTITION BY flags.scope, flags.week_start, flags.account_id, flags.application
@@ -112,8 +111,6 @@ told AS (
         contributed.stopped,
         contributed.stopped_on,
         contributed.share_of_one,
-        records.expected_records,
-        grid.records_created,
         -- people leave, and the work is done all the same
         coalesce(
             firsts.measure = 'users'
@@ -175,7 +172,7 @@ SELECT
     || CASE WHEN told.scope = 'account' THEN ' at ' || names.account ELSE ' at all accounts' END
     || ': '
     || format('{:,}', CAST(round(told.observed_per_week) AS BIGINT)) || ' '
-    || CASE WHEN round(told.observed_per_week) = 1 THEN rtrim(told.unit, 's') ELSE told.unit END
+    || CASE WHEN round(told.observed_per_week) = 1 THEN rtrim(told.measure, 's') ELSE told.measure END
     || CASE WHEN told.weeks > 1 THEN ' a week over ' || told.weeks || ' weeks' ELSE '' END
     || ', expected '
     || format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT))
