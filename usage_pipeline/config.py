@@ -241,12 +241,22 @@ class SpikeSettings(_Model):
 
 
 class RiskSettings(_Model):
-    """The rule that says low usage is likely."""
+    """What is predicted, how it is tested, and the rule that stands in where no model holds."""
 
-    recent_weeks: Positive = Field(4, description="newest complete weeks")
-    before_weeks: Positive = Field(8, description="weeks before them, to compare with")
-    share: Share = Field(0.7, description="recent share of the level before, below which a pair is at risk")
-    floor_clicks: float = Field(5, ge=0, description="level before, in clicks a week, below which nothing is said")
+    low_weeks: Positive = Field(8, description="horizon of low use: low or inactive in one of so many coming weeks")
+    churn_days: Positive = Field(90, description="horizon of notice or cancellation, in days")
+    every_weeks: Positive = Field(4, description="weeks between two weeks of as-of that are learned from")
+    history_weeks: Positive = Field(13, description="weeks on record before the first of them")
+    origins: int = Field(4, ge=4, description="back-tests, one after the other in time")
+    origin_weeks: Positive = Field(13, description="weeks that each back-test covers")
+    minimum_events: Positive = Field(200, description="events without which nothing is learned")
+    minimum_others: Positive = Field(500, description="accounts or applications without an event, likewise")
+    largest_training: Positive = Field(100_000, description="rows learned from: all events, and a sample of the others")
+    bootstraps: Positive = Field(500, description="resamples of accounts behind the interval of a difference")
+    seed: Count = Field(7, description="of everything drawn at random")
+    listed_lift: float = Field(2, ge=1, description="times the usual chance from which on a risk is listed")
+    share: Share = Field(0.7, description="of the rule: recent share of the 8 weeks before, below which it is a risk")
+    floor_clicks: float = Field(5, ge=0, description="of the rule: clicks a week before, below which there is none")
 
 
 class ChangeSettings(_Model):
@@ -338,6 +348,10 @@ class Settings(_Model):
     @property
     def published_dir(self) -> Path:
         return self.home / "published"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
 
     @property
     def status_path(self) -> Path:

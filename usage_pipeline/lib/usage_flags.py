@@ -4,19 +4,17 @@ Belongs here: from tables to arrays and back. Does not: what is out of the ordin
 """
 
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.calendars import is_known, working_days
-from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.ledger import Issued, keep_issued
 from usage_pipeline.lib.spikes import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.lib.weeks import weeks_between
 
@@ -232,18 +230,7 @@ def _write(
     connection.unregister("expected")
 
 
-def keep_issued_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[date | None, Path, bool]:
-    """Writes the newest week's flags to the ledger, once; returns the week, the file, and whether it is new."""
-    found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
-    week = found[0] if found else None
-    file = settings.ledger_dir / "flags" / f"{week}.parquet"
-    if file.exists():
-        return week, file, False
-    rows = connection.execute(
-        "SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM core.usage_flags WHERE week_start = $week "
-        "ORDER BY scope, measure, account_id, application",
-        {"as_of": settings.as_of.replace(tzinfo=None), "week": week},
-    ).to_arrow_table()
-    with put_whole(file) as unfinished:
-        pq.write_table(rows, unfinished, compression="zstd")
-    return week, file, True
+def keep_issued_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Issued:
+    """Writes the newest week's flags to the ledger, once."""
+    sql = "FROM core.usage_flags WHERE week_start = $week ORDER BY scope, measure, account_id, application"
+    return keep_issued(connection, settings, "flags", sql)

@@ -33,10 +33,8 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "low_floor_clicks": activity.low_floor_clicks,
         "rank_floor_clicks": activity.rank_floor_clicks,
         "listed_weeks": spikes.listed_weeks,
-        "risk_recent_weeks": settings.risk.recent_weeks,
-        "risk_before_weeks": settings.risk.before_weeks,
-        "risk_share": settings.risk.share,
-        "risk_floor_clicks": settings.risk.floor_clicks,
+        "low_weeks": settings.risk.low_weeks,
+        "churn_days": settings.risk.churn_days,
         "change_relative_floor": settings.changes.relative_floor,
         "change_absolute_floor": settings.changes.absolute_floor_clicks,
     }

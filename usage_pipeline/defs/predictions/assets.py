@@ -1,14 +1,144 @@
-"""Predictions: so far one rule, and called a rule wherever it is shown."""
+"""Predictions: models learned once a month, scores every week, what was said kept beside what came of it.
 
-from usage_pipeline.defs.tables import sql_table
+Where no model holds in the back-test, a rule stands in, and every table says so.
+"""
+
+from inspect import getsource
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, issued_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib import risk_reasons, risks
+from usage_pipeline.lib.as_known import open_history
+from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.resources import Warehouse
+
+
+@dg.asset(
+    group_name="predictions",
+    kinds={"scikitlearn", "python"},
+    owners=OWNERS,
+    deps=["weekly_usage", "weeks", "subscriptions", "contract_spells", "usage_states"],
+    pool=POOL,
+    code_version=code_version(getsource(risks)),
+)
+def risk_models(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """A model or the rule for each target, learned once a month, back-tested on the past, kept beside the builds.
+
+    Later runs of the month find what was learned and leave it; other settings or other code learn anew. Its back-test
+    is `core.risk_methods`, `core.risk_figures`, `core.risk_deciles` and `core.risk_said`.
+    """
+    folder = risks.folder_of(settings)
+    is_new = not folder.exists()
+    if is_new:
+        with warehouse.held(), open_history(settings) as history:
+            folder = risks.keep(risks.learn_all(history, context.log.info), settings)
+            unreadable = len(history.unreadable)
+        if unreadable:
+            context.log.warning(
+                f"{unreadable} old deliveries of subscriptions do not fit the mapping; later ones stand in"
+            )
+    else:
+        context.log.info(f"learned before: {folder.name}")
+    with warehouse.get_connection() as connection:
+        risks.replace_backtest(connection, folder)
+    methods = {card["title"]: f"{card['method']}: {card['why']}" for card in risks.read_cards(folder)}
+    return dg.MaterializeResult(
+        metadata={"version": folder.name, "is_new": is_new, "methods": dg.MetadataValue.json(methods)}
+    )
+
+
+@dg.asset(
+    group_name="predictions",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["risk_models", "pair_states"],
+    pool=POOL,
+    code_version=code_version(getsource(risk_reasons), load_sql("predictions", "risk_features")),
+)
+def risk_scores(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The chance of every target as of the newest complete week, with reasons for those listed.
+
+    What has ended, or whose end is announced, is not scored. One row: target x account x application (none: account).
+    """
+    with warehouse.held(), open_history(settings) as history:
+        scores = risks.score_newest_week(history, risks.folder_of(settings))
+    with warehouse.get_connection() as connection:
+        risks.write_scores(connection, scores)
+        rows = count_rows(connection, "core.risk_scores")
+        listed = connection.execute(
+            "SELECT target, count(*) FILTER (WHERE is_listed) FROM core.risk_scores GROUP BY target"
+        ).fetchall()
+    context.log.info(f"{rows:,} scores; listed: {dict(listed)}")
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "listed": dg.MetadataValue.json(dict(listed))})
+
+
+@dg.asset(
+    group_name="predictions",
+    kinds={"parquet", "python"},
+    owners=OWNERS,
+    deps=["risk_scores", "usage_states", "contract_spells"],
+    pool=POOL,
+    code_version=code_version(load_sql("predictions", "risk_outcomes")),
+)
+def issued_scores(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The scores of the newest complete week as they were said, kept for good in the ledger; with all before them.
+
+    One file: a complete week; written once. `core.issued_scores` is all of them, `core.issued_outcomes` what came.
+    """
+    with warehouse.get_connection() as connection:
+        issued = risks.keep_issued_scores(connection, settings)
+        weeks = risks.replace_issued(connection, settings)
+    context.log.info(f"{weeks} weeks of scores are on record")
+    return issued_result(context, issued, "scores")
+
 
 PREDICTION_TABLES = [
+    risk_models,
+    risk_scores,
+    issued_scores,
     sql_table(
-        "low_usage_risks",
+        "usage_risks",
         schema="mart",
         group="predictions",
-        deps=["pairs", "usage_grid", "pair_states", "weeks", *NAMES],
-        description="Active applications whose use fell well below that of the weeks before, by one rule.",
+        deps=["risk_scores", "issued_scores", "pair_states", *NAMES],
+        description="The risks to look at, with chance, reasons, value and renewal.",
+    ),
+    sql_table(
+        "risk_methods",
+        schema="mart",
+        group="predictions",
+        deps=["risk_models", "risk_scores"],
+        description="Which method is in force for each target, and why.",
+    ),
+    sql_table(
+        "risk_backtest",
+        schema="mart",
+        group="predictions",
+        deps=["risk_models"],
+        description="How well models, rule and simple measures would have done in the past.",
+    ),
+    sql_table(
+        "risk_tenths",
+        schema="mart",
+        group="predictions",
+        deps=["risk_models"],
+        description="What was said against what happened, by tenths of the chance, in the back-tests.",
+    ),
+    sql_table(
+        "said_and_happened",
+        schema="mart",
+        group="predictions",
+        deps=["risk_models", "issued_scores"],
+        description="Events that were expected and that came, week by week: as issued, and in the back-test.",
     ),
 ]

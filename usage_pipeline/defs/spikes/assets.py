@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, issued_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib import calendars, spikes, usage_flags
 from usage_pipeline.resources import Warehouse
@@ -55,9 +55,8 @@ def issued_flags(
     One file: a complete week; written once, whatever late data and other settings make of that week afterwards.
     """
     with warehouse.read() as connection:
-        week, file, is_new = usage_flags.keep_issued_flags(connection, settings)
-    context.log.info(f"flags of the week of {week} {'kept' if is_new else 'were kept before'}: {file}")
-    return dg.MaterializeResult(metadata={"week": str(week), "file": str(file), "is_new": is_new})
+        issued = usage_flags.keep_issued_flags(connection, settings)
+    return issued_result(context, issued, "flags")
 
 
 SPIKE_TABLES = [

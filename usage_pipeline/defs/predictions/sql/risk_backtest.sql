@@ -1,0 +1,26 @@
+-- a row: target x back-test (or all of them) x contestant: how well it would have done
+SELECT
+    figures.target,
+    figures.title AS risk,
+    CASE
+        WHEN figures.origin = 0 THEN 'all back-tests'
+        ELSE
+            figures.origin || ': ' || strftime(figures.first_week, '%-d %b %Y') || ' to '
+            || strftime(figures.last_week, '%-d %b %Y')
+    END AS backtest,
+    figures.contestant
+    || CASE WHEN figures.kind = '' OR figures.contestant = figures.kind THEN '' ELSE ' (' || figures.kind || ')' END
+        AS contestant,
+    figures.is_in_force,
+    CAST(figures.rows AS BIGINT) AS judged,
+    CAST(figures.events AS BIGINT) AS events,
+    figures.usual_share,
+    figures.average_precision,
+    figures.auc,
+    figures.precision_at_20,
+    figures.recall_at_20,
+    figures.lift_of_top_tenth,
+    figures.brier,
+    figures.calibration_error
+FROM core.risk_figures AS figures
+ORDER BY figures.target, figures.origin, figures.average_precision DESC

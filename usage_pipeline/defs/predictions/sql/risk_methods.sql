@@ -1,0 +1,45 @@
+-- a row: a target: which method is in force, why, on what it rests, and how many risks it lists
+WITH counted AS (
+    SELECT
+        target,
+        count(*) AS scored,
+        count(*) FILTER (WHERE is_listed) AS listed,
+        sum(chance) AS expected
+    FROM core.risk_scores
+    GROUP BY target
+)
+
+SELECT
+    methods.target,
+    methods.title AS risk,
+    methods.definition,
+    CASE methods.method WHEN 'model' THEN 'model: ' || kinds.kind ELSE 'rule' END AS method_in_force,
+    CASE
+        WHEN methods.method = 'model'
+            THEN
+                'A model (' || kinds.kind || ') says how likely it is. It is used because in back-tests it was better '
+                || 'than every simple measure: '
+        ELSE
+            CASE
+                WHEN methods.target = 'low use'
+                    THEN 'A rule, no model: the last 4 weeks are far below the 8 before. '
+                ELSE 'A rule, no model: the last 4 weeks are far below the 8 before, or nobody came. '
+            END
+            || 'Why: '
+    END
+    || methods.why || '.' AS why,
+    methods.horizon_days,
+    CAST(methods.events AS BIGINT) AS events,
+    CAST(methods.others AS BIGINT) AS others,
+    methods.usual_share,
+    CAST(methods.learned_from AS TIMESTAMP) AS learned_from,
+    CAST(methods.learned_until AS TIMESTAMP) AS learned_until,
+    methods.version,
+    coalesce(counted.scored, 0) AS scored,
+    coalesce(counted.listed, 0) AS listed,
+    counted.expected
+FROM core.risk_methods AS methods
+LEFT JOIN counted ON methods.target = counted.target
+LEFT JOIN (VALUES ('logistic', 'logistic regression'), ('boosting', 'gradient boosting')) AS kinds (name, kind)
+    ON methods.kind = kinds.name
+ORDER BY methods.target DESC

@@ -1,0 +1,92 @@
+-- a row: what came after a week of as-of: target x account x application (none: of the whole account) x week
+WITH weeks AS (
+    SELECT unnest($as_of_weeks) AS as_of_week
+),
+
+newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+contracts AS (
+    SELECT
+        weeks.as_of_week,
+        spells.pair_id,
+        spells.account_id,
+        spells.application,
+        spells.basis,
+        spells.end_date,
+        -- a contract that was completed is no loss; an end without a reason is one
+        CASE
+            WHEN spells.end_date < DATE '9999-12-31' AND spells.end_reason IN ('completed', 'renewed') THEN NULL
+            ELSE coalesce(spells.notice_date, nullif(spells.end_date, DATE '9999-12-31'))
+        END AS left_on,
+        spells.end_reason IN ('completed', 'renewed')
+        AND spells.end_date <= weeks.as_of_week + 6 + CAST($churn_days AS INTEGER) AS is_completed
+    FROM weeks
+    INNER JOIN core.contract_spells AS spells
+        ON
+            weeks.as_of_week >= spells.start_date
+            AND weeks.as_of_week + 6 < spells.end_date
+            AND (spells.notice_date IS NULL OR weeks.as_of_week + 6 < spells.notice_date)
+),
+
+low AS (
+    SELECT
+        contracts.as_of_week,
+        contracts.account_id,
+        contracts.application,
+        bool_or(later.usage_state IN ('low', 'inactive')) AS happened
+    FROM contracts
+    CROSS JOIN newest
+    INNER JOIN core.usage_states AS states
+        ON contracts.pair_id = states.pair_id AND contracts.as_of_week = states.week_start
+    INNER JOIN core.usage_states AS later
+        ON
+            contracts.pair_id = later.pair_id
+            AND contracts.as_of_week < later.week_start
+            AND contracts.as_of_week + 7 * CAST($low_weeks AS INTEGER) >= later.week_start
+    WHERE
+        states.usage_state = 'active'
+        AND contracts.end_date >= contracts.as_of_week + 6 + 7 * CAST($low_weeks AS INTEGER)
+        AND contracts.as_of_week + 7 * CAST($low_weeks AS INTEGER) <= newest.week_start
+    GROUP BY contracts.as_of_week, contracts.account_id, contracts.application
+),
+
+observed AS (
+    SELECT
+        *,
+        coalesce(left_on <= as_of_week + 6 + CAST($churn_days AS INTEGER), FALSE) AS happened
+    FROM contracts
+    WHERE
+        basis != 'usage'
+        AND NOT coalesce(is_completed, FALSE)
+        AND as_of_week + 6 + CAST($churn_days AS INTEGER) < CAST($as_of_day AS DATE)
+)
+
+SELECT
+    'low use' AS target,
+    as_of_week,
+    account_id,
+    application,
+    happened
+FROM low
+UNION ALL
+SELECT
+    'cancellation' AS target,
+    as_of_week,
+    account_id,
+    application,
+    happened
+FROM observed
+UNION ALL
+-- an account is lost with the last of its applications
+SELECT
+    'loss of the account' AS target,
+    as_of_week,
+    account_id,
+    NULL AS application,
+    bool_and(happened) AS happened
+FROM observed
+GROUP BY as_of_week, account_id

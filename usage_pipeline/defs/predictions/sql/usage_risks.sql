@@ -1,0 +1,88 @@
+-- a row: a risk to look at: target x account x application (or all applications of the account), by chance
+WITH contracts AS (
+    SELECT
+        account_id,
+        application,
+        annual_value,
+        renewal_date
+    FROM core.pair_states
+    WHERE contract_state = 'in contract'
+    UNION ALL
+    SELECT
+        account_id,
+        NULL AS application,
+        sum(annual_value) AS annual_value,
+        min(renewal_date) AS renewal_date
+    FROM core.pair_states
+    WHERE contract_state = 'in contract'
+    GROUP BY account_id
+),
+
+-- the last week in which it was scored and not listed, as issued
+breaks AS (
+    SELECT
+        target,
+        account_id,
+        application,
+        max(as_of_week) FILTER (WHERE NOT is_listed) AS as_of_week
+    FROM core.issued_scores
+    GROUP BY target, account_id, application
+),
+
+since AS (
+    SELECT
+        issued.target,
+        issued.account_id,
+        issued.application,
+        min(issued.as_of_week) AS first_week
+    FROM core.issued_scores AS issued
+    INNER JOIN breaks
+        ON
+            issued.target = breaks.target
+            AND issued.account_id = breaks.account_id
+            AND issued.application IS NOT DISTINCT FROM breaks.application
+    WHERE issued.is_listed AND (breaks.as_of_week IS NULL OR issued.as_of_week > breaks.as_of_week)
+    GROUP BY issued.target, issued.account_id, issued.application
+)
+
+SELECT
+    scores.target,
+    methods.title AS risk,
+    scores.account_id,
+    names.account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    row_number() OVER (
+        PARTITION BY scores.target ORDER BY scores.strength DESC, scores.account_id, scores.application
+    ) AS place,
+    scores.chance,
+    scores.chance_in_words,
+    scores.chance / nullif(scores.usual_share, 0) AS times_usual,
+    concat_ws('; ', nullif(scores.reason_1, ''), nullif(scores.reason_2, ''), nullif(scores.reason_3, '')) AS reason,
+    nullif(scores.against, '') AS against,
+    scores.clicks_recent AS recent_clicks,
+    scores.clicks_usual AS usual_clicks,
+    contracts.annual_value,
+    CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
+    contracts.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
+    CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
+    scores.method AS method_in_force,
+    CAST(scores.as_of_week AS TIMESTAMP) AS as_of_week,
+    names.contacts
+FROM core.risk_scores AS scores
+INNER JOIN core.risk_methods AS methods ON scores.target = methods.target
+INNER JOIN core.account_names AS names ON scores.account_id = names.account_id
+INNER JOIN contracts
+    ON scores.account_id = contracts.account_id AND scores.application IS NOT DISTINCT FROM contracts.application
+LEFT JOIN core.application_names AS applications ON scores.application = applications.application_key
+LEFT JOIN since
+    ON
+        scores.target = since.target
+        AND scores.account_id = since.account_id
+        AND scores.application IS NOT DISTINCT FROM since.application
+WHERE scores.is_listed
+ORDER BY scores.target, place
