@@ -45,7 +45,7 @@ benchmark-spikes: setup ## spikes and drop-offs beside their peers: an hour and 
 	@$(BIN)/python -W ignore -m benchmarks.spikes
 
 .PHONY: benchmark
-benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity refresh memory" (half an hour)
+benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity risks refresh memory" (half an hour)
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 

@@ -41,7 +41,8 @@ def write_fleet(connection: duckdb.DuckDBPyConnection, accounts: int, applicatio
     connection.execute(
         "CREATE TABLE ref.subscriptions AS SELECT 'account_' || a AS account_id, 'application_' || p AS application, "
         "DATE '2023-06-01' AS start_date, CAST(NULL AS DATE) AS notice_date, "
-        "CASE WHEN random() < 0.1 THEN DATE '2025-06-30' END AS end_date, 'cancelled' AS end_reason, "
+        "CASE WHEN random() < 0.15 THEN DATE '2024-04-01' + CAST(700 * random() AS INTEGER) END AS end_date, "
+        "'cancelled' AS end_reason, "
         "CAST(NULL AS DATE) AS renewal_date, 5::BIGINT AS seats, 100.0::DOUBLE AS annual_value "
         "FROM range($accounts) AS a (a), range($applications) AS p (p)",
         {"accounts": accounts, "applications": applications},

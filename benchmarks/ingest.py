@@ -1,10 +1,11 @@
 """Reading a lake: ours and its peers side by side in one run. `make benchmark` runs all of it and prints tables.
 
-Five parts, most in processes of their own:
+Six parts, most in processes of their own:
 peers    25 million skewed events in 104 weeks: scanning, the plain roll-up, and facts with weekly usage
 growth   one new week after 104 weeks against one after 10
 refresh  the whole weekly refresh of 3,000 accounts through Dagster, step by step
 activity contracts, grid and states of 3,000 accounts x 20 applications x 104 weeks
+risks    features, back-test, training and scoring of the same
 memory   one week of 50 million events: the peak of the process that reads it
 """
 
@@ -186,6 +187,19 @@ def activity(folder: Path) -> None:
     shutil.rmtree(lake)
 
 
+def risks(folder: Path) -> None:
+    """Learning and scoring the risks of every account and application of a fleet."""
+    from benchmarks.ours import settings_of
+    from benchmarks.risks import measure
+
+    lake = folder / "few"
+    write_lake(lake / "lake", weeks=2, events_a_week=1000)
+    say("risks of 3,000 accounts x 20 applications x 104 weeks:")
+    for name, took in measure(settings_of(lake / "lake", lake / "out")).items():
+        say(f"  {name}: {took:.1f}")
+    shutil.rmtree(lake)
+
+
 def memory(folder: Path, events: int) -> None:
     """The peak of a process that reads one week of so many events."""
     week = folder / "one-week"
@@ -211,7 +225,7 @@ def memory(folder: Path, events: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["peers", "growth", "activity", "refresh", "memory"])
+    parser.add_argument("parts", nargs="*", default=["peers", "growth", "activity", "risks", "refresh", "memory"])
     parser.add_argument("--events", type=int, default=25_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=REPO / "data" / "benchmarks")
@@ -225,6 +239,8 @@ def main() -> None:
         growth(options.folder, options.events // 104)
     if "activity" in options.parts:
         activity(options.folder)
+    if "risks" in options.parts:
+        risks(options.folder)
     if "refresh" in options.parts:
         refresh(options.folder, 3000)
     if "memory" in options.parts:

@@ -66,6 +66,7 @@ def demo_lake(
     as_of: Annotated[str, typer.Option(help="day that the demo is seen from, YYYY-MM-DD; default: today")] = "",
     accounts: Annotated[int, typer.Option(min=10, help="number of accounts")] = 400,
     seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
+    signs: Annotated[bool, typer.Option(help="whether usage tells of a coming cancellation")] = True,
 ) -> None:
     """Write a demo lake: 156 weeks of believable usage, and the truth about what was planted, beside it."""
     from usage_pipeline.lib.demo_lake import write_demo_lake
@@ -74,7 +75,7 @@ def demo_lake(
         day = date.fromisoformat(as_of) if as_of else date.today()
     except ValueError as error:
         raise fail(f"--as-of {as_of}: {error}; write it as YYYY-MM-DD") from error
-    write_demo_lake(out, day, accounts=accounts, seed=seed, progress=lambda line: say(f"  {line}"))
+    write_demo_lake(out, day, accounts=accounts, seed=seed, with_signs=signs, progress=lambda line: say(f"  {line}"))
     say(f"lake, truth and {out / 'sources.yaml'} written")
 
 

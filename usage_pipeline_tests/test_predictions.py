@@ -242,11 +242,21 @@ def test_ties_at_the_cut_share_the_places_left(scores: list[int], places: int) -
 def test_tenths_hold_what_happened_within_their_interval() -> None:
     rng = np.random.default_rng(1)
     chance = rng.beta(1, 12, 20_000)
-    honest = backtest.deciles(chance, rng.random(20_000) < chance)
+    honest = backtest.deciles(chance, rng.random(20_000) < chance, np.arange(20_000))
     assert ((honest["low"] <= honest["happened"]) & (honest["happened"] <= honest["high"])).all()
     assert ((honest["low"] <= honest["said"]) & (honest["said"] <= honest["high"])).sum() >= 8
-    boastful = backtest.deciles(np.minimum(1, 2 * chance), rng.random(20_000) < chance)
+    boastful = backtest.deciles(np.minimum(1, 2 * chance), rng.random(20_000) < chance, np.arange(20_000))
     assert ((boastful["low"] <= boastful["said"]) & (boastful["said"] <= boastful["high"])).sum() <= 3
+
+
+def test_rows_of_the_same_account_are_no_new_evidence() -> None:
+    """Each account four times over: intervals as wide as those of a quarter of the rows."""
+    rng = np.random.default_rng(2)
+    chance = rng.beta(1, 12, 5000)
+    happened, account = rng.random(5000) < chance, np.arange(5000)
+    once = backtest.deciles(chance, happened, account)
+    again = backtest.deciles(*(np.tile(values, 4) for values in (chance, happened, account)))
+    np.testing.assert_allclose(again[["low", "high"]], once[["low", "high"]], atol=1e-3)
 
 
 # ---------------------------------------------------------------- a model has to earn its place
@@ -319,7 +329,7 @@ def test_chances_are_calibrated_though_only_a_sample_is_learned_from() -> None:
     for model in learn(learned, rules).values():
         chance = model.chance(unseen.x)
         assert chance.mean() == pytest.approx(unseen.happened.mean(), rel=0.1)
-        tenths = backtest.deciles(chance, unseen.happened)
+        tenths = backtest.deciles(chance, unseen.happened, unseen.account)
         assert ((tenths["low"] <= tenths["said"]) & (tenths["said"] <= tenths["high"])).sum() >= 6
 
 

@@ -34,6 +34,8 @@ AT = 20
 _GROUPS = 10
 _Z = 1.96
 _CHUNK = 50
+# a share of fewer events is no chance that anybody should be told
+_LEAST_EVENTS = 10
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,10 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
 
 
 def rule_chance(flagged: Bools, happened: Bools, asked: Bools) -> Floats:
-    """The share of those that the rule named to whom it happened, and of the others; NaN below twenty rows."""
+    """The share of those that the rule named to whom it happened, and of the others; NaN where too few are known."""
 
     def share(of: Bools) -> float:
-        return float(happened[of].mean()) if of.sum() >= AT else float("nan")
+        return float(happened[of].mean()) if happened[of].sum() >= _LEAST_EVENTS else float("nan")
 
     found: Floats = np.where(asked, share(flagged), share(~flagged))
     return found
@@ -157,7 +159,7 @@ def figures(trials: list[Trial]) -> pd.DataFrame:
 def _of_trial(trial: Trial, name: str) -> dict[str, Any]:
     score, chance, rows = trial.score[name], trial.chance[name], trial.rows
     by_week = [_ranked(score[of], rows.happened[of]) for of in _weeks_of(trial)]
-    groups = deciles(chance, rows.happened)
+    groups = deciles(chance, rows.happened, rows.account)
     return {
         "origin": trial.number,
         "kind": trial.kind if name == "model" else name,
@@ -218,27 +220,38 @@ def average_precision(score: Floats, happened: Bools, weight: Floats) -> Floats:
     return found
 
 
-def deciles(chance: Floats, happened: Bools) -> pd.DataFrame:
-    """Ten groups of equal size by chance: what was said, what happened, and Wilson's 95 % interval of that."""
+def deciles(chance: Floats, happened: Bools, account: NDArray[np.int64]) -> pd.DataFrame:
+    """Ten groups of equal size by chance: what was said, what happened, and Wilson's 95 % interval of that.
+
+    The same account comes again in every week of as-of: a group counts as many rows as would be independent (its size
+    over the design effect of accounts as clusters, Kish 1965).
+    """
     if np.isnan(chance).any():
         chance = np.nan_to_num(chance, nan=float(happened.mean()))
     order = np.argsort(chance, kind="stable")
     parts = [part for part in np.array_split(order, _GROUPS) if len(part)]
     said, share = (np.array([values[part].mean() for part in parts]) for values in (chance, happened))
-    n = np.array([len(part) for part in parts])
+    n = np.array([_independent_rows(happened[part], account[part]) for part in parts])
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     return pd.DataFrame(
         {
             "tenth": np.arange(1, len(parts) + 1),
-            "rows": n,
+            "rows": [len(part) for part in parts],
             "said": said,
             "happened": share,
-            # a share of none is no less than none, whatever the arithmetic leaves behind
-            "low": np.maximum(middle - half, 0.0),
-            "high": np.minimum(middle + half, 1.0),
+            # the ends are no further than the share itself, whatever the arithmetic leaves behind
+            "low": np.clip(middle - half, 0.0, share),
+            "high": np.clip(middle + half, share, 1.0),
         }
     )
+
+
+def _independent_rows(happened: Bools, account: NDArray[np.int64]) -> float:
+    share = float(happened.mean())
+    of_accounts = np.bincount(account, happened - share)
+    variance = float((of_accounts**2).sum()) / len(happened) ** 2
+    return min(float(len(happened)), share * (1 - share) / variance) if variance > 0 else float(len(happened))
 
 
 def said_and_happened(trials: list[Trial], method: str, lift: float) -> pd.DataFrame:
@@ -321,9 +334,11 @@ def too_few(rows: Rows, rules: RiskSettings) -> bool:
 
 
 def _counts(rows: Rows) -> tuple[int, int]:
-    """Accounts or applications with an event on record, and those without."""
-    with_event = np.unique(rows.entity[rows.happened])
-    return len(with_event), len(np.setdiff1d(rows.entity, with_event))
+    """Accounts or applications with an event on record, and those to which none happened lately."""
+    newest = np.full(int(rows.entity.max(initial=-1)) + 1, np.datetime64("0001-01-01"))
+    np.maximum.at(newest, rows.entity, rows.week)
+    is_newest = rows.week == newest[rows.entity]
+    return len(np.unique(rows.entity[rows.happened])), int((is_newest & ~rows.happened).sum())
 
 
 def _difference(trials: list[Trial], rules: RiskSettings) -> tuple[str, float, float, float, int]:

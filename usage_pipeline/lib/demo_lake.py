@@ -299,8 +299,14 @@ def _pairs(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) 
     return pairs
 
 
-def _ends(rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame, weeks: list[date]) -> None:
-    """Ends of one application, ends of whole accounts, notices still running, and returns."""
+def _ends(
+    rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame, weeks: list[date], with_signs: bool
+) -> None:
+    """Ends of one application, ends of whole accounts, notices still running, and returns.
+
+    Without signs a contract ends on a day that knows nothing of its start either; what was drawn for too early a day
+    does not end at all.
+    """
     first, last = np.datetime64(weeks[0]), np.datetime64(weeks[-1])
     span = int((last - first).astype(int))
 
@@ -310,10 +316,9 @@ def _ends(rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame,
 
     eligible = pairs.index[accounts["has_contract"].to_numpy()[pairs["account"]]].to_numpy()
     for i in pick(eligible, 0.09):
-        end = max(
-            pairs.at[i, "start"] + np.timedelta64(150, "D"), first + np.timedelta64(int(rng.integers(100, span)), "D")
-        )
-        if end >= last + np.timedelta64(60, "D"):
+        drawn = first + np.timedelta64(int(rng.integers(100, span)), "D")
+        end = max(pairs.at[i, "start"] + np.timedelta64(150, "D"), drawn) if with_signs else drawn
+        if end >= last + np.timedelta64(60, "D") or end < pairs.at[i, "start"] + np.timedelta64(100, "D"):
             continue
         completed = rng.random() < 0.18
         pairs.at[i, "end"] = end
@@ -331,19 +336,24 @@ def _ends(rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame,
             pairs.at[i, "reason"] = "cancelled"
     for a in pick(np.nonzero(accounts["has_contract"].to_numpy())[0], 0.06):
         start = accounts["start"].to_numpy().astype("datetime64[D]")[a]
-        end = max(start + np.timedelta64(200, "D"), first + np.timedelta64(int(rng.integers(200, span)), "D"))
-        if end < last - np.timedelta64(7, "D"):
+        drawn = first + np.timedelta64(int(rng.integers(200, span)), "D")
+        end = max(start + np.timedelta64(200, "D"), drawn) if with_signs else drawn
+        if start + np.timedelta64(130, "D") <= end < last - np.timedelta64(7, "D"):
             accounts.loc[a, "end"] = pd.Timestamp(end)
             accounts.loc[a, "account_notice"] = pd.Timestamp(end - np.timedelta64(int(rng.integers(30, 120)), "D"))
 
 
-def _plant(rng: np.random.Generator, fleet: _Fleet) -> None:
-    """Writes events into the expected usage, and what was written into the truth."""
+def _plant(rng: np.random.Generator, fleet: _Fleet, with_signs: bool) -> None:
+    """Writes events into the expected usage, and what was written into the truth.
+
+    Where ends have signs, events happen to contracts that go on, and usage fades before a notice.
+    """
     accounts, pairs, weeks, expected = fleet.accounts, fleet.pairs, fleet.weeks, fleet.expected
     count, span = len(pairs), len(weeks)
     events: list[dict[str, Any]] = []
     whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[pairs["account"]]
-    running = (np.minimum(pairs["end"].to_numpy().astype("datetime64[D]"), whole_end) == _FOREVER) & (
+    goes_on = np.minimum(pairs["end"].to_numpy().astype("datetime64[D]"), whole_end) == _FOREVER
+    running = (goes_on | (not with_signs)) & (
         pairs["start"].to_numpy().astype("datetime64[D]") < np.datetime64(weeks[-40])
     )
     free = rng.permutation(np.nonzero(running)[0]).tolist()
@@ -387,7 +397,7 @@ def _plant(rng: np.random.Generator, fleet: _Fleet) -> None:
 
     # a cancellation is often seen coming: usage fades before the notice
     for pair in np.nonzero(pairs["reason"].to_numpy() == "cancelled")[0]:
-        if rng.random() < 0.6:
+        if rng.random() < 0.6 and with_signs:
             notice = monday_of(pd.Timestamp(pairs.at[pair, "notice"]).date())
             at = (notice - weeks[0]).days // 7
             low = max(0, at - 16)
@@ -407,14 +417,14 @@ def _plant(rng: np.random.Generator, fleet: _Fleet) -> None:
     fleet.truth["late_week"] = weeks[span - 12].isoformat()
 
 
-def _fleet(seed: int, count: int, as_of: date) -> _Fleet:
+def _fleet(seed: int, count: int, as_of: date, with_signs: bool = True) -> _Fleet:
     rng = np.random.default_rng([seed, count])
     running = monday_of(as_of)
     weeks = [running - (WEEKS - i) * WEEK for i in range(WEEKS + 1)]
     accounts = _accounts(rng, count)
     pairs = _pairs(rng, accounts, weeks)
     accounts["account_notice"] = pd.NaT
-    _ends(rng, accounts, pairs, weeks)
+    _ends(rng, accounts, pairs, weeks, with_signs)
 
     busiest = np.array([a[6] for a in _APPLICATIONS])[pairs["application"]]
     expected = np.stack([pairs["mean"].to_numpy() * _season(week, busiest) for week in weeks], axis=1)
@@ -425,7 +435,7 @@ def _fleet(seed: int, count: int, as_of: date) -> _Fleet:
     age = np.arange(len(weeks))[None, :] - start_week[:, None]
     expected *= np.clip((age + 2) / ramp_weeks, 0.2, 1)
     fleet = _Fleet(accounts, pairs, weeks, expected, {})
-    _plant(rng, fleet)
+    _plant(rng, fleet, with_signs)
     return fleet
 
 
@@ -559,14 +569,20 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_demo_lake(
-    out: Path, as_of: date, *, accounts: int = 400, seed: int = 7, progress: Callable[[str], None] = lambda _: None
+    out: Path,
+    as_of: date,
+    *,
+    accounts: int = 400,
+    seed: int = 7,
+    with_signs: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Writes `lake/`, `truth/` and `sources.yaml` below `out`: 156 complete weeks before `as_of`, and the running one.
 
-    `accounts` is any positive number; 400 take about ten seconds. What lay in the three places before is replaced
-    file by file.
+    `accounts` is any positive number; 400 take about ten seconds. Without signs, usage says nothing of a coming end.
+    What lay in the three places before is replaced file by file.
     """
-    fleet = _fleet(seed, accounts, as_of)
+    fleet = _fleet(seed, accounts, as_of, with_signs)
     lake = out / "lake"
     late_week = date.fromisoformat(fleet.truth["late_week"])
     carried = pd.DataFrame()
@@ -599,6 +615,7 @@ def write_demo_lake(
     ids = fleet.accounts["account_id"]
     fleet.truth |= {
         "seed": seed,
+        "with_signs": with_signs,
         "as_of": as_of.isoformat(),
         "accounts": accounts,
         "rows": rows_written,
@@ -643,7 +660,7 @@ def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bo
     (line,) = [line for line in text.splitlines() if line.startswith("as_of: ")]
     before = date.fromisoformat(line.removeprefix("as_of: "))
     as_of = before + WEEK
-    fleet = _fleet(seed, accounts, made)
+    fleet = _fleet(seed, accounts, made, truth["with_signs"])
     while fleet.weeks[-1] < monday_of(as_of):
         # a week as that of the year before
         fleet.weeks.append(fleet.weeks[-1] + WEEK)

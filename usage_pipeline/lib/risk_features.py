@@ -5,7 +5,7 @@ is `defs/predictions/sql/risk_features.sql`, which sees nothing of later weeks (
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -115,21 +115,7 @@ def features_at(history: History, week: date) -> pa.Table:
     return found
 
 
-def features_of(history: History, weeks: list[date], progress: Callable[[str], None] = lambda _: None) -> pa.Table:
-    """The features of several weeks, in single precision: what models are trained and tested on."""
-    parts = []
-    for number, week in enumerate(weeks, 1):
-        parts.append(_single(features_at(history, week)))
-        progress(f"features as of {week}: {parts[-1].num_rows:,} rows ({number} of {len(weeks)})")
-    return pa.concat_tables(parts)
-
-
 def matrix(features: pd.DataFrame) -> NDArray[np.float32]:
     """(n, len(FEATURES)), NaN where something is not known."""
     found: NDArray[np.float32] = features[list(FEATURES)].to_numpy(dtype=np.float32, na_value=np.nan)
     return found
-
-
-def _single(table: pa.Table) -> pa.Table:
-    fields = [pa.field(f.name, pa.float32() if f.name in (*FEATURES, *NUMBERS[1:]) else f.type) for f in table.schema]
-    return table.cast(pa.schema(fields))

@@ -135,9 +135,10 @@ def _is_known(*values: float | None) -> bool:
 
 
 def _level(row: Row, peers: Row) -> Told:
-    usual = np.expm1(peers["level_recent"])
-    text = f"{_count(row['clicks_recent'], 'click')} a week lately; the middle account has {_count(usual, 'click')}"
-    return (0, text) if row["clicks_recent"] > 0 else (-1, "no click in the last 4 weeks")
+    if row["clicks_recent"] == 0:
+        return -1, "no click in the last 4 weeks"
+    usual = _count(np.expm1(peers["level_recent"]), "click")
+    return 0, f"{_count(row['clicks_recent'], 'click')} a week, the middle account {usual}"
 
 
 def _change(row: Row, _: Row) -> Told:
@@ -145,7 +146,7 @@ def _change(row: Row, _: Row) -> Told:
     if not _is_known(before) or recent == before == 0:
         return _NOTHING
     own = f", {100 * (recent / before - 1):+.0f} %" if before >= 1 else ""
-    others = "all accounts of the application" if row["application"] else "all accounts"
+    others = "all its accounts" if row["application"] else "all accounts"
     text = (
         f"{_count(recent, 'click')} a week in the last 4 weeks, {_count(before, 'click')} in the 8 before{own} "
         f"({others}: {_percent(row['peers_change'])})"

@@ -25,7 +25,7 @@ from usage_pipeline.lib.as_known import History
 from usage_pipeline.lib.backtest import Decision, Trial
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.ledger import Issued, issued_files, keep_issued
-from usage_pipeline.lib.risk_features import FEATURES, features_at, features_of, matrix
+from usage_pipeline.lib.risk_features import FEATURES, features_at, matrix
 from usage_pipeline.lib.risk_models import Model, Rows, best_of, by_rule, learn, load_model, save_model
 from usage_pipeline.lib.risk_reasons import chance_in_words, contributions, middle_of_peers, reasons, rule_reasons
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
@@ -125,11 +125,19 @@ def learn_all(history: History, progress: Callable[[str], None] = lambda _: None
 def with_features(history: History, weeks: list[date], progress: Callable[[str], None] = lambda _: None) -> None:
     """Makes `past.features` and `past.outcomes` of the weeks, in the connection's own memory."""
     connection = history.connection
+    columns = ("clicks_before", *FEATURES)
     connection.execute("CREATE SCHEMA IF NOT EXISTS past")
-    features = features_of(history, weeks, progress)
-    connection.register("all_features", features)
-    connection.execute("CREATE OR REPLACE TABLE past.features AS FROM all_features")
-    connection.unregister("all_features")
+    connection.execute(
+        "CREATE OR REPLACE TABLE past.features (as_of_week DATE, account_id VARCHAR, application VARCHAR, "
+        f"{', '.join(f'{name} FLOAT' for name in columns)})"
+    )
+    for number, week in enumerate(weeks, 1):
+        connection.register("of_week", features_at(history, week))
+        found = connection.execute(
+            f"INSERT INTO past.features SELECT as_of_week, account_id, application, {', '.join(columns)} FROM of_week"
+        ).fetchone()
+        connection.unregister("of_week")
+        progress(f"features as of {week}: {found[0] if found else 0:,} rows ({number} of {len(weeks)})")
     connection.execute("USE warehouse")
     try:
         values = sql_values(history.settings) | {"as_of_weeks": weeks}
@@ -307,7 +315,8 @@ def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFram
             found["figures"].append(figures.assign(**about))
         for trial in one.trials:
             chance = trial.chance[method]
-            found["tenths"].append(backtest.deciles(chance, trial.rows.happened).assign(origin=trial.number, **about))
+            tenths = backtest.deciles(chance, trial.rows.happened, trial.rows.account)
+            found["tenths"].append(tenths.assign(origin=trial.number, **about))
         if one.trials:
             found["said"].append(
                 backtest.said_and_happened(one.trials, method, settings.risk.listed_lift).assign(**about)

@@ -11,7 +11,7 @@ SELECT
     figures.contestant
     || CASE WHEN figures.kind = '' OR figures.contestant = figures.kind THEN '' ELSE ' (' || figures.kind || ')' END
         AS contestant,
-    figures.is_in_force,
+    CASE WHEN figures.is_in_force THEN 'in force' ELSE '' END AS in_force,
     CAST(figures.rows AS BIGINT) AS judged,
     CAST(figures.events AS BIGINT) AS events,
     figures.usual_share,

@@ -57,16 +57,24 @@ SELECT
     names.region,
     names.owner,
     row_number() OVER (
-        PARTITION BY scores.target ORDER BY scores.strength DESC, scores.account_id, scores.application
+        PARTITION BY scores.target
+        -- what is worth most to save; by chance alone where no value is known
+        ORDER BY
+            scores.chance * contracts.annual_value DESC NULLS LAST,
+            scores.strength DESC,
+            scores.account_id,
+            scores.application
     ) AS place,
     scores.chance,
     scores.chance_in_words,
     scores.chance / nullif(scores.usual_share, 0) AS times_usual,
     concat_ws('; ', nullif(scores.reason_1, ''), nullif(scores.reason_2, ''), nullif(scores.reason_3, '')) AS reason,
-    nullif(scores.against, '') AS against,
+    scores.against,
     scores.clicks_recent AS recent_clicks,
     scores.clicks_usual AS usual_clicks,
+    format('{:,.1f} of {:,.1f}', scores.clicks_recent, scores.clicks_usual) AS recent_of_usual,
     contracts.annual_value,
+    scores.chance * contracts.annual_value AS value_at_risk,
     CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
     contracts.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
