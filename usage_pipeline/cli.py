@@ -92,6 +92,25 @@ def refresh(
 
 
 @app.command()
+def model_card(
+    config: ConfigOption = None,
+    out: Annotated[Path | None, typer.Option(help="file to write; default: print it")] = None,
+) -> None:
+    """What is predicted, by which method, and the back-test behind it, as Markdown."""
+    from usage_pipeline.lib.model_card import model_card as card_of
+
+    try:
+        text = card_of(settings_of(config))
+    except FileNotFoundError as error:
+        raise fail(str(error)) from error
+    if out:
+        out.write_text(text, encoding="utf-8")
+        say(f"{out} written")
+    else:
+        typer.echo(text)
+
+
+@app.command()
 def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
     from usage_pipeline.defs.publish.assets import store_of

@@ -123,8 +123,8 @@ class Demo:
         return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
 
 
-def make_demo(folder: Path, seed: int, accounts: int = 60) -> Demo:
-    write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed)
+def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True) -> Demo:
+    write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed, with_signs=with_signs)
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success

@@ -53,3 +53,18 @@ def test_that_most_use_lies_outside_every_contract_is_said(ravenstack) -> None:
     assert not told.passed
     assert told.metadata["share_outside_contracts"].value == pytest.approx(0.569, abs=0.0005)
     assert "56.9% of the usage rows lie on days outside every contract of their account" in str(told.description)
+
+
+def test_what_does_not_follow_from_usage_gets_the_rule_and_says_so(ravenstack) -> None:
+    """Synthetic, its ends independent of usage: no model of an end may be used."""
+    settings, _ = ravenstack
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        methods = connection.execute("SELECT target, method_in_force, why FROM mart.risk_methods").fetchall()
+    for target, method, why in methods:
+        print(f"{target}: {method}; {why}")
+    ends = {target: (method, why) for target, method, why in methods if target != "low use"}
+    assert set(ends) == {"cancellation", "loss of the account"}
+    for method, why in ends.values():
+        assert method == "rule"
+        assert "A rule, no model" in why
+        assert "Why: " in why

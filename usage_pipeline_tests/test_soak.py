@@ -8,11 +8,18 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
+import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from usage_pipeline.config import load_settings
+from usage_pipeline.lib import risks
+from usage_pipeline.lib.as_known import open_history
 from usage_pipeline.lib.facts import facts_path, read_manifests
+from usage_pipeline.lib.risk_features import features_at, matrix
+from usage_pipeline.lib.risk_models import best_of, learn
 from usage_pipeline_tests import test_pipeline as proofs
 from usage_pipeline_tests.conftest import event, make_demo, write_config, write_week
 
@@ -48,9 +55,72 @@ def test_what_was_planted_in_the_demo_lake_is_flagged(tmp_path, seed: int) -> No
             print(f"seed {seed}: {kind}, {least} to {most} clicks a week: {hits} of {len(events)} found")
 
 
+def test_risks_of_3000_accounts(tmp_path) -> None:
+    """What usage tells of is learned, chances hold, and what was planted is ranked above chance."""
+    demo = make_demo(tmp_path, seed=7, accounts=3000)
+    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+        methods = connection.execute("FROM mart.risk_methods").df().set_index("target")
+        tenths = connection.execute("FROM mart.risk_tenths").df()
+        figures = connection.execute(
+            "SELECT target, backtest, contestant, average_precision, precision_at_20, lift_of_top_tenth, auc, "
+            "calibration_error FROM mart.risk_backtest ORDER BY ALL"
+        ).df()
+    print(methods[["method_in_force", "why"]].to_dict("index"))
+    print(figures.to_string())
+    assert methods.loc[["low use", "cancellation"], "method_in_force"].str.startswith("model").all()
+    later = tenths[(tenths["backtest_number"] >= 3) & tenths["target"].isin(["low use", "cancellation"])]
+    held = (later["share_low"] <= later["chance_said"]) & (later["chance_said"] <= later["share_high"])
+    print(held.groupby([later["target"], later["backtest_number"]]).sum())
+    error = (later["chance_said"] - later["share_happened"]).abs().groupby([later["target"], later["backtest_number"]])
+    assert (error.mean() < 0.03).all()
+
+    # slow declines that go on to this day, seen eight weeks ago by what was learned before
+    rules = demo.settings.risk
+    target = risks.TARGETS[0]
+    with open_history(demo.settings) as history:
+        newest = history.connection.execute("SELECT max(week_start) FROM warehouse.core.weeks WHERE is_complete")
+        then = newest.fetchone()[0] - timedelta(weeks=8)
+        risks.with_features(history, risks.weeks_of_as_of(history))
+        rows = risks.rows_of(history, target)
+        known = rows[rows.week + np.timedelta64(target.horizon_days(rules), "D") < np.datetime64(then)]
+        model = best_of(learn(known, rules))
+        seen = (
+            history.connection.register("f", features_at(history, then))
+            .execute(
+                "SELECT f.* FROM f INNER JOIN warehouse.core.pairs USING (account_id, application) "
+                "INNER JOIN warehouse.core.usage_states AS s USING (pair_id) "
+                "WHERE s.week_start = f.as_of_week AND s.usage_state = 'active'"
+            )
+            .df()
+        )
+    planted = {(e["account_id"], e["application"]) for e in demo.truth["events"] if e["kind"] == "decline"}
+    is_planted = np.array([key in planted for key in zip(seen["account_id"], seen["application"], strict=True)])
+    chance = model.chance(matrix(seen))
+    auc = roc_auc_score(is_planted, chance)
+    top = np.argsort(-chance)[: len(chance) // 10]
+    print(
+        f"planted slow declines as of {then}: {is_planted.sum()} among {len(seen):,} active; AUC {auc:.3f}; "
+        f"{is_planted[top].sum()} in the top tenth"
+    )
+    assert auc > 0.7
+
+
+def test_a_fleet_whose_usage_tells_nothing_of_its_ends_gets_the_rule(tmp_path) -> None:
+    demo = make_demo(tmp_path, seed=11, accounts=3000, with_signs=False)
+    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+        methods = dict(
+            connection.execute("SELECT target, method_in_force || ': ' || why FROM mart.risk_methods").fetchall()
+        )
+    print(methods)
+    assert methods["cancellation"].startswith("rule") and "not reliably better" in methods["cancellation"]
+    assert methods["loss of the account"].startswith("rule")
+
+
 _INGEST = """
 import sys
 from usage_pipeline.config import load_settings
+from usage_pipeline.lib import risks
+from usage_pipeline.lib.as_known import open_history
 from usage_pipeline.lib.facts import ingest_weeks
 from usage_pipeline.lib.weeks import weeks_between
 settings = load_settings(sys.argv[1])

@@ -308,7 +308,7 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
         weeks = rules.history_weeks + rules.origins * rules.origin_weeks + 2 * timedelta(days=horizon_days).days // 7
         return rule(
             f"too short a history to try it out: {len(trials)} of {rules.origins} back-tests were possible; "
-            f"about {weeks} weeks on record are needed"
+            f"each needs events before it and in it, about {weeks} weeks of use without a gap"
         )
     best, difference, low, high, positive = _difference(trials, rules)
     known: dict[str, Any] = {

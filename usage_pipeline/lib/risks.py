@@ -279,7 +279,8 @@ def _card(one: Learned, settings: Settings) -> dict[str, Any]:
         "learned_until": str(one.span[1]) if one.span else None,
         "rows": one.rows,
         "usual_share": None if np.isnan(one.usual) else one.usual,
-        "chance_by_rule": [None if np.isnan(c) else c for c in one.chance_by_rule],
+        "chance_named": None if np.isnan(one.chance_by_rule[0]) else one.chance_by_rule[0],
+        "chance_of_others": None if np.isnan(one.chance_by_rule[1]) else one.chance_by_rule[1],
         **{key: None if value != value else value for key, value in asdict(one.decision).items()},
     }
 
@@ -359,6 +360,8 @@ _CARD = pa.schema(
         ("events", pa.int64()),
         ("others", pa.int64()),
         ("usual_share", pa.float64()),
+        ("chance_named", pa.float64()),
+        ("chance_of_others", pa.float64()),
         ("origins", pa.int64()),
         ("positive_origins", pa.int64()),
         ("best_baseline", pa.string()),
@@ -439,7 +442,7 @@ def _scored(
     else:
         as_rows = _as_rows(rows, x)
         listed = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
-        named, others = (np.nan if c is None else c for c in card["chance_by_rule"])
+        named, others = (np.nan if card[c] is None else card[c] for c in ("chance_named", "chance_of_others"))
         chance = np.where(listed, named, others)
         strength = risk_models.baselines(as_rows, listed)["rule"]
     told = rows[listed]

@@ -27,7 +27,14 @@ SELECT
             END
             || 'Why: '
     END
-    || methods.why || '.' AS why,
+    || methods.why || '.'
+    || CASE
+        WHEN methods.method = 'rule' AND methods.chance_named IS NOT NULL AND methods.chance_of_others IS NOT NULL
+            THEN
+                ' Of those that the rule named in the past it happened to ' || round(100 * methods.chance_named, 1)
+                || ' %, of the others to ' || round(100 * methods.chance_of_others, 1) || ' %.'
+        ELSE ''
+    END AS why,
     methods.horizon_days,
     CAST(methods.events AS BIGINT) AS events,
     CAST(methods.others AS BIGINT) AS others,

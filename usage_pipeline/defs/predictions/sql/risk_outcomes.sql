@@ -1,6 +1,6 @@
 -- a row: what came after a week of as-of: target x account x application (none: of the whole account) x week
 WITH weeks AS (
-    SELECT unnest($as_of_weeks) AS as_of_week
+    SELECT unnest(CAST($as_of_weeks AS DATE[])) AS as_of_week
 ),
 
 newest AS (
