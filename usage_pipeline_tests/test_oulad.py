@@ -189,6 +189,7 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     assert (methods["method_in_force"] == "rule").all()
     # 106 withdrew after the start, some of them before there was anything to learn from
     assert 60 < methods.loc["loss of the account", "events"] <= 106
-    assert "86 with an event and 622 without are on record, 200 and 500 are needed" in (
-        methods.loc["loss of the account", "why"]
+    assert (
+        "86 with an event and 622 without are on record, 200 and 500 are needed"
+        in (methods.loc["loss of the account", "why"])
     )

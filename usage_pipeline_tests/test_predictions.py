@@ -537,6 +537,27 @@ def test_models_are_learned_once_a_month_and_kept_beside_the_builds(demo: Demo, 
     assert risks.folder_of(other) != folder
 
 
+def test_the_card_says_what_is_in_force_and_how_well_it_did(demo: Demo, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from usage_pipeline.cli import app
+
+    config = ["-c", str(demo.folder / "sources.yaml")]
+    done = CliRunner().invoke(app, ["model-card", *config, "--out", str(tmp_path / "model.md")])
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "model.md").read_text(encoding="utf-8")
+    for word in (
+        "## Low use within 8 weeks",
+        "**In force: the rule.**",
+        "too little to learn from",
+        "in contract without",
+    ):
+        assert word in card.replace("Too little", "too little")
+    (tmp_path / "sources.yaml").write_text((demo.folder / "sources.yaml").read_text(), encoding="utf-8")
+    done = CliRunner().invoke(app, ["model-card", "-c", str(tmp_path / "sources.yaml")])
+    assert done.exit_code == 1 and "no build yet; run `usage-pipeline refresh` first" in done.output.replace("\n", " ")
+
+
 def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
     demo: Demo, history: risks.History, tmp_path
 ) -> None:

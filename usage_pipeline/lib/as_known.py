@@ -55,16 +55,15 @@ class History:
 
     def _load_subscriptions(self, week: date) -> bool:
         """Brings `ref.subscriptions_delivered` to what the ledger knew of the week; whether it is of that time."""
+        source = self.settings.sources.subscriptions
         files = [file for file in deliveries(self.settings, SUBSCRIPTIONS.name) if str(file) not in self.unreadable]
         of_then = [file for file in files if _day_of(file) < week + timedelta(days=_DAYS_AFTER)]
-        if not files:
+        if source is None or not files:
             load_reference(self.connection, SUBSCRIPTIONS, Delivery(None, 0, False, None))
             self.connection.execute("CREATE OR REPLACE TABLE ref.delivered AS FROM ref.subscriptions")
             return False
         file = of_then[-1] if of_then else files[0]
         if file != self._loaded:
-            source = self.settings.sources.subscriptions
-            assert source is not None
             self.connection.read_parquet(str(file)).create_view(RAW, replace=True)
             try:
                 mapping = match_columns(self.connection, source, SUBSCRIPTIONS)

@@ -1,9 +1,10 @@
 """The model's card: what is predicted, which method is in force, and the back-test behind it, as Markdown."""
 
+import duckdb
 import pandas as pd
 
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.risks import folder_of, read_cards
+from usage_pipeline.lib.risks import read_cards
 
 _COLUMNS = {
     "contestant": "measure",
@@ -26,10 +27,13 @@ _INTRODUCTION = (
 
 
 def model_card(settings: Settings) -> str:
-    """The card of the models learned last under `settings`. Raises FileNotFoundError where nothing was learned yet."""
-    folder = folder_of(settings)
-    if not folder.exists():
-        raise FileNotFoundError(f"nothing was learned yet for {settings.as_of:%B %Y}: run `usage-pipeline refresh`")
+    """The card of what the published build rests on. Raises FileNotFoundError where there is none."""
+    build = settings.published_dir / "current" / "warehouse.duckdb"
+    if not build.exists():
+        raise FileNotFoundError(f"{settings.published_dir}: no build yet; run `usage-pipeline refresh` first")
+    with duckdb.connect(str(build), read_only=True) as connection:
+        found = connection.execute("SELECT any_value(version) FROM mart.risk_methods").fetchone()
+    folder = settings.models_dir / str(found[0] if found else "")
     figures = pd.read_parquet(folder / "figures.parquet")
     tenths = pd.read_parquet(folder / "tenths.parquet")
     parts = [

@@ -7,6 +7,7 @@ Belongs here: which targets there are, what is learned from, what is kept beside
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -229,7 +230,7 @@ def _nothing(target: Target, settings: Settings) -> Learned:
 
 def fingerprint(settings: Settings) -> str:
     """Of everything but the data that a model depends on."""
-    modules = (as_known, backtest, risk_features, risk_models)
+    modules = (as_known, backtest, risk_features, risk_models, sys.modules[__name__])
     queries = ("known_subscriptions", "known_in_contract", "risk_features", "risk_outcomes")
     parts = [getsource(module) for module in modules] + [load_sql("predictions", name) for name in queries]
     parts += [
@@ -247,6 +248,13 @@ def version_of(settings: Settings) -> str:
 
 def folder_of(settings: Settings) -> Path:
     return settings.models_dir / version_of(settings)
+
+
+def folder_in_force(history: History) -> Path:
+    """The folder of what `core.risk_methods` tells of: what the last run learned or found."""
+    found = history.connection.execute("SELECT any_value(version) FROM warehouse.core.risk_methods").fetchone()
+    assert found is not None
+    return history.settings.models_dir / str(found[0])
 
 
 def keep(learned: list[Learned], settings: Settings) -> Path:
@@ -382,12 +390,11 @@ def read_cards(folder: Path) -> list[dict[str, Any]]:
 _SCORABLE = """
 SELECT
     features.*,
-    states.usage_state,
-    -- never one that has ended, or whose end is announced by today
-    features.application IS NULL OR states.contract_state = 'in contract' AS is_in_contract
+    states.usage_state
 FROM features
 LEFT JOIN warehouse.core.pair_states AS states
     ON features.account_id = states.account_id AND features.application = states.application
+-- never one that has ended, or whose end is announced by today
 WHERE
     states.contract_state = 'in contract'
     OR features.application IS NULL AND features.account_id IN (
@@ -395,13 +402,23 @@ WHERE
     )
 ORDER BY features.account_id, features.application
 """
-SCORES = """
-    target VARCHAR, as_of_week DATE, account_id VARCHAR, application VARCHAR, horizon_days INTEGER, chance DOUBLE,
-    chance_in_words VARCHAR, usual_share DOUBLE,
-    is_listed BOOLEAN, strength DOUBLE, method VARCHAR, version VARCHAR, clicks_recent DOUBLE,
-    clicks_before DOUBLE, clicks_usual DOUBLE, reason_1 VARCHAR, reason_2 VARCHAR, reason_3 VARCHAR, against VARCHAR
-"""
-_NUMBERS = ["clicks_recent", "clicks_before", "clicks_usual"]
+_NUMBERS = ("clicks_recent", "clicks_before", "clicks_usual")
+_SCORES = {
+    "target": "VARCHAR",
+    "as_of_week": "DATE",
+    "account_id": "VARCHAR",
+    "application": "VARCHAR",
+    "horizon_days": "INTEGER",
+    "chance": "DOUBLE",
+    "chance_in_words": "VARCHAR",
+    "usual_share": "DOUBLE",  # the mean chance of the week
+    "is_listed": "BOOLEAN",
+    "strength": "DOUBLE",  # what the list is ordered by where values are equal or not known
+    "method": "VARCHAR",
+    "version": "VARCHAR",
+    **dict.fromkeys(_NUMBERS, "DOUBLE"),
+    **dict.fromkeys(("reason_1", "reason_2", "reason_3", "against"), "VARCHAR"),
+}
 
 
 def score_newest_week(history: History, folder: Path) -> pd.DataFrame:
@@ -480,15 +497,13 @@ def _as_rows(features: pd.DataFrame, x: Any) -> Rows:
 
 def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) -> None:
     """Replaces `core.risk_scores`."""
-    connection.execute(f"CREATE OR REPLACE TABLE core.risk_scores ({SCORES})")
+    columns = ", ".join(f"{name} {kind}" for name, kind in _SCORES.items())
+    connection.execute(f"CREATE OR REPLACE TABLE core.risk_scores ({columns})")
     if len(scores):
         connection.register("scores", scores)
-        names = [line.split()[0] for line in SCORES.replace("\n", " ").split(",")]
         values = ", ".join(
-            f"nullif(CAST({name} AS DOUBLE), 'NaN'::DOUBLE) AS {name}"
-            if name in {"chance", "usual_share", *_NUMBERS}
-            else name
-            for name in names
+            f"nullif(CAST({name} AS DOUBLE), 'NaN'::DOUBLE) AS {name}" if kind == "DOUBLE" else name
+            for name, kind in _SCORES.items()
         )
         connection.execute(f"INSERT INTO core.risk_scores SELECT {values} FROM scores")
         connection.unregister("scores")

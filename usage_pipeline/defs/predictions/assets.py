@@ -3,7 +3,7 @@
 Where no model holds in the back-test, a rule stands in, and every table says so.
 """
 
-from inspect import getsource
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,10 +11,16 @@ import dagster as dg
 from usage_pipeline.config import Settings
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, issued_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib import risk_reasons, risks
 from usage_pipeline.lib.as_known import open_history
 from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
+
+# scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
+_LIB = Path(__file__).parents[2] / "lib"
+
+
+def _source(module: str) -> str:
+    return (_LIB / f"{module}.py").read_text(encoding="utf-8")
 
 
 @dg.asset(
@@ -23,7 +29,7 @@ from usage_pipeline.resources import Warehouse
     owners=OWNERS,
     deps=["weekly_usage", "weeks", "subscriptions", "contract_spells", "usage_states"],
     pool=POOL,
-    code_version=code_version(getsource(risks)),
+    code_version=code_version(_source("risks")),
 )
 def risk_models(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -33,6 +39,8 @@ def risk_models(
     Later runs of the month find what was learned and leave it; other settings or other code learn anew. Its back-test
     is `core.risk_methods`, `core.risk_figures`, `core.risk_deciles` and `core.risk_said`.
     """
+    from usage_pipeline.lib import risks
+
     folder = risks.folder_of(settings)
     is_new = not folder.exists()
     if is_new:
@@ -59,7 +67,7 @@ def risk_models(
     owners=OWNERS,
     deps=["risk_models", "pair_states"],
     pool=POOL,
-    code_version=code_version(getsource(risk_reasons), load_sql("predictions", "risk_features")),
+    code_version=code_version(_source("risk_reasons"), load_sql("predictions", "risk_features")),
 )
 def risk_scores(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -68,8 +76,10 @@ def risk_scores(
 
     What has ended, or whose end is announced, is not scored. One row: target x account x application (none: account).
     """
+    from usage_pipeline.lib import risks
+
     with warehouse.held(), open_history(settings) as history:
-        scores = risks.score_newest_week(history, risks.folder_of(settings))
+        scores = risks.score_newest_week(history, risks.folder_in_force(history))
     with warehouse.get_connection() as connection:
         risks.write_scores(connection, scores)
         rows = count_rows(connection, "core.risk_scores")
@@ -95,6 +105,8 @@ def issued_scores(
 
     One file: a complete week; written once. `core.issued_scores` is all of them, `core.issued_outcomes` what came.
     """
+    from usage_pipeline.lib import risks
+
     with warehouse.get_connection() as connection:
         issued = risks.keep_issued_scores(connection, settings)
         weeks = risks.replace_issued(connection, settings)
