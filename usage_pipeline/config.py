@@ -245,6 +245,7 @@ class RiskSettings(_Model):
 
     low_weeks: Positive = Field(8, description="horizon of low use: low or inactive in one of so many coming weeks")
     churn_days: Positive = Field(90, description="horizon of notice or cancellation, in days")
+    gap_weeks: Count = Field(0, description="weeks between a chance and the start of its horizon, to act in")
     every_weeks: Positive = Field(2, description="weeks between two weeks of as-of that are learned from")
     history_weeks: Positive = Field(13, description="weeks on record before the first of them")
     origins: int = Field(4, ge=4, description="back-tests, one after the other in time")

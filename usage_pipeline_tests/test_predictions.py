@@ -175,8 +175,13 @@ def history(demo: Demo) -> Iterator[risks.History]:
         yield opened
 
 
-def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, history: risks.History) -> None:
-    outcomes = history.connection.execute("FROM past.outcomes").df()
+@pytest.mark.parametrize("gap", [0, 3])
+def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, gap: int) -> None:
+    """The horizon begins after the gap; who leaves within the gap is nobody's lesson."""
+    rules = demo.settings.risk.model_copy(update={"gap_weeks": gap, "every_weeks": 5})
+    with open_history(demo.settings.model_copy(update={"risk": rules})) as opened:
+        risks.with_features(opened, risks.weeks_of_as_of(opened))
+        outcomes = opened.connection.execute("FROM past.outcomes").df()
     assert set(outcomes["target"]) == {target.key for target in risks.TARGETS}
     states = ask(demo, "SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id)")
     words = {k: g.set_index("week_start")["usage_state"].astype(str) for k, g in states.groupby(KEY)}
@@ -185,7 +190,7 @@ def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, history
     for row in low.sample(400, random_state=1).itertuples():
         own = words[(row.account_id, row.application)]
         assert own[row.as_of_week] == "active"
-        coming = [row.as_of_week + pd.Timedelta(weeks=n) for n in range(1, 9)]
+        coming = [row.as_of_week + pd.Timedelta(weeks=n + gap) for n in range(1, 9)]
         assert row.happened == own.reindex(coming).isin(["low", "inactive"]).any()
     spells = ask(demo, "SELECT * FROM core.contract_spells WHERE basis != 'usage'")
     by_pair = dict(list(spells.groupby(KEY)))
@@ -197,10 +202,12 @@ def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, history
         (spell,) = own[(own["start_date"] <= row.as_of_week) & (own["end_date"] > sunday)].itertuples()
         assert pd.isna(spell.notice_date) or spell.notice_date > sunday
         told = min(d for d in (spell.notice_date, spell.end_date) if not pd.isna(d))
-        until = sunday + pd.Timedelta(days=90)
+        since = sunday + pd.Timedelta(weeks=gap)
+        until = since + pd.Timedelta(days=90)
         if spell.end_reason == "completed":
             assert not row.happened and spell.end_date > until
         else:
+            assert told > since
             assert row.happened == (told <= until)
 
 

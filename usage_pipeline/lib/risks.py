@@ -48,11 +48,13 @@ class Target:
         return self.key.replace(" ", "_")
 
     def horizon_days(self, rules: RiskSettings) -> int:
-        return 7 * rules.low_weeks if self.is_about_use else rules.churn_days
+        """Days from the week of as-of until the outcome is known, the gap included."""
+        return 7 * rules.gap_weeks + (7 * rules.low_weeks if self.is_about_use else rules.churn_days)
 
     def title(self, rules: RiskSettings) -> str:
         within = f"{rules.low_weeks} weeks" if self.is_about_use else f"{rules.churn_days} days"
-        return f"{_EVENTS[self.key]} within {within}"
+        after = f", after a gap of {rules.gap_weeks} weeks" if rules.gap_weeks else ""
+        return f"{_EVENTS[self.key]} within {within}{after}"
 
     def definition(self, settings: Settings) -> str:
         rules, activity = settings.risk, settings.activity

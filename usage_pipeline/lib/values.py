@@ -34,6 +34,7 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "rank_floor_clicks": activity.rank_floor_clicks,
         "listed_weeks": spikes.listed_weeks,
         "low_weeks": settings.risk.low_weeks,
+        "gap_weeks": settings.risk.gap_weeks,
         "churn_days": settings.risk.churn_days,
         "change_relative_floor": settings.changes.relative_floor,
         "change_absolute_floor": settings.changes.absolute_floor_clicks,

@@ -1,6 +1,9 @@
 -- a row: what came after a week of as-of: target x account x application (none: of the whole account) x week
+-- the horizon begins after the gap: what happens before it makes no row
 WITH weeks AS (
-    SELECT unnest(CAST($as_of_weeks AS DATE[])) AS as_of_week
+    SELECT
+        unnest(CAST($as_of_weeks AS DATE[])) AS as_of_week,
+        7 * CAST($gap_weeks AS INTEGER) AS gap
 ),
 
 newest AS (
@@ -12,6 +15,7 @@ newest AS (
 contracts AS (
     SELECT
         weeks.as_of_week,
+        weeks.as_of_week + 6 + weeks.gap AS gap_end,
         spells.pair_id,
         spells.account_id,
         spells.application,
@@ -23,7 +27,7 @@ contracts AS (
             ELSE coalesce(spells.notice_date, nullif(spells.end_date, DATE '9999-12-31'))
         END AS left_on,
         spells.end_reason IN ('completed', 'renewed')
-        AND spells.end_date <= weeks.as_of_week + 6 + CAST($churn_days AS INTEGER) AS is_completed
+        AND spells.end_date <= weeks.as_of_week + 6 + weeks.gap + CAST($churn_days AS INTEGER) AS is_completed
     FROM weeks
     INNER JOIN core.contract_spells AS spells
         ON
@@ -45,24 +49,25 @@ low AS (
     INNER JOIN core.usage_states AS later
         ON
             contracts.pair_id = later.pair_id
-            AND contracts.as_of_week < later.week_start
-            AND contracts.as_of_week + 7 * CAST($low_weeks AS INTEGER) >= later.week_start
+            AND contracts.gap_end < later.week_start
+            AND contracts.gap_end + 7 * CAST($low_weeks AS INTEGER) > later.week_start
     WHERE
         states.usage_state = 'active'
-        AND contracts.end_date >= contracts.as_of_week + 6 + 7 * CAST($low_weeks AS INTEGER)
-        AND contracts.as_of_week + 7 * CAST($low_weeks AS INTEGER) <= newest.week_start
+        AND contracts.end_date >= contracts.gap_end + 7 * CAST($low_weeks AS INTEGER)
+        AND contracts.gap_end - 6 + 7 * CAST($low_weeks AS INTEGER) <= newest.week_start
     GROUP BY contracts.as_of_week, contracts.account_id, contracts.application
 ),
 
 observed AS (
     SELECT
         *,
-        coalesce(left_on <= as_of_week + 6 + CAST($churn_days AS INTEGER), FALSE) AS happened
+        coalesce(left_on <= gap_end + CAST($churn_days AS INTEGER), FALSE) AS happened
     FROM contracts
     WHERE
         basis != 'usage'
         AND NOT coalesce(is_completed, FALSE)
-        AND as_of_week + 6 + CAST($churn_days AS INTEGER) < CAST($as_of_day AS DATE)
+        AND NOT coalesce(left_on <= gap_end, FALSE)
+        AND gap_end + CAST($churn_days AS INTEGER) < CAST($as_of_day AS DATE)
 )
 
 SELECT
