@@ -41,7 +41,8 @@ class Store:
         self.url = f"http://127.0.0.1:{(folder / 'port').read_text()}"
 
     def stop(self) -> None:
-        self.process.terminate()
+        # where tests run in the background, interrupts are ignored, and Dagster has SIGTERM do as SIGINT does
+        self.process.kill()
         self.process.wait(timeout=20)
 
     def log(self) -> list[tuple[str, str, int]]:
