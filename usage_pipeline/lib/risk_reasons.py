@@ -118,6 +118,8 @@ _NOTHING: Told = (0, "")
 
 
 def _count(value: float, word: str) -> str:
+    if not _is_known(value):
+        return f"an unknown number of {word}s"
     text = f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
     return f"{text} {word if text == '1' else word + 's'}"
 
