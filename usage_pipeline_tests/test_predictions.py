@@ -424,6 +424,18 @@ def test_reasons_point_the_right_way(models: dict[str, Model], kind: str, number
     assert added[0].argmin() == place
 
 
+@given(st.sets(st.sampled_from([*risk_features.NUMBERS[1:], *FEATURES])), st.sampled_from(["row", "peers"]))
+def test_a_number_that_is_not_known_is_not_talked_about(unknown: set[str], of: str) -> None:
+    """A source need not deliver users or records, and no account has a history in its first weeks."""
+    frame = one_account(weeks_since_use=0, change=-0.5, account_change=-0.5, season_ahead=-0.2)
+    rows = frame.assign(**dict.fromkeys(unknown, np.nan)) if of == "row" else frame
+    added = np.full((len(frame), len(THEMES)), 1.0)
+    middle = middle_of_peers(frame) if of == "row" else middle_of_peers(frame.assign(**dict.fromkeys(unknown, np.nan)))
+    for sign in (1, -1):
+        said = reasons(rows.head(1), middle.head(1), sign * added[:1]).iloc[0]
+        assert not [text for text in said if "nan" in text], said.tolist()
+
+
 def test_what_speaks_against_must_look_good() -> None:
     """A model may lean on silence in its own way; no page calls it a good sign."""
     frame = one_account(weeks_since_use=6)

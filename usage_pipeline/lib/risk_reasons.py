@@ -118,8 +118,6 @@ _NOTHING: Told = (0, "")
 
 
 def _count(value: float, word: str) -> str:
-    if not _is_known(value):
-        return f"an unknown number of {word}s"
     text = f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
     return f"{text} {word if text == '1' else word + 's'}"
 
@@ -128,8 +126,8 @@ def _percent(log_ratio: float) -> str:
     return f"{100 * np.expm1(log_ratio):+.0f} %"
 
 
-def _looks(log_ratio: float, least: float = 0.05) -> int:
-    return 0 if abs(log_ratio) < least else int(np.sign(log_ratio))
+def _looks(log_ratio: float) -> int:
+    return int(np.sign(log_ratio)) if abs(log_ratio) >= 0.05 else 0
 
 
 def _is_known(*values: float | None) -> bool:
@@ -139,13 +137,15 @@ def _is_known(*values: float | None) -> bool:
 def _level(row: Row, peers: Row) -> Told:
     if row["clicks_recent"] == 0:
         return -1, "no click in the last 4 weeks"
+    if not _is_known(row["clicks_recent"], peers["level_recent"]):
+        return _NOTHING
     usual = _count(np.expm1(peers["level_recent"]), "click")
     return 0, f"{_count(row['clicks_recent'], 'click')} a week, the middle account {usual}"
 
 
 def _change(row: Row, _: Row) -> Told:
     recent, before = row["clicks_recent"], row["clicks_before"]
-    if not _is_known(before) or recent == before == 0:
+    if not _is_known(recent, before, row["peers_change"]) or recent == before == 0:
         return _NOTHING
     own = f", {100 * (recent / before - 1):+.0f} %" if before >= 1 else ""
     others = "all its accounts" if row["application"] else "all accounts"
@@ -164,13 +164,13 @@ def _silence(row: Row, _: Row) -> Told:
     if weeks >= 1:
         return -1, f"no use for {'a year or more' if weeks >= 52 else _count(weeks, 'week')}"
     share = row["share_of_weeks_used"]
-    return (
-        (1 if share == 1 else -1, f"used in {100 * share:.0f} % of the last 13 weeks") if _is_known(share) else _NOTHING
-    )
+    if not _is_known(weeks, share):
+        return _NOTHING
+    return 1 if share == 1 else -1, f"used in {100 * share:.0f} % of the last 13 weeks"
 
 
 def _users(row: Row, _: Row) -> Told:
-    if not _is_known(row["regular_users"]) or row["regular_users"] == 0:
+    if not _is_known(row["regular_users"], row["regular_users_gone"]) or row["regular_users"] == 0:
         return _NOTHING
     regular, gone = int(row["regular_users"]), int(row["regular_users_gone"])
     if gone:
@@ -194,32 +194,39 @@ def _records(row: Row, _: Row) -> Told:
 
 
 def _breadth(row: Row, peers: Row) -> Told:
-    used, owned = int(row["applications_used"]), int(row["applications_owned"])
-    usual = peers["breadth_used"]
-    text = f"the account uses {used} of {_count(owned, 'application')} owned (the middle account {100 * usual:.0f} %)"
+    used, owned, usual = row["applications_used"], row["applications_owned"], peers["breadth_used"]
+    if not _is_known(used, owned, usual):
+        return _NOTHING
+    text = f"the account uses {used:.0f} of {_count(owned, 'application')} owned (the middle account {100 * usual:.0f} %)"
     return (-1 if used / owned < usual else 1), text
 
 
 def _account(row: Row, _: Row) -> Told:
-    if not row["application"]:
-        return _NOTHING
     change = row["account_change"]
+    if not row["application"] or not _is_known(change):
+        return _NOTHING
     return _looks(change), f"all applications of the account together {_percent(change)}"
 
 
 def _season(row: Row, _: Row) -> Told:
-    ahead = row["season_ahead"]
+    ahead, peers_change = row["season_ahead"], row["peers_change"]
     if not _is_known(ahead):
-        return _looks(row["peers_change"]), f"all its peers together {_percent(row['peers_change'])}"
+        if not _is_known(peers_change):
+            return _NOTHING
+        return _looks(peers_change), f"all its peers together {_percent(peers_change)}"
     return _looks(ahead), f"a year ago the 8 weeks to come were {_percent(ahead)} against the 4 before, at all accounts"
 
 
 def _contract(row: Row, _: Row) -> Told:
+    if not _is_known(row["contract_age_days"]):
+        return _NOTHING
     years = row["contract_age_days"] / 365.25
     return 0, "in contract for " + (f"{years:.1f} years" if years >= 1.5 else _count(round(years * 12), "month"))
 
 
 def _renewal(row: Row, _: Row) -> Told:
+    if not _is_known(row["days_to_renewal"]):
+        return _NOTHING
     return 0, f"renewal in {_count(row['days_to_renewal'], 'day')}"
 
 
