@@ -8,7 +8,6 @@ intervals by Wilson 1927; differences by a bootstrap of accounts (Efron and Tibs
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,10 @@ from usage_pipeline.lib.risk_models import (
     learn,
 )
 
-AT = 20
+# of a ranked list, what an account manager works through
+_AT = 20
+# below that, no fold of accounts has something to learn from
+_LEAST_TO_LEARN = 20
 _GROUPS = 10
 _Z = 1.96
 _CHUNK = 50
@@ -61,12 +63,12 @@ class Decision:
     why: str
     events: int
     others: int
-    origins: int
-    positive_origins: int
-    best_baseline: str
-    difference: float
-    low: float
-    high: float
+    origins: int = 0
+    positive_origins: int = 0
+    best_baseline: str = ""
+    difference: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
 
 
 def trials_of(
@@ -84,9 +86,8 @@ def trials_of(
         if not len(test):
             continue
         train = rows[rows.week + np.timedelta64(horizon_days, "D") < test.week.min()]
-        events = train.happened.sum()
-        # a fold of accounts needs events too
-        if events < AT or (~train.happened).sum() < AT or not test.happened.any() or test.happened.all():
+        least = min(train.happened.sum(), (~train.happened).sum())
+        if least < _LEAST_TO_LEARN or test.happened.all() or not test.happened.any():
             continue
         found.append(_trial(len(found) + 1, train, test, rules, inactive_weeks, is_about_use))
     return found
@@ -183,13 +184,13 @@ def _weeks_of(trial: Trial) -> list[Bools]:
 
 def _ranked(score: Floats, happened: Bools) -> dict[str, float]:
     """Of one week: what the order is worth. Those tied at the cut count by their share of the places left."""
-    taken = _taken(score, min(AT, len(score)))
+    taken = _taken(score, min(_AT, len(score)))
     tenth = _taken(score, max(1, round(len(score) / 10)))
     hits = float(taken @ happened)
     return {
         "average_precision": float(average_precision(score, happened, np.ones((1, len(score))))[0]),
         "auc": float(roc_auc_score(happened, score)),
-        "precision_at_20": hits / min(AT, len(score)),
+        "precision_at_20": hits / min(_AT, len(score)),
         "recall_at_20": hits / float(happened.sum()),
         "lift_of_top_tenth": float(tenth @ happened) / tenth.sum() / float(happened.mean()),
     }
@@ -286,54 +287,35 @@ def is_listed(chance: Floats, lift: float) -> Bools:
 
 def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: int) -> Decision:
     """The model is used where it beats the best baseline by more than chance, and in three of four origins."""
-    events, others = _counts(rows)
-
-    def rule(why: str, **known: Any) -> Decision:
-        unknown: dict[str, Any] = {
-            "origins": len(trials),
-            "positive_origins": 0,
-            "best_baseline": "",
-            "difference": np.nan,
-            "low": np.nan,
-            "high": np.nan,
-        }
-        return Decision("rule", why, events, others, **(unknown | known))
-
-    if too_few(rows, rules):
-        return rule(
+    events, others = counts(rows)
+    if is_too_few(events, others, rules):
+        why = (
             f"too little to learn from: {events:,} with an event and {others:,} without are on record, "
             f"{rules.minimum_events:,} and {rules.minimum_others:,} are needed"
         )
+        return Decision("rule", why, events, others)
     if len(trials) < rules.origins:
-        weeks = rules.history_weeks + rules.origins * rules.origin_weeks + 2 * timedelta(days=horizon_days).days // 7
-        return rule(
+        weeks = rules.history_weeks + rules.origins * rules.origin_weeks + 2 * horizon_days // 7
+        why = (
             f"too short a history to try it out: {len(trials)} of {rules.origins} back-tests were possible; "
             f"each needs events before it and in it, about {weeks} weeks of use without a gap"
         )
+        return Decision("rule", why, events, others, origins=len(trials))
     best, difference, low, high, positive = _difference(trials, rules)
-    known: dict[str, Any] = {
-        "origins": len(trials),
-        "positive_origins": positive,
-        "best_baseline": best,
-        "difference": difference,
-        "low": low,
-        "high": high,
-    }
     told = (
         f"average precision {100 * difference:+.1f} points against the best simple measure ({BASELINES[best]}), "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, better in {positive} of {len(trials)} back-tests"
     )
-    if low > 0 and positive >= 0.75 * len(trials):
-        return Decision("model", told, events, others, **known)
-    return rule(f"the model was not reliably better: {told}", **known)
+    is_better = low > 0 and positive >= 0.75 * len(trials)
+    method, why = ("model", told) if is_better else ("rule", f"the model was not reliably better: {told}")
+    return Decision(method, why, events, others, len(trials), positive, best, difference, low, high)
 
 
-def too_few(rows: Rows, rules: RiskSettings) -> bool:
-    events, others = _counts(rows)
+def is_too_few(events: int, others: int, rules: RiskSettings) -> bool:
     return events < rules.minimum_events or others < rules.minimum_others
 
 
-def _counts(rows: Rows) -> tuple[int, int]:
+def counts(rows: Rows) -> tuple[int, int]:
     """Accounts or applications with an event on record, and those to which none happened lately."""
     newest = np.full(int(rows.entity.max(initial=-1)) + 1, np.datetime64("0001-01-01"))
     np.maximum.at(newest, rows.entity, rows.week)

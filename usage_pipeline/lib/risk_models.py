@@ -4,13 +4,14 @@ Belongs here: from rows of features to a chance. Does not: what the features are
 is good enough to be used (`backtest.py`), or why a chance is high (`risk_reasons.py`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import skops.io
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
@@ -26,8 +27,6 @@ from usage_pipeline.lib.risk_features import FEATURES
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# part of every model: raise it when the same rows would give another one
-VERSION = "1"
 _FOLDS = 3
 # types of scikit-learn's own that a kept model may hold beside those skops trusts
 _TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype"]
@@ -63,18 +62,14 @@ class Model:
     estimator: Any
     slope: float = 1.0
     intercept: float = 0.0
-    loss: float = field(default=float("nan"))  # log loss of accounts it had not seen
+    loss: float = float("nan")  # log loss of accounts it had not seen
 
     def log_odds(self, x: NDArray[np.float32]) -> Floats:
         return self.slope * _raw_log_odds(self.estimator, x) + self.intercept
 
     def chance(self, x: NDArray[np.float32]) -> Floats:
-        return expit(self.log_odds(x))
-
-
-def expit(x: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-x))
-    return found
+        found: Floats = expit(self.log_odds(x))
+        return found
 
 
 def learn(rows: Rows, rules: RiskSettings) -> dict[str, Model]:
@@ -127,7 +122,7 @@ def _calibrated(kind: str, rows: Rows, weight: Floats, seed: int) -> Model:
     if slope <= 0:
         # nothing was learned that holds for others: the same chance for all
         share = float(np.average(rows.happened, weights=weight))
-        slope, intercept = 0.0, float(np.log(share / (1 - share)))
+        slope, intercept = 0.0, float(logit(share))
     loss = log_loss(rows.happened, expit(slope * held_out + intercept), sample_weight=weight, labels=[False, True])
     return Model(kind, _fit(estimator, rows), slope, intercept, float(loss))
 
@@ -197,12 +192,10 @@ BASELINES = {
 
 
 def chance_of_score(score: Floats, happened: Bools, asked: Floats) -> Floats:
-    """Chances for a score that only ranks: a logistic curve through what happened."""
-    if happened.all() or not happened.any():
-        return np.full(len(asked), float(happened.mean()) if len(happened) else np.nan)
-    if len(np.unique(score)) == 1:
-        return np.full(len(asked), float(happened.mean()))
+    """Chances for a score that only ranks: a logistic curve through what happened, to some and not to all."""
     scale = float(score.std())
+    if scale == 0:
+        return np.full(len(asked), float(happened.mean()))
     curve = LogisticRegression(C=1e6).fit(score[:, None] / scale, happened)
     found: Floats = curve.predict_proba(asked[:, None] / scale)[:, 1]
     return found

@@ -197,7 +197,9 @@ def _breadth(row: Row, peers: Row) -> Told:
     used, owned, usual = row["applications_used"], row["applications_owned"], peers["breadth_used"]
     if not _is_known(used, owned, usual):
         return _NOTHING
-    text = f"the account uses {used:.0f} of {_count(owned, 'application')} owned (the middle account {100 * usual:.0f} %)"
+    text = (
+        f"the account uses {used:.0f} of {_count(owned, 'application')} owned (the middle account {100 * usual:.0f} %)"
+    )
     return (-1 if used / owned < usual else 1), text
 
 

@@ -114,10 +114,7 @@ def weeks_of_as_of(history: History) -> list[date]:
 
 def learn_all(history: History, progress: Callable[[str], None] = lambda _: None) -> list[Learned]:
     """Builds features and outcomes of the past, back-tests and fits every target. Raises LeakError."""
-    weeks = weeks_of_as_of(history)
-    if not weeks:
-        return [_nothing(target, history.settings) for target in TARGETS]
-    with_features(history, weeks, progress)
+    with_features(history, weeks_of_as_of(history), progress)
     found = []
     for target in TARGETS:
         found.append(learn_target(rows_of(history, target), target, history.settings))
@@ -190,12 +187,10 @@ def rows_of(history: History, target: Target) -> Rows:
 def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
     """Back-tests and fits one target."""
     rules, inactive = settings.risk, settings.activity.inactive_weeks
-    if not len(rows):
-        return _nothing(target, settings)
     # what cannot be decided is not tried
     trials = (
         []
-        if backtest.too_few(rows, rules)
+        if backtest.is_too_few(*backtest.counts(rows), rules)
         else backtest.trials_of(rows, rules, inactive, target.horizon_days(rules), is_about_use=target.is_about_use)
     )
     decision = backtest.decide(rows, trials, rules, target.horizon_days(rules))
@@ -205,26 +200,12 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
         target=target,
         decision=decision,
         model=best_of(learn(rows, rules)) if decision.method == "model" else None,
-        usual=float(rows.happened.mean()),
+        usual=float(rows.happened.mean()) if len(rows) else np.nan,
         chance_by_rule=(named, others),
-        span=(rows.week.min().item(), rows.week.max().item()),
+        span=(rows.week.min().item(), rows.week.max().item()) if len(rows) else None,
         rows=len(rows),
         trials=trials,
     )
-
-
-def _nothing(target: Target, settings: Settings) -> Learned:
-    empty = np.zeros(0)
-    nobody = Rows(
-        week=empty.astype("datetime64[D]"),
-        account=empty.astype(np.int64),
-        entity=empty.astype(np.int64),
-        x=np.zeros((0, len(FEATURES)), dtype=np.float32),
-        clicks_before=empty,
-        happened=empty.astype(bool),
-    )
-    decision = backtest.decide(nobody, [], settings.risk, target.horizon_days(settings.risk))
-    return Learned(target, decision, None, np.nan, (np.nan, np.nan), None, 0, [])
 
 
 # ---------------------------------------------------------------- keeping
