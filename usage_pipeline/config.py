@@ -267,6 +267,13 @@ class ChangeSettings(_Model):
     absolute_floor_clicks: float = Field(40, ge=0, description="smallest change, in clicks over the weeks compared")
 
 
+class CallSettings(_Model):
+    """What makes an account one to call."""
+
+    renewal_days: Positive = Field(60, description="days before a renewal in which it is near")
+    recent_weeks: Positive = Field(4, description="weeks for which a notice or a silence is recent, and urgent")
+
+
 class TimetableSettings(_Model):
     """When the pipeline runs by itself, in the configured zone."""
 
@@ -303,6 +310,7 @@ class Settings(_Model):
     spikes: SpikeSettings = SpikeSettings()
     risk: RiskSettings = RiskSettings()
     changes: ChangeSettings = ChangeSettings()
+    calls: CallSettings = CallSettings()
     publish: PublishSettings = PublishSettings()
     timetable: TimetableSettings = TimetableSettings()
 

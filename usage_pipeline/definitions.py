@@ -8,6 +8,8 @@ import dagster as dg
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.defs.activity.assets import ACTIVITY_TABLES
 from usage_pipeline.defs.activity.checks import ACTIVITY_CHECKS
+from usage_pipeline.defs.calls.assets import CALL_TABLES
+from usage_pipeline.defs.calls.checks import CALL_CHECKS
 from usage_pipeline.defs.ingest.assets import ingest_assets
 from usage_pipeline.defs.ingest.checks import INGEST_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
@@ -58,6 +60,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_TABLES,
             *SPIKE_TABLES,
             *PREDICTION_TABLES,
+            *CALL_TABLES,
             *publish_assets(),
         ],
         asset_checks=[
@@ -66,6 +69,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_CHECKS,
             *SPIKE_CHECKS,
             *PREDICTION_CHECKS,
+            *CALL_CHECKS,
             *PUBLISH_CHECKS,
         ],
         jobs=[refresh],

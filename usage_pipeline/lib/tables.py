@@ -47,6 +47,7 @@ COLUMNS = _catalogue(
     ("account", "VARCHAR", "Account", "Name of the account; with its id where two share a name"),
     ("account_active_users", "BIGINT", "Active users of the account", "Different people of the account who used any application in the period; each counted once"),
     ("account_id", "VARCHAR", "Account id", "Key of the account"),
+    ("account_page", "VARCHAR", "Page", "Link to the page of the account"),
     ("active_users", "BIGINT", "Active users", "Different people who used it; cannot be added up over weeks or applications"),
     ("against", "VARCHAR", "Against it", "The strongest number that makes the risk smaller, in words"),
     ("all_flag", "VARCHAR", "Flag of all", "What all accounts and applications did together in the week, where it is out of the ordinary"),
@@ -54,7 +55,9 @@ COLUMNS = _catalogue(
     ("application", "VARCHAR", "Application", "Name of the application"),
     ("application_flag", "VARCHAR", "Flag of the application", "What all accounts of the application did together in the week, where it is out of the ordinary"),
     ("application_key", "VARCHAR", "Application key", "Key of the application"),
+    ("application_page", "VARCHAR", "Page", "Link to the page of the application"),
     ("application_type", "VARCHAR", "Application type", "Group of applications"),
+    ("applications_concerned", "BIGINT", "Applications concerned", "Applications in contract that a reason is about; each counted once"),
     ("applications_ended", "BIGINT", "Ended", "Applications whose contract has ended"),
     ("applications_inactive", "BIGINT", "Inactive", "Applications in contract without use for four complete weeks or more"),
     ("applications_low", "BIGINT", "Low", "Applications in contract used far below their own usual"),
@@ -73,6 +76,7 @@ COLUMNS = _catalogue(
     ("brier", "DOUBLE", "Brier score", "Mean squared distance of chance and outcome; smaller is better"),
     ("build_id", "VARCHAR", "Build", "Name of the build that the page shows"),
     ("calibration_error", "DOUBLE", "Calibration error", "Mean distance of chance and share that happened, over tenths; smaller is better"),
+    ("call_reason", "VARCHAR", "Reason", "What kind of reason: notice, drop in use, state of use, risk, or renewal near"),
     ("came_back", "BOOLEAN", "Came back", "Used again within the last eight weeks, after being inactive"),
     ("cause", "VARCHAR", "Known cause", "What is known of it, from the file of known causes"),
     ("chance", "DOUBLE", "Chance", "Chance that it happens within the horizon; of a rule, the share of those it named in the past to whom it happened"),
@@ -121,6 +125,7 @@ COLUMNS = _catalogue(
     ("is_in_contract", "BOOLEAN", "In contract", "In contract on the day of as_of"),
     ("is_in_reference", "BOOLEAN", "Known account", "The account stands in the accounts delivered"),
     ("is_inferred", "BOOLEAN", "Contract inferred", "No contract was delivered for this application; inferred from the account's, or from use"),
+    ("is_new_reason", "BOOLEAN", "New reason", "It was not so a week ago"),
     ("is_ranked", "BOOLEAN", "Ranked", "In contract now, and with enough clicks in the period to be ranked"),
     ("is_running", "BOOLEAN", "Running week", "The week has not ended yet"),
     ("is_used", "BOOLEAN", "Used", "Used at least once in the period"),
@@ -139,6 +144,8 @@ COLUMNS = _catalogue(
     ("months_since_start", "INTEGER", "Months since the start", "Calendar months since the contract began; whole months in contract only"),
     ("movement", "VARCHAR", "Movement", "riser, faller or steady: a change counts only above a relative and an absolute floor"),
     ("name", "VARCHAR", "Name", "Name of the person"),
+    ("new_reasons", "VARCHAR", "What is new", "The reasons that were not there a week ago"),
+    ("new_since_last_week", "VARCHAR", "New", "new where a reason was not there a week ago"),
     ("newest_week", "TIMESTAMP", "Newest complete week", "Monday of the newest complete week"),
     ("notice_date", "TIMESTAMP", "Notice given on", "Day that notice was given"),
     ("number", "BIGINT", "Number", "How many applications of accounts, accounts or users"),
@@ -148,11 +155,12 @@ COLUMNS = _catalogue(
     ("period", "VARCHAR", "Period", "Complete weeks up to the newest one; periods overlap and are never added up"),
     ("period_start", "TIMESTAMP", "Week or month", "First day of the week or month; only complete ones, each compared with the complete one before"),
     ("phone", "VARCHAR", "Phone", "Telephone number"),
-    ("place", "BIGINT", "Place", "1 is the risk of its kind with the most value at risk"),
+    ("place", "BIGINT", "Place", "1 comes first: of the call list the most urgent, of a kind of risk the most value at risk"),
     ("precision_at_20", "DOUBLE", "Hits in the top 20", "Share of the 20 highest risks of a week to whom it happened"),
     ("probability", "DOUBLE", "Probability", "How likely as much or more would be if nothing had happened"),
     ("rank_in_application", "BIGINT", "Rank in application", "Rank by clicks a week among the accounts in contract for the application"),
     ("reason", "VARCHAR", "Why", "Up to three strongest reasons in words, with the account's own numbers"),
+    ("reason_since", "TIMESTAMP", "Since", "Day since which the reason holds"),
     ("recall_at_20", "DOUBLE", "Found in the top 20", "Share of all to whom it happened that was among the 20 highest"),
     ("recent_clicks", "DOUBLE", "Recent clicks a week", "Average clicks a week in the last four complete weeks"),
     ("recent_of_usual", "VARCHAR", "Clicks a week, recent of usual", "Average clicks a week in the last four complete weeks, and in the last 26"),
@@ -186,6 +194,8 @@ COLUMNS = _catalogue(
     ("trend_4_weeks", "DOUBLE", "Trend, 4 weeks", "Clicks a week of the last 4 full weeks against the 4 before; empty where those had too few"),
     ("trend_52_weeks", "DOUBLE", "Trend, 52 weeks", "Clicks a week of the last 52 full weeks against the 52 before"),
     ("unit", "VARCHAR", "What is counted", "application of an account, account, or user"),
+    ("urgency", "VARCHAR", "Urgency", "call now, call soon, or keep in mind: what is new and certain comes first, and what renews soon moves up"),
+    ("urgency_rank", "BIGINT", "Urgency, as a number", "1 call now, 2 call soon, 3 keep in mind"),
     ("usage_state", "VARCHAR", "Use", "never used, new, active, low or inactive; empty outside a contract"),
     ("usage_state_since", "TIMESTAMP", "Since", "Monday of the week since which this has been so"),
     ("use_before_end", "VARCHAR", "Use before the end", "When a whole account that ended was last used, and whether it was used afterwards"),
@@ -194,6 +204,7 @@ COLUMNS = _catalogue(
     ("usual_clicks", "DOUBLE", "Usual clicks a week", "Median clicks a week of the weeks before"),
     ("usual_share", "DOUBLE", "Usual share", "Share of all to whom it happened"),
     ("value_at_risk", "DOUBLE", "Value at risk", "Chance x annual value, in US dollars"),
+    ("value_concerned", "DOUBLE", "Value concerned", "Annual value of the applications concerned, in US dollars"),
     ("variance_clicks", "DOUBLE", "Variance of clicks", "Variance of the expected clicks; adds up over accounts, approximately"),
     ("version", "VARCHAR", "Version", "Month that the method was learned in, and what it depends on"),
     ("week_start", "TIMESTAMP", "Week", "Monday of the ISO week"),
@@ -243,14 +254,14 @@ TABLES = {
             "account x application x period of complete weeks",
             "period account_id application_key",
             f"period {_PAIR} is_in_contract weeks_in_contract weeks_used clicks records_created clicks_per_week "
-            "active_users account_active_users is_used is_ranked rank_in_application contacts",
+            "active_users account_active_users is_used is_ranked rank_in_application account_page application_page contacts",
         ),
         _table(
             "usage_changes",
             "account x application in contract now and a year ago: its last 13 complete weeks against last year's",
             "account_id application_key",
             f"{_PAIR} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
-            "records_last_year records_change records_change_share movement contacts",
+            "records_last_year records_change records_change_share movement account_page contacts",
         ),
         _table(
             "account_applications",
@@ -259,14 +270,14 @@ TABLES = {
             f"{_PAIR} contract_state is_inferred spell_number has_returned start_date notice_date end_date "
             "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
             "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
-            "came_back clicks_outside_contract reason contacts",
+            "came_back clicks_outside_contract reason account_page application_page contacts",
         ),
         _table(
             "ended_contracts",
             "account x application whose contract has ended",
             "account_id application_key",
             f"{_PAIR} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
-            "clicks_outside_contract annual_value",
+            "clicks_outside_contract annual_value account_page",
         ),
         _table(
             "accounts_summary",
@@ -276,7 +287,7 @@ TABLES = {
             "notice_date end_date end_reason applications_owned applications_used applications_never_used "
             "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
             "annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
-            "contacts",
+            "account_page contacts",
             may_be_empty=False,
         ),
         _table(
@@ -296,7 +307,7 @@ TABLES = {
             "a flagged week lately, in words",
             "week_start scope account application_key",
             f"week_start scope {_PAIR} measure flag_kind direction tier flag_state first_week last_week observed_per_week "
-            "expected_per_week change_per_week change_share probability strength cause what_happened",
+            "expected_per_week change_per_week change_share probability strength cause what_happened account_page",
         ),
         _table(
             "fleet_events",
@@ -310,7 +321,8 @@ TABLES = {
             "a risk: target x account x application (or all applications of the account)",
             "target account_id application_key",
             f"target risk {_PAIR} place chance chance_in_words times_usual reason against recent_clicks usual_clicks "
-            "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week contacts",
+            "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week "
+            "account_page contacts",
         ),
         _table(
             "risk_methods",
@@ -337,6 +349,27 @@ TABLES = {
             "target x week of as-of, as issued or in the back-test",
             "basis target as_of_week",
             "basis target risk as_of_week scored expected happened listed listed_happened",
+        ),
+        _table(
+            "call_reasons",
+            "a reason to call: kind x account x application (or the account as a whole)",
+            "account_id application_key call_reason",
+            f"{_PAIR} call_reason reason reason_since is_new_reason urgency_rank annual_value",
+        ),
+        _table(
+            "call_list",
+            "an account in contract that there is a reason to call",
+            "account_id",
+            "place urgency urgency_rank account_id account segment region owner reason new_since_last_week new_reasons "
+            "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
+            "last_used_on account_page contacts",
+        ),
+        _table(
+            "contract_history",
+            "account x application x contract: every contract that was delivered, ended ones too",
+            "account_id application_key spell_number",
+            f"{_PAIR} spell_number start_date notice_date end_date end_reason contract_state renewal_date seats "
+            "annual_value",
         ),
         _table(
             "account_contacts",

@@ -110,6 +110,13 @@ ACTIVITY_TABLES = [
         description="What has ended, kept apart from what is neglected.",
     ),
     sql_table(
+        "contract_history",
+        schema="mart",
+        group="activity",
+        deps=["contract_spells", *NAMES],
+        description="Every contract of every account, ended ones too, in order.",
+    ),
+    sql_table(
         "accounts_summary",
         schema="mart",
         group="activity",

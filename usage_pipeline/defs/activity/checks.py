@@ -59,6 +59,9 @@ ACTIVITY_CHECKS = [
     nothing_that_ended_is_called_low,
     *(
         contract_check(name)
-        for name in ("account_applications", "ended_contracts", "accounts_summary", "growth", "retention")
+        for name in (
+            *("account_applications", "ended_contracts", "contract_history", "accounts_summary"),
+            *("growth", "retention"),
+        )
     ),
 ]

@@ -71,6 +71,8 @@ SELECT
         WHEN 'new' THEN 'in contract since ' || strftime(pairs.start_date, '%-d %b %Y')
         WHEN 'active' THEN CASE WHEN pairs.came_back THEN 'came back lately' ELSE '' END
     END AS reason,
+    names.account_page,
+    applications.application_page,
     names.contacts
 FROM core.pair_states AS pairs
 CROSS JOIN newest

@@ -86,6 +86,7 @@ SELECT
         WHEN around_end.clicks_after > 0 THEN '; ' || around_end.clicks_after || ' clicks after it' ELSE ''
     END AS use_before_end,
     names.is_in_reference,
+    names.account_page,
     names.contacts
 FROM core.account_names AS names
 INNER JOIN core.account_contracts AS contracts ON names.account_id = contracts.account_id

@@ -17,7 +17,8 @@ SELECT
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
     pairs.clicks_per_week_before_end,
     CAST(pairs.clicks_outside_contract AS BIGINT) AS clicks_outside_contract,
-    pairs.annual_value
+    pairs.annual_value,
+    names.account_page
 FROM core.pair_states AS pairs
 INNER JOIN core.account_contracts AS accounts ON pairs.account_id = accounts.account_id
 INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id

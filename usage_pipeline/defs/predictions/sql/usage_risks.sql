@@ -80,6 +80,7 @@ SELECT
     CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
     scores.method AS method_in_force,
     CAST(scores.as_of_week AS TIMESTAMP) AS as_of_week,
+    names.account_page,
     names.contacts
 FROM core.risk_scores AS scores
 INNER JOIN core.risk_methods AS methods ON scores.target = methods.target

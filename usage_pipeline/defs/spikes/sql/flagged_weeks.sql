@@ -207,7 +207,8 @@ SELECT
         ELSE ''
     END
     || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END
-        AS what_happened
+        AS what_happened,
+    names.account_page
 FROM told
 LEFT JOIN core.application_names AS applications ON told.application = applications.application_key
 LEFT JOIN core.account_names AS names ON told.account_id = names.account_id

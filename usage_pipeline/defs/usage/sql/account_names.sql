@@ -29,6 +29,20 @@ labelled AS (
             ELSE account_name
         END AS account
     FROM named
+),
+
+-- the account filter of a page, as Superset writes it, in Rison
+filtered AS (
+    SELECT
+        *,
+        '?native_filters=' || url_encode(
+            '(NATIVE_FILTER-account:(extraFormData:(filters:!((col:account,op:IN,val:!('
+            || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
+            || ')))),filterState:(value:!('
+            || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
+            || ')),id:NATIVE_FILTER-account,ownState:()))'
+        ) AS account_filter
+    FROM labelled
 )
 
 SELECT
@@ -40,18 +54,8 @@ SELECT
     state,
     coalesce(owner, 'no owner') AS owner,
     is_in_reference,
-    -- opens the contacts page with its account filter set (the filter is written as Superset writes it, in Rison)
+    '<a href="/superset/dashboard/account/' || account_filter || '">open</a>' AS account_page,
     CASE
-        WHEN $has_contacts
-            THEN
-                '<a href="/superset/dashboard/contacts/?native_filters='
-                || url_encode(
-                    '(NATIVE_FILTER-account:(extraFormData:(filters:!((col:account,op:IN,val:!('
-                    || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
-                    || ')))),filterState:(value:!('
-                    || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
-                    || ')),id:NATIVE_FILTER-account,ownState:()))'
-                )
-                || '">contacts</a>'
+        WHEN $has_contacts THEN '<a href="/superset/dashboard/contacts/' || account_filter || '">contacts</a>'
     END AS contacts
-FROM labelled
+FROM filtered

@@ -101,6 +101,8 @@ SELECT
                     ORDER BY rankable.clicks_per_week DESC
                 )
     END AS rank_in_application,
+    names.account_page,
+    applications.application_page,
     names.contacts
 FROM rankable
 INNER JOIN core.account_names AS names ON rankable.account_id = names.account_id

@@ -60,6 +60,7 @@ SELECT
         WHEN changed.clicks_change > 0 THEN 'riser'
         ELSE 'faller'
     END AS movement,
+    names.account_page,
     names.contacts
 FROM changed
 INNER JOIN core.pair_states AS pairs ON changed.pair_id = pairs.pair_id

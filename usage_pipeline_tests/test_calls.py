@@ -1,0 +1,139 @@
+"""The call list: who is on it, why, how urgent and worth how much, against the tables read one row at a time."""
+
+import re
+
+import duckdb
+import pandas as pd
+import pytest
+
+from usage_pipeline_tests.conftest import Demo
+
+
+@pytest.fixture(scope="module")
+def warehouse(demo: Demo) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(demo.settings.warehouse_path), read_only=True)
+
+
+@pytest.fixture(scope="module")
+def calls(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.call_list ORDER BY place").df()
+
+
+@pytest.fixture(scope="module")
+def reasons(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.call_reasons").df()
+
+
+@pytest.fixture(scope="module")
+def applications(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.account_applications").df()
+
+
+AS_OF = pd.Timestamp("2026-11-22")
+NEWEST = pd.Timestamp("2026-11-09")
+
+
+def reasons_by_hand(demo: Demo, applications: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """What contracts and states alone give: notices as delivered, states as shown, renewals near."""
+    found = set()
+    for row in applications[applications["contract_state"].isin(["in contract", "notice given"])].itertuples():
+        pair = (row.account_id, row.application_key)
+        if row.contract_state == "notice given":
+            found.add((*pair, "notice given"))
+            continue
+        words = {"inactive": "no longer used", "low": "used far less than usual", "never used": "never used"}
+        if row.usage_state in words:
+            found.add((*pair, words[row.usage_state]))
+        if pd.notna(row.renewal_date) and 0 <= (row.renewal_date - AS_OF).days <= 60:
+            found.add((*pair, "renewal near"))
+    return found
+
+
+def test_every_notice_state_and_renewal_is_a_reason_and_nothing_else_of_the_kind(
+    demo: Demo, reasons: pd.DataFrame, applications: pd.DataFrame
+) -> None:
+    kinds = ["notice given", "no longer used", "used far less than usual", "never used", "renewal near"]
+    of_kind = reasons[reasons["call_reason"].isin(kinds)]
+    found = set(of_kind[["account_id", "application_key", "call_reason"]].itertuples(index=False, name=None))
+    assert found == reasons_by_hand(demo, applications)
+    assert {"notice given", "no longer used", "never used", "renewal near"} <= {kind for _, _, kind in found}
+
+
+def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: pd.DataFrame) -> None:
+    rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["notice_date", "end_date"])
+    running = rows[rows["notice_date"].le(AS_OF) & ~rows["end_date"].lt(AS_OF) & rows["application"].notna()]
+    found = reasons[reasons["call_reason"] == "notice given"]
+    assert set(running["account_id"] + running["application"]) <= set(found["account_id"] + found["application_key"])
+    days = dict(zip(running["account_id"] + running["application"], running["notice_date"], strict=True))
+    for row in found.itertuples():
+        if (day := days.get(row.account_id + row.application_key)) is not None:
+            assert f"given on {day.day} {day:%b %Y}" in row.reason
+            assert row.reason_since == day
+            assert row.is_new_reason == (day >= NEWEST)
+
+
+def test_what_has_ended_is_on_no_call_list(demo: Demo, calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert not set(calls["account_id"]) & set(demo.truth["ended_accounts"])
+    cancelled = {
+        (e["account_id"], e["application"]) for e in demo.truth["events"] if e["kind"] in ("cancelled", "completed")
+    }
+    named = set(reasons[["account_id", "application_key"]].itertuples(index=False, name=None))
+    rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["end_date"])
+    again = rows[~rows["end_date"].lt(AS_OF)]
+    returned = set(again[["account_id", "application"]].itertuples(index=False, name=None))
+    assert not (named & cancelled) - returned
+
+
+def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert set(calls["account_id"]) == set(reasons["account_id"])
+    rank = reasons.groupby("account_id")["urgency_rank"].min()
+    assert (calls.set_index("account_id")["urgency_rank"] == rank.reindex(calls["account_id"])).all()
+    words = {1: "call now", 2: "call soon", 3: "keep in mind"}
+    assert (calls["urgency"] == calls["urgency_rank"].map(words)).all()
+    new = reasons.groupby("account_id")["is_new_reason"].any()
+    assert ((calls.set_index("account_id")["new_since_last_week"] == "new") == new.reindex(calls["account_id"])).all()
+
+
+def test_value_concerned_counts_an_application_once(
+    calls: pd.DataFrame, reasons: pd.DataFrame, applications: pd.DataFrame
+) -> None:
+    owned = applications[applications["contract_state"].isin(["in contract", "notice given"])]
+    for row in calls.itertuples():
+        of_account = owned[owned["account_id"] == row.account_id]
+        named = set(reasons.loc[reasons["account_id"] == row.account_id, "application_key"])
+        concerned = of_account if "all" in named else of_account[of_account["application_key"].isin(named)]
+        assert row.applications_concerned == len(concerned)
+        value = concerned["annual_value"].sum(min_count=1)
+        assert row.value_concerned == pytest.approx(value) or (pd.isna(value) and pd.isna(row.value_concerned))
+
+
+def test_the_most_urgent_come_first_and_then_the_most_valuable(calls: pd.DataFrame) -> None:
+    assert list(calls["place"]) == list(range(1, len(calls) + 1))
+    order = calls.assign(value=-calls["value_concerned"].fillna(-1))[["urgency_rank", "value"]]
+    assert order.equals(order.sort_values(["urgency_rank", "value"], kind="stable"))
+
+
+def test_reasons_are_short_words_without_markup(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert (calls["reason"].str.len() > 0).all() and calls["reason"].str.len().quantile(0.9) < 260
+    for text in [*calls["reason"], *reasons["reason"]]:
+        assert not re.search(r"<|None|nan|  |;\s*$", text), text
+
+
+def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:
+    """What a rule says, the drop and the state say already."""
+    (by_rule,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'rule'").fetchone()
+    (by_model,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'model'").fetchone()
+    assert by_rule > 0, "the small demo gets the rule"
+    assert reasons["call_reason"].str.startswith("likely").sum() == by_model
+
+
+def test_a_link_opens_the_page_with_its_filter_whatever_the_name(calls: pd.DataFrame) -> None:
+    from urllib.parse import parse_qs, urlparse
+
+    for row in calls.head(20).itertuples():
+        href = re.fullmatch(r'<a href="([^"]+)">open</a>', row.account_page)
+        assert href
+        address = urlparse(href[1])
+        assert address.path == "/superset/dashboard/account/"
+        quoted = row.account.replace("!", "!!").replace("'", "!'")
+        assert f"val:!('{quoted}')" in parse_qs(address.query)["native_filters"][0]
