@@ -69,7 +69,7 @@ def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: p
         if (day := days.get(row.account_id + row.application_key)) is not None:
             assert f"given on {day.day} {day:%b %Y}" in row.reason
             assert row.reason_since == day
-            assert row.is_new_reason == (day >= NEWEST)
+            assert row.news == ("new" if day >= NEWEST else "known")
 
 
 def test_what_has_ended_is_on_no_call_list(demo: Demo, calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
@@ -90,8 +90,8 @@ def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, 
     assert (calls.set_index("account_id")["urgency_rank"] == rank.reindex(calls["account_id"])).all()
     words = {1: "call now", 2: "call soon", 3: "keep in mind"}
     assert (calls["urgency"] == calls["urgency_rank"].map(words)).all()
-    new = reasons.groupby("account_id")["is_new_reason"].any()
-    assert ((calls.set_index("account_id")["new_since_last_week"] == "new") == new.reindex(calls["account_id"])).all()
+    new = (reasons["news"] == "new").groupby(reasons["account_id"]).any()
+    assert ((calls.set_index("account_id")["news"] == "new") == new.reindex(calls["account_id"])).all()
 
 
 def test_value_concerned_counts_an_application_once(

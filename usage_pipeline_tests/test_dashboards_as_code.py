@@ -1,5 +1,6 @@
 """The validator of the dashboards: the real tree is sound, and each kind of mistake is found and named."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from usage_pipeline.lib.dashboards import ASSETS, dump, load_assets, missing_columns, normalise, problems_of
+from usage_pipeline.lib.dashboards import (
+    ASSETS,
+    chart_uuids,
+    dump,
+    load_assets,
+    missing_columns,
+    normalise,
+    problems_of,
+    used_columns,
+    used_metrics,
+)
+from usage_pipeline.lib.tables import CATALOGUE, COLUMNS, METRICS, CatalogueError, read_catalogue
 from usage_pipeline_tests.conftest import Demo
 
 
@@ -27,10 +39,13 @@ def test_the_tree_is_sound() -> None:
     assert problems_of() == []
 
 
-def test_all_five_dashboards_have_a_slug_a_description_and_filters() -> None:
+def test_every_dashboard_has_its_slug_and_the_views_share_their_filters() -> None:
     assets, _ = load_assets()
     assert sorted(d["slug"] for d in assets.dashboards.values()) == [
+        "account",
+        "application",
         "applications-accounts",
+        "call-list",
         "changes",
         "contacts",
         "low-inactive",
@@ -38,7 +53,40 @@ def test_all_five_dashboards_have_a_slug_a_description_and_filters() -> None:
     ]
     for dashboard in assets.dashboards.values():
         names = {f["name"] for f in dashboard["metadata"]["native_filter_configuration"]}
-        assert {"Account", "Segment", "Region", "Owner"} <= names
+        of_one = {"account": {"Account"}, "application": {"Application", "Segment", "Region", "Owner"}}
+        assert of_one.get(dashboard["slug"], {"Account", "Segment", "Region", "Owner"}) <= names
+
+
+def test_the_help_tab_tells_every_number_of_the_page_and_whether_it_adds_up() -> None:
+    assets, _ = load_assets()
+    for dashboard in assets.dashboards.values():
+        text = dashboard["position"]["MARKDOWN-help"]["meta"]["code"]
+        for uuid in chart_uuids(dashboard):
+            params, table = assets.charts[uuid]["params"], assets.datasets[assets.charts[uuid]["dataset_uuid"]]
+            for name in used_columns(params) | used_metrics(params):
+                entry = METRICS.get(table["table_name"], {}).get(name) or COLUMNS[name]
+                if entry.adds_up is not None:
+                    assert f"| **{entry.title}** | {entry.description} |" in text
+                for word in getattr(entry, "words", {}):
+                    assert f"| **{word}** |" in text
+
+
+@pytest.mark.parametrize(
+    ("change_of", "said"),
+    [
+        (lambda c: c["columns"]["clicks"].pop("adds_up"), "clicks: the entry: Value error, adds_up belongs to every"),
+        (lambda c: c["columns"]["clicks"].update(type="NUMBER"), "clicks: type: Input should be 'BIGINT'"),
+        (lambda c: c["columns"]["account"].update(adds_up="never"), "account: the entry: Value error, adds_up belongs"),
+        (lambda c: c["metrics"]["growth"]["net_sum"].pop("format"), "net_sum: format: Field required"),
+        (lambda c: c["columns"]["clicks"].update(unit="x"), "clicks: unit: Extra inputs are not permitted"),
+    ],
+)
+def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str) -> None:
+    content = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    change_of(content)
+    (tmp_path / "catalogue.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(CatalogueError, match=re.escape(said)):
+        read_catalogue(tmp_path / "catalogue.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,83 @@
-"""The tables that pages read: their grain, key and columns, written once.
+"""The tables that pages read: their grain, key and columns; and the catalogue of what every figure means.
 
-The asset checks, Dagster's metadata, the check of a build before it is shown and the Superset datasets all take
-their columns from here. One name means one thing and has one type in every table.
+The asset checks, Dagster's metadata, the check of a build before it is shown, the Superset datasets and the help
+tabs all take their columns and metrics from `usage_pipeline/catalogue.yaml`. One name means one thing and has one type
+in every table.
 
 Does not belong here: how a table is computed (`defs/*/sql/`).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import duckdb
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CATALOGUE = Path(__file__).parents[1] / "catalogue.yaml"
+AddsUp = Literal["over everything", "not over time", "never"]
+_NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a mart: DuckDB type, title on the pages, and what it means (with its unit)."""
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    type: str
-    title: str
-    description: str
+    title: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+
+
+class Column(_Entry):
+    """A column of a mart: DuckDB type, title on the pages, what it means (with its unit), and what its values mean."""
+
+    type: Literal["BIGINT", "BOOLEAN", "DOUBLE", "INTEGER", "TIMESTAMP", "VARCHAR"]
+    adds_up: AddsUp | None = None
+    words: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _numbers_say_whether_they_add_up(self) -> "Column":
+        if (self.adds_up is None) == (self.type in _NUMBERS):
+            raise ValueError("adds_up belongs to every number, and to nothing else")
+        return self
+
+
+class Metric(_Entry):
+    """A figure computed over rows of a table: DuckDB expression and d3 number format."""
+
+    expression: str = Field(min_length=1)
+    format: str = Field(min_length=1)
+    adds_up: AddsUp
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+class CatalogueError(ValueError):
+    """catalogue.yaml does not hold what it should; the message names the entry, the field and the remedy."""
+
+
+def read_catalogue(file: Path = CATALOGUE) -> tuple[dict[str, Column], dict[str, dict[str, Metric]], list[str]]:
+    """Columns by name, metrics by table and name, and notes that hold for every page. Raises CatalogueError."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    columns = {name: _entry(Column, name, entry, file) for name, entry in content["columns"].items()}
+    metrics = {
+        table: {name: _entry(Metric, name, entry, file) for name, entry in entries.items()}
+        for table, entries in content["metrics"].items()
+    }
+    return columns, metrics, content["notes"]
+
+
+def _entry(kind: type[E], name: str, entry: dict[str, Any], file: Path) -> E:
+    try:
+        return kind(name=name, **entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the entry"
+        raise CatalogueError(f"{file.name}: {name}: {where}: {first['msg']}") from error
+
+
+COLUMNS, METRICS, NOTES = read_catalogue()
 
 
 @dataclass(frozen=True)
@@ -36,187 +94,6 @@ class Table:
     @property
     def full_name(self) -> str:
         return f"{self.schema}.{self.name}"
-
-
-def _catalogue(*columns: tuple[str, str, str, str]) -> dict[str, Column]:
-    return {name: Column(name, kind, title, description) for name, kind, title, description in columns}
-
-
-COLUMNS = _catalogue(
-    ("about", "VARCHAR", "About", "Name of the application whose accounts it is about, or all applications"),
-    ("account", "VARCHAR", "Account", "Name of the account; with its id where two share a name"),
-    ("account_active_users", "BIGINT", "Active users of the account", "Different people of the account who used any application in the period; each counted once"),
-    ("account_id", "VARCHAR", "Account id", "Key of the account"),
-    ("account_page", "VARCHAR", "Page", "Link to the page of the account"),
-    ("active_users", "BIGINT", "Active users", "Different people who used it; cannot be added up over weeks or applications"),
-    ("against", "VARCHAR", "Against it", "The strongest number that makes the risk smaller, in words"),
-    ("all_flag", "VARCHAR", "Flag of all", "What all accounts and applications did together in the week, where it is out of the ordinary"),
-    ("annual_value", "DOUBLE", "Annual value", "Contract value a year, in US dollars"),
-    ("application", "VARCHAR", "Application", "Name of the application"),
-    ("application_flag", "VARCHAR", "Flag of the application", "What all accounts of the application did together in the week, where it is out of the ordinary"),
-    ("application_key", "VARCHAR", "Application key", "Key of the application"),
-    ("application_page", "VARCHAR", "Page", "Link to the page of the application"),
-    ("application_type", "VARCHAR", "Application type", "Group of applications"),
-    ("applications_concerned", "BIGINT", "Applications concerned", "Applications in contract that a reason is about; each counted once"),
-    ("applications_ended", "BIGINT", "Ended", "Applications whose contract has ended"),
-    ("applications_inactive", "BIGINT", "Inactive", "Applications in contract without use for four complete weeks or more"),
-    ("applications_low", "BIGINT", "Low", "Applications in contract used far below their own usual"),
-    ("applications_never_used", "BIGINT", "Never used", "Applications in contract without any use on record"),
-    ("applications_notice", "BIGINT", "Notice given", "Applications in contract for which notice was given"),
-    ("applications_owned", "BIGINT", "Applications owned", "Applications in contract on the day of as_of"),
-    ("applications_used", "BIGINT", "Applications used", "Applications in contract used in the last four complete weeks"),
-    ("as_of", "TIMESTAMP", "As of", "The moment the build looks at the data from"),
-    ("as_of_week", "TIMESTAMP", "As of the week", "Monday of the week whose end the chance looks forward from"),
-    ("auc", "DOUBLE", "AUC", "Chance that one to whom it happened was ranked above one to whom it did not; 50 % is chance"),
-    ("average_precision", "DOUBLE", "Average precision", "Mean share of hits down the ranked list; the usual share is chance"),
-    ("backtest", "VARCHAR", "Back-test", "Weeks of as-of that were tried, after learning from earlier ones only"),
-    ("backtest_number", "BIGINT", "Back-test number", "1 is the oldest"),
-    ("basis", "VARCHAR", "Basis", "as issued: said at the time; back-test: what would have been said"),
-    ("breadth", "DOUBLE", "Breadth", "Applications used in the last four complete weeks as a share of those owned"),
-    ("brier", "DOUBLE", "Brier score", "Mean squared distance of chance and outcome; smaller is better"),
-    ("build_id", "VARCHAR", "Build", "Name of the build that the page shows"),
-    ("calibration_error", "DOUBLE", "Calibration error", "Mean distance of chance and share that happened, over tenths; smaller is better"),
-    ("call_reason", "VARCHAR", "Reason", "What kind of reason: notice, drop in use, state of use, risk, or renewal near"),
-    ("came_back", "BOOLEAN", "Came back", "Used again within the last eight weeks, after being inactive"),
-    ("cause", "VARCHAR", "Known cause", "What is known of it, from the file of known causes"),
-    ("chance", "DOUBLE", "Chance", "Chance that it happens within the horizon; of a rule, the share of those it named in the past to whom it happened"),
-    ("chance_in_words", "VARCHAR", "In words", "The chance as people say it"),
-    ("chance_said", "DOUBLE", "Chance said", "Mean chance of the tenth"),
-    ("change", "VARCHAR", "What changed", "new or back (used now, not the period before); lost to inactivity, lost to cancellation or completed (used the period before, not now)"),
-    ("change_per_week", "DOUBLE", "Change, a week", "Observed less expected, a week"),
-    ("change_share", "DOUBLE", "Change", "Change as a share of the usual level"),
-    ("clicks", "BIGINT", "Clicks", "Clicks"),
-    ("clicks_change", "BIGINT", "Change in clicks", "Clicks less those of the same weeks a year ago"),
-    ("clicks_change_share", "DOUBLE", "Change in clicks, %", "Change in clicks as a share of last year's"),
-    ("clicks_last_year", "BIGINT", "Clicks a year ago", "Clicks in the same ISO weeks a year ago; empty where that year is not on record"),
-    ("clicks_outside_contract", "BIGINT", "Clicks outside the contract", "Clicks before a contract began or after it ended; they make nobody active"),
-    ("clicks_per_week", "DOUBLE", "Clicks a week", "Clicks a complete week in contract"),
-    ("clicks_per_week_before_end", "DOUBLE", "Clicks a week before the end", "Average clicks a week in the last 13 full weeks of the contract"),
-    ("cohort", "VARCHAR", "Contract began in", "Quarter that the contract began in"),
-    ("common_spread", "DOUBLE", "Common spread", "By what share all accounts err together in an ordinary week; one number, not to be added up"),
-    ("contacts", "VARCHAR", "Contacts", "Link to the account's contacts, for those who may see them"),
-    ("contestant", "VARCHAR", "Measure", "What ranks the risks: the models, the rule, or one simple number"),
-    ("contract_days", "INTEGER", "Days in contract", "Days of the week that lie in the contract, 0 to 7"),
-    ("contract_state", "VARCHAR", "Contract", "not started, in contract, notice given, ended, or no contract"),
-    ("country", "VARCHAR", "Country", "ISO country code"),
-    ("data_through", "TIMESTAMP", "Data through", "Sunday of the newest complete week"),
-    ("days_silent_before_end", "BIGINT", "Silent before the end, days", "Days from the last use in contract to the last day of the contract, of whole accounts that ended"),
-    ("days_to_renewal", "BIGINT", "Days to renewal", "Days from as_of to the next renewal"),
-    ("definition", "VARCHAR", "What counts", "What is predicted, of whom, and within what time"),
-    ("depth", "DOUBLE", "Depth", "Clicks a week for each active user, over the last four complete weeks"),
-    ("direction", "VARCHAR", "Direction", "up or down"),
-    ("email", "VARCHAR", "E-mail", "E-mail address"),
-    ("end_date", "TIMESTAMP", "Ended on", "Last day in contract"),
-    ("end_reason", "VARCHAR", "Why it ended", "cancelled or completed, as delivered"),
-    ("events", "BIGINT", "Events", "To how many it happened; the same one counts in each week of as-of whose horizon holds it"),
-    ("expected", "DOUBLE", "Expected", "Sum of the chances: how many it should happen to"),
-    ("expected_clicks", "DOUBLE", "Expected clicks", "Clicks that the own level, the season of the application and the working days let expect, before the week was known"),
-    ("expected_per_week", "DOUBLE", "Expected, a week", "What its own level, the application's accounts together and the working days let expect, a week"),
-    ("first_week", "TIMESTAMP", "Since", "Monday of the week in which it began"),
-    ("flag", "VARCHAR", "Flag", "What is out of the ordinary in the week: spike, drop-off, shift, decline"),
-    ("flag_kind", "VARCHAR", "What", "spike, drop-off, new level, slow decline, or fewer users with as many records"),
-    ("flag_state", "VARCHAR", "State", "new in the newest week, ongoing, or ended"),
-    ("happened", "BIGINT", "Happened", "To how many it happened within the horizon"),
-    ("has_returned", "BOOLEAN", "Returned", "In contract again after an earlier contract had ended"),
-    ("horizon_days", "BIGINT", "Horizon, days", "Days looked forward"),
-    ("in_force", "VARCHAR", "In force", "Marks the method that is used now"),
-    ("is_complete", "BOOLEAN", "Complete week", "The week has ended and settled, and its data arrived whole"),
-    ("is_contract_known", "BOOLEAN", "Contract known", "Subscriptions were delivered for the account"),
-    ("is_in_contract", "BOOLEAN", "In contract", "In contract on the day of as_of"),
-    ("is_in_reference", "BOOLEAN", "Known account", "The account stands in the accounts delivered"),
-    ("is_inferred", "BOOLEAN", "Contract inferred", "No contract was delivered for this application; inferred from the account's, or from use"),
-    ("is_new_reason", "BOOLEAN", "New reason", "It was not so a week ago"),
-    ("is_ranked", "BOOLEAN", "Ranked", "In contract now, and with enough clicks in the period to be ranked"),
-    ("is_running", "BOOLEAN", "Running week", "The week has not ended yet"),
-    ("is_used", "BOOLEAN", "Used", "Used at least once in the period"),
-    ("judged", "BIGINT", "Judged", "Chances given in the weeks of the back-test"),
-    ("last_used_on", "TIMESTAMP", "Last used on", "Last day with any use"),
-    ("last_week", "TIMESTAMP", "Until", "Monday of the last week in which it was seen"),
-    ("learned_from", "TIMESTAMP", "Learned from", "First week of as-of that was learned from"),
-    ("learned_until", "TIMESTAMP", "Learned until", "Last week of as-of whose outcome was known"),
-    ("lift_of_top_tenth", "DOUBLE", "Lift of the top tenth", "How many times more often it happened in the riskiest tenth than in all"),
-    ("listed", "BIGINT", "Listed", "How many risks were listed to look at"),
-    ("listed_happened", "BIGINT", "Listed and happened", "To how many of the listed it happened"),
-    ("listed_since", "TIMESTAMP", "Listed since", "Monday of the first week since which it has been listed without a break"),
-    ("measure", "VARCHAR", "Measure", "What was counted: clicks, records or users"),
-    ("method_in_force", "VARCHAR", "Method", "model, with its kind, or rule"),
-    ("month_start", "TIMESTAMP", "Month", "First day of the calendar month"),
-    ("months_since_start", "INTEGER", "Months since the start", "Calendar months since the contract began; whole months in contract only"),
-    ("movement", "VARCHAR", "Movement", "riser, faller or steady: a change counts only above a relative and an absolute floor"),
-    ("name", "VARCHAR", "Name", "Name of the person"),
-    ("new_reasons", "VARCHAR", "What is new", "The reasons that were not there a week ago"),
-    ("new_since_last_week", "VARCHAR", "New", "new where a reason was not there a week ago"),
-    ("newest_week", "TIMESTAMP", "Newest complete week", "Monday of the newest complete week"),
-    ("notice_date", "TIMESTAMP", "Notice given on", "Day that notice was given"),
-    ("number", "BIGINT", "Number", "How many applications of accounts, accounts or users"),
-    ("observed_per_week", "DOUBLE", "Observed, a week", "What came, a week, over the weeks that the flag is about"),
-    ("others", "BIGINT", "Without an event", "Accounts or applications on record to which it never happened"),
-    ("owner", "VARCHAR", "Owner", "Who looks after the account"),
-    ("period", "VARCHAR", "Period", "Complete weeks up to the newest one; periods overlap and are never added up"),
-    ("period_start", "TIMESTAMP", "Week or month", "First day of the week or month; only complete ones, each compared with the complete one before"),
-    ("phone", "VARCHAR", "Phone", "Telephone number"),
-    ("place", "BIGINT", "Place", "1 comes first: of the call list the most urgent, of a kind of risk the most value at risk"),
-    ("precision_at_20", "DOUBLE", "Hits in the top 20", "Share of the 20 highest risks of a week to whom it happened"),
-    ("probability", "DOUBLE", "Probability", "How likely as much or more would be if nothing had happened"),
-    ("rank_in_application", "BIGINT", "Rank in application", "Rank by clicks a week among the accounts in contract for the application"),
-    ("reason", "VARCHAR", "Why", "Up to three strongest reasons in words, with the account's own numbers"),
-    ("reason_since", "TIMESTAMP", "Since", "Day since which the reason holds"),
-    ("recall_at_20", "DOUBLE", "Found in the top 20", "Share of all to whom it happened that was among the 20 highest"),
-    ("recent_clicks", "DOUBLE", "Recent clicks a week", "Average clicks a week in the last four complete weeks"),
-    ("recent_of_usual", "VARCHAR", "Clicks a week, recent of usual", "Average clicks a week in the last four complete weeks, and in the last 26"),
-    ("records_change", "BIGINT", "Change in records", "Records created less those of the same weeks a year ago"),
-    ("records_change_share", "DOUBLE", "Change in records, %", "Change in records created as a share of last year's"),
-    ("records_created", "BIGINT", "Records created", "Records created; empty where the source does not deliver them"),
-    ("records_last_year", "BIGINT", "Records a year ago", "Records created in the same ISO weeks a year ago"),
-    ("region", "VARCHAR", "Region", "Region of the account"),
-    ("renewal_date", "TIMESTAMP", "Renewal", "Next renewal"),
-    ("risk", "VARCHAR", "Risk", "What may happen, and within what time"),
-    ("role", "VARCHAR", "Role", "Role of the person in the account"),
-    ("scope", "VARCHAR", "Scope", "account: one account's application; application: all its accounts together"),
-    ("scored", "BIGINT", "Scored", "Accounts or applications that were given a chance"),
-    ("seats", "BIGINT", "Seats", "Seats sold"),
-    ("segment", "VARCHAR", "Segment", "Kind of account"),
-    ("sentence", "VARCHAR", "About this page", "What the page shows, through which week, as of which build"),
-    ("share_happened", "DOUBLE", "Share that happened", "Share of the tenth to whom it happened"),
-    ("share_high", "DOUBLE", "Share, at most", "Upper end of the 95 % interval of the share that happened"),
-    ("share_low", "DOUBLE", "Share, at least", "Lower end of the 95 % interval of the share that happened"),
-    ("signed_number", "BIGINT", "Number, lost below zero", "Number, with what was lost counted downwards"),
-    ("spell_number", "INTEGER", "Contract number", "1 for the first contract of the application, 2 or more where it returned"),
-    ("start_date", "TIMESTAMP", "In contract since", "First day in contract"),
-    ("state", "VARCHAR", "State", "State or province code"),
-    ("strength", "DOUBLE", "Strength", "Distance to what was expected, in standard deviations"),
-    ("target", "VARCHAR", "Target", "low use, cancellation, or loss of the account"),
-    ("tenth", "BIGINT", "Tenth", "1 holds the smallest chances, 10 the highest"),
-    ("tier", "VARCHAR", "Tier", "strong: one in ten such flags of a week is false; listed: one series in a hundred; expected: a cause is known"),
-    ("times_usual", "DOUBLE", "Times the usual", "Chance as a multiple of the mean chance of the week"),
-    ("to_call", "VARCHAR", "To call", "Marks the first person to call"),
-    ("trend_13_weeks", "DOUBLE", "Trend, 13 weeks", "Clicks a week of the last 13 full weeks against the 13 before"),
-    ("trend_4_weeks", "DOUBLE", "Trend, 4 weeks", "Clicks a week of the last 4 full weeks against the 4 before; empty where those had too few"),
-    ("trend_52_weeks", "DOUBLE", "Trend, 52 weeks", "Clicks a week of the last 52 full weeks against the 52 before"),
-    ("unit", "VARCHAR", "What is counted", "application of an account, account, or user"),
-    ("urgency", "VARCHAR", "Urgency", "call now, call soon, or keep in mind: what is new and certain comes first, and what renews soon moves up"),
-    ("urgency_rank", "BIGINT", "Urgency, as a number", "1 call now, 2 call soon, 3 keep in mind"),
-    ("usage_state", "VARCHAR", "Use", "never used, new, active, low or inactive; empty outside a contract"),
-    ("usage_state_since", "TIMESTAMP", "Since", "Monday of the week since which this has been so"),
-    ("use_before_end", "VARCHAR", "Use before the end", "When a whole account that ended was last used, and whether it was used afterwards"),
-    ("user_id", "VARCHAR", "User id", "Key of the person"),
-    ("user_key", "BIGINT", "User", "Opaque key of a person, good only for counting different people"),
-    ("usual_clicks", "DOUBLE", "Usual clicks a week", "Median clicks a week of the weeks before"),
-    ("usual_share", "DOUBLE", "Usual share", "Share of all to whom it happened"),
-    ("value_at_risk", "DOUBLE", "Value at risk", "Chance x annual value, in US dollars"),
-    ("value_concerned", "DOUBLE", "Value concerned", "Annual value of the applications concerned, in US dollars"),
-    ("variance_clicks", "DOUBLE", "Variance of clicks", "Variance of the expected clicks; adds up over accounts, approximately"),
-    ("version", "VARCHAR", "Version", "Month that the method was learned in, and what it depends on"),
-    ("week_start", "TIMESTAMP", "Week", "Monday of the ISO week"),
-    ("week_status", "VARCHAR", "State of the week", "complete, running, or why it does not count"),
-    ("weeks_compared", "BIGINT", "Weeks compared", "Weeks in contract both now and a year ago, of the last 13"),
-    ("weeks_in_contract", "BIGINT", "Weeks in contract", "Complete weeks of the period with seven days in contract"),
-    ("weeks_in_state", "INTEGER", "Weeks so", "Number of complete weeks it has been so"),
-    ("weeks_used", "BIGINT", "Weeks used", "Weeks in contract in which somebody came"),
-    ("what_ended", "VARCHAR", "What ended", "whole account, or this application only"),
-    ("what_happened", "VARCHAR", "What happened", "The flagged week in words"),
-    ("why", "VARCHAR", "Why this method", "Which method is in force, and why, in words"),
-)  # fmt: skip
 
 
 def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart", may_be_empty: bool = True) -> Table:
@@ -354,13 +231,13 @@ TABLES = {
             "call_reasons",
             "a reason to call: kind x account x application (or the account as a whole)",
             "account_id application_key call_reason",
-            f"{_PAIR} call_reason reason reason_since is_new_reason urgency_rank annual_value",
+            f"{_PAIR} call_reason reason reason_since news urgency urgency_rank annual_value",
         ),
         _table(
             "call_list",
             "an account in contract that there is a reason to call",
             "account_id",
-            "place urgency urgency_rank account_id account segment region owner reason new_since_last_week new_reasons "
+            "place urgency urgency_rank account_id account segment region owner reason news new_reasons "
             "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
             "last_used_on account_page contacts",
         ),

@@ -64,7 +64,7 @@ by_account AS (
         ordered.account_id,
         min(ordered.urgency_rank) AS urgency_rank,
         any_value(in_words.reason) AS reason,
-        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.is_new_reason), '') AS new_reasons
+        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new'), '') AS new_reasons
     FROM ordered
     INNER JOIN in_words ON ordered.account_id = in_words.account_id
     GROUP BY ordered.account_id
@@ -97,7 +97,7 @@ SELECT
             concerned.applications DESC,
             accounts.account
     ) AS place,
-    CASE by_account.urgency_rank WHEN 1 THEN 'call now' WHEN 2 THEN 'call soon' ELSE 'keep in mind' END AS urgency,
+    ['call now', 'call soon', 'keep in mind'][by_account.urgency_rank] AS urgency,
     by_account.urgency_rank,
     accounts.account_id,
     accounts.account,
@@ -105,7 +105,7 @@ SELECT
     accounts.region,
     accounts.owner,
     by_account.reason,
-    CASE WHEN by_account.new_reasons != '' THEN 'new' ELSE '' END AS new_since_last_week,
+    CASE WHEN by_account.new_reasons != '' THEN 'new' ELSE 'known' END AS news,
     by_account.new_reasons,
     concerned.applications AS applications_concerned,
     accounts.applications_owned,

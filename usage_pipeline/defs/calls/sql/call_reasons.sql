@@ -142,11 +142,12 @@ SELECT
     found.call_reason,
     found.words AS reason,
     CAST(found.since AS TIMESTAMP) AS reason_since,
-    coalesce(found.is_new, FALSE) AS is_new_reason,
+    CASE WHEN found.is_new THEN 'new' ELSE 'known' END AS news,
     -- what renews soon cannot wait
     CAST(
         greatest(1, least(3, found.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END)) AS BIGINT
     ) AS urgency_rank,
+    ['call now', 'call soon', 'keep in mind'][urgency_rank] AS urgency,
     owned.annual_value
 FROM found
 INNER JOIN core.account_names AS names ON found.account_id = names.account_id
