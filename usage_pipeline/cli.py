@@ -111,6 +111,42 @@ def model_card(
 
 
 @app.command()
+def explain(
+    account: Annotated[str, typer.Argument(help="id or name of the account")],
+    application: Annotated[str, typer.Argument(help="key or name of the application")],
+    week: Annotated[
+        str, typer.Argument(help="any day of the week, YYYY-MM-DD; default: the newest complete week")
+    ] = "",
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for programs")] = False,
+) -> None:
+    """What stands behind a number: raw rows, contract, page, expectation, flags, state, risk, and the build."""
+    from usage_pipeline.lib.explain import ExplainError
+    from usage_pipeline.lib.explain import explain as explained
+    from usage_pipeline.lib.explain_words import in_words
+    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.resources import warehouse_of
+
+    settings = settings_of(config)
+    if not settings.warehouse_path.exists():
+        raise fail(f"{settings.warehouse_path}: no such file; run `usage-pipeline refresh` first")
+    try:
+        day = date.fromisoformat(week) if week else None
+    except ValueError as error:
+        raise fail(f"{week} is no day: write it as YYYY-MM-DD") from error
+    try:
+        with warehouse_of(settings).read() as connection:
+            found = explained(connection, settings, account, application, day)
+    except (ExplainError, BusyError) as error:
+        raise fail(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), default=str, indent=1))
+        return
+    for line in in_words(found):
+        typer.echo(line)
+
+
+@app.command()
 def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
     from usage_pipeline.defs.publish.assets import store_of
