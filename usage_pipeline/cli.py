@@ -147,6 +147,28 @@ def explain(
 
 
 @app.command()
+def erase(
+    account: Annotated[str, typer.Argument(help="id or name of the account")],
+    user_id: Annotated[str, typer.Argument(help="id of the person in the account")],
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say where the person stands")] = False,
+) -> None:
+    """Erase a person for good from everything that the pipeline keeps; what they did stays counted, under no name."""
+    from usage_pipeline.erase import EraseError
+    from usage_pipeline.erase import erase as erased
+    from usage_pipeline.lib.explain import ExplainError
+    from usage_pipeline.lib.locks import BusyError
+
+    settings = settings_of(config)
+    try:
+        done = erased(settings, account, user_id, dry=dry_run, progress=lambda line: say(f"  {line}"))
+    except (EraseError, ExplainError, BusyError) as error:
+        raise fail(str(error)) from error
+    for line in done.in_words(dry=dry_run):
+        say(line)
+
+
+@app.command()
 def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
     from usage_pipeline.defs.publish.assets import store_of

@@ -4,6 +4,9 @@ A build is written beside the others, checked, made read-only, and only then bec
 Whoever resolves the link before opening a file sees exactly one build. A second publish of the same content writes
 nothing. Builds beyond the last N are removed, never the current one.
 
+One thing is taken out of builds that are there: people who were erased. Their file is put in place whole, by a rename:
+whoever has the old one open goes on reading it, and whoever opens the path finds the new one.
+
 Layout: `published/<build id>/warehouse.duckdb` (marts), `contacts.duckdb` (personal data, nothing else),
 `build.json`; `published/current` -> build id; `published/pinned` while a rollback holds.
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import duckdb
 
+from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.sql import literal
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
 
@@ -130,6 +134,43 @@ class BuildStore:
         if builds:
             self._point(builds[-1].build_id)
         return builds[-1] if builds else None
+
+    def rewrite_contacts(self, build: Build, is_other: str, values: dict[str, str]) -> int:
+        """Keeps only rows of a build's contacts that `is_other` (SQL) is true of; returns how many went.
+
+        Nobody else may publish meanwhile.
+        """
+        folder = self.path(build.build_id)
+        file = folder / "contacts.duckdb"
+        rows: dict[str, int] = {}
+        gone = 0
+        if not file.exists():
+            return 0
+        with put_whole(file) as unfinished:
+            with duckdb.connect(str(unfinished)) as target:
+                target.execute(f"ATTACH {literal(file)} AS source (READ_ONLY)")
+                for table in CONTACT_TABLES:
+                    source = f"source.{table.full_name}"
+                    target.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
+                    target.execute(f"CREATE TABLE {table.full_name} AS FROM {source} WHERE {is_other}", values)
+                    before = target.execute(f"SELECT count(*) FROM {source}").fetchone()
+                    rows[table.name] = _count(target, table)
+                    gone += (before[0] if before else 0) - rows[table.name]
+                target.execute("DETACH source")
+                target.execute("CHECKPOINT")
+            unfinished.chmod(0o444)
+        with put_whole(folder / "build.json") as unfinished:
+            text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.chmod(0o444)
+        return gone
+
+    def remove_unfinished(self) -> int:
+        """Removes what publishes that were killed have left; nobody else may publish meanwhile."""
+        left = [*self.folder.glob(".[0-9]*"), *self.folder.glob("[0-9]*/.*.*")]
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return len(left)
 
     def _point(self, build_id: str) -> None:
         unfinished = self.folder / f".current.{uuid.uuid4().hex[:8]}"

@@ -6,7 +6,7 @@ day itself: rows that came up to `late_days` late lie in the next folder and cou
 
 A second run replaces the week's file with one atomic rename. What was read (the manifest) is part of the file, so
 facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the ledger. One run at a time.
-Odd cases: without users `user_id` is NULL; without days `day` is NULL.
+Odd cases: without users `user_id` is NULL; without days `day` is NULL; people who were erased have a key of their own.
 """
 
 import json
@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
+from usage_pipeline.lib.erased import Erased, forget_users, replace_users
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import exclusive
@@ -170,18 +171,20 @@ def vanished_weeks(settings: Settings) -> list[date]:
 
 def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
     """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the ledger first."""
-    week = f"week={manifest.week}"
+    week, erased = f"week={manifest.week}", Erased.read(settings.home)
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
         rejected = settings.ledger_dir / "rejected" / week / name
         with put_whole(rejected) as unfinished:
             rows.write_rejected(unfinished)
+            forget_users(unfinished, erased)
         manifest.rejected_file = str(rejected.relative_to(settings.ledger_dir))
     target = settings.facts_dir / week / "facts.parquet"
-    for left in target.parent.glob(f".{target.name}.*"):
+    for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
     with put_whole(target) as unfinished:
         rows.write_facts(unfinished, json.dumps(asdict(manifest)))
+        replace_users(unfinished, erased)
 
 
 def ingest_weeks(

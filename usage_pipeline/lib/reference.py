@@ -4,7 +4,8 @@ Every delivery is kept in the ledger as it came, in the source's own columns, be
 what was known of a contract in March is gone from the source in April. The tables of the `ref` schema are the
 newest delivery, mapped; rows that cannot be used are kept aside with the reason.
 
-A delivery that equals the one before is not written again. A source that is not configured gives an empty table.
+People who were erased are left out of contacts before they are kept. A delivery that equals the one before is not
+written again. A source that is not configured gives an empty table.
 """
 
 import hashlib
@@ -12,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import END_REASONS, SourceContract
+from usage_pipeline.lib.erased import Erased
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake
+from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.sources import RAW, Mapping, mapped_columns, match_columns, open_source
 
 # the key of each reference table; subscriptions have none: several spells of one application are normal
@@ -59,13 +63,33 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
         return Delivery(None, 0, False, None)
     lake = Lake(settings)
     connection = lake.connect()
+    # an erasure that begins now waits, and then finds what was kept here
+    lock = exclusive(ledger_lock(settings), settings.ingest.wait_seconds, what=str(settings.ledger_dir))
     try:
         open_source(connection, lake, contract.name, source)
         mapping = match_columns(connection, source, contract)
-        rows = connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
-        fingerprint = _fingerprint(connection)
+        with lock:
+            return _keep(connection, settings, contract, mapping)
     finally:
         connection.close()
+
+
+def ledger_lock(settings: Settings) -> Path:
+    """Held by whoever writes deliveries or takes people out of them."""
+    return settings.ledger_dir / ".lock"
+
+
+def _keep(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceContract, mapping: Mapping
+) -> Delivery:
+    """Writes the rows that are open to the ledger, unless they equal the delivery before."""
+    erased = Erased.read(settings.home)
+    if contract.name == "contacts" and erased:
+        rows = _without_people(connection, mapping, contract, erased)
+    else:
+        rows = connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
+    # of all rows: that a person was taken out makes no delivery new
+    fingerprint = _fingerprint(connection)
     before = deliveries(settings, contract.name)
     if before and before[-1].stem.endswith(fingerprint):
         return Delivery(before[-1], rows.num_rows, False, mapping)
@@ -75,6 +99,30 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     with put_whole(file) as unfinished:
         pq.write_table(rows, unfinished, compression="zstd")
     return Delivery(file, rows.num_rows, True, mapping)
+
+
+def person_columns(mapping: Mapping, contract: SourceContract) -> tuple[str, str]:
+    """SQL of the account and of the user that a row of a contacts source is about."""
+    mapped = dict(zip(contract.names, mapped_columns(mapping, contract), strict=True))
+    return mapped["account_id"].removesuffix(" AS account_id"), mapped["user_id"].removesuffix(" AS user_id")
+
+
+def _without_people(
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping, contract: SourceContract, erased: Erased
+) -> pa.Table:
+    """The rows of a contacts source, in its own columns, without those of erased people."""
+    account, user = person_columns(mapping, contract)
+    placed = f"(SELECT *, {account} AS _account_, {user} AS _user_ FROM {RAW}) AS placed"
+    people = connection.execute(f"SELECT DISTINCT _account_, _user_ FROM {placed}").fetchall()
+    gone = [(a, u) for a, u in people if erased.is_erased(a, u)]
+    names = {"_account_": [a for a, _ in gone], "_user_": [u for _, u in gone]}
+    connection.register("gone", pa.table({name: pa.array(ids, pa.string()) for name, ids in names.items()}))
+    rows = connection.execute(
+        f"SELECT placed.* EXCLUDE (_account_, _user_) FROM {placed} ANTI JOIN gone "
+        "ON placed._account_ IS NOT DISTINCT FROM gone._account_ AND placed._user_ = gone._user_"
+    ).to_arrow_table()
+    connection.unregister("gone")
+    return rows
 
 
 def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContract, delivery: Delivery) -> Loaded:

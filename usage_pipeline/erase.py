@@ -1,0 +1,335 @@
+"""Erasing a person for good from everything below the data home; a person is (account_id, user_id).
+
+Belongs here: finding and removing what is there. Does not: keeping the person out of what comes in again (`erased.py`).
+
+Contacts lose the person's rows. Usage keeps its rows, under a random key in the place of the user id, so that clicks
+and different users stay as they were. The person is put on the list first, so that whatever is written meanwhile is
+written without them; then each file is replaced whole by a rename. Nothing rests on what a run before had done: one
+that was killed is run again, from the start, and a second run finds nothing.
+
+DuckDB leaves what was deleted in its file until the place is needed: the warehouse is copied to a new one.
+"""
+
+import difflib
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.builds import Build, BuildStore
+from usage_pipeline.lib.contract import CONTACTS
+from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
+from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
+from usage_pipeline.lib.facts import facts_path, read_manifests
+from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.reference import deliveries, ledger_lock, person_columns
+from usage_pipeline.lib.sources import RAW, SourceError, columns_of, match_columns, quoted
+from usage_pipeline.lib.sql import literal
+from usage_pipeline.resources import Warehouse, warehouse_of
+
+Progress = Callable[[str], None]
+# a shorter id stands in every log by chance
+_TELLING = 5
+_IS_PERSON = "user_id = $user AND (account_id = $account OR account_id IS NULL)"
+# compressed: these are looked at table by table
+_TABLES = (".parquet", ".duckdb", ".skops")
+
+
+class EraseError(Exception):
+    """Nobody was erased; the message says why."""
+
+
+@dataclass
+class Erasure:
+    """What was found, by place (rows), and what is left to somebody else, in words."""
+
+    account: str
+    user: str
+    key: str | None = None
+    places: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> int:
+        return sum(self.places.values())
+
+    def in_words(self, *, dry: bool) -> list[str]:
+        """What was found or removed by place, and what is left, a line each."""
+        about = f"user {self.user} of account {self.account}"
+        if dry:
+            lines = [f"{about} stands in {self.found:,} rows; nothing was changed"]
+        elif self.found:
+            lines = [f"{about} is erased from {self.found:,} rows; their use is counted as {self.key}"]
+        else:
+            lines = [f"{about} was erased before; nothing of them was found"]
+        lines += [f"  {rows:>9,} {'row ' if rows == 1 else 'rows'}  {place}" for place, rows in self.places.items()]
+        return [*lines, "not reached:", *(f"  {note}" for note in self.notes)]
+
+
+def erase(
+    settings: Settings, account: str, user: str, *, dry: bool = False, progress: Progress = lambda _: None
+) -> Erasure:
+    """Erases a person, or with `dry` only says where they stand.
+
+    Raises EraseError where nothing is known of such a person, ExplainError where the account's name is that of
+    several, BusyError where a run holds what is wanted for too long.
+    """
+    account_id, near = _account(settings, account)
+    user_id = user.strip()
+    person = _Person(settings, account_id, user_id)
+    seen = person.look()
+    known_before = Erased.read(settings.home).key_of(account_id, user_id)
+    if not person.is_known and known_before is None:
+        raise EraseError(near or person.not_found())
+    words = [user_id, *person.details]
+    if dry:
+        seen.key = known_before
+        seen.notes = _not_reached(settings, words)
+        return seen
+    remember(settings.home, account_id, user_id)
+    done = person.remove(progress)
+    done.key = Erased.read(settings.home).key_of(account_id, user_id)
+    done.notes = _not_reached(settings, words)
+    return done
+
+
+def _account(settings: Settings, text: str) -> tuple[str, str | None]:
+    """The id of an account, by id or name; and what to say if nobody is found under an account that is not known.
+
+    An account that only contacts name is known nowhere else, so a text that is no name is taken as an id.
+    """
+    if not settings.warehouse_path.exists():
+        return text.strip(), None
+    with warehouse_of(settings).read() as connection:
+        try:
+            return resolve("account", text, accounts_of(connection)).key, None
+        except UnknownNameError as error:
+            return text.strip(), str(error)
+        except duckdb.CatalogException:
+            return text.strip(), None
+
+
+class _Person:
+    """One person, and every place below the home that can name them."""
+
+    def __init__(self, settings: Settings, account: str, user: str) -> None:
+        self.settings, self.account, self.user = settings, account, user
+        self.values = {"account": account, "user": user}
+        self.store = BuildStore(settings.published_dir)
+        self.details: set[str] = set()
+        # whether a row names account and user both: one that names no account may be of anybody of that id
+        self.is_known = False
+
+    # ---------------------------------------------------------------- looking
+
+    def look(self) -> Erasure:
+        """Rows by place, and the addresses by which the person may stand elsewhere; changes nothing."""
+        places = {
+            "contacts as delivered (ledger)": sum(self._in_delivery(f) for f in self._deliveries()),
+            "rejected rows (ledger)": sum(self._in_parquet(f) for f in self._rejected()),
+            "facts": sum(self._in_parquet(f, or_none=False) for f in self._facts()),
+        }
+        if self.settings.warehouse_path.exists():
+            with warehouse_of(self.settings).read() as connection:
+                places |= self._in_tables(connection, "warehouse")
+        for build in self.store.builds():
+            with duckdb.connect(str(self._contacts_of(build)), read_only=True) as connection:
+                places |= self._in_tables(connection, f"build {build.build_id}")
+        return Erasure(self.account, self.user, places={place: rows for place, rows in places.items() if rows})
+
+    def not_found(self) -> str:
+        """What to say where nothing is known of them, with the ids of the account that come near."""
+        known: list[str] = []
+        if self.settings.warehouse_path.exists():
+            with warehouse_of(self.settings).read() as connection:
+                for table, _ in _tables_with_users(connection):
+                    sql = f"SELECT DISTINCT user_id FROM {table} WHERE account_id = $account AND user_id IS NOT NULL"
+                    known += [row[0] for row in connection.execute(sql, {"account": self.account}).fetchall()]
+        near = difflib.get_close_matches(self.user, sorted(set(known)), n=5, cutoff=0.5)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        return f"nothing is known of user '{self.user}' of account {self.account}, and nobody was erased{hint}"
+
+    def _facts(self) -> list[Path]:
+        return [facts_path(self.settings.facts_dir, week) for week in read_manifests(self.settings.facts_dir)]
+
+    def _rejected(self) -> list[Path]:
+        return sorted((self.settings.ledger_dir / "rejected").glob("week=*/*.parquet"))
+
+    def _deliveries(self) -> list[Path]:
+        return deliveries(self.settings, CONTACTS.name)
+
+    def _contacts_of(self, build: Build) -> Path:
+        return self.store.path(build.build_id) / "contacts.duckdb"
+
+    def _in_parquet(self, file: Path, *, or_none: bool = True) -> int:
+        users = pq.read_table(file, columns=["account_id"], filters=[("user_id", "=", self.user)])
+        accounts: list[str | None] = users["account_id"].to_pylist()
+        self.is_known |= self.account in accounts
+        return accounts.count(self.account) + (accounts.count(None) if or_none else 0)
+
+    def _in_delivery(self, file: Path) -> int:
+        with duckdb.connect() as connection:
+            connection.read_parquet(str(file)).create_view(RAW, replace=True)
+            rows = connection.execute(f"FROM {RAW} WHERE {self._is_person(connection)}", self.values).fetchall()
+            named = self._is_person(connection, or_none=False)
+            self.is_known |= connection.execute(f"FROM {RAW} WHERE {named} LIMIT 1", self.values).fetchone() is not None
+        for row in rows:
+            self._note(row)
+        return len(rows)
+
+    def _is_person(self, connection: duckdb.DuckDBPyConnection, *, or_none: bool = True) -> str:
+        """SQL for whether a row of an open delivery is the person's; with `or_none`, may be."""
+        source = self.settings.sources.contacts
+        if source is not None:
+            # of a time when its columns were others, a delivery cannot be mapped
+            with suppress(SourceError):
+                account, user = person_columns(match_columns(connection, source, CONTACTS), CONTACTS)
+                told = f"coalesce({account}, $account)" if or_none else account
+                return f"{user} = $user AND {told} = $account"
+        listed = ", ".join(f"trim(CAST({quoted(name)} AS VARCHAR))" for name in columns_of(connection))
+        return f"$user IN ({listed}) AND $account IN ({listed})"
+
+    def _in_tables(self, connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, int]:
+        places = {}
+        for table, is_contacts in _tables_with_users(connection):
+            rows = connection.execute(f"SELECT account_id, * FROM {table} WHERE {_IS_PERSON}", self.values).fetchall()
+            places[f"{where}, {table}"] = len(rows)
+            self.is_known |= any(account == self.account for account, *_ in rows)
+            for row in rows if is_contacts else []:
+                self._note(row)
+        return places
+
+    def _note(self, values: Iterable[object]) -> None:
+        """Keeps the person's e-mail addresses in mind, to look for them in what is no table."""
+        self.details |= {value.strip() for value in values if isinstance(value, str) and "@" in value}
+
+    # ---------------------------------------------------------------- removing
+
+    def remove(self, progress: Progress) -> Erasure:
+        """Takes the person out of every place; they stand on the list already."""
+        settings, erased = self.settings, Erased.read(self.settings.home)
+        done = Erasure(self.account, self.user)
+        wait = settings.ingest.wait_seconds
+        with exclusive(ledger_lock(settings), wait, what=str(settings.ledger_dir), who="erase", progress=progress):
+            place = "contacts as delivered (ledger)"
+            done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
+            _remove_unfinished(settings.ledger_dir / "reference")
+        with exclusive(
+            settings.facts_dir / ".lock", wait, what=str(settings.facts_dir), who="erase", progress=progress
+        ):
+            done.places["rejected rows (ledger)"] = sum(forget_users(file, erased) for file in self._rejected())
+            done.places["facts"] = sum(replace_users(file, erased) for file in self._facts())
+            _remove_unfinished(settings.ledger_dir / "rejected")
+            _remove_unfinished(settings.facts_dir)
+            # of a run that was killed: nobody reads while this is held
+            shutil.rmtree(settings.home / "spill", ignore_errors=True)
+        warehouse = warehouse_of(settings)
+        if settings.warehouse_path.exists():
+            done.places |= self._rewrite_warehouse(warehouse, erased)
+        with warehouse.held():
+            self.store.remove_unfinished()
+            for build in self.store.builds():
+                progress(f"build {build.build_id}")
+                gone = self.store.rewrite_contacts(build, f"({_IS_PERSON}) IS NOT TRUE", self.values)
+                done.places[f"build {build.build_id}, contacts"] = gone
+        done.places = {place: rows for place, rows in done.places.items() if rows}
+        return done
+
+    def _rewrite_delivery(self, file: Path) -> int:
+        with duckdb.connect() as connection:
+            connection.read_parquet(str(file)).create_view(RAW, replace=True)
+            is_other = f"({self._is_person(connection)}) IS NOT TRUE"
+            rows = connection.execute(f"FROM {RAW} WHERE {is_other}", self.values).to_arrow_table()
+        gone = int(pq.read_metadata(file).num_rows) - int(rows.num_rows)
+        if gone:
+            with put_whole(file) as unfinished:
+                pq.write_table(rows, unfinished, compression="zstd")
+        return gone
+
+    def _rewrite_warehouse(self, warehouse: Warehouse, erased: Erased) -> dict[str, int]:
+        """Removes the person from every table that names users, and copies the file without what was deleted."""
+        places: dict[str, int] = {}
+        path = self.settings.warehouse_path
+        with_key = {**self.values, "key": erased.key_of(self.account, self.user)}
+        with warehouse.held():
+            with duckdb.connect(str(path)) as connection:
+                connection.execute("BEGIN")
+                for table, is_contacts in _tables_with_users(connection):
+                    if is_contacts:
+                        done = connection.execute(f"DELETE FROM {table} WHERE {_IS_PERSON}", self.values)
+                    else:
+                        done = connection.execute(f"UPDATE {table} SET user_id = $key WHERE {_IS_PERSON}", with_key)
+                    counted = done.fetchone()
+                    places[f"warehouse, {table}"] = int(counted[0]) if counted else 0
+                connection.execute("COMMIT")
+                # a log that was left beside the new file would be played into it
+                connection.execute("CHECKPOINT")
+            _remove_unfinished(path.parent)
+            shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+            with put_whole(path) as unfinished, duckdb.connect() as connection:
+                connection.execute(f"ATTACH {literal(path)} AS before (READ_ONLY)")
+                connection.execute(f"ATTACH {literal(unfinished)} AS after")
+                connection.execute("COPY FROM DATABASE before TO after")
+                connection.execute("DETACH after")
+                connection.execute("DETACH before")
+        return places
+
+
+def _tables_with_users(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, bool]]:
+    """Every table that names users, and whether it is one of contacts, which says more of a person than their id."""
+    return connection.execute(
+        "SELECT schema_name || '.' || table_name, bool_or(column_name = 'email') FROM duckdb_columns() "
+        "WHERE NOT internal AND database_name = current_database() GROUP BY ALL "
+        "HAVING bool_or(column_name = 'user_id') AND bool_or(column_name = 'account_id') ORDER BY 1"
+    ).fetchall()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what writers that were killed have left beside their files."""
+    for left in folder.rglob(".*.*"):
+        if left.is_file() and left.suffix not in (".lock", ".holder") and len(left.suffix) == 33:
+            left.unlink()
+
+
+# ---------------------------------------------------------------- what is left to others
+
+
+def _not_reached(settings: Settings, words: list[str]) -> list[str]:
+    """What a command of ours cannot erase, or has no right to, in words."""
+    sources = [source for source in (settings.sources.usage, settings.sources.contacts) if source]
+    paths = list(dict.fromkeys(shape.path for source in sources for shape in source.file_sets.values()))
+    lake = (
+        f"the lake ({', '.join(paths)}) is somebody else's: ask for the person to be deleted there. Until then every "
+        "delivery is kept out by the list of erased people"
+    )
+    notes = [lake, "backups and copies of the data home, and what people have downloaded from dashboards"]
+    telling = [word for word in words if len(word) >= _TELLING]
+    for file in _files_that_say(settings.home, telling):
+        notes.append(f"{file} still says the id or an e-mail address: a log or a state of Dagster or Superset")
+    if short := [word for word in words if len(word) < _TELLING]:
+        notes.append(f"logs were not searched for '{short[0]}', which is too short to tell a person by")
+    return notes
+
+
+def _files_that_say(home: Path, words: list[str]) -> list[Path]:
+    """Files that are no tables and hold one of the words."""
+    needles = [word.encode() for word in words]
+    found = []
+    for file in sorted(home.rglob("*")):
+        if file.is_symlink() or not file.is_file() or file.suffix in _TABLES:
+            continue
+        with file.open("rb") as stream:
+            before = b""
+            while part := stream.read(1 << 24):
+                # a word may lie across two parts
+                if any(needle in before + part for needle in needles):
+                    found.append(file)
+                    break
+                before = part[-200:]
+    return found
