@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import warnings
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -294,6 +294,31 @@ def up(config: ConfigOption = None) -> None:
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
     bring_up(path, Steps())
     say(f"  To stop both           make stop CONFIG={path}")
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="start again what was started here and is down")] = False,
+) -> None:
+    """Whether everything is well: servers, data, checks, builds, disk, memory; fails where something is not."""
+    from usage_pipeline import doctor as doctors
+    from usage_pipeline.lib.locks import BusyError
+
+    path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
+    path = (path if path.exists() or config else DEMO / "sources.yaml").absolute()
+    settings = settings_of(path)
+    try:
+        findings = doctors.restart(settings, path, say) if restart else []
+    except BusyError as error:
+        raise fail(str(error)) from error
+    findings += doctors.examine(settings, path, datetime.now().astimezone())
+    colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
+    for finding in findings:
+        typer.secho(str(finding), fg=colours[finding.level])
+    failed = sum(finding.level == "failed" for finding in findings)
+    if failed:
+        raise fail(f"{failed} of {len(findings)} failed")
 
 
 @app.command()

@@ -290,6 +290,14 @@ class PublishSettings(_Model):
     shrink_share: Share = Field(0.5, description="share of the rows of the build before, below which it is not shown")
 
 
+class DoctorSettings(_Model):
+    """What `usage-pipeline doctor` wants of the machine."""
+
+    minimum_free_mb: Positive = Field(1000, description="free disk space below which it fails, in MB")
+    free_builds: Positive = Field(3, description="largest builds kept that must fit beside what is there, likewise")
+    minimum_memory_mb: Positive = Field(300, description="memory that can be had, below which it fails, in MB")
+
+
 class Settings(_Model):
     """A whole configuration. `as_of` is the only clock of the product."""
 
@@ -313,6 +321,7 @@ class Settings(_Model):
     calls: CallSettings = CallSettings()
     publish: PublishSettings = PublishSettings()
     timetable: TimetableSettings = TimetableSettings()
+    doctor: DoctorSettings = DoctorSettings()
 
     @field_validator("timezone")
     @classmethod

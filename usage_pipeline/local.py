@@ -134,6 +134,11 @@ def _answers(url: str) -> bool:
         return False
 
 
+def answers(service: Service) -> bool:
+    """Whether a server says that it is well."""
+    return _answers(service.address + service.health)
+
+
 def running(folder: Path, name: str) -> psutil.Process | None:
     """The process that was started here under this name, if it still runs."""
     file = folder / f"{name}.json"
@@ -214,11 +219,33 @@ def _wait_until_it_answers(service: Service, process: subprocess.Popen[bytes], s
     return False
 
 
+def _left_behind(folder: Path, name: str) -> list[psutil.Process]:
+    """What a server that died has left running: it was started as the first of a session of its own."""
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return []
+    leader = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+    try:
+        if psutil.Process(leader).status() != psutil.STATUS_ZOMBIE:
+            # its number was given to somebody else since: that session is theirs
+            return []
+    except psutil.NoSuchProcess:
+        pass
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != leader and os.getsid(process.pid) == leader:
+                found.append(process)
+        except (OSError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
 def stop(folder: Path, name: str, say: Say) -> None:
     """Ends a server that was started here, with its children, and nothing else."""
     process = running(folder, name)
-    if process is not None:
-        family = [process, *process.children(recursive=True)]
+    family = [process, *process.children(recursive=True)] if process is not None else _left_behind(folder, name)
+    if family:
         for member in family:
             _signal(member, signal.SIGTERM)
         _, alive = psutil.wait_procs(family, timeout=20)
@@ -314,11 +341,11 @@ def _tree_fingerprint(files: list[Path]) -> str:
 def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
     """The two servers of a local installation, by the variable that chooses the port of each."""
     bin_dir = Path(sys.executable).parent
-    # a server that runs keeps its port; otherwise the environment says, else the usual one
+    # a server that runs keeps its port; otherwise the environment says, else that of a server that died, else the usual
 
     def port(name: str, variable: str, usual: int) -> int:
-        known = port_of(folder, name) if running(folder, name) else None
-        return known or int(os.environ.get(variable, usual))
+        known = port_of(folder, name)
+        return known if known and running(folder, name) else int(os.environ.get(variable) or known or usual)
 
     dagster_port, superset_port = port("dagster", "DAGSTER_PORT", 3000), port("superset", "SUPERSET_PORT", 8088)
     return {

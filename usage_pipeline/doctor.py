@@ -1,0 +1,327 @@
+"""Is everything well with an installation? Servers, data, checks, builds, disk and memory, a line each.
+
+Belongs here: looking, judging, and starting again what is down. Does not: how a server is started or stopped
+(`local.py`). Nothing is changed by looking, and no lock is waited for: the warehouse is private to runs, so what is
+asked are the published builds and the status file.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import duckdb
+import psutil
+
+from usage_pipeline import local
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.builds import FILES, Build, BuildStore
+from usage_pipeline.lib.facts import settled_on
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.tables import broken_contract
+from usage_pipeline.lib.weeks import WEEK
+
+Level = Literal["ok", "warning", "failed"]
+_MEGABYTE = 1_000_000
+# a server that was started so lately may still be on its way
+_START_SECONDS = 120
+# a scheduled run that takes so long, or waits for its turn, is not missed yet
+_RUN_HOURS = 6
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do about it."""
+
+    about: str
+    level: Level
+    words: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:8} {self.about:9} {self.words}" + (f": {self.remedy}" if self.remedy else "")
+
+
+def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
+    """Every finding, in one order. `now` is the moment of the machine; data is judged by `as_of`."""
+    store = BuildStore(settings.published_dir)
+    parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("servers", lambda: _servers(settings, config)),
+        ("data", lambda: _data(settings, store)),
+        ("runs", lambda: _runs(settings, now)),
+        ("checks", lambda: _checks(settings)),
+        ("files", lambda: _set_aside(settings)),
+        ("builds", lambda: _builds(store)),
+        ("disk", lambda: _disk(settings, store)),
+        ("memory", lambda: _memory(settings)),
+    ]
+    findings: list[Finding] = []
+    for about, look in parts:
+        try:
+            findings += list(look())
+        except (OSError, duckdb.Error, ValueError, TypeError, KeyError) as error:
+            # one thing that cannot be looked at hides nothing of the others
+            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            findings.append(Finding(about, "failed", f"cannot be looked at: {said}"))
+    return findings
+
+
+# ---------------------------------------------------------------- servers
+
+
+def _servers(settings: Settings, config: Path) -> Iterator[Finding]:
+    folder = settings.home / "run"
+    for service in local.services(settings, config, folder).values():
+        if not _stamp(folder, service).exists():
+            yield Finding("servers", "ok", f"{service.name} was not started here, or was stopped: not watched")
+            continue
+        level, words = _state_of(service, folder)
+        remedy = f"`usage-pipeline doctor --restart` starts it again; its log: {folder / service.name}.log"
+        yield Finding("servers", level, f"{service.name} {words}", remedy if level == "failed" else "")
+
+
+def _stamp(folder: Path, service: local.Service) -> Path:
+    """Is there from a server's start to its stop, be it alive or not."""
+    return folder / f"{service.name}.json"
+
+
+def _state_of(service: local.Service, folder: Path) -> tuple[Level, str]:
+    process = local.running(folder, service.name)
+    if process is None:
+        return "failed", "is down: its process has ended"
+    if local.answers(service):
+        return "ok", f"answers at {service.address}"
+    age = time.time() - process.create_time()
+    if age < _START_SECONDS:
+        return "warning", f"does not answer yet: it was started {age:.0f} s ago"
+    return "failed", f"is down: process {process.pid} runs, and does not answer at {service.address}{service.health}"
+
+
+def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
+    """Stops and starts again the servers that were started here and are down, and waits until they answer.
+
+    Raises BusyError where another doctor is at it.
+    """
+    folder = settings.home / "run"
+    found = []
+    with exclusive(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
+        for variable, service in local.services(settings, config, folder).items():
+            stamp = _stamp(folder, service)
+            if not stamp.exists() or _state_of(service, folder)[0] != "failed":
+                continue
+            known = stamp.read_text(encoding="utf-8")
+            try:
+                local.stop(folder, service.name, say)
+                local.start({variable: service}, folder, say)
+            except local.LocalError as error:
+                # it is still one that should run: the next doctor tries again
+                stamp.write_text(known, encoding="utf-8")
+                found.append(Finding("servers", "failed", f"{service.name} could not be started again", str(error)))
+    return found
+
+
+# ---------------------------------------------------------------- data and runs
+
+
+def _data(settings: Settings, store: BuildStore) -> Iterator[Finding]:
+    build = store.current()
+    if build is None:
+        yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
+        return
+    newest, due = date.fromisoformat(build.newest_week), settings.running_week - WEEK
+    while settled_on(settings, due) > settings.as_of_day:
+        due -= WEEK
+    through = f"complete through the week of {newest}"
+    days = (settings.as_of_day - settled_on(settings, due)).days
+    if newest >= due:
+        yield Finding("data", "ok", f"{through}, the newest that can be by {settings.as_of_day}")
+    elif newest == due - WEEK and days < 1:
+        yield Finding("data", "ok", f"{through}; that of {due} counts as whole since today, the next run takes it in")
+    else:
+        missing = _why_missing(store, build) or "no run has taken the weeks since in"
+        level: Level = "warning" if newest == due - WEEK else "failed"
+        words = f"{through}, expected {due} ({days} days ago): {missing}"
+        yield Finding(
+            "data", level, words, "see whether the lake has it (`usage-pipeline check-sources`), and runs below"
+        )
+
+
+def _why_missing(store: BuildStore, build: Build) -> str:
+    """What pages say of the weeks after the newest complete one."""
+    with duckdb.connect(str(store.path(build.build_id) / "warehouse.duckdb"), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT strftime(week_start, '%Y-%m-%d'), any_value(week_status) FROM mart.usage_by_week "
+            "WHERE week_start > $newest AND NOT is_running GROUP BY week_start ORDER BY week_start",
+            {"newest": date.fromisoformat(build.newest_week)},
+        ).fetchall()
+    return ", ".join(f"{week} {status}" for week, status in rows)
+
+
+def _runs(settings: Settings, now: datetime) -> Iterator[Finding]:
+    rows = _status(settings, "SELECT run_id, status, started_at, ended_at, error FROM runs ORDER BY started_at DESC")
+    if not rows:
+        yield Finding("runs", "failed", "no run is on record", "run `usage-pipeline refresh`")
+        return
+    ended = [row for row in rows if row["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
+    good = next((row for row in ended if row["status"] == "SUCCESS"), None)
+    last_good = f"the last good one ended {_moment(good['ended_at'])}" if good else "none has ever succeeded"
+    if ended and ended[0]["status"] == "FAILURE":
+        cause = str(ended[0]["error"] or "see its log").strip().splitlines()[0]
+        words = f"the last run failed {_moment(ended[0]['ended_at'])}, {last_good}"
+        yield Finding("runs", "failed", f"{words}: {cause}", f"run {ended[0]['run_id']} in the Dagster UI tells more")
+    elif ended and ended[0]["status"] == "CANCELED":
+        words = f"the last run was cancelled {_moment(ended[0]['ended_at'])}, {last_good}"
+        yield Finding("runs", "warning", words, "run `usage-pipeline refresh`")
+    elif good:
+        yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
+    tick = None if settings.as_of_is_pinned else _last_tick(settings, now)
+    if tick and good and now - tick > timedelta(hours=_RUN_HOURS) and good["ended_at"].replace(tzinfo=UTC) < tick:
+        words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(UTC))}"
+        yield Finding("runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`")
+
+
+def _last_tick(settings: Settings, now: datetime) -> datetime | None:
+    """The last time that the weekly refresh was due."""
+    zone = ZoneInfo(settings.timezone)
+    start = (now - timedelta(days=400)).astimezone(zone)
+    windows = dg.TimeWindowPartitionsDefinition(
+        start=start.strftime("%Y-%m-%d"),
+        fmt="%Y-%m-%d",
+        cron_schedule=settings.timetable.weekly,
+        timezone=settings.timezone,
+    )
+    with dg.partition_loading_context(effective_dt=now):
+        last = windows.get_last_partition_window()
+    return last.end if last else None
+
+
+def _checks(settings: Settings) -> Iterator[Finding]:
+    rows = _status(settings, "SELECT asset, check_name, severity, description, found FROM checks WHERE NOT passed")
+    if not rows:
+        yield Finding("checks", "ok", "every check passed the last time it ran")
+    for row in sorted(rows, key=lambda row: (row["severity"] != "ERROR", row["asset"], row["check_name"])):
+        level: Level = "failed" if row["severity"] == "ERROR" else "warning"
+        told = row["description"] or row["found"] or ""
+        name = f"{row['check_name']} of {row['asset']}"
+        yield Finding("checks", level, f"did not pass: {name}", _short(told) or "see it in the Dagster UI")
+
+
+def _set_aside(settings: Settings) -> Iterator[Finding]:
+    rows = _status(settings, "SELECT week, file, reason FROM set_aside ORDER BY week DESC, file")
+    if not rows:
+        yield Finding("files", "ok", "none is set aside")
+    for row in rows[:_LISTED]:
+        words = f"set aside, so the week of {row['week']} is incomplete: {row['file']}"
+        yield Finding("files", "warning", words, _short(row["reason"]))
+    if len(rows) > _LISTED:
+        listed = "table set_aside of status/status.duckdb has all"
+        yield Finding("files", "warning", f"{len(rows) - _LISTED} more are set aside", listed)
+
+
+def _status(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    """Rows of the status file; none where no run has written it."""
+    if not settings.status_path.exists():
+        return []
+    with duckdb.connect(str(settings.status_path), read_only=True) as connection:
+        found = connection.execute(sql)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+# ---------------------------------------------------------------- builds
+
+
+def _builds(store: BuildStore) -> Iterator[Finding]:
+    builds = store.builds()
+    ids = [build.build_id for build in builds]
+    if not builds:
+        yield Finding("builds", "failed", "there is none", "run `usage-pipeline refresh`")
+        return
+    current = store.current()
+    if current is None:
+        kind = "leads nowhere" if store.link.is_symlink() else "is missing"
+        remedy = f"`usage-pipeline rollback {ids[-1]}`, then `usage-pipeline rollback --release`"
+        yield Finding("builds", "failed", f"the link {store.link} {kind}: pages show errors", remedy)
+    problems = {build.build_id: _problems(store, build, whole=build == current) for build in builds}
+    for build_id, found in problems.items():
+        is_shown = current is not None and build_id == current.build_id
+        remedy = "`usage-pipeline rollback` shows the one before" if is_shown else "it cannot be rolled back to"
+        for problem in found[:_LISTED]:
+            shown = "which pages read, " if is_shown else ""
+            yield Finding(
+                "builds", "failed" if is_shown else "warning", f"{build_id}, {shown}is broken: {problem}", remedy
+            )
+    if current is not None and not problems[current.build_id]:
+        sound = sum(not found for found in problems.values())
+        yield Finding("builds", "ok", f"{current.build_id} is shown and keeps its contract; {sound} of {len(ids)} open")
+    if store.pinned is not None:
+        words = f"a rollback holds {store.pinned}; the newest is {ids[-1]}"
+        yield Finding("builds", "warning", words, "`usage-pipeline rollback --release` shows the newest again")
+
+
+def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
+    """What is wrong with a build's files; with `whole`, of every table in them too."""
+    problems = []
+    for stem, tables in FILES.items():
+        file = store.path(build.build_id) / f"{stem}.duckdb"
+        if not file.exists():
+            problems.append(f"{file.name} is missing")
+            continue
+        try:
+            with duckdb.connect(str(file), read_only=True) as connection:
+                for table in tables if whole else ():
+                    if broken := broken_contract(connection, table):
+                        problems.append(broken.problem)
+        except duckdb.Error as error:
+            problems.append(f"{file.name} cannot be read: {_short(str(error))}")
+    return problems
+
+
+# ---------------------------------------------------------------- disk and memory
+
+
+def _disk(settings: Settings, store: BuildStore) -> Iterator[Finding]:
+    limits, free = settings.doctor, shutil.disk_usage(settings.home).free / _MEGABYTE
+    sizes = [
+        sum(file.stat().st_size for file in store.path(build.build_id).iterdir()) / _MEGABYTE
+        for build in store.builds()
+    ]
+    builds = limits.free_builds * max(sizes, default=0)
+    wanted = max(builds, limits.minimum_free_mb)
+    words = f"{_size(free)} free at {settings.home}, wanted {_size(wanted)}"
+    words += f" ({limits.free_builds} builds of {_size(max(sizes))})" if builds > limits.minimum_free_mb else ""
+    remedy = "make room, keep fewer builds (publish.keep_builds), or change doctor.minimum_free_mb and free_builds"
+    level: Level = "failed" if free < wanted else "warning" if free < 2 * wanted else "ok"
+    yield Finding("disk", level, words, "" if level == "ok" else remedy)
+
+
+def _memory(settings: Settings) -> Iterator[Finding]:
+    available = psutil.virtual_memory().available / _MEGABYTE
+    wanted = settings.ingest.memory_mb
+    words = f"{_size(available)} can be had, reading may use {_size(wanted)} (ingest.memory_mb)"
+    level: Level = "failed" if available < settings.doctor.minimum_memory_mb else "warning"
+    if available >= wanted:
+        level = "ok"
+    yield Finding("memory", level, words, "" if level == "ok" else "end something else, or lower ingest.memory_mb")
+
+
+# ---------------------------------------------------------------- words
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1000:,.1f} GB" if megabytes >= 1000 else f"{megabytes:,.0f} MB"
+
+
+def _moment(moment: datetime) -> str:
+    return f"on {moment:%-d %b %Y at %H:%M} UTC"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 160 else f"{line[:159]}…"
