@@ -220,25 +220,31 @@ def _wait_until_it_answers(service: Service, process: subprocess.Popen[bytes], s
 
 
 def _left_behind(folder: Path, name: str) -> list[psutil.Process]:
-    """What a server that died has left running: it was started as the first of a session of its own."""
+    """What a server that died has left running: it was the first of a session of its own, in the repository's folder.
+
+    Its number may be somebody else's by now, after a restart of the machine above all: their session is left alone.
+    """
     file = folder / f"{name}.json"
     if not file.exists():
         return []
-    leader = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
-    try:
-        if psutil.Process(leader).status() != psutil.STATUS_ZOMBIE:
-            # its number was given to somebody else since: that session is theirs
-            return []
-    except psutil.NoSuchProcess:
-        pass
+    known = json.loads(file.read_text(encoding="utf-8"))
+    if known["started"] < psutil.boot_time() or _is_taken(known["pid"]):
+        return []
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != leader and os.getsid(process.pid) == leader:
+            if os.getsid(process.pid) == known["pid"] and process.cwd() == str(REPO):
                 found.append(process)
-        except (OSError, psutil.NoSuchProcess):
+        except (OSError, psutil.Error):
             continue
     return found
+
+
+def _is_taken(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def stop(folder: Path, name: str, say: Say) -> None:

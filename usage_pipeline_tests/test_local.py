@@ -53,6 +53,28 @@ def test_a_process_id_that_was_given_to_somebody_else_is_not_ended(tmp_path) -> 
         other.wait()
 
 
+def test_what_a_server_that_was_killed_left_running_is_ended_and_a_strangers_session_is_not(tmp_path) -> None:
+    child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep(60)"
+    left = []
+    for place in (REPO, tmp_path):
+        leader = subprocess.Popen(
+            [sys.executable, "-c", child], cwd=place, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert leader.stdout is not None
+        left.append(psutil.Process(int(leader.stdout.readline())))
+        started = psutil.Process(leader.pid).create_time()
+        leader.kill()
+        leader.wait()
+        (tmp_path / "server.json").write_text(f'{{"pid": {leader.pid}, "started": {started}, "port": 1}}')
+        local.stop(tmp_path, "server", print)
+    ours, theirs = left
+    try:
+        assert not ours.is_running() or ours.status() == psutil.STATUS_ZOMBIE
+        assert theirs.is_running()
+    finally:
+        theirs.kill()
+
+
 def test_a_busy_port_is_named_with_the_remedy(tmp_path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
