@@ -33,7 +33,7 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 .PHONY: test
 test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
 	@scripts/need-chromium.sh
-	@$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: soak
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)

@@ -97,6 +97,13 @@ def write_config(folder: Path, **changes: Any) -> Path:
     return file
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file stays together, and so does all that asks the one Superset."""
+    for item in items:
+        group = "superset" if item.get_closest_marker("superset") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:

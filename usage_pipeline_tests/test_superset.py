@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import duckdb
 import pandas as pd
 import pytest
 import requests
@@ -386,6 +388,87 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     others = contacts[contacts["account_id"] != accounts[account]]
     assert not any(email in shown for email in others["email"])
     context.close()
+
+
+# ---------------------------------------------------------------- what is taken away
+
+
+def choose(page: Any, path: list[str]) -> None:
+    """Walks through a menu that is open: over the first entries, and a click on the last."""
+    *over, last = path
+    for entry in over:
+        page.locator(".ant-dropdown-menu-submenu-title >> visible=true", has_text=entry).last.hover()
+    item = page.locator(".ant-dropdown-menu-item >> visible=true", has_text=last).last
+    item.wait_for(state="visible")
+    item.click()
+
+
+def download(page: Any, opens: Any, path: list[str], folder: Path) -> Path:
+    opens.click()
+    with page.expect_download(timeout=120_000) as started:
+        choose(page, path)
+    file = folder / started.value.suggested_filename
+    started.value.save_as(file)
+    page.keyboard.press("Escape")
+    page.mouse.click(700, 5)
+    return file
+
+
+def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
+    superset: SupersetServer, page: Any, demo: Demo, tmp_path: Path
+) -> None:
+    open_dashboard(page, superset, "call-list", "?native_filters=" + quote(filter_of("owner", "Ana Ruiz")))
+    holder = page.locator(".dashboard-component-chart-holder", has_text="Whom to call, most urgent").last
+    menu = holder.locator("[aria-label='More Options']").last
+    csv = pd.read_csv(download(page, menu, ["Download", "CSV"], tmp_path))
+    xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
+    image = download(page, menu, ["Download", "image"], tmp_path)
+    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+        rows = connection.execute("FROM mart.call_list WHERE owner = 'Ana Ruiz' ORDER BY place").df()
+    assert len(rows) > 1
+    for found in (csv, xlsx):
+        assert list(found["Account"]) == list(rows["account"])
+        assert list(found["Why"]) == list(rows["reason"])
+        assert found["Value concerned"].fillna(0).sum() == rows["value_concerned"].fillna(0).sum()
+        assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
+        assert found["Page"].str.startswith(f"{superset.url}/superset/dashboard/account/?native_filters=").all()
+    assert image.stat().st_size > 10_000
+
+
+def test_the_whole_page_is_taken_away_as_an_image_and_as_pdf(
+    superset: SupersetServer, page: Any, tmp_path: Path
+) -> None:
+    open_dashboard(page, superset, "call-list")
+    menu = page.locator("[aria-label='Menu actions trigger']").first
+    pdf = download(page, menu, ["Download", "PDF"], tmp_path)
+    assert pdf.read_bytes()[:4] == b"%PDF" and pdf.stat().st_size > 20_000
+    image = download(page, menu, ["Download", "mage"], tmp_path)
+    assert image.suffix in (".jpg", ".jpeg", ".png") and image.stat().st_size > 20_000
+
+
+def filter_of(column: str, value: str) -> str:
+    """A filter as Superset writes it into an address, in Rison."""
+    key = f"NATIVE_FILTER-{column}"
+    return (
+        f"({key}:(extraFormData:(filters:!((col:{column},op:IN,val:!('{value}')))),"
+        f"filterState:(value:!('{value}')),id:{key},ownState:()))"
+    )
+
+
+def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_account(
+    superset: SupersetServer, page: Any, demo: Demo
+) -> None:
+    assert page.url.startswith(f"{superset.url}/superset/dashboard/call-list/")
+    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+        first, second = connection.execute("SELECT account FROM mart.call_list ORDER BY place LIMIT 2").fetchall()
+    open_dashboard(page, superset, "call-list")
+    row = page.locator("tr", has=page.locator("td", has_text=second[0])).first
+    page.goto(superset.url + row.locator("a", has_text="open").get_attribute("href"))
+    page.wait_for_selector("text=Applications, contract and use")
+    page.set_viewport_size({"width": 1400, "height": 4200})
+    wait_until_drawn(page)
+    shown = page.inner_text(".grid-container")
+    assert second[0] in shown and first[0] not in shown
 
 
 def test_nobody_sees_anything_without_logging_in(superset: SupersetServer) -> None:
