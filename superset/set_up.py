@@ -43,10 +43,15 @@ _LOOK = [
     ("can_this_form_post", "ResetMyPasswordView"),
 ]
 ROLES = {
-    "Usage viewer": [*_LOOK, ("schema_access", "[Usage].[mart]")],
+    "Usage viewer": [
+        *_LOOK,
+        ("schema_access", "[Usage].[mart]"),
+        ("schema_access", "[Usage status].[status]"),
+    ],
     "Usage viewer with contacts": [
         *_LOOK,
         ("schema_access", "[Usage].[mart]"),
+        ("schema_access", "[Usage status].[status]"),
         ("schema_access", "[Usage contacts].[personal]"),
     ],
 }

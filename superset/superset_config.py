@@ -1,7 +1,8 @@
 """Superset's configuration: everything that differs between installations comes from the environment.
 
-Required: SUPERSET_SECRET_KEY, and USAGE_PUBLISHED (the folder of published builds). The server refuses to start
-without them. Optional: SUPERSET_METADATA_URI (default: SQLite in SUPERSET_HOME), USAGE_HTTPS=1 behind TLS.
+Required: SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status
+file). The server refuses to start without them. Optional: SUPERSET_METADATA_URI (default: SQLite in SUPERSET_HOME),
+USAGE_HTTPS=1 behind TLS.
 
 Pages read DuckDB files that are replaced as a whole: the link `current` is resolved anew for each connection, so a
 query sees exactly one build. DuckDB itself is locked down: read-only alone would still read any file of the machine.
@@ -19,6 +20,7 @@ _PROBLEMS = [
     for name, remedy in (
         ("SUPERSET_SECRET_KEY", "give it a long random value, the same at every start"),
         ("USAGE_PUBLISHED", "name the folder of published builds, <home>/published"),
+        ("USAGE_STATUS", "name the folder of the status file, <home>/status"),
     )
     if not os.environ.get(name)
 ]
@@ -29,6 +31,7 @@ SECRET_KEY = os.environ["SUPERSET_SECRET_KEY"]
 _HOME = os.environ.get("SUPERSET_HOME", os.path.expanduser("~/.superset"))
 SQLALCHEMY_DATABASE_URI = os.environ.get("SUPERSET_METADATA_URI", f"sqlite:///{_HOME}/superset.db?timeout=30")
 PUBLISHED = os.environ["USAGE_PUBLISHED"]
+STATUS = os.environ["USAGE_STATUS"]
 IS_HTTPS = os.environ.get("USAGE_HTTPS") == "1"
 
 APP_NAME = "Usage"
@@ -72,20 +75,24 @@ TALISMAN_CONFIG = {
     "session_cookie_secure": IS_HTTPS,
 }
 
-# the databases of superset/assets/databases, by the file they are in a build
-_FILES = {"usage_warehouse": "warehouse.duckdb", "usage_contacts": "contacts.duckdb"}
+# the databases of superset/assets/databases: the folder whose link `current` says what is shown, and the file in it
+_FILES = {
+    "usage_warehouse": (PUBLISHED, "warehouse.duckdb"),
+    "usage_contacts": (PUBLISHED, "contacts.duckdb"),
+    "usage_status": (STATUS, "usage_status.duckdb"),
+}
 
 
 def DB_CONNECTION_MUTATOR(uri: Any, params: dict[str, Any], *_: Any) -> tuple[Any, dict[str, Any]]:  # noqa: N802
-    """Points a database of ours to its file in the build that is shown now, read-only and locked down."""
+    """Points a database of ours to the file that is shown now, read-only and locked down."""
     if uri.get_backend_name() != "duckdb":
         return uri, params
     name = os.path.basename(uri.database or "")
     if name not in _FILES:
         raise ValueError(f"no database '{name}': only {', '.join(_FILES)} are served")
-    # resolved here, at each connection: the path of a build never changes its content
-    build = os.path.realpath(os.path.join(PUBLISHED, "current"))
-    uri = uri.set(database=os.path.join(build, _FILES[name]))
+    # resolved here, at each connection: the path of a build, or of a status, never changes its content
+    folder, file = _FILES[name]
+    uri = uri.set(database=os.path.join(os.path.realpath(os.path.join(folder, "current")), file))
     params["connect_args"] = {
         "read_only": True,
         "config": {

@@ -190,12 +190,15 @@ def rollback(
     """Show an older build, and hold it until released."""
     from usage_pipeline.defs.publish.assets import store_of
     from usage_pipeline.lib.builds import PublishError
+    from usage_pipeline.local import record_status
 
-    store = store_of(settings_of(config))
+    settings = settings_of(config)
+    store = store_of(settings)
     try:
         build = store.release() if release else store.rollback(build_id)
     except PublishError as error:
         raise fail(str(error)) from error
+    record_status(settings)
     say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
 
 

@@ -373,7 +373,9 @@ class Settings(_Model):
 
     @property
     def status_path(self) -> Path:
-        return self.home / "status" / "status.duckdb"
+        """The status file of now: each one has a folder of its own, and `current` is a link to the newest."""
+        # DuckDB names the catalog after the file: the same name as the schema's would be ambiguous
+        return self.home / "status" / "current" / "usage_status.duckdb"
 
 
 def _did_you_mean(word: str, known: Any) -> str:
@@ -473,9 +475,9 @@ def _anchor(settings: Settings, base: Path) -> Settings:
         path = _resolve(value.path, base) if value.path else None
         return value.model_copy(update={"path": path, "files": files})
 
-    as_of = settings.as_of
-    if as_of.tzinfo is None:
-        as_of = as_of.replace(tzinfo=ZoneInfo(settings.timezone))
+    as_of, zone = settings.as_of, ZoneInfo(settings.timezone)
+    # in the configured zone whatever clock it came from: it is shown without one
+    as_of = as_of.replace(tzinfo=zone) if as_of.tzinfo is None else as_of.astimezone(zone)
     return settings.model_copy(
         update={
             "as_of": as_of,

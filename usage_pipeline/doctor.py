@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -164,25 +164,30 @@ def _why_missing(store: BuildStore, build: Build) -> str:
 
 
 def _runs(settings: Settings, now: datetime) -> Iterator[Finding]:
-    rows = _status(settings, "SELECT run_id, status, started_at, ended_at, error FROM runs ORDER BY started_at DESC")
+    rows = _status(settings, "SELECT run, run_result, ended_at, failure FROM status.runs ORDER BY started_at DESC")
     if not rows:
         yield Finding("runs", "failed", "no run is on record", "run `usage-pipeline refresh`")
         return
-    ended = [row for row in rows if row["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
-    good = next((row for row in ended if row["status"] == "SUCCESS"), None)
+    ended = [row for row in rows if row["run_result"] in ("succeeded", "failed", "cancelled")]
+    good = next((row for row in ended if row["run_result"] == "succeeded"), None)
     last_good = f"the last good one ended {_moment(good['ended_at'])}" if good else "none has ever succeeded"
-    if ended and ended[0]["status"] == "FAILURE":
-        cause = str(ended[0]["error"] or "see its log").strip().splitlines()[0]
+    if ended and ended[0]["run_result"] == "failed":
+        cause = str(ended[0]["failure"] or "see its log").strip().splitlines()[0]
         words = f"the last run failed {_moment(ended[0]['ended_at'])}, {last_good}"
-        yield Finding("runs", "failed", f"{words}: {cause}", f"run {ended[0]['run_id']} in the Dagster UI tells more")
-    elif ended and ended[0]["status"] == "CANCELED":
+        yield Finding("runs", "failed", f"{words}: {cause}", f"run {ended[0]['run']} in the Dagster UI tells more")
+    elif ended and ended[0]["run_result"] == "cancelled":
         words = f"the last run was cancelled {_moment(ended[0]['ended_at'])}, {last_good}"
         yield Finding("runs", "warning", words, "run `usage-pipeline refresh`")
     elif good:
         yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
     tick = None if settings.as_of_is_pinned else _last_tick(settings, now)
-    if tick and good and now - tick > timedelta(hours=_RUN_HOURS) and good["ended_at"].replace(tzinfo=UTC) < tick:
-        words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(UTC))}"
+    if (
+        tick
+        and good
+        and now - tick > timedelta(hours=_RUN_HOURS)
+        and good["ended_at"].replace(tzinfo=tick.tzinfo) < tick
+    ):
+        words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(zone))}"
         yield Finding("runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`")
 
 
@@ -202,25 +207,32 @@ def _last_tick(settings: Settings, now: datetime) -> datetime | None:
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:
-    rows = _status(settings, "SELECT asset, check_name, severity, description, found FROM checks WHERE NOT passed")
+    rows = _status(
+        settings,
+        "SELECT asset, statement, check_result, found FROM status.checks WHERE check_result != 'passed' "
+        "ORDER BY check_place, asset, statement",
+    )
     if not rows:
         yield Finding("checks", "ok", "every check passed the last time it ran")
-    for row in sorted(rows, key=lambda row: (row["severity"] != "ERROR", row["asset"], row["check_name"])):
-        level: Level = "failed" if row["severity"] == "ERROR" else "warning"
-        told = row["description"] or row["found"] or ""
-        name = f"{row['check_name']} of {row['asset']}"
-        yield Finding("checks", level, f"did not pass: {name}", _short(told) or "see it in the Dagster UI")
+    for row in rows:
+        level: Level = "failed" if row["check_result"] == "failed" else "warning"
+        name = f"{row['statement']} ({row['asset']})"
+        yield Finding("checks", level, f"did not pass: {name}", _short(row["found"] or "see it in the Dagster UI"))
 
 
 def _set_aside(settings: Settings) -> Iterator[Finding]:
-    rows = _status(settings, "SELECT week, file, reason FROM set_aside ORDER BY week DESC, file")
+    rows = _status(
+        settings,
+        "SELECT CAST(week_start AS DATE) AS week, file, set_aside_because FROM status.files_aside "
+        "ORDER BY week_start DESC, file",
+    )
     if not rows:
         yield Finding("files", "ok", "none is set aside")
     for row in rows[:_LISTED]:
         words = f"set aside, so the week of {row['week']} is incomplete: {row['file']}"
-        yield Finding("files", "warning", words, _short(row["reason"]))
+        yield Finding("files", "warning", words, _short(row["set_aside_because"]))
     if len(rows) > _LISTED:
-        listed = "table set_aside of status/status.duckdb has all"
+        listed = "the page Health of the data has all"
         yield Finding("files", "warning", f"{len(rows) - _LISTED} more are set aside", listed)
 
 
@@ -319,7 +331,7 @@ def _size(megabytes: float) -> str:
 
 
 def _moment(moment: datetime) -> str:
-    return f"on {moment:%-d %b %Y at %H:%M} UTC"
+    return f"on {moment:%-d %b %Y at %H:%M}"
 
 
 def _short(text: str) -> str:

@@ -92,6 +92,8 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     current = store_of(settings).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
+        if not settings.status_path.exists():
+            record_status(settings)
         return True
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     definitions = build_definitions(settings)
@@ -106,6 +108,13 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     if result.success:
         stamp.write_text(fingerprint, encoding="utf-8")
     return result.success
+
+
+def record_status(settings: Settings) -> None:
+    """Writes the status file outside a run: after a rollback, or where there is none yet."""
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+    with dg.DagsterInstance.get() as instance:
+        write_status(settings, instance)
 
 
 # ---------------------------------------------------------------- processes
@@ -280,6 +289,7 @@ def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
         "SUPERSET_HOME": str(home),
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
         "USAGE_PUBLISHED": str(settings.published_dir),
+        "USAGE_STATUS": str(settings.status_path.parent.parent),
         "USAGE_ACCOUNTS": str(accounts_file(folder)),
         "PYTHONPATH": "",
     }

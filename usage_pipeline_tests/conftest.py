@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
 from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import WeekFolder
 from usage_pipeline.local import SUPERSET_PYTHON, set_up_superset, superset_environment
 
@@ -135,6 +137,7 @@ def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = Tr
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
+        write_status(settings, instance)
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
     return Demo(folder, settings, truth)
 
@@ -174,13 +177,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupersetServer]:
-    if not SUPERSET_PYTHON.exists():
-        pytest.fail("Superset's environment is missing: run `make setup`")
-    folder = tmp_path_factory.mktemp("superset")
-    environment = superset_environment(demo.settings, folder)
-    set_up_superset(demo.settings, folder, only_if_changed=False, say=print)
+@contextmanager
+def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]:
+    """A Superset that was set up in `folder`, serving what a configuration has published."""
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
@@ -189,7 +188,7 @@ def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
                 *("--workers", "2", "--timeout", "120", "--no-control-socket", "--bind", f"127.0.0.1:{port}"),
                 "superset.app:create_app()",
             ],
-            env=os.environ | environment,
+            env=os.environ | superset_environment(settings, folder),
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -207,6 +206,16 @@ def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupersetServer]:
+    if not SUPERSET_PYTHON.exists():
+        pytest.fail("Superset's environment is missing: run `make setup`")
+    folder = tmp_path_factory.mktemp("superset")
+    set_up_superset(demo.settings, folder, only_if_changed=False, say=print)
+    with serve_superset(demo.settings, folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

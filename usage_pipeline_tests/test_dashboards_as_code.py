@@ -48,10 +48,13 @@ def test_every_dashboard_has_its_slug_and_the_views_share_their_filters() -> Non
         "call-list",
         "changes",
         "contacts",
+        "health",
         "low-inactive",
         "usage-over-time",
     ]
     for dashboard in assets.dashboards.values():
+        if dashboard["slug"] == "health":
+            continue  # of the pipeline: no account stands on it
         names = {f["name"] for f in dashboard["metadata"]["native_filter_configuration"]}
         of_one = {"account": {"Account"}, "application": {"Application", "Segment", "Region", "Owner"}}
         assert of_one.get(dashboard["slug"], {"Account", "Segment", "Region", "Owner"}) <= names
@@ -152,4 +155,4 @@ def test_every_column_of_every_dashboard_is_in_the_published_build(demo: Demo) -
     assets, _ = load_assets()
     build = demo.settings.published_dir / "current"
     for dashboard in assets.dashboards.values():
-        assert missing_columns(dashboard, assets, build) == []
+        assert missing_columns(dashboard, assets, build, demo.settings.status_path) == []

@@ -281,7 +281,7 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     assert code == 1
     assert "failed   runs      the last run failed" in said
     assert "risk_models: " in said
-    assert "did not pass: no_file_was_set_aside of usage_facts" in said
+    assert "did not pass: no file was set aside (usage facts)" in said
     assert "set aside, so the week of 2025-02-24 is incomplete: " in said
     assert "part-1.parquet: cannot be read" in said
 

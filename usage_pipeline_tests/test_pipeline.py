@@ -306,10 +306,11 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
     assert not result.success
     assert store_of(settings).current() == shown
     write_status(settings, instance)
-    runs = query(settings.status_path, "SELECT status, error FROM runs ORDER BY started_at")
-    assert list(runs["status"]) == ["SUCCESS", "FAILURE"]
-    checks = query(settings.status_path, "SELECT check_name FROM checks WHERE NOT passed")
-    assert list(checks["check_name"]) == ["usage_by_week_keeps_its_contract"]
+    runs = query(settings.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
+    assert list(runs["run_result"]) == ["succeeded", "failed"]
+    assert "usage_by_week_keeps_its_contract" in runs["failure"][1]
+    checks = query(settings.status_path, "SELECT statement FROM status.checks WHERE check_result = 'failed'")
+    assert list(checks["statement"]) == ["usage by week keeps its contract"]
 
 
 def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
@@ -323,7 +324,7 @@ def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, i
     assert not run_refresh(settings, instance).success
     assert store_of(settings).current() == shown
     write_status(settings, instance)
-    error = query(settings.status_path, "SELECT error FROM runs WHERE status = 'FAILURE'")["error"][0]
+    error = query(settings.status_path, "SELECT failure FROM status.runs WHERE run_result = 'failed'")["failure"][0]
     assert "usage_by_week has" in error
     assert "the build before had" in error
 
@@ -333,7 +334,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
     assert not run_refresh(settings, instance).success
     write_status(settings, instance)
-    error = query(settings.status_path, "SELECT error FROM runs")["error"][0]
+    error = query(settings.status_path, "SELECT failure FROM status.runs")["failure"][0]
     assert "no complete week of usage" in error
     assert "check-sources" in error
 
@@ -385,4 +386,4 @@ def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, ins
         dagster_run=result.dagster_run,
     )
     sensor(context)
-    assert list(query(settings.status_path, "SELECT status FROM runs")["status"]) == ["FAILURE"]
+    assert list(query(settings.status_path, "SELECT run_result FROM status.runs")["run_result"]) == ["failed"]

@@ -495,6 +495,7 @@ def test_the_server_does_not_start_without_its_secret(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "SUPERSET_SECRET_KEY is not set" in done.stderr
     assert "USAGE_PUBLISHED is not set" in done.stderr
+    assert "USAGE_STATUS is not set" in done.stderr
 
 
 def test_duckdb_behind_superset_reads_no_file_of_the_machine(superset: SupersetServer, demo: Demo) -> None:

@@ -1,6 +1,6 @@
 """Weeks go by in a demo lake: late, broken and changed deliveries, followed through checks, status and pages."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -62,9 +62,9 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
     build = settings.published_dir / "current" / "warehouse.duckdb"
     ((sentence,),) = rows(build, "SELECT sentence FROM mart.build")
     assert "Left out of ranks, trends and flags: the week of 16 Nov 2026 (files set aside)" in str(sentence)
-    assert rows(settings.status_path, "SELECT week, reason LIKE '%cannot be read%' FROM set_aside") == [
-        ("2026-11-16", True)
-    ]
+    ((week, file, why),) = rows(settings.status_path, "FROM status.files_aside")
+    assert (week, file) == (datetime(2026, 11, 16), "year=2026/week=47/part-1.parquet")
+    assert "cannot be read" in str(why)
 
 
 def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) -> None:
@@ -77,10 +77,13 @@ def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) ->
         raw = pd.concat([pd.read_parquet(file) for file in sound])
         assert (manifest.rows_in_files, manifest.clicks_in_files) == (len(raw), raw["clicks"].sum())
         assert manifest.lost is None
-    found = rows(settings.status_path, "SELECT sum(clicks), sum(clicks_by_date), sum(clicks_published) FROM weeks")
-    assert len(set(found[0])) == 1
-    wrong = rows(settings.status_path, "SELECT week FROM weeks WHERE clicks_by_date <> clicks_published")
-    assert wrong == []
+    reconciled = "FROM status.reconciled_weeks"
+    sums = "SELECT sum(clicks_kept), sum(clicks_by_date), sum(clicks_published)"
+    assert len(set(rows(settings.status_path, f"{sums} {reconciled}")[0])) == 1
+    wrong = f"SELECT * {reconciled} WHERE clicks_difference <> 0 OR published_difference <> 0"
+    assert rows(settings.status_path, wrong) == []
+    said = rows(settings.status_path, f"SELECT DISTINCT adds_up {reconciled} ORDER BY 1")
+    assert said == [("yes",), ("yes; 1 file is set aside",)]
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks["every_row_read_is_accounted_for"]
     assert checks["no_click_is_lost_on_the_way_to_the_pages"]

@@ -220,11 +220,7 @@ def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
                     f"the filter {native.get('name')} uses the column {column}, "
                     f"which {dataset['table_name']} does not have"
                 )
-    schemas = {
-        assets.datasets[assets.charts[uuid]["dataset_uuid"]]["schema"]
-        for uuid in chart_uuids(dashboard)
-        if uuid in assets.charts and assets.charts[uuid]["dataset_uuid"] in assets.datasets
-    }
+    schemas = schemas_of(dashboard, assets)
     if "personal" in schemas and schemas != {"personal"}:
         # Superset lists a dashboard to everybody who may see any chart of it
         problems.append("mixes personal data with other charts; contacts have dashboards of their own")
@@ -299,14 +295,21 @@ def normalise(folder: Path = ASSETS) -> list[Path]:
     return changed
 
 
-def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path) -> list[str]:
-    """The columns that a dashboard's charts use and that the files of a published build do not have."""
+def schemas_of(dashboard: dict[str, Any], assets: Assets) -> set[str]:
+    """The schemas that a dashboard's charts read."""
+    charts = [assets.charts[uuid] for uuid in chart_uuids(dashboard) if uuid in assets.charts]
+    return {assets.datasets[c["dataset_uuid"]]["schema"] for c in charts if c["dataset_uuid"] in assets.datasets}
+
+
+def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path, status: Path) -> list[str]:
+    """The columns that a dashboard's charts use and that a published build, or the status file, does not have."""
+    files = {"personal": build / "contacts.duckdb", "status": status}
     missing = []
     for uuid in chart_uuids(dashboard):
         chart = assets.charts[uuid]
         dataset = assets.datasets[chart["dataset_uuid"]]
-        stem = "contacts" if dataset["schema"] == "personal" else "warehouse"
-        connection = duckdb.connect(str(build / f"{stem}.duckdb"), read_only=True)
+        file = files.get(dataset["schema"], build / "warehouse.duckdb")
+        connection = duckdb.connect(str(file.resolve()), read_only=True)
         try:
             described = connection.execute(f"DESCRIBE {dataset['schema']}.{dataset['table_name']}").fetchall()
         except duckdb.CatalogException:

@@ -1,16 +1,19 @@
-"""The status file: what happened in the last runs, failed ones too, in a DuckDB file of its own.
+"""The status file: how the data is, after every run, failed ones too, in a DuckDB file of its own.
 
 It says what the published builds cannot: that a run failed, which check failed, how old the data is, what was
-rejected. It is made anew after every run, whole, and put in place with one rename.
+rejected. It is made anew each time, whole, in a folder of its own, and shown with one rename of the link `current`:
+DuckDB goes on reading the old content of a path that is replaced while anybody in its process has it open.
 
-Tables: `runs` (a row a run), `checks` (a row the last result of a check), `builds` (a row a build kept),
-`weeks` (a row a week of facts, with what became of every row and click), `set_aside` (a row a file that could not be
-read), `rejected` (a row a week and reason, with the file of the ledger that keeps the rows).
+Layout: `status/<number>-<random>/usage_status.duckdb`; `status/current` -> the newest; a few older ones are kept for
+those that still read them.
+
+Tables are those of `STATUS_TABLES`; the rows come from `health.py`. What depends on the time of reading, such as how
+many days ago something came, is a view: a file that nobody writes any more must not say that all is fresh.
 """
 
-import json
+import shutil
 import uuid
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,185 +21,78 @@ import duckdb
 import pyarrow as pa
 
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.facts import read_manifests
-from usage_pipeline.lib.sql import literal
+from usage_pipeline.lib.health import Health
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.lib.tables import STATUS_TABLES, Table
 
-_RUNS_SHOWN = 50
+_KEPT = 5
+_SECONDS_TO_WAIT = 120
+_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us")}
+# tables that are views, over the rows as they were written
+_VIEWS = ("health", "sources")
 
 
 def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Replaces the status file with what the instance, the facts and the builds say now."""
-    path = settings.status_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.duckdb")
-    connection = duckdb.connect(str(unfinished))
-    try:
-        for name, (schema, rows) in _tables(settings, instance).items():
-            table = pa.Table.from_pylist(rows, schema=schema)
-            connection.register("rows", table)
-            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM rows")
-            connection.unregister("rows")
+    """Replaces the status file with what the instance, the facts, the ledger and the builds say now."""
+    folder = settings.status_path.parent.parent
+    # who writes also gathers inside: of two that end together, the later one knows of both
+    with exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder)):
+        made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
+        made.mkdir()
+        try:
+            _write(made / settings.status_path.name, Health(settings, instance))
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        link = folder / f".current.{made.name}"
+        link.symlink_to(made.name)
+        link.replace(folder / "current")
+        for old in _written(folder)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*-*"))
+
+
+def _next_number(folder: Path) -> int:
+    return max((int(made.name.split("-")[0]) for made in _written(folder)), default=0) + 1
+
+
+def _write(file: Path, health: Health) -> None:
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE SCHEMA status")
+        connection.execute("CREATE SCHEMA written")
+        _insert(connection, "written.clock", _clock(health))
+        for table in sorted(STATUS_TABLES, key=lambda table: table.name == "health"):  # its sentence is about the rest
+            name = f"written.{table.name}" if table.name in _VIEWS else table.full_name
+            _insert(connection, name, pa.Table.from_pylist(getattr(health, table.name), schema=_schema(table)))
+        for view in _VIEWS:
+            connection.execute(f"CREATE VIEW status.{view} AS {load_sql('publish', f'status_{view}')}")
         connection.execute("CHECKPOINT")
-    finally:
-        connection.close()
-    unfinished.replace(path)
+    file.chmod(0o444)
 
 
-def _schema(**columns: Any) -> pa.Schema:
-    return pa.schema(list(columns.items()))
+def _insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    connection.register("given", rows)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
+    connection.unregister("given")
 
 
-def _tables(settings: Settings, instance: dg.DagsterInstance) -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
-    text, time, number, truth = pa.string(), pa.timestamp("us"), pa.int64(), pa.bool_()
-    return {
-        "runs": (
-            _schema(run_id=text, job=text, status=text, started_at=time, ended_at=time, error=text),
-            _runs(instance),
-        ),
-        "checks": (
-            _schema(
-                asset=text, check_name=text, passed=truth, severity=text, description=text, found=text, run_id=text,
-                at=time,
-            ),
-            _checks(instance),
-        ),
-        "builds": (
-            _schema(build_id=text, as_of=text, newest_week=text, is_current=truth, is_pinned=truth),
-            _builds(settings),
-        ),
-        "weeks": (
-            _schema(
-                week=text, files=number, bytes=number, files_set_aside=number, rows_read=number, rows_kept=number,
-                rows_rejected=number, duplicates=number, clicks_in_files=number, clicks=number, clicks_rejected=number,
-                clicks_duplicates=number, clicks_by_date=number, clicks_published=number, lost=text,
-                ingested_at=text, run=text, seconds=pa.float64(),
-            ),
-            _weeks(settings),
-        ),
-        "set_aside": (_schema(week=text, file=text, reason=text), _set_aside(settings)),
-        "rejected": (_schema(week=text, reason=text, rows=number, kept_in=text), _rejected(settings)),
-    }  # fmt: skip
+def _schema(table: Table) -> pa.Schema:
+    return pa.schema([(column.name, _TYPES[column.type]) for column in table.columns])
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None) if seconds else None
-
-
-def _runs(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
-    return [
-        {
-            "run_id": record.dagster_run.run_id,
-            "job": record.dagster_run.job_name,
-            "status": record.dagster_run.status.value,
-            "started_at": _moment(record.start_time),
-            "ended_at": _moment(record.end_time),
-            "error": _first_error(instance, record.dagster_run),
-        }
-        for record in instance.get_run_records(limit=_RUNS_SHOWN)
-    ]
-
-
-def _first_error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    if run.status != dg.DagsterRunStatus.FAILURE:
-        return None
-    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        event = entry.dagster_event
-        if event is not None and event.step_failure_data.error is not None:
-            error = event.step_failure_data.error
-            cause = error.cause or error
-            return f"{event.step_key}: {cause.message.strip()}"
-    return "the run failed before a step did; see its log in the Dagster UI"
-
-
-def _checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
-    """The last result of every check, over the runs shown."""
-    latest: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in reversed(instance.get_run_records(limit=_RUNS_SHOWN)):
-        for entry in instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
-            event = entry.dagster_event
-            if event is None:
-                continue
-            result = event.asset_check_evaluation_data
-            latest[result.asset_key.to_user_string(), result.check_name] = {
-                "asset": result.asset_key.to_user_string(),
-                "check_name": result.check_name,
-                "passed": result.passed,
-                "severity": result.severity.value,
-                "description": result.description,
-                "found": json.dumps({key: value.value for key, value in result.metadata.items()}, default=str),
-                "run_id": record.dagster_run.run_id,
-                "at": _moment(entry.timestamp),
-            }
-    return list(latest.values())
-
-
-def _builds(settings: Settings) -> list[dict[str, Any]]:
-    store = BuildStore(settings.published_dir)
-    current = store.current()
-    return [
-        {
-            "build_id": build.build_id,
-            "as_of": build.as_of,
-            "newest_week": build.newest_week,
-            "is_current": current is not None and build.build_id == current.build_id,
-            "is_pinned": build.build_id == store.pinned,
-        }
-        for build in store.builds()
-    ]
-
-
-def _weeks(settings: Settings) -> list[dict[str, Any]]:
-    by_date, published = _clicks_by_date(settings)
-    return [
-        {
-            "week": manifest.week,
-            "files": len(manifest.files),
-            "bytes": manifest.bytes,
-            "files_set_aside": len(manifest.set_aside),
-            "rows_read": manifest.rows_read,
-            "rows_kept": manifest.rows_kept,
-            "rows_rejected": manifest.rows_rejected,
-            "duplicates": manifest.duplicates,
-            "clicks_in_files": manifest.clicks_in_files,
-            "clicks": manifest.clicks,
-            "clicks_rejected": manifest.clicks_rejected,
-            "clicks_duplicates": manifest.clicks_duplicates,
-            # by the date of use: rows can come late into the folder of the next week
-            "clicks_by_date": by_date.get(manifest.week),
-            "clicks_published": published.get(manifest.week),
-            "lost": manifest.lost,
-            "ingested_at": manifest.ingested_at,
-            "run": manifest.run,
-            "seconds": manifest.seconds,
-        }
-        for manifest in read_manifests(settings.facts_dir).values()
-    ]
-
-
-def _clicks_by_date(settings: Settings) -> tuple[dict[str, int], dict[str, int]]:
-    """Clicks by week of the date, in the facts and in the build that pages read."""
-    with duckdb.connect() as connection:
-        if not read_manifests(settings.facts_dir):
-            return {}, {}
-        query = "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR), CAST(sum(clicks) AS BIGINT) FROM {} GROUP BY 1"
-        facts = f"read_parquet({literal(settings.facts_dir / 'week=*' / 'facts.parquet')})"
-        by_date = dict(connection.execute(query.format(facts)).fetchall())
-        build = settings.published_dir / "current" / "warehouse.duckdb"
-        if not build.exists():
-            return by_date, {}
-        connection.execute(f"ATTACH {literal(build.resolve())} AS build (READ_ONLY)")
-        return by_date, dict(connection.execute(query.format("build.mart.usage_by_week")).fetchall())
-
-
-def _set_aside(settings: Settings) -> list[dict[str, Any]]:
-    manifests = read_manifests(settings.facts_dir).values()
-    return [{"week": m.week, "file": a["key"], "reason": a["reason"]} for m in manifests for a in m.set_aside]
-
-
-def _rejected(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {"week": manifest.week, "reason": reason, "rows": rows, "kept_in": manifest.rejected_file}
-        for manifest in read_manifests(settings.facts_dir).values()
-        for reason, rows in manifest.rejected.items()
-    ]
+def _clock(health: Health) -> pa.Table:
+    """What the views ask for the time: a pinned as_of stands still, otherwise it is that of the reading."""
+    settings, last = health.settings, health.last_publishing
+    pinned = settings.as_of.replace(tzinfo=None) if settings.as_of_is_pinned else None
+    row: dict[str, Any] = {
+        "timezone": settings.timezone,
+        "pinned_as_of": pinned,
+        "last_run_at": last["ended_at"] if last else None,
+    }
+    time = _TYPES["TIMESTAMP"]
+    schema = pa.schema([("timezone", pa.string()), ("pinned_as_of", time), ("last_run_at", time)])
+    return pa.Table.from_pylist([row], schema=schema)

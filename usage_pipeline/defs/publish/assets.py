@@ -13,8 +13,9 @@ from usage_pipeline.config import Settings
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib.builds import Build, BuildStore, PublishError
-from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns
+from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES
 from usage_pipeline.lib.values import sql_values
 from usage_pipeline.resources import Warehouse
@@ -38,9 +39,11 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
     """Of the content of every published table: equal content is not published twice."""
     digest = hashlib.sha256(settings.as_of.isoformat().encode())
     for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
-        if table.name == "build":
-            continue
         columns = ", ".join(column.name for column in table.columns)
+        if table.name == "build":
+            # it differs each time; only pages that read another column of it need another build
+            digest.update(columns.encode())
+            continue
         content = f"count(*), sum(CAST(hash({columns}) AS HUGEINT))"
         found = connection.execute(f"SELECT {content} FROM {table.full_name}").fetchone()
         digest.update(repr((table.full_name, columns, found)).encode())
@@ -119,10 +122,14 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         current = store.current()
         if current is None:
             raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
-        missing = missing_columns(dashboard, assets, store.path(current.build_id))
+        if "status" in schemas_of(dashboard, assets):
+            # of a run that is under way; it is written again when the run has ended
+            write_status(settings, context.instance)
+        missing = missing_columns(dashboard, assets, store.path(current.build_id), settings.status_path)
         if missing:
             raise dg.Failure(
-                f"build {current.build_id} lacks what the charts of {slug} use: {', '.join(missing)}",
+                f"build {current.build_id} or the status file lacks what the charts of {slug} use: "
+                f"{', '.join(missing)}",
                 allow_retries=False,
             )
         charts = chart_uuids(dashboard)
