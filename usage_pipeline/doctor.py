@@ -181,12 +181,9 @@ def _runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     elif good:
         yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
     tick = None if settings.as_of_is_pinned else _last_tick(settings, now)
-    if (
-        tick
-        and good
-        and now - tick > timedelta(hours=_RUN_HOURS)
-        and good["ended_at"].replace(tzinfo=tick.tzinfo) < tick
-    ):
+    zone = ZoneInfo(settings.timezone)
+    late = tick is not None and now - tick > timedelta(hours=_RUN_HOURS)
+    if tick and late and good and good["ended_at"].replace(tzinfo=zone) < tick:
         words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(zone))}"
         yield Finding("runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`")
 
