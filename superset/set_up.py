@@ -4,12 +4,14 @@ Runs in Superset's own environment, at deployment, never in the weekly graph: `p
 it twice changes nothing. What it manages, it manages whole: assets of ours that the tree no longer has are deleted,
 rights that a role should not have are taken away. Charts and dashboards that people made themselves stay.
 
-Accounts come from USAGE_ACCOUNTS, a JSON file of [{"username", "password", "role"}], which is written by whoever
-owns the installation; there is no default account.
+Rights stand in `roles.yaml`. People are added by `people.py` and in Superset itself; USAGE_ACCOUNTS, a JSON file of
+[{"username", "password", "role"}], adds those of a demo. There is no default account: set-up acts as one that nobody
+can log in to, which owns what it imports.
 """
 
 import json
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -20,41 +22,8 @@ from chart_queries import payload
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parent / "assets"))
 
-# (permission, view): what anybody needs to look at dashboards, and nothing else; no explore, no SQL Lab
-_LOOK = [
-    ("can_read", "Dashboard"),
-    ("can_read", "Chart"),
-    ("can_read", "Dataset"),
-    ("can_get", "Datasource"),
-    ("can_dashboard", "Superset"),
-    ("can_dashboard_permalink", "Superset"),
-    ("can_read", "DashboardPermalinkRestApi"),
-    ("can_write", "DashboardPermalinkRestApi"),
-    ("can_read", "DashboardFilterStateRestApi"),
-    ("can_write", "DashboardFilterStateRestApi"),
-    ("can_time_range", "Api"),
-    ("can_read", "CurrentUserRestApi"),
-    ("can_read", "Theme"),
-    ("can_csv", "Superset"),
-    ("can_recent_activity", "Log"),
-    ("menu_access", "Dashboards"),
-    ("resetmypassword", "UserDBModelView"),
-    ("can_this_form_get", "ResetMyPasswordView"),
-    ("can_this_form_post", "ResetMyPasswordView"),
-]
-ROLES = {
-    "Usage viewer": [
-        *_LOOK,
-        ("schema_access", "[Usage].[mart]"),
-        ("schema_access", "[Usage status].[status]"),
-    ],
-    "Usage viewer with contacts": [
-        *_LOOK,
-        ("schema_access", "[Usage].[mart]"),
-        ("schema_access", "[Usage status].[status]"),
-        ("schema_access", "[Usage contacts].[personal]"),
-    ],
-}
+ROLES = Path(__file__).parent / "roles.yaml"
+SET_UP_NAME = "usage-set-up"
 
 
 def say(message: str) -> None:
@@ -69,17 +38,15 @@ def main() -> int:
     with app.app_context():
         migrate(app)
         with app.test_request_context():
-            admin = sync_accounts_and_base_roles(app)
-            if admin is None:
-                print("superset: no account with the role Admin in USAGE_ACCOUNTS: add one", file=sys.stderr)
-                return 2
+            write_base_roles(app)
             from superset.utils.core import override_user
 
-            with override_user(admin):
+            with override_user(set_up_account()):
                 import_assets()
                 prune_assets()
                 sync_roles()
                 failed = run_every_chart()
+            add_accounts()
     say(f"set up in {time.perf_counter() - started:.0f} s")
     return 1 if failed else 0
 
@@ -102,8 +69,8 @@ def migrate(app: Any) -> None:
     upgrade(directory=folder)
 
 
-def sync_accounts_and_base_roles(app: Any) -> Any:
-    """Superset's own permissions and roles, then the accounts; returns an administrator to act as."""
+def write_base_roles(app: Any) -> None:
+    """Superset's own permissions and roles, and the names of ours; what each may do is said by `sync_roles`."""
     from superset import appbuilder, security_manager
 
     version = __import__("importlib.metadata").metadata.version("apache-superset")
@@ -114,25 +81,36 @@ def sync_accounts_and_base_roles(app: Any) -> Any:
         security_manager.sync_role_definitions()
         if mark.parent.is_dir():
             mark.write_text(version)
-    for name in ROLES:
+    for name in roles():
         security_manager.add_role(name)
-    admin = None
-    for account in json.loads(Path(os.environ["USAGE_ACCOUNTS"]).read_text(encoding="utf-8")):
-        user = security_manager.find_user(account["username"])
-        role = security_manager.find_role(account["role"])
-        if user is None:
-            user = security_manager.add_user(
-                account["username"],
-                account["username"].capitalize(),
-                "",
-                f"{account['username']}@usage.invalid",
-                role,
-                account["password"],
-            )
-            say(f"account {account['username']} made")
-        if account["role"] == "Admin":
-            admin = user
-    return admin
+
+
+def set_up_account() -> Any:
+    """The account that set-up acts as: an administrator that is not active, with a password that nobody knows."""
+    from superset import security_manager
+
+    user = security_manager.find_user(SET_UP_NAME)
+    if user is None:
+        admin = security_manager.find_role("Admin")
+        unknown = secrets.token_urlsafe(48)
+        user = security_manager.add_user(SET_UP_NAME, "Usage", "set-up", f"{SET_UP_NAME}@usage.invalid", admin, unknown)
+    if user.is_active:
+        user.active = False
+        security_manager.update_user(user)
+    return user
+
+
+def add_accounts() -> None:
+    """Those of USAGE_ACCOUNTS that are not there yet."""
+    from superset import security_manager
+
+    file = os.environ.get("USAGE_ACCOUNTS")
+    for account in json.loads(Path(file).read_text(encoding="utf-8")) if file else []:
+        name = account["username"]
+        if security_manager.find_user(name) is None:
+            role = security_manager.find_role(account["role"])
+            security_manager.add_user(name, name.capitalize(), "", f"{name}@usage.invalid", role, account["password"])
+            say(f"account {name} made")
 
 
 def _contents() -> dict[str, str]:
@@ -173,25 +151,39 @@ def prune_assets() -> None:
     db.session.commit()
 
 
+def roles() -> dict[str, set[tuple[str, str]]]:
+    """(permission, view) of each role of `roles.yaml`, with those of the roles that it includes."""
+    written = yaml.safe_load(ROLES.read_text(encoding="utf-8"))
+    own = {name: {(p, view) for p, view in content.get("rights", [])} for name, content in written.items()}
+    return {
+        name: own[name].union(*(own[other] for other in content.get("includes", [])))
+        for name, content in written.items()
+    }
+
+
 def sync_roles() -> None:
     """Gives each role exactly its rights: what is missing is added, what is more is taken away."""
     from superset.extensions import db
 
     from superset import security_manager
 
-    for name, rights in ROLES.items():
+    unknown = []
+    for name, rights in roles().items():
         role = security_manager.find_role(name)
         wanted = []
-        for permission, view in rights:
+        for permission, view in sorted(rights):
             if permission == "schema_access":
                 found = security_manager.add_permission_view_menu(permission, view)
             else:
                 found = security_manager.find_permission_view_menu(permission, view)
-            if found is not None:
-                wanted.append(found)
-        if {p.id for p in role.permissions} != {p.id for p in wanted}:
+            if found is None:
+                unknown.append(f"[{permission}, {view}] of {name}")
+            wanted.append(found)
+        if not unknown and {p.id for p in role.permissions} != {p.id for p in wanted}:
             role.permissions = wanted
             say(f"role {name}: {len(wanted)} rights")
+    if unknown:
+        raise SystemExit(f"superset: Superset knows none of these rights of roles.yaml: {', '.join(unknown)}")
     db.session.commit()
 
 

@@ -1,38 +1,96 @@
 """Superset's configuration: everything that differs between installations comes from the environment.
 
-Required: SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status
-file). The server refuses to start without them. Optional: SUPERSET_METADATA_URI (default: SQLite in SUPERSET_HOME),
-USAGE_HTTPS=1 behind TLS.
+The server refuses to start half-configured, and says everything that is wrong at once. Required are
+SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file). USAGE_PRODUCTION=1 demands more: that
+USAGE_HTTPS, USAGE_PROXIES and USAGE_HOSTS are said, and a metadata database that several processes can write to.
+README, "Who may see what", lists all of them.
 
 Pages read DuckDB files that are replaced as a whole: the link `current` is resolved anew for each connection, so a
 query sees exactly one build. DuckDB itself is locked down: read-only alone would still read any file of the machine.
+Who may ask for what stands in `roles.yaml` and `usage_security.py`.
 """
 
 import base64
+import contextlib
+import hashlib
 import html
 import os
 import re
+import resource
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
-_PROBLEMS = [
-    f"{name} is not set: {remedy}"
-    for name, remedy in (
-        ("SUPERSET_SECRET_KEY", "give it a long random value, the same at every start"),
-        ("USAGE_PUBLISHED", "name the folder of published builds, <home>/published"),
-        ("USAGE_STATUS", "name the folder of the status file, <home>/status"),
-    )
-    if not os.environ.get(name)
-]
-if _PROBLEMS:
-    raise SystemExit("superset_config.py: " + "; ".join(_PROBLEMS))
+_PROBLEMS: list[str] = []
+# values that stand in documentation and in examples: whoever knows one can sign a session of an administrator
+_WELL_KNOWN = (
+    "change_me",
+    "changeme",
+    "thisismyscretkey",
+    "thisisasecret",
+    "your_own_random",
+    "test_non_dev",
+    "secret_key",
+)
 
-SECRET_KEY = os.environ["SUPERSET_SECRET_KEY"]
+
+def _said(name: str, remedy: str) -> str:
+    """A variable that must be there."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        _PROBLEMS.append(f"{name} is not set: {remedy}")
+    return value
+
+
+def _number(name: str, usual: int, least: int, most: int) -> int:
+    value = os.environ.get(name, "").strip() or str(usual)
+    if not value.isdecimal() or not least <= int(value) <= most:
+        _PROBLEMS.append(f"{name} is {value!r}: give it a whole number from {least} to {most}")
+        return usual
+    return int(value)
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name, "").strip() or "0"
+    if value not in ("0", "1"):
+        _PROBLEMS.append(f"{name} is {value!r}: give it 1 or 0")
+    return value == "1"
+
+
+def _secret_key() -> str:
+    remedy = "give it a long random value, the same at every start (openssl rand -base64 48)"
+    key = _said("SUPERSET_SECRET_KEY", remedy)
+    if key and (len(key) < 32 or len(set(key)) < 12):
+        _PROBLEMS.append(f"SUPERSET_SECRET_KEY is shorter than 32 characters, or of too few different ones: {remedy}")
+    elif any(known in key.lower() for known in _WELL_KNOWN):
+        _PROBLEMS.append(f"SUPERSET_SECRET_KEY is a well-known one: {remedy}")
+    return key
+
+
+SECRET_KEY = _secret_key()
+PUBLISHED = _said("USAGE_PUBLISHED", "name the folder of published builds, <home>/published")
+STATUS = _said("USAGE_STATUS", "name the folder of the status file, <home>/status")
 _HOME = os.environ.get("SUPERSET_HOME", os.path.expanduser("~/.superset"))
 SQLALCHEMY_DATABASE_URI = os.environ.get("SUPERSET_METADATA_URI", f"sqlite:///{_HOME}/superset.db?timeout=30")
-PUBLISHED = os.environ["USAGE_PUBLISHED"]
-STATUS = os.environ["USAGE_STATUS"]
-IS_HTTPS = os.environ.get("USAGE_HTTPS") == "1"
+IS_PRODUCTION = _switch("USAGE_PRODUCTION")
+IS_HTTPS = _switch("USAGE_HTTPS")
+_PROXIES = _number("USAGE_PROXIES", 0, 0, 10)
+_HOSTS = [host.strip().lower() for host in os.environ.get("USAGE_HOSTS", "").split(",") if host.strip()]
+_SESSION_HOURS = _number("USAGE_SESSION_HOURS", 8, 1, 720)
+_QUERY_SECONDS = _number("USAGE_QUERY_SECONDS", 30, 1, 600)
+_WORKER_MEMORY = _number("USAGE_WORKER_MEMORY_MB", 3072, 1024, 1_000_000) * 2**20
+if IS_PRODUCTION:
+    _said("USAGE_HTTPS", "1 where users come over https (as they should), 0 where they do not")
+    _said("USAGE_PROXIES", "the number of proxies before this server: whose word about a client's address is taken")
+    _said("USAGE_HOSTS", "the names that users know this server by, with commas between them")
+    if SQLALCHEMY_DATABASE_URI.startswith("sqlite") and not _switch("USAGE_ALLOW_SQLITE"):
+        _PROBLEMS.append(
+            "SUPERSET_METADATA_URI is SQLite: name a PostgreSQL database, or set USAGE_ALLOW_SQLITE=1 for one machine"
+        )
+if _PROBLEMS:
+    raise SystemExit("superset_config.py: " + "; ".join(_PROBLEMS))
 
 APP_NAME = "Usage"
 LANGUAGES: dict[str, Any] = {}
@@ -42,19 +100,56 @@ FEATURE_FLAGS = {
     "ESCAPE_MARKDOWN_HTML": False,
     "DRILL_BY": False,
     "DRILL_TO_DETAIL": False,
+    # each of these is off by itself too; a release of Superset that turns one on must not open a door here
+    "ALLOW_ADHOC_SUBQUERY": False,
+    "DYNAMIC_PLUGINS": False,
+    "EMBEDDABLE_CHARTS": False,
+    "EMBEDDED_SUPERSET": False,
+    "ENABLE_DASHBOARD_SCREENSHOT_ENDPOINTS": False,
+    "ENABLE_JAVASCRIPT_CONTROLS": False,
+    "ENABLE_SUPERSET_META_DB": False,
+    "ENABLE_TEMPLATE_PROCESSING": False,
+    "THUMBNAILS": False,
 }
 ROW_LIMIT = 10_000
 SQL_MAX_ROW = 100_000
 SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_UI_THEME_ADMINISTRATION = False
-FAB_ADD_SECURITY_API = False
+
+# ---------------------------------------------------------------- who comes in
+
+# SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from usage_security import CLOSED_FUNCTIONS, UsageSecurityManager, is_long_enough  # noqa: E402
+
+CUSTOM_SECURITY_MANAGER = UsageSecurityManager
 AUTH_USER_REGISTRATION = False
 PUBLIC_ROLE_LIKE = None
+FAB_API_SWAGGER_UI = False
+FAB_PASSWORD_COMPLEXITY_ENABLED = True
+FAB_PASSWORD_COMPLEXITY_VALIDATOR = is_long_enough
+# the guests of embedded pages are off; a key that everybody knows must not stand there all the same
+GUEST_TOKEN_JWT_SECRET = hashlib.sha256(b"guests" + SECRET_KEY.encode()).hexdigest()
+
+# what counts is a login that fails, by address and by name (usage_security.py); Superset's own limit counts another
+# address than the one that the form is sent to
+AUTH_RATE_LIMITED = False
+RATELIMIT_ENABLED = True
+RATELIMIT_APPLICATION = None
+RATELIMIT_STORAGE_URI = os.environ.get("USAGE_RATELIMIT_STORAGE", "memory://")
+
+WTF_CSRF_ENABLED = True
+ENABLE_CORS = False
+PREVENT_UNSAFE_DB_CONNECTIONS = True
+ALLOWED_EXTENSIONS: set[str] = set()  # of files to upload
+ENABLE_PROXY_FIX = _PROXIES > 0
+PROXY_FIX_CONFIG = {"x_for": _PROXIES, "x_proto": _PROXIES, "x_host": _PROXIES, "x_port": 0, "x_prefix": 0}
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = IS_HTTPS
 SESSION_COOKIE_SAMESITE = "Lax"
-PERMANENT_SESSION_LIFETIME = 8 * 3600
+PERMANENT_SESSION_LIFETIME = _SESSION_HOURS * 3600
+JWT_REFRESH_TOKEN_EXPIRES = PERMANENT_SESSION_LIFETIME
 # no host but our own stands in the policy: the front end of the wheel holds a telemetry pixel that nothing switches
 # off, and the browser refuses to load it
 TALISMAN_ENABLED = True
@@ -73,7 +168,53 @@ TALISMAN_CONFIG = {
     "content_security_policy_nonce_in": ["script-src"],
     "force_https": False,  # TLS ends at the proxy
     "session_cookie_secure": IS_HTTPS,
+    "strict_transport_security": IS_HTTPS,
+    "strict_transport_security_include_subdomains": False,  # what else lives below this name is not ours to say
 }
+
+
+def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
+    """Bounds this process's memory, answers to no other name than its own, opens the call list, exports no HTML."""
+    from flask import abort, redirect, request
+    from superset.utils import csv, excel
+
+    csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
+    excel.df_to_excel = _exporting_without_html(excel.df_to_excel)
+
+    @app.before_request
+    def first_page() -> Any:
+        return redirect(FIRST_PAGE) if request.path == "/superset/welcome/" else None
+
+    # a string or a list that a query makes is not counted by DuckDB's own limit
+    resource.setrlimit(resource.RLIMIT_DATA, (_WORKER_MEMORY, _WORKER_MEMORY))
+
+    @app.after_request
+    def end_a_swollen_worker(response: Any) -> Any:
+        # what a large query took is not given back, and the next request would lack it: gunicorn starts another worker
+        if _held_memory() > _WORKER_MEMORY // 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return response
+
+    if _HOSTS:
+
+        @app.before_request
+        def refuse_unknown_names() -> None:
+            if request.host.rsplit(":", 1)[0].lower() not in _HOSTS and request.path != "/health":
+                abort(400, "unknown host")
+
+
+def _held_memory() -> int:
+    """Bytes that this process holds of what its limit counts."""
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[5]) * resource.getpagesize()
+
+
+# ---------------------------------------------------------------- what DuckDB may do
+
+# beside usage_security.py, which reads SQL before it runs: what shows settings, paths, or SQL hidden in a text
+DISALLOWED_SQL_FUNCTIONS = {"duckdb": CLOSED_FUNCTIONS}
+# the browser hears of an end of time from DuckDB first, then from Superset, then from gunicorn, who ends the worker
+SQLLAB_TIMEOUT = _QUERY_SECONDS + 5
 
 # the databases of superset/assets/databases: the folder whose link `current` says what is shown, and the file in it
 _FILES = {
@@ -81,15 +222,28 @@ _FILES = {
     "usage_contacts": (PUBLISHED, "contacts.duckdb"),
     "usage_status": (STATUS, "usage_status.duckdb"),
 }
+# the right without which no connection to one is opened, whatever door somebody came through
+_RIGHTS = {
+    "usage_warehouse": "[Usage].[mart]",
+    "usage_contacts": "[Usage contacts].[personal]",
+    "usage_status": "[Usage status].[status]",
+}
 
 
-def DB_CONNECTION_MUTATOR(uri: Any, params: dict[str, Any], *_: Any) -> tuple[Any, dict[str, Any]]:  # noqa: N802
-    """Points a database of ours to the file that is shown now, read-only and locked down."""
+def DB_CONNECTION_MUTATOR(  # noqa: N802
+    uri: Any, params: dict[str, Any], _username: str | None = None, security_manager: Any = None, *_: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Points a database of ours to the file that is shown now, read-only and locked down.
+
+    Raises ValueError for another DuckDB file, SupersetSecurityException for somebody without the database's right.
+    """
     if uri.get_backend_name() != "duckdb":
         return uri, params
     name = os.path.basename(uri.database or "")
     if name not in _FILES:
         raise ValueError(f"no database '{name}': only {', '.join(_FILES)} are served")
+    if security_manager is not None:
+        security_manager.raise_for_database(_RIGHTS[name])
     # resolved here, at each connection: the path of a build, or of a status, never changes its content
     folder, file = _FILES[name]
     uri = uri.set(database=os.path.join(os.path.realpath(os.path.join(folder, "current")), file))
@@ -97,12 +251,36 @@ def DB_CONNECTION_MUTATOR(uri: Any, params: dict[str, Any], *_: Any) -> tuple[An
         "read_only": True,
         "config": {
             "enable_external_access": "false",
+            "autoload_known_extensions": "false",
+            "autoinstall_known_extensions": "false",
+            "python_enable_replacements": "false",
+            # nothing is written to a disk: what does not fit into memory is refused
+            "temp_directory": "",
             "lock_configuration": "true",
             "threads": os.environ.get("USAGE_DUCKDB_THREADS", "2"),
             "memory_limit": os.environ.get("USAGE_DUCKDB_MEMORY", "1GB"),
         },
     }
+    params["pool_events"] = [(_watch, "checkout"), (_unwatch, "checkin")]
     return uri, params
+
+
+def _watch(connection: Any, record: Any, _proxy: Any) -> None:
+    """Ends whatever a connection does once its time is up; a chart has no other limit in Superset."""
+    done = record.info["done"] = threading.Event()
+
+    def interrupt() -> None:
+        if done.wait(_QUERY_SECONDS):
+            return
+        while not done.wait(1):  # again and again: an interrupt ends one statement, and more may follow
+            with contextlib.suppress(Exception):
+                connection.interrupt()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+
+
+def _unwatch(_connection: Any, record: Any) -> None:
+    record.info.pop("done").set()
 
 
 # ---------------------------------------------------------------- what people see first, and what they take away
@@ -169,16 +347,3 @@ def _exporting_without_html(export: Callable[..., Any]) -> Callable[..., Any]:
         return export(frame.assign(**texts), *args, **kwargs)
 
     return exported
-
-
-def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
-    """Opens the call list after logging in, and lets no HTML into a CSV or XLSX."""
-    from flask import redirect, request
-    from superset.utils import csv, excel
-
-    @app.before_request
-    def first_page() -> Any:
-        return redirect(FIRST_PAGE) if request.path == "/superset/welcome/" else None
-
-    csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
-    excel.df_to_excel = _exporting_without_html(excel.df_to_excel)

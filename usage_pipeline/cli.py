@@ -1,6 +1,5 @@
 """The command line: `usage-pipeline`. Each command is a few lines that call the package and print."""
 
-import json
 import os
 import sys
 import time
@@ -16,6 +15,8 @@ from usage_pipeline.config import CONFIG_VARIABLE, ConfigError, Settings, load_s
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
 app.add_typer(dashboards_app, name="dashboards")
+account_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
+app.add_typer(account_app, name="account")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="sources.yaml to use; default: $USAGE_PIPELINE_CONFIG")
@@ -215,12 +216,14 @@ class Steps:
         say(f"         {line}")
 
 
-def bring_up(config: Path, steps: Steps) -> None:
-    """Refreshes, sets Superset up, starts the servers, and prints where they are and who may log in."""
+def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
+    """Refreshes, sets Superset up, starts the servers, and prints where they are, and a demo's accounts."""
     from usage_pipeline import local
 
     settings = settings_of(config)
     folder = settings.home / "run"
+    if with_demo_accounts:
+        local.demo_accounts(folder)
     try:
         servers = local.services(settings, config.absolute(), folder)
         for variable, server in servers.items():
@@ -238,7 +241,7 @@ def bring_up(config: Path, steps: Steps) -> None:
     steps.step("ready")
     say("")
     say(f"  Dashboards (Superset)  {servers['SUPERSET_PORT'].address}/dashboard/list/")
-    for account in json.loads(local.accounts_file(folder).read_text(encoding="utf-8")):
+    for account in local.demo_accounts(folder) if with_demo_accounts else []:
         say(f"      {account['username']:8} {account['password']:14} {account['role']}")
     say(f"  Pipeline (Dagster)     {servers['DAGSTER_PORT'].address}")
 
@@ -257,7 +260,7 @@ def demo(
     else:
         steps.step(f"writing a demo lake: {accounts} accounts, 156 weeks")
         write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=steps.inner)
-    bring_up(config, steps)
+    bring_up(config, steps, with_demo_accounts=True)
     say("  To stop both           make stop")
 
 
@@ -295,7 +298,8 @@ def demo_week(
 def up(config: ConfigOption = None) -> None:
     """The same on your own data: pipeline, dashboards, servers for a configuration."""
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
-    bring_up(path, Steps())
+    bring_up(path, Steps(), with_demo_accounts=False)
+    say(f"  First administrator    .venv/bin/usage-pipeline create-admin NAME -c {path}")
     say(f"  To stop both           make stop CONFIG={path}")
 
 
@@ -338,6 +342,56 @@ def stop(config: ConfigOption = None) -> None:
             local.stop(folder, name, say)
     if not names:
         say("nothing of ours was running")
+
+
+PASSWORD_VARIABLE = "USAGE_PASSWORD"  # noqa: S105 - the name of the variable that holds one
+
+
+def password_of_person() -> str:
+    """From the environment, else asked for twice, else the first line that is piped in; never an argument."""
+    if PASSWORD_VARIABLE in os.environ:
+        return os.environ[PASSWORD_VARIABLE]
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\n")
+
+
+def manage_people(config: Path | None, *arguments: str, password: str = "") -> None:
+    from usage_pipeline import local
+
+    settings = settings_of(config)
+    try:
+        local.manage_people(settings, settings.home / "run", list(arguments), password, say)
+    except local.LocalError as error:
+        raise fail(str(error)) from error
+
+
+@app.command()
+def create_admin(username: str, config: ConfigOption = None) -> None:
+    """Add the first administrator. The password is asked for, or piped in, or taken from USAGE_PASSWORD."""
+    manage_people(config, "add", username, "Admin", password=password_of_person())
+
+
+@account_app.command("add")
+def account_add(
+    username: str,
+    role: Annotated[str, typer.Argument(help='such as "Usage viewer"; another one lists them')],
+    config: ConfigOption = None,
+) -> None:
+    """Add an account, or give one that is there another role and password (asked for as by create-admin)."""
+    manage_people(config, "add", username, role, password=password_of_person())
+
+
+@account_app.command("remove")
+def account_remove(username: str, config: ConfigOption = None) -> None:
+    """Shut an account out, at once; what it made stays."""
+    manage_people(config, "remove", username)
+
+
+@account_app.command("list")
+def account_list(config: ConfigOption = None) -> None:
+    """List who may log in, and as what."""
+    manage_people(config, "list")
 
 
 @dashboards_app.command("check")

@@ -37,6 +37,7 @@ from usage_pipeline.lib.weeks import weeks_between
 REPO = Path(__file__).parents[1]
 SUPERSET_PYTHON = REPO / ".venv-superset" / "bin" / "python"
 SUPERSET = REPO / "superset"
+ACCOUNTS = "accounts.json"
 Say = Callable[[str], None]
 
 
@@ -290,22 +291,48 @@ def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
         "USAGE_PUBLISHED": str(settings.published_dir),
         "USAGE_STATUS": str(settings.status_path.parent.parent),
-        "USAGE_ACCOUNTS": str(accounts_file(folder)),
+        # only a demo has accounts of its own; people of a real installation are added one by one
+        "USAGE_ACCOUNTS": str(folder / ACCOUNTS) if (folder / ACCOUNTS).exists() else "",
         "PYTHONPATH": "",
     }
 
 
-def accounts_file(folder: Path) -> Path:
+def demo_accounts(folder: Path) -> list[dict[str, str]]:
     """The demo's accounts, each with a password made up here and now, unless they exist."""
-    file = folder / "accounts.json"
-    roles = {"admin": "Admin", "manager": "Usage viewer with contacts", "viewer": "Usage viewer"}
+    roles = {
+        "admin": "Admin",
+        "manager": "Usage viewer with contacts",
+        "viewer": "Usage viewer",
+        "analyst": "Usage analyst",
+    }
 
     def made() -> str:
         made_up = [{"username": u, "password": secrets.token_urlsafe(9), "role": r} for u, r in roles.items()]
         return json.dumps(made_up, indent=1)
 
-    _secret(file, made)
-    return file
+    found: list[dict[str, str]] = json.loads(_secret(folder / ACCOUNTS, made))
+    return found
+
+
+def manage_people(settings: Settings, folder: Path, arguments: list[str], password: str, say: Say) -> None:
+    """Adds, lists or shuts out accounts of Superset. Raises LocalError with what Superset's environment says."""
+    if not SUPERSET_PYTHON.exists():
+        raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
+    done = subprocess.run(
+        [str(SUPERSET_PYTHON), "-W", "ignore", str(SUPERSET / "people.py"), *arguments],
+        # on its input, since arguments and environments can be read by others on the machine
+        input=password + "\n",
+        env=os.environ | superset_environment(settings, folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for line in done.stdout.splitlines():
+        if line.lstrip().startswith("superset: "):
+            say(line.strip().removeprefix("superset: "))
+    if done.returncode != 0:
+        complaints = [line for line in done.stderr.splitlines() if line.startswith("superset: ")]
+        raise LocalError("\n".join(complaints or done.stderr.splitlines()[-12:]).replace("superset: ", ""))
 
 
 def _secret(file: Path, make: Callable[[], str]) -> str:
@@ -322,7 +349,8 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     stamp = folder / "superset" / "set_up"
-    fingerprint = _tree_fingerprint([*ASSETS.rglob("*.yaml"), *SUPERSET.glob("*.py"), SUPERSET / "requirements.lock"])
+    own = [*SUPERSET.glob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
+    fingerprint = _tree_fingerprint([*ASSETS.rglob("*.yaml"), *own])
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say("dashboards are as in the repository: no set-up needed")
         return

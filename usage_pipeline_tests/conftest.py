@@ -27,7 +27,7 @@ from usage_pipeline.defs.schedules import window_tags
 from usage_pipeline.lib.demo_lake import write_demo_lake
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import WeekFolder
-from usage_pipeline.local import SUPERSET_PYTHON, set_up_superset, superset_environment
+from usage_pipeline.local import SUPERSET_PYTHON, demo_accounts, set_up_superset, superset_environment
 
 DEMO_AS_OF = date(2026, 11, 22)
 CHROMIUM_FLAGS = [
@@ -179,7 +179,11 @@ def free_port() -> int:
 
 @contextmanager
 def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]:
-    """A Superset that was set up in `folder`, serving what a configuration has published."""
+    """A Superset that is set up in `folder`, serving what a configuration has published."""
+    if not SUPERSET_PYTHON.exists():
+        pytest.fail("Superset's environment is missing: run `make setup`")
+    accounts = demo_accounts(folder)
+    set_up_superset(settings, folder, only_if_changed=True, say=print)
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
@@ -201,7 +205,6 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
             except OSError:
                 assert process.poll() is None, (folder / "gunicorn.log").read_text()
                 time.sleep(0.5)
-        accounts = json.loads((folder / "accounts.json").read_text(encoding="utf-8"))
         yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
     finally:
         process.terminate()
@@ -210,11 +213,7 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
 
 @pytest.fixture(scope="session")
 def superset(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupersetServer]:
-    if not SUPERSET_PYTHON.exists():
-        pytest.fail("Superset's environment is missing: run `make setup`")
-    folder = tmp_path_factory.mktemp("superset")
-    set_up_superset(demo.settings, folder, only_if_changed=False, say=print)
-    with serve_superset(demo.settings, folder) as server:
+    with serve_superset(demo.settings, tmp_path_factory.mktemp("superset")) as server:
         yield server
 
 

@@ -91,10 +91,10 @@ def test_a_server_that_fails_shows_the_end_of_its_log(tmp_path) -> None:
 
 
 def test_passwords_are_made_per_installation_and_readable_by_their_owner_only(tmp_path) -> None:
-    one, two = local.accounts_file(tmp_path / "a"), local.accounts_file(tmp_path / "b")
-    assert one.read_text() != two.read_text()
-    assert local.accounts_file(tmp_path / "a").read_text() == one.read_text()
-    assert one.stat().st_mode & 0o077 == 0
+    one, two = local.demo_accounts(tmp_path / "a"), local.demo_accounts(tmp_path / "b")
+    assert not {a["password"] for a in one} & {a["password"] for a in two}
+    assert local.demo_accounts(tmp_path / "a") == one
+    assert (tmp_path / "a" / local.ACCOUNTS).stat().st_mode & 0o077 == 0
 
 
 def test_a_refresh_of_unchanged_data_runs_nothing_and_a_changed_lake_is_seen(demo: Demo) -> None:
