@@ -44,6 +44,11 @@ benchmark-spikes: setup ## spikes and drop-offs beside their peers: an hour and 
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.spikes
 
+.PHONY: benchmark-dashboards
+benchmark-dashboards: setup ## dashboards as readers meet them, ten minutes: LAKE=folder PARTS="charts users pages"
+	@scripts/need-chromium.sh
+	@$(BIN)/python -W ignore -m benchmarks.dashboards $(PARTS) $(if $(LAKE),--lake $(LAKE))
+
 .PHONY: benchmark
 benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity risks refresh memory" (half an hour)
 	@scripts/setup.sh benchmarks

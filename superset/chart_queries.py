@@ -5,6 +5,7 @@ chart without a browser (set-up, tests, benchmarks) makes it here. Covers the ki
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -15,25 +16,58 @@ def queries(params: dict[str, Any]) -> list[dict[str, Any]]:
         "big_number_total": [_number],
         "echarts_timeseries_line": [_series],
         "echarts_timeseries_bar": [_series],
-        "mixed_timeseries": [_series, _second_series],
+        "mixed_timeseries": [_first_series, _second_series],
         "heatmap_v2": [_grid],
     }
     return [make(params) for make in kinds[params["viz_type"]]]
 
 
 def payload(params: dict[str, Any], datasource_id: int, **extra: Any) -> dict[str, Any]:
-    """The body of POST /api/v1/chart/data. `extra` goes into each query, such as filters=[...] of a dashboard."""
+    """The body of POST /api/v1/chart/data, for rows as the database gives them, asked for anew.
+
+    `extra`: filters=[...] of a dashboard, result_format, force=False for an answer that may be kept already, and
+    as_rows=False for what the page itself asks for, which is turned for the plot.
+    """
     made = queries(params)
     for query in made:
-        query["filters"] = query["filters"] + extra.get("filters", [])
+        query["filters"] = extra.get("filters", []) + query["filters"]
+        if extra.get("as_rows", True):
+            query.pop("post_processing", None)
     return {
         "datasource": {"id": datasource_id, "type": "table"},
-        "force": True,
+        "force": extra.get("force", True),
         "form_data": params,
         "queries": made,
         "result_format": extra.get("result_format", "json"),
         "result_type": "full",
     }
+
+
+def page_requests(
+    native_filters: list[dict[str, Any]], charts: list[tuple[str, dict[str, Any], int]]
+) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """What a browser asks for that opens a dashboard, to the letter: each is the key of its answer in the cache.
+
+    Takes the dashboard's filters as Superset keeps them, and (name, params, datasource id) of its charts. Gives name
+    and body, and whether it is asked for at once (True), or when the filters' defaults are taken away.
+    """
+    defaults: list[dict[str, Any]] = []
+    for item in native_filters:
+        defaults += item["defaultDataMask"].get("extraFormData", {}).get("filters", [])
+        if item["filterType"] == "filter_select":
+            target = item["targets"][0]
+            yield f"choices of {item['name']}", _choices(target["column"]["name"], target["datasetId"]), True
+    for name, params, datasource_id in charts:
+        yield name, payload(params, datasource_id, filters=defaults, force=False, as_rows=False), True
+        if defaults:
+            yield name, payload(params, datasource_id, force=False, as_rows=False), False
+
+
+def _choices(column: str, datasource_id: int) -> dict[str, Any]:
+    params = {"viz_type": "table", "query_mode": "aggregate", "groupby": [column], "row_limit": 1000}
+    body = payload(params, datasource_id, force=False, as_rows=False)
+    body["queries"][0]["orderby"] = [[column, True]]
+    return body
 
 
 def _base(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
@@ -43,18 +77,21 @@ def _base(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
             filters.append({"col": item["subject"], "op": item["operator"], "val": item.get("comparator")})
         else:
             where.append(f"({item['sqlExpression']})")
-    return {
+    query = {
         "columns": [],
         "extras": {"having": "", "where": " AND ".join(where)},
         "filters": filters,
         "metrics": list(params.get(f"metrics{suffix}") or []),
         "orderby": [],
-        "row_limit": params.get(f"row_limit{suffix}") or params.get("row_limit") or 10_000,
+        "series_limit": 0,
     }
+    if limit := params.get(f"row_limit{suffix}") or params.get("row_limit"):
+        query["row_limit"] = limit
+    return query
 
 
 def _table(params: dict[str, Any]) -> dict[str, Any]:
-    query = _base(params)
+    query = _base(params) | {"post_processing": [], "time_offsets": []}
     if params.get("query_mode") == "raw":
         query["columns"] = list(params["all_columns"])
         query["metrics"] = None
@@ -62,7 +99,10 @@ def _table(params: dict[str, Any]) -> dict[str, Any]:
         return query
     query["columns"] = list(params.get("groupby") or [])
     if by := params.get("timeseries_limit_metric"):
+        query["series_limit_metric"] = by
         query["orderby"] = [[by, not params.get("order_desc", True)]]
+    elif query["metrics"]:
+        query["orderby"] = [[query["metrics"][0], False]]
     return query
 
 
@@ -70,22 +110,52 @@ def _number(params: dict[str, Any]) -> dict[str, Any]:
     return _base(params) | {"metrics": [params["metric"]]}
 
 
-def _series(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
-    grain = params.get("time_grain_sqla")
-    axis = params["x_axis"]
-    column: Any = (
-        {"columnType": "BASE_AXIS", "expressionType": "SQL", "label": axis, "sqlExpression": axis, "timeGrain": grain}
-        if grain
-        else axis
-    )
-    query = _base(params, suffix)
-    query["columns"] = [column, *(params.get(f"groupby{suffix}") or [])]
-    return query
+def _axis(params: dict[str, Any]) -> dict[str, Any]:
+    axis = {"columnType": "BASE_AXIS", "expressionType": "SQL", "isColumnReference": True}
+    grain = {"timeGrain": params["time_grain_sqla"]} if "time_grain_sqla" in params else {}
+    return axis | {"label": params["x_axis"], "sqlExpression": params["x_axis"]} | grain
+
+
+def _series(params: dict[str, Any], suffix: str = "", *, is_mixed: bool = False) -> dict[str, Any]:
+    groups, query = list(params.get(f"groupby{suffix}") or []), _base(params, suffix)
+    metrics = query["metrics"]
+    if "time_grain_sqla" in params:
+        query["extras"]["time_grain_sqla"] = params["time_grain_sqla"]
+    turned = {
+        "index": [params["x_axis"]],
+        "columns": groups,
+        "aggregates": {metric: {"operator": "mean"} for metric in metrics},
+        "drop_missing_columns": is_mixed,
+    }
+    steps: list[dict[str, Any]] = [{"operation": "pivot", "options": turned}]
+    if groups and len(metrics) == 1 and params.get(f"truncate_metric{suffix}", True):
+        without = {"columns": {metrics[0]: None}, "level": 0, "inplace": True}
+        steps.append({"operation": "rename", "options": without})
+    return query | {
+        "columns": [_axis(params), *groups],
+        "orderby": [[metrics[0], False]],
+        "post_processing": [*steps, {"operation": "flatten"}],
+        "series_columns": groups,
+        "time_offsets": [],
+    }
+
+
+def _first_series(params: dict[str, Any]) -> dict[str, Any]:
+    return _series(params, is_mixed=True)
 
 
 def _second_series(params: dict[str, Any]) -> dict[str, Any]:
-    return _series(params, "_b")
+    return _series(params, "_b", is_mixed=True)
 
 
 def _grid(params: dict[str, Any]) -> dict[str, Any]:
-    return _base(params) | {"columns": [params["x_axis"], params["groupby"]], "metrics": [params["metric"]]}
+    directions = {"alpha_asc": True, "alpha_desc": False}
+    return _base(params) | {
+        "columns": [_axis(params), params["groupby"]],
+        "metrics": [params["metric"]],
+        "orderby": [
+            [params["x_axis"], directions[params["sort_x_axis"]]],
+            [params["groupby"], directions[params["sort_y_axis"]]],
+        ],
+        "post_processing": [{"operation": "rank", "options": {"metric": params["metric"]}}],
+    }

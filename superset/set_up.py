@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 from chart_queries import payload
+from warm import ACCOUNT as WARMING
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parent / "assets"))
 
@@ -45,6 +46,7 @@ def main() -> int:
                 import_assets()
                 prune_assets()
                 sync_roles()
+                sync_warming_account()
                 failed = run_every_chart()
             add_accounts()
     say(f"set up in {time.perf_counter() - started:.0f} s")
@@ -184,6 +186,20 @@ def sync_roles() -> None:
             say(f"role {name}: {len(wanted)} rights")
     if unknown:
         raise SystemExit(f"superset: Superset knows none of these rights of roles.yaml: {', '.join(unknown)}")
+    db.session.commit()
+
+
+def sync_warming_account() -> None:
+    """The account that warms the cache, which nobody can log in to."""
+    from superset.extensions import db
+
+    from superset import security_manager
+
+    role = security_manager.find_role("Usage pipeline")
+    user = security_manager.find_user(WARMING) or security_manager.add_user(
+        WARMING, WARMING.capitalize(), "", f"{WARMING}@usage.invalid", role, secrets.token_urlsafe(48)
+    )
+    user.active, user.roles = False, [role]
     db.session.commit()
 
 

@@ -1,13 +1,13 @@
 """Superset's configuration: everything that differs between installations comes from the environment.
 
 The server refuses to start half-configured, and says everything that is wrong at once. Required are
-SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file). USAGE_PRODUCTION=1 demands more: that
-USAGE_HTTPS, USAGE_PROXIES and USAGE_HOSTS are said, and a metadata database that several processes can write to.
-README, "Who may see what", lists all of them.
+SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file).
+USAGE_PRODUCTION=1 demands more: that USAGE_HTTPS, USAGE_PROXIES and USAGE_HOSTS are said, and a metadata database that
+several processes can write to. README, "Who may see what", lists all of them.
 
-Pages read DuckDB files that are replaced as a whole: the link `current` is resolved anew for each connection, so a
-query sees exactly one build. DuckDB itself is locked down: read-only alone would still read any file of the machine.
-Who may ask for what stands in `roles.yaml` and `usage_security.py`.
+Pages read DuckDB files that are replaced as a whole: the link `current` is resolved once a request, so a request sees
+exactly one build (`build_cache.py`). DuckDB itself is locked down: read-only alone would still read any file of the
+machine. Who may ask for what stands in `roles.yaml` and `usage_security.py`.
 """
 
 import base64
@@ -81,6 +81,7 @@ _HOSTS = [host.strip().lower() for host in os.environ.get("USAGE_HOSTS", "").spl
 _SESSION_HOURS = _number("USAGE_SESSION_HOURS", 8, 1, 720)
 _QUERY_SECONDS = _number("USAGE_QUERY_SECONDS", 30, 1, 600)
 _WORKER_MEMORY = _number("USAGE_WORKER_MEMORY_MB", 3072, 1024, 1_000_000) * 2**20
+_CACHE_MEGABYTES = _number("USAGE_CACHE_MEGABYTES", 500, 1, 1_000_000)
 if IS_PRODUCTION:
     _said("USAGE_HTTPS", "1 where users come over https (as they should), 0 where they do not")
     _said("USAGE_PROXIES", "the number of proxies before this server: whose word about a client's address is taken")
@@ -120,6 +121,8 @@ ENABLE_UI_THEME_ADMINISTRATION = False
 
 # SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from build_cache import build_of_request, note_opened  # noqa: E402
+from event_log import EventLog  # noqa: E402
 from usage_security import CLOSED_FUNCTIONS, UsageSecurityManager, is_long_enough  # noqa: E402
 
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
@@ -209,6 +212,17 @@ def _held_memory() -> int:
         return int(pages.read().split()[5]) * resource.getpagesize()
 
 
+# ---------------------------------------------------------------- results, kept by build
+
+EVENT_LOGGER = EventLog()
+DATA_CACHE_CONFIG = {
+    "CACHE_TYPE": "build_cache.results",
+    "CACHE_DIR": os.path.join(_HOME, "results"),
+    "CACHE_MEGABYTES": _CACHE_MEGABYTES,
+    "CACHE_REDIS_URL": os.environ.get("USAGE_CACHE_URL"),
+    "CACHE_DEFAULT_TIMEOUT": 24 * 3600,
+}
+
 # ---------------------------------------------------------------- what DuckDB may do
 
 # beside usage_security.py, which reads SQL before it runs: what shows settings, paths, or SQL hidden in a text
@@ -244,9 +258,11 @@ def DB_CONNECTION_MUTATOR(  # noqa: N802
         raise ValueError(f"no database '{name}': only {', '.join(_FILES)} are served")
     if security_manager is not None:
         security_manager.raise_for_database(_RIGHTS[name])
-    # resolved here, at each connection: the path of a build, or of a status, never changes its content
+    note_opened(name)
+    # the path of a build, or of a status, never changes its content
     folder, file = _FILES[name]
-    uri = uri.set(database=os.path.join(os.path.realpath(os.path.join(folder, "current")), file))
+    shown = build_of_request() if folder == PUBLISHED else os.path.realpath(os.path.join(folder, "current"))
+    uri = uri.set(database=os.path.join(shown, file))
     params["connect_args"] = {
         "read_only": True,
         "config": {

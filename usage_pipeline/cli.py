@@ -1,5 +1,6 @@
 """The command line: `usage-pipeline`. Each command is a few lines that call the package and print."""
 
+import json
 import os
 import sys
 import time

@@ -409,6 +409,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
                 str(SUPERSET_PYTHON.with_name("gunicorn")),
                 # one thread a worker: DuckDB through Superset has known trouble with threads
                 *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
+                *("--config", str(SUPERSET / "gunicorn_config.py")),
                 *("--bind", f"127.0.0.1:{superset_port}", "superset.app:create_app()"),
             ],
             superset_port,

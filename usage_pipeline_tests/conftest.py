@@ -184,15 +184,23 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
         pytest.fail("Superset's environment is missing: run `make setup`")
     accounts = demo_accounts(folder)
     set_up_superset(settings, folder, only_if_changed=True, say=print)
+    with serving(superset_environment(settings, folder), folder) as url:
+        yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
+
+
+@contextmanager
+def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterator[str]:
+    """A Superset that was set up, on a free port; gives its address. `options` go to gunicorn."""
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 str(SUPERSET_PYTHON.with_name("gunicorn")),
                 *("--workers", "2", "--timeout", "120", "--no-control-socket", "--bind", f"127.0.0.1:{port}"),
+                *options,
                 "superset.app:create_app()",
             ],
-            env=os.environ | superset_environment(settings, folder),
+            env=os.environ | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -205,7 +213,7 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
             except OSError:
                 assert process.poll() is None, (folder / "gunicorn.log").read_text()
                 time.sleep(0.5)
-        yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
+        yield url
     finally:
         process.terminate()
         process.wait(timeout=30)
