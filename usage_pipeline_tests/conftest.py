@@ -101,8 +101,9 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file stays together, and so does all that asks the one Superset."""
+    of_superset = {item.path for item in items if item.get_closest_marker("superset")}
     for item in items:
-        group = "superset" if item.get_closest_marker("superset") else item.path.stem
+        group = "superset" if item.path in of_superset else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 
