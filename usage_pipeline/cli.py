@@ -319,7 +319,7 @@ def doctor(
     try:
         findings = doctors.restart(settings, path, say) if restart else []
     except BusyError as error:
-        raise fail(str(error)) from error
+        raise fail("another `doctor --restart` is at it: let it end") from error
     findings += doctors.examine(settings, path, datetime.now().astimezone())
     colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
     for finding in findings:

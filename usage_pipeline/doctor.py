@@ -29,7 +29,11 @@ from usage_pipeline.lib.weeks import WEEK
 Level = Literal["ok", "warning", "failed"]
 _MEGABYTE = 1_000_000
 # a server that was started so lately may still be on its way
-_START_SECONDS = 120
+_START_SECONDS = 300
+# on a busy machine it takes minutes
+_RESTART_SECONDS = 300
+# a busy server is slow to answer, and must not be ended for that
+_PATIENCE_SECONDS = 30
 # a scheduled run that takes so long, or waits for its turn, is not missed yet
 _RUN_HOURS = 6
 _LISTED = 3
@@ -95,12 +99,19 @@ def _state_of(service: local.Service, folder: Path) -> tuple[Level, str]:
     process = local.running(folder, service.name)
     if process is None:
         return "failed", "is down: its process has ended"
-    if local.answers(service):
+    if _answers_in_time(service):
         return "ok", f"answers at {service.address}"
     age = time.time() - process.create_time()
     if age < _START_SECONDS:
         return "warning", f"does not answer yet: it was started {age:.0f} s ago"
     return "failed", f"is down: process {process.pid} runs, and does not answer at {service.address}{service.health}"
+
+
+def _answers_in_time(service: local.Service) -> bool:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (found := local.answers(service)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return found
 
 
 def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
@@ -118,11 +129,12 @@ def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
             known = stamp.read_text(encoding="utf-8")
             try:
                 local.stop(folder, service.name, say)
-                local.start({variable: service}, folder, say)
+                local.start({variable: service}, folder, say, _RESTART_SECONDS)
             except local.LocalError as error:
                 # it is still one that should run: the next doctor tries again
                 stamp.write_text(known, encoding="utf-8")
-                found.append(Finding("servers", "failed", f"{service.name} could not be started again", str(error)))
+                said = str(error).splitlines()[0].removesuffix(":")
+                found.append(Finding("servers", "failed", f"{service.name} could not be started again", said))
     return found
 
 
