@@ -131,7 +131,10 @@ def _name_given() -> str:
 
 
 def _has_failed(response: Response) -> bool:
-    return response.status_code == 401 or (not request.is_json and not current_user.is_authenticated)
+    # by where it was sent, not by how: the form takes JSON as well
+    if request.blueprint == "SecurityApi":
+        return response.status_code == 401
+    return not current_user.is_authenticated
 
 
 # ---------------------------------------------------------------- what SQL says

@@ -185,7 +185,9 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
         pytest.fail("Superset's environment is missing: run `make setup`")
     accounts = demo_accounts(folder)
     set_up_superset(settings, folder, only_if_changed=True, say=print)
-    with serving(superset_environment(settings, folder), folder) as url:
+    # so that a query without end does not hold up the tests for as long as it would a person
+    environment = superset_environment(settings, folder) | {"USAGE_QUERY_SECONDS": "10"}
+    with serving(environment, folder) as url:
         yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
 
 
