@@ -82,6 +82,7 @@ def _base(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
         "extras": {"having": "", "where": " AND ".join(where)},
         "filters": filters,
         "metrics": list(params.get(f"metrics{suffix}") or []),
+        "order_desc": params.get("order_desc", True),
         "orderby": [],
         "series_limit": 0,
     }

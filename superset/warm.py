@@ -48,7 +48,7 @@ def warm() -> int:
     from superset.exceptions import SupersetSecurityException
 
     started, answers, failed, build = time.perf_counter(), 0, 0, shown_now()
-    os.nice(10)  # readers first
+    os.nice(5)  # readers first
     app = create_app()
     with app.app_context():
         from superset import security_manager
