@@ -49,7 +49,8 @@ SELECT
     || CASE
         WHEN running.has_data THEN '. The running week is shown only where it is marked.'
         ELSE '.'
-    END AS sentence,
+    END
+    || ' Build ' || $build_id || '.' AS sentence,
     '<a href="/superset/dashboard/health/">health of the data</a>' AS health_link
 FROM newest
 CROSS JOIN counts
