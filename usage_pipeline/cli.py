@@ -339,7 +339,8 @@ def stop(config: ConfigOption = None) -> None:
     if path.exists():
         folder = settings_of(path).home / "run"
         names = [name for name in ("superset", "dagster") if local.running(folder, name)]
-        for name in names:
+        # one that has died is forgotten too, or a doctor would start it again
+        for name in ("superset", "dagster"):
             local.stop(folder, name, say)
     if not names:
         say("nothing of ours was running")
