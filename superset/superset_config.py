@@ -186,7 +186,7 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
 
     @app.before_request
     def first_page() -> Any:
-        return redirect(FIRST_PAGE) if request.path == "/superset/welcome/" else None
+        return redirect(FIRST_PAGE) if request.path == "/superset/welcome/" and _may_open_first_page() else None
 
     # a string or a list that a query makes is not counted by DuckDB's own limit
     resource.setrlimit(resource.RLIMIT_DATA, (_WORKER_MEMORY, _WORKER_MEMORY))
@@ -204,6 +204,24 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
         def refuse_unknown_names() -> None:
             if request.host.rsplit(":", 1)[0].lower() not in _HOSTS and request.path != "/health":
                 abort(400, "unknown host")
+
+
+def _may_open_first_page() -> bool:
+    """Whoever may not see it is sent back by Superset to where he came from, for ever."""
+    from superset.exceptions import SupersetSecurityException
+    from superset.extensions import db
+    from superset.models.dashboard import Dashboard
+
+    from superset import security_manager
+
+    page = db.session.query(Dashboard).filter_by(slug=FIRST_PAGE.strip("/").split("/")[-1]).one_or_none()
+    if page is None or not security_manager.can_access("can_dashboard", "Superset"):
+        return False
+    try:
+        security_manager.raise_for_access(dashboard=page)
+    except SupersetSecurityException:
+        return False
+    return True
 
 
 def _held_memory() -> int:
