@@ -80,7 +80,7 @@ def serving(settings: Settings, folder: Path) -> Iterator[str]:
     local.set_up_superset(settings, folder, only_if_changed=True, say=say)
     service = local.services(settings, settings.home, folder)["SUPERSET_PORT"]
     (folder / "superset.log").unlink(missing_ok=True)
-    local.start({"SUPERSET_PORT": service}, folder, say)
+    local.start({"SUPERSET_PORT": service}, folder, say, seconds=600)
     try:
         while " are warm, " not in (folder / "superset.log").read_text(encoding="utf-8"):
             time.sleep(1)

@@ -3,6 +3,7 @@
 Each build tells its number: in `mart.build`, and in every count of clicks, which is that of the demo times the number.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -383,10 +384,21 @@ def test_a_new_build_is_warmed_and_a_browser_finds_all_of_every_page_kept(
         assert told_by(Client(server, "viewer"), publisher)[0] == build
         missed = {slug: not_kept(browser, server, slug) for slug in SLUGS}
         assert missed == {slug: [] for slug in SLUGS}, f"chart_queries.py asks as browsers do, not for {missed}"
-        warming = [p for p in psutil.Process().children(recursive=True) if "--watch" in p.cmdline()]
-        assert warming, "it goes on watching"
-    psutil.wait_procs(warming, timeout=15)
-    assert not any(process.is_running() for process in warming), "it ends with the server"
+        watching = watches(environment)
+        assert watching, "it goes on watching"
+    psutil.wait_procs(watching, timeout=15)
+    assert not [process for process in watching if process in watches(environment)], "it ends with the server"
+
+
+def watches(environment: dict[str, str]) -> list[psutil.Process]:
+    """The processes of that Superset which watch for another build."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+            is_of_it = process.environ().get("SUPERSET_HOME") == environment["SUPERSET_HOME"]
+            if is_of_it and process.cmdline()[-1:] == ["--watch"]:
+                found.append(process)
+    return found
 
 
 def wait_for(log: Path, words: str, seconds: float = 600) -> str:
