@@ -112,7 +112,7 @@ def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str
             lambda d: d["metadata"]["native_filter_configuration"][1]["targets"][0]["column"].update(name="gone"),
             "uses the column gone",
         ),
-        ("datasets/user_weeks", lambda d: d["columns"].pop(), "columns are not those of lib/tables.py"),
+        ("datasets/user_weeks", lambda d: d["columns"].pop(), "columns are not those of catalogue.yaml"),
         ("datasets/user_weeks", lambda d: d.update(sql="SELECT 1"), "is a virtual dataset"),
         ("datasets/user_weeks", lambda d: d.update(table_name="gone"), "table_name gone is not a table"),
         (

@@ -299,7 +299,7 @@ def test_a_link_that_leads_nowhere_fails_and_the_remedy_mends_it(config: Path) -
     CliRunner().invoke(app, ["rollback", shown.build_id, "-c", str(config)])
     assert "a rollback holds" in " ".join(findings(config, "warning"))
     CliRunner().invoke(app, ["rollback", "--release", "-c", str(config)])
-    assert run_doctor(config)[0] == 0
+    assert not any("builds" in line for line in findings(config))
 
 
 def test_a_build_that_is_broken_fails_where_it_is_shown_and_warns_where_it_is_kept(config: Path) -> None:
