@@ -57,12 +57,19 @@ def page_requests(
         if item["filterType"] == "filter_select":
             target = item["targets"][0]
             yield f"choices of {item['name']}", _choices(target["column"]["name"], target["datasetId"]), True
-    if any(item["controlValues"].get("enableEmptyFilter") for item in native_filters):
+    if any(_waits_for_a_choice(item) for item in native_filters):
         return  # a page of one account or application: whose it is nobody knows before it is opened
     for name, params, datasource_id in charts:
         yield name, payload(params, datasource_id, filters=defaults, force=False, as_rows=False), True
         if defaults:
             yield name, payload(params, datasource_id, force=False, as_rows=False), False
+
+
+def _waits_for_a_choice(item: dict[str, Any]) -> bool:
+    """A filter that must hold a value, and has none until its choices are known."""
+    return item["controlValues"].get("enableEmptyFilter", False) and not item["defaultDataMask"].get(
+        "extraFormData", {}
+    ).get("filters")
 
 
 def _choices(column: str, datasource_id: int) -> dict[str, Any]:

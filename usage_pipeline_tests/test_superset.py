@@ -1,5 +1,6 @@
 """Superset for real: set-up twice, every page in a browser as a viewer, numbers against pandas, nobody sees contacts."""
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -13,6 +14,7 @@ import duckdb
 import pandas as pd
 import pytest
 import requests
+from playwright.sync_api import TimeoutError as TooLate
 
 from usage_pipeline.lib.dashboards import chart_uuids, load_assets
 from usage_pipeline.local import SUPERSET, set_up_superset
@@ -396,10 +398,15 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
 def choose(page: Any, path: list[str]) -> None:
     """Walks through a menu that is open: over the first entries, and a click on the last."""
     *over, last = path
-    for entry in over:
-        page.locator(".ant-dropdown-menu-submenu-title >> visible=true", has_text=entry).last.hover()
     item = page.locator(".ant-dropdown-menu-item >> visible=true", has_text=last).last
-    item.wait_for(state="visible")
+    for _ in range(6):
+        for entry in over:
+            page.locator(".ant-dropdown-menu-submenu-title >> visible=true", has_text=entry).last.hover()
+        with contextlib.suppress(TooLate):
+            item.wait_for(state="visible", timeout=8_000)
+            break
+        # a menu that was still opening does not see where the mouse stands
+        page.mouse.move(5, 5)
     item.click()
 
 
