@@ -258,7 +258,7 @@ def flagged(tmp_path: Any, flags: list[dict[str, Any]], causes: list[tuple[Any, 
         CREATE TABLE core.weeks AS SELECT DATE '2025-11-03' AS week_start, TRUE AS is_complete;
         CREATE TABLE core.pairs AS SELECT 1 AS pair_id, 'm' AS account_id, 'permits' AS application;
         CREATE TABLE core.account_names AS SELECT 'm' AS account_id, 'Mapleton' AS account, 'City' AS segment,
-            'West' AS region, 'Ana' AS owner;
+            'West' AS region, 'Ana' AS owner, '' AS account_page;
         CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
             'Community' AS application_type;
         CREATE TABLE core.expected_usage AS SELECT 1 AS pair_id, DATE '2025-11-03' AS week_start,
