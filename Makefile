@@ -76,6 +76,11 @@ lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 
+.PHONY: screenshots
+screenshots: setup ## pictures of every page, light and dark, into docs/screenshots; of a demo that runs
+	@scripts/need-chromium.sh
+	@$(BIN)/python scripts/screenshots.py
+
 .PHONY: clean-demo
 clean-demo: stop ## remove the demo: lake, warehouse, builds, accounts
 	@rm -rf data/demo

@@ -14,10 +14,12 @@ from playwright.sync_api import sync_playwright
 REPO = Path(__file__).parents[1]
 RUN = REPO / "data" / "demo" / "home" / "run"
 OUT = REPO / "docs" / "screenshots"
+# in this order: the page of an account is opened by a link of the call list, that of an application by one of the account
 PAGES = (
     *("call-list", "account", "application", "applications-accounts", "usage-over-time", "changes"),
     *("low-inactive", "contacts", "health"),
 )
+LINKED = ("account", "application")
 # of a long page the beginning shows what it is
 _HEIGHT = 2200
 _WAIT = 120
@@ -37,7 +39,10 @@ def main() -> int:
             page.add_init_script(f"localStorage.setItem('superset-theme-mode', '{mode}')")
             _log_in(page, url, "manager", people["manager"])
             for slug in PAGES:
-                _draw(page, f"{url}/superset/dashboard/{slug}/")
+                address = f"/superset/dashboard/{slug}/"
+                if slug in LINKED:
+                    address = page.locator(f'a[href*="{address}?"]').first.get_attribute("href")
+                _draw(page, f"{url}{address}")
                 file = OUT / f"{slug}{'-dark' if mode == 'dark' else ''}.png"
                 page.screenshot(path=file)
                 print(f"  {file.relative_to(REPO)}", flush=True)

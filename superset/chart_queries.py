@@ -43,6 +43,19 @@ def payload(params: dict[str, Any], datasource_id: int, **extra: Any) -> dict[st
     }
 
 
+def errors_of(body: dict[str, Any]) -> list[str]:
+    """Asks Superset for a chart's data in this process, as the user of the context; what went wrong with its queries.
+
+    Raises what Superset raises, such as SupersetSecurityException.
+    """
+    from superset.charts.schemas import ChartDataQueryContextSchema
+    from superset.commands.chart.data.get_data_command import ChartDataCommand
+
+    command = ChartDataCommand(ChartDataQueryContextSchema().load(body))
+    command.validate()
+    return [str(query["error"]) for query in command.run()["queries"] if query.get("error")]
+
+
 def page_requests(
     native_filters: list[dict[str, Any]], charts: list[tuple[str, dict[str, Any], int]]
 ) -> Iterator[tuple[str, dict[str, Any], bool]]:

@@ -214,7 +214,7 @@ def _may_open_first_page() -> bool:
 
     from superset import security_manager
 
-    page = db.session.query(Dashboard).filter_by(slug=FIRST_PAGE.strip("/").split("/")[-1]).one_or_none()
+    page = db.session.query(Dashboard).filter_by(slug=_FIRST_SLUG).one_or_none()
     if page is None or not security_manager.can_access("can_dashboard", "Superset"):
         return False
     try:
@@ -319,7 +319,8 @@ def _unwatch(_connection: Any, record: Any) -> None:
 
 # ---------------------------------------------------------------- what people see first, and what they take away
 
-FIRST_PAGE = "/superset/dashboard/call-list/"
+_FIRST_SLUG = "call-list"
+FIRST_PAGE = f"/superset/dashboard/{_FIRST_SLUG}/"
 # drawn here, so that no file and no font comes from anywhere else: four weeks, the last one marked
 _LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="28" viewBox="0 0 40 28"><g fill="#1b6ca8">'
@@ -375,9 +376,8 @@ def _exporting_without_html(export: Callable[..., Any]) -> Callable[..., Any]:
     def exported(frame: Any, *args: Any, **kwargs: Any) -> Any:
         from flask import request
 
-        texts = {
-            name: frame[name].map(lambda v: without_html(v, request.host_url)) for name in frame.select_dtypes("O")
-        }
+        host = request.host_url
+        texts = {name: frame[name].map(lambda cell: without_html(cell, host)) for name in frame.select_dtypes("O")}
         return export(frame.assign(**texts), *args, **kwargs)
 
     return exported

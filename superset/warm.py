@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any
 
 from build_cache import shown_now
-from chart_queries import page_requests
+from chart_queries import errors_of, page_requests
 
 ACCOUNT = "warming"
 _LOOK_EVERY_SECONDS = 5
@@ -91,8 +91,6 @@ def _pages() -> list[tuple[str, dict[str, Any]]]:
 
 def _ask(body: dict[str, Any]) -> str | None:
     """Asks as the account of warming; returns what went wrong. Raises SupersetSecurityException where it may not."""
-    from superset.charts.schemas import ChartDataQueryContextSchema
-    from superset.commands.chart.data.get_data_command import ChartDataCommand
     from superset.exceptions import SupersetSecurityException
     from superset.utils.core import override_user
 
@@ -100,14 +98,12 @@ def _ask(body: dict[str, Any]) -> str | None:
 
     try:
         with override_user(security_manager.find_user(ACCOUNT)):
-            command = ChartDataCommand(ChartDataQueryContextSchema().load(body))
-            command.validate()
-            errors = [query["error"] for query in command.run()["queries"] if query.get("error")]
+            errors = errors_of(body)
     except SupersetSecurityException:
         raise
     except Exception as error:  # whatever it is, it is that chart's, and the next one is still asked for
         return str(error)
-    return str(errors[0]) if errors else None
+    return errors[0] if errors else None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
 from usage_pipeline.lib.facts import settled_on
 from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.plain_words import day_and_time
+from usage_pipeline.lib.sql import as_dicts
 from usage_pipeline.lib.tables import broken_contract
 from usage_pipeline.lib.weeks import WEEK
 
@@ -250,9 +252,7 @@ def _status(settings: Settings, sql: str) -> list[dict[str, Any]]:
     if not settings.status_path.exists():
         return []
     with duckdb.connect(str(settings.status_path), read_only=True) as connection:
-        found = connection.execute(sql)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return as_dicts(connection.execute(sql))
 
 
 # ---------------------------------------------------------------- builds
@@ -340,7 +340,7 @@ def _size(megabytes: float) -> str:
 
 
 def _moment(moment: datetime) -> str:
-    return f"on {moment:%-d %b %Y at %H:%M}"
+    return f"on {day_and_time(moment)}"
 
 
 def _short(text: str) -> str:

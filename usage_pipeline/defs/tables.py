@@ -81,6 +81,13 @@ def warning(passed: bool, metadata: dict[str, Any], description: str | None = No
     )
 
 
+def no_rows(warehouse: Warehouse, sql: str) -> dg.AssetCheckResult:
+    """The result of a check that a query finds nothing; what it finds stands in the metadata."""
+    with warehouse.read() as connection:
+        rows = connection.execute(sql).fetchall()
+    return dg.AssetCheckResult(passed=not rows, metadata={"rows": dg.MetadataValue.json([list(r) for r in rows])})
+
+
 def contract_check(name: str) -> dg.AssetChecksDefinition:
     """A blocking check that a published table keeps the contract of `lib/tables.py`."""
 

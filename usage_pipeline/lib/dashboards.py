@@ -72,6 +72,11 @@ def chart_uuids(dashboard: dict[str, Any]) -> list[str]:
     return [c["meta"]["uuid"] for c in cells if isinstance(c, dict) and c.get("type") == "CHART"]
 
 
+def _charts_of(dashboard: dict[str, Any], assets: Assets) -> list[dict[str, Any]]:
+    """Those that are there: what is missing is a problem of its own."""
+    return [assets.charts[uuid] for uuid in chart_uuids(dashboard) if uuid in assets.charts]
+
+
 def as_list(value: Any) -> list[Any]:
     """What a chart's parameter holds: some take one column, some a list of them."""
     return value if isinstance(value, list) else [value] if value else []
@@ -262,9 +267,8 @@ def _dataset_column(column: Column) -> dict[str, Any]:
 
 def help_of(dashboard: dict[str, Any], assets: Assets) -> str:
     """The text of a dashboard's help tab."""
-    charts = [assets.charts[uuid] for uuid in chart_uuids(dashboard) if uuid in assets.charts]
     shown = []
-    for chart in charts:
+    for chart in _charts_of(dashboard, assets):
         dataset = assets.datasets.get(str(chart["dataset_uuid"]))
         if dataset is not None:
             shown.append((dataset["table_name"], used_columns(chart["params"]) | used_metrics(chart["params"])))
@@ -297,7 +301,7 @@ def normalise(folder: Path = ASSETS) -> list[Path]:
 
 def schemas_of(dashboard: dict[str, Any], assets: Assets) -> set[str]:
     """The schemas that a dashboard's charts read."""
-    charts = [assets.charts[uuid] for uuid in chart_uuids(dashboard) if uuid in assets.charts]
+    charts = _charts_of(dashboard, assets)
     return {assets.datasets[c["dataset_uuid"]]["schema"] for c in charts if c["dataset_uuid"] in assets.datasets}
 
 

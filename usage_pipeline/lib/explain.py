@@ -18,6 +18,7 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import BuildStore
 from usage_pipeline.lib.facts import WeekManifest, facts_path, read_manifests, settled_on
 from usage_pipeline.lib.reference import NEVER_BEGAN
+from usage_pipeline.lib.sql import as_dicts
 from usage_pipeline.lib.weeks import WEEK, monday_of
 
 Row = dict[str, Any]
@@ -442,9 +443,7 @@ def _agreement(row: Row | None, sums: dict[str, int | None]) -> dict[str, bool]:
 
 
 def _all(connection: duckdb.DuckDBPyConnection, sql: str, values: Row | None = None) -> list[Row]:
-    found = connection.execute(sql, values or {})
-    names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return as_dicts(connection.execute(sql, values or {}))
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str, values: Row | None = None) -> Row | None:

@@ -5,10 +5,11 @@ Belongs here: sentences. Does not: finding anything out (`explain.py`).
 
 import textwrap
 from collections import Counter
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from usage_pipeline.lib.explain import COMPARED, Explanation, Row
+from usage_pipeline.lib.plain_words import day
 
 _TITLE = 12
 _WIDTH = 118
@@ -38,7 +39,7 @@ _WHY_NOT = {
 def in_words(found: Explanation) -> list[str]:
     """One line of text each, at most about a screen."""
     week = found.week.week_start
-    lines = [f"{found.application} at {found.account}, week of {_day(week)} to {_day(week + timedelta(days=6))}", ""]
+    lines = [f"{found.application} at {found.account}, week of {day(week)} to {day(week + timedelta(days=6))}", ""]
     for title, paragraphs in (
         ("Week", _week(found)),
         ("Raw rows", _raw(found)),
@@ -68,7 +69,7 @@ def _week(found: Explanation) -> list[str]:
     else:
         why = _WHY_NOT[week.status]
         if week.status in ("running", "not settled yet"):
-            why += f"; it counts as whole from {_day(week.settled_on)}"
+            why += f"; it counts as whole from {day(week.settled_on)}"
         lines = [f"not complete ({week.status}): {why}; it enters no rank, trend, flag or prediction"]
     if manifest is None:
         return [*lines, f"no facts of it are kept: there is no folder facts/week={week.week_start}"]
@@ -95,7 +96,7 @@ def _raw(found: Explanation) -> list[str]:
         for folder in sorted(beside):
             count = sum(row["folder"] == folder for row in rows)
             lines.append(
-                f"{_many(count, 'row')} of them lie in the folder of {_day(folder)}, and count by their own date"
+                f"{_many(count, 'row')} of them lie in the folder of {day(folder)}, and count by their own date"
             )
     return lines + _rejected(found)
 
@@ -110,10 +111,10 @@ def _table(found: Explanation) -> list[str]:
     width = max([len("all of them"), *(len(_user(user)) for user in users[:_USERS_SHOWN])])
 
     def line(name: str, clicks: Counter[date | None]) -> str:
-        cells = "".join(f"{_n(clicks[day]) if clicks[day] else '.':>7}" for day in days)
+        cells = "".join(f"{_n(clicks[on]) if clicks[on] else '.':>7}" for on in days)
         return f"  {name:{width}}{cells}{_n(clicks.total()):>9}"
 
-    lines = [f"  {'clicks by':{width}}{''.join(f'{day:>7}' for day in _DAYS if days)}{'week':>9}"]
+    lines = [f"  {'clicks by':{width}}{''.join(f'{name:>7}' for name in _DAYS if days)}{'week':>9}"]
     lines += [line(_user(user), by_user[user]) for user in users[:_USERS_SHOWN]]
     if len(users) > _USERS_SHOWN:
         others: Counter[date | None] = sum((by_user[user] for user in users[_USERS_SHOWN:]), Counter())
@@ -172,15 +173,15 @@ def _delivered(row: Row) -> str:
 
 def _span(row: Row) -> str:
     if row["end_date"] is None:
-        return f"from {_day(row['start_date'])}, running"
-    return f"{_day(row['start_date'])} to {_day(row['end_date'])}"
+        return f"from {day(row['start_date'])}, running"
+    return f"{day(row['start_date'])} to {day(row['end_date'])}"
 
 
 def _told(row: Row) -> str:
     parts = [
-        f", notice on {_day(row['notice_date'])}" if row["notice_date"] else "",
+        f", notice on {day(row['notice_date'])}" if row["notice_date"] else "",
         f", {row['end_reason']}" if row["end_reason"] else "",
-        f", renewal {_day(row['renewal_date'])}" if row["renewal_date"] else "",
+        f", renewal {day(row['renewal_date'])}" if row["renewal_date"] else "",
         f", {_n(row['seats'])} seats" if row["seats"] is not None else "",
         f", {_n(row['annual_value'])} a year" if row["annual_value"] is not None else "",
     ]
@@ -292,15 +293,15 @@ def _use(found: Explanation) -> list[str]:
         why = "the week is not complete" if not found.week.is_complete else "it is no full week of a contract"
         lines = [f"no state: {why}"]
     else:
-        lines = [f"{state['usage_state']}, since the week of {_day(state['state_since'])}: {_because(state, limits)}"]
+        lines = [f"{state['usage_state']}, since the week of {day(state['state_since'])}: {_because(state, limits)}"]
     if now is None:
-        return [*lines, f"by {_day(found.as_of_day)}: never in contract and never used"]
-    today = f"by {_day(found.as_of_day)}: {now['contract_state']}"
+        return [*lines, f"by {day(found.as_of_day)}: never in contract and never used"]
+    today = f"by {day(found.as_of_day)}: {now['contract_state']}"
     if now["contract_state"] == "ended":
-        today += f" on {_day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
+        today += f" on {day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
     elif now["usage_state"]:
         today += f", {now['usage_state']}" + (f" ({now['reason']})" if now["reason"] else "")
-    used = f"last used on {_day(now['last_used_on'])}" if now["last_used_on"] else "never used on record"
+    used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else "never used on record"
     return [*lines, f"{today}; {used}"]
 
 
@@ -313,7 +314,7 @@ def _because(state: Row, limits: dict[str, Any]) -> str:
         return "no use in any week of the contract on record"
     if kind == "inactive":
         silent = f"{state['weeks_without_use']} weeks without use, {limits['inactive_weeks']} make it inactive"
-        return f"{silent}; last used in the week of {_day(state['last_used_week'])}"
+        return f"{silent}; last used in the week of {day(state['last_used_week'])}"
     usual = state["usual_clicks"]
     if usual is None:
         return f"{recent}; too new for a usual level"
@@ -410,7 +411,3 @@ def _many(number: int, what: str) -> str:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items())
-
-
-def _day(day: date | datetime) -> str:
-    return f"{day:%-d %b %Y}"

@@ -6,7 +6,7 @@ are left out here, once, for every text of the status file.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 RUN_RESULTS = {
@@ -100,7 +100,7 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}" if number else f"no {one}"
 
 
-def day(moment: datetime) -> str:
+def day(moment: date) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 

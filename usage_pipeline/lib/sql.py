@@ -26,6 +26,12 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, A
     return connection.execute(sql, {key: value for key, value in values.items() if key in named})
 
 
+def as_dicts(found: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """The rows of a statement that was run, by the names of its columns."""
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
 def literal(text: object) -> str:
     """Text as SQL, for the places that take no bound value: views, settings, secrets, ATTACH."""
     return "'" + str(text).replace("'", "''") + "'"

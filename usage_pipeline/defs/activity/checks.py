@@ -3,7 +3,7 @@
 import dagster as dg
 import duckdb
 
-from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.defs.tables import contract_check, no_rows, warning
 from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
@@ -11,12 +11,11 @@ from usage_pipeline.resources import Warehouse
 @dg.asset_check(asset="account_applications", name="nothing_that_ended_is_called_low_or_inactive", blocking=True)
 def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResult:
     """An application outside its contract has no usage state at all."""
-    with warehouse.read() as connection:
-        rows = connection.execute(
-            "SELECT account_id, application_key, contract_state, usage_state FROM mart.account_applications "
-            "WHERE contract_state NOT IN ('in contract', 'notice given') AND usage_state IS NOT NULL LIMIT 20"
-        ).fetchall()
-    return dg.AssetCheckResult(passed=not rows, metadata={"rows": dg.MetadataValue.json([list(r) for r in rows])})
+    return no_rows(
+        warehouse,
+        "SELECT account_id, application_key, contract_state, usage_state FROM mart.account_applications "
+        "WHERE contract_state NOT IN ('in contract', 'notice given') AND usage_state IS NOT NULL LIMIT 20",
+    )
 
 
 @dg.asset_check(asset="pair_states", name="little_use_lies_outside_contracts")

@@ -2,21 +2,20 @@
 
 import dagster as dg
 
-from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.defs.tables import contract_check, no_rows, warning
 from usage_pipeline.resources import Warehouse
 
 
 @dg.asset_check(asset="risk_scores", name="nothing_that_ended_is_scored", blocking=True)
 def nothing_that_ended_is_scored(warehouse: Warehouse) -> dg.AssetCheckResult:
     """A pair that has ended, or whose end is announced, has no chance of ending."""
-    with warehouse.read() as connection:
-        rows = connection.execute(
-            "SELECT scores.target, scores.account_id, scores.application, states.contract_state "
-            "FROM core.risk_scores AS scores INNER JOIN core.pair_states AS states "
-            "ON scores.account_id = states.account_id AND scores.application = states.application "
-            "WHERE states.contract_state != 'in contract' LIMIT 20"
-        ).fetchall()
-    return dg.AssetCheckResult(passed=not rows, metadata={"rows": dg.MetadataValue.json([list(r) for r in rows])})
+    return no_rows(
+        warehouse,
+        "SELECT scores.target, scores.account_id, scores.application, states.contract_state "
+        "FROM core.risk_scores AS scores INNER JOIN core.pair_states AS states "
+        "ON scores.account_id = states.account_id AND scores.application = states.application "
+        "WHERE states.contract_state != 'in contract' LIMIT 20",
+    )
 
 
 @dg.asset_check(asset="usage_risks", name="risks_come_with_reasons")

@@ -63,6 +63,7 @@ by_account AS (
     SELECT
         ordered.account_id,
         min(ordered.urgency_rank) AS urgency_rank,
+        arg_min(ordered.urgency, ordered.urgency_rank) AS urgency,
         any_value(in_words.reason) AS reason,
         coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new'), '') AS new_reasons
     FROM ordered
@@ -97,7 +98,7 @@ SELECT
             concerned.applications DESC,
             accounts.account
     ) AS place,
-    ['call now', 'call soon', 'keep in mind'][by_account.urgency_rank] AS urgency,
+    by_account.urgency,
     by_account.urgency_rank,
     accounts.account_id,
     accounts.account,

@@ -17,14 +17,6 @@ owned AS (
 -- said before: without an older week on record nobody knows what is new
 issued AS (SELECT min(as_of_week) AS first_week FROM core.issued_scores),
 
-in_words AS (
-    SELECT
-        account_id,
-        application_key,
-        reason
-    FROM mart.account_applications
-),
-
 -- of a flag that lasts, its newest week
 dropped AS (
     SELECT
@@ -82,7 +74,7 @@ found AS (
             WHEN 'low' THEN 'used far less than usual'
             ELSE 'never used'
         END AS call_reason,
-        in_words.reason AS words,
+        told.reason AS words,
         owned.usage_state_since AS since,
         owned.usage_state_since = newest.week_start AS is_new,
         CASE
@@ -92,7 +84,8 @@ found AS (
         END AS urgency
     FROM owned
     CROSS JOIN newest
-    INNER JOIN in_words ON owned.account_id = in_words.account_id AND owned.application = in_words.application_key
+    INNER JOIN mart.account_applications AS told
+        ON owned.account_id = told.account_id AND owned.application = told.application_key
     WHERE owned.usage_state IN ('inactive', 'low', 'never used') AND NOT owned.has_notice
     UNION ALL
     -- only where a model has earned its place: a rule sees what the other reasons say already

@@ -31,18 +31,23 @@ labelled AS (
     FROM named
 ),
 
--- the account filter of a page, as Superset writes it, in Rison
+-- as Rison quotes a text
+quoted AS (
+    SELECT
+        *,
+        '''' || replace(replace(account, '!', '!!'), '''', '!''') || '''' AS value
+    FROM labelled
+),
+
+-- the account filter of a page, as Superset writes it
 filtered AS (
     SELECT
         *,
         '?native_filters=' || url_encode(
-            '(NATIVE_FILTER-account:(extraFormData:(filters:!((col:account,op:IN,val:!('
-            || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
-            || ')))),filterState:(value:!('
-            || '''' || replace(replace(account, '!', '!!'), '''', '!''') || ''''
-            || ')),id:NATIVE_FILTER-account,ownState:()))'
+            '(NATIVE_FILTER-account:(extraFormData:(filters:!((col:account,op:IN,val:!(' || value
+            || ')))),filterState:(value:!(' || value || ')),id:NATIVE_FILTER-account,ownState:()))'
         ) AS account_filter
-    FROM labelled
+    FROM quoted
 )
 
 SELECT

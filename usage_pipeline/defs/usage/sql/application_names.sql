@@ -8,27 +8,29 @@ WITH known AS (
     SELECT application FROM core.weekly_usage
 ),
 
-labels AS (
+named AS (
     SELECT
-        known.application,
-        '''' || replace(
-            replace(coalesce(applications.application_name, known.application), '!', '!!'), '''', '!'''
-        ) || '''' AS quoted
+        known.application AS application_key,
+        coalesce(applications.application_name, known.application) AS application,
+        coalesce(applications.application_type, 'not delivered') AS application_type,
+        applications.application IS NOT NULL AS is_in_reference
     FROM known
     LEFT JOIN ref.applications AS applications ON known.application = applications.application
+),
+
+-- as Rison quotes a text
+quoted AS (
+    SELECT
+        *,
+        '''' || replace(replace(application, '!', '!!'), '''', '!''') || '''' AS value
+    FROM named
 )
 
 SELECT
-    known.application AS application_key,
-    coalesce(applications.application_name, known.application) AS application,
-    coalesce(applications.application_type, 'not delivered') AS application_type,
-    applications.application IS NOT NULL AS is_in_reference,
-    -- opens the page of the application: its filter as Superset writes it, in Rison
+    * EXCLUDE (value),
+    -- opens the page of the application, with its filter set as Superset writes it
     '<a href="/superset/dashboard/application/?native_filters=' || url_encode(
-        '(NATIVE_FILTER-application:(extraFormData:(filters:!((col:application,op:IN,val:!('
-        || labels.quoted || ')))),filterState:(value:!(' || labels.quoted
-        || ')),id:NATIVE_FILTER-application,ownState:()))'
+        '(NATIVE_FILTER-application:(extraFormData:(filters:!((col:application,op:IN,val:!(' || value
+        || ')))),filterState:(value:!(' || value || ')),id:NATIVE_FILTER-application,ownState:()))'
     ) || '">open</a>' AS application_page
-FROM known
-LEFT JOIN ref.applications AS applications ON known.application = applications.application
-INNER JOIN labels ON known.application = labels.application
+FROM quoted
