@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 REPO = Path(__file__).parents[1]
 RUN = REPO / "data" / "demo" / "home" / "run"
 OUT = REPO / "docs" / "screenshots"
-# in this order: the page of an account is opened by a link of the call list, that of an application by one of the account
+# in this order: a link of the call list opens the page of an account, and one of that the page of an application
 PAGES = (
     *("call-list", "account", "application", "applications-accounts", "usage-over-time", "changes"),
     *("low-inactive", "contacts", "health"),

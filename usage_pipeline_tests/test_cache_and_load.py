@@ -176,8 +176,11 @@ def test_a_rollback_shows_the_older_numbers_at_once_also_from_a_warm_cache(
     assert told_by(reader, publisher) == (newer, True)
 
 
-def test_contacts_are_never_kept(server: SupersetServer, demo: Demo, environment: dict[str, str]) -> None:
+def test_contacts_are_never_kept(
+    server: SupersetServer, publisher: Publisher, demo: Demo, environment: dict[str, str]
+) -> None:
     manager, people = Client(server, "manager"), CHARTS["people"]
+    told_by(manager, publisher)
     for _ in range(2):
         answer = ask(manager, people, manager.charts()[people["slice_name"]])[0]
         assert len(answer["data"]) > 10
