@@ -274,6 +274,26 @@ class CallSettings(_Model):
     recent_weeks: Positive = Field(4, description="weeks for which a notice or a silence is recent, and urgent")
 
 
+class GroupSettings(_Model):
+    """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
+
+    accounts: dict[str, list[str]] = Field(default_factory=dict, description="name of the group: ids of its accounts")
+    applications: dict[str, list[str]] = Field(
+        default_factory=dict, description="name of the group: keys of its applications"
+    )
+
+    @field_validator("accounts", "applications")
+    @classmethod
+    def _each_member_once(cls, groups: dict[str, list[str]]) -> dict[str, list[str]]:
+        for name, members in groups.items():
+            if not members:
+                raise ValueError(f"the group '{name}' has no members; list some, or remove it")
+            twice = sorted({member for member in members if members.count(member) > 1})
+            if twice:
+                raise ValueError(f"the group '{name}' names {', '.join(twice)} twice; name each once")
+        return groups
+
+
 class TimetableSettings(_Model):
     """When the pipeline runs by itself, in the configured zone."""
 
@@ -319,6 +339,7 @@ class Settings(_Model):
     risk: RiskSettings = RiskSettings()
     changes: ChangeSettings = ChangeSettings()
     calls: CallSettings = CallSettings()
+    groups: GroupSettings = GroupSettings()
     publish: PublishSettings = PublishSettings()
     timetable: TimetableSettings = TimetableSettings()
     doctor: DoctorSettings = DoctorSettings()

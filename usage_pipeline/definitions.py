@@ -12,6 +12,8 @@ from usage_pipeline.defs.calls.assets import CALL_TABLES
 from usage_pipeline.defs.calls.checks import CALL_CHECKS
 from usage_pipeline.defs.ingest.assets import ingest_assets
 from usage_pipeline.defs.ingest.checks import INGEST_CHECKS
+from usage_pipeline.defs.kpis.assets import KPI_TABLES
+from usage_pipeline.defs.kpis.checks import KPI_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -61,6 +63,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *SPIKE_TABLES,
             *PREDICTION_TABLES,
             *CALL_TABLES,
+            *KPI_TABLES,
             *publish_assets(),
         ],
         asset_checks=[
@@ -70,6 +73,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *SPIKE_CHECKS,
             *PREDICTION_CHECKS,
             *CALL_CHECKS,
+            *KPI_CHECKS,
             *PUBLISH_CHECKS,
         ],
         jobs=[refresh],

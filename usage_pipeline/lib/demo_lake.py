@@ -630,7 +630,9 @@ def write_demo_lake(
         ],
     }
     _made(out / "truth" / "truth.json").write_text(json.dumps(fleet.truth, indent=1), encoding="utf-8")
-    (out / "sources.yaml").write_text(_SOURCES.format(as_of=as_of.isoformat()), encoding="utf-8")
+    pilots = ", ".join(fleet.accounts["account_id"].iloc[:20:6])
+    text = _SOURCES.format(as_of=as_of.isoformat(), pilots=pilots)
+    (out / "sources.yaml").write_text(text, encoding="utf-8")
 
 
 def _known_causes(fleet: _Fleet) -> pd.DataFrame:
@@ -710,6 +712,13 @@ as_of: {as_of}
 timezone: America/Denver
 timetable:
   look_every_seconds: 30
+# entities of their own on the KPI sheet
+groups:
+  accounts:
+    Pilot customers: [{pilots}]
+  applications:
+    Field work: [inspections, work_orders, signs, pavement]
+    Online services: [citizen_requests, payments, utility_billing]
 sources:
   usage:
     path: lake/usage

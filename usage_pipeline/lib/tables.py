@@ -250,6 +250,14 @@ TABLES = {
             "annual_value",
         ),
         _table(
+            "kpi_sheet",
+            "KPI x entity x period x reference month",
+            "kpi entity_type entity_key kpi_period reference_month",
+            "kpi kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period reference_month "
+            "period_from period_to is_complete_period value value_year_ago difference percent value_before "
+            "difference_before percent_before active_accounts per_active_account change_is is_big_change big_change",
+        ),
+        _table(
             "account_contacts",
             "a person in an account",
             "account_id user_id",

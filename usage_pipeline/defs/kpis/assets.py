@@ -1,0 +1,134 @@
+"""KPIs: figures of a catalogue, for every entity and period, each beside a year ago and the period before.
+
+Belongs here: the assets. Does not: what a KPI is (`usage_pipeline/kpis.yaml`), nor how it is computed
+(`lib/kpi_sheet.py`). All tables are whole tables; a second run replaces them.
+"""
+
+from inspect import getsource
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table, table_metadata
+from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib import kpi_sheet as steps
+from usage_pipeline.lib import kpis as catalogue
+from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.resources import Warehouse
+
+
+def _code(*names: str) -> str:
+    """Of the catalogue, of what reads it, and of the queries named."""
+    queries = [load_sql("kpis", name) for name in names]
+    return code_version(catalogue.KPIS.read_text(encoding="utf-8"), getsource(catalogue), getsource(steps), *queries)
+
+
+@dg.asset(
+    key="kpi_members",
+    group_name="kpis",
+    kinds={"duckdb", "sql"},
+    owners=OWNERS,
+    deps=NAMES,
+    pool=POOL,
+    code_version=_code("kpi_members"),
+)
+def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """What the sheet is about, from one account to all, applications and types, and the groups of the configuration.
+
+    One row: entity x account, or entity x application, that belongs to it.
+    """
+    with warehouse.get_connection() as connection:
+        try:
+            steps.replace_members(connection, settings.groups)
+        except steps.GroupError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        counts = dict(
+            connection.execute(
+                "SELECT entity_type, count(DISTINCT entity_no) FROM core.kpi_members GROUP BY entity_type ORDER BY 1"
+            ).fetchall()
+        )
+        rows = count_rows(connection, "core.kpi_members")
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "entities": dg.MetadataValue.json(counts)})
+
+
+@dg.asset(
+    key="kpi_values",
+    group_name="kpis",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=[
+        *("kpi_members", "kpi_steps", "kpi_periods", "weekly_usage", "pairs", "contract_spells", "usage_states"),
+        *("growth_events", "issued_scores"),
+    ],
+    pool=POOL,
+    code_version=_code(*steps.VALUE_QUERIES),
+)
+def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Every KPI of every entity and period: what cannot be added up is counted anew for each period.
+
+    One row: entity x period in which it was in contract or used; a column a KPI.
+    """
+    with warehouse.get_connection() as connection:
+        try:
+            steps.replace_values(connection, settings, catalogue.read_kpis())
+        except catalogue.KpiError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        rows = count_rows(connection, "core.kpi_values")
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+
+
+@dg.asset(
+    key="kpi_sheet",
+    group_name="kpis",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["kpi_values", "kpi_periods", "kpi_members"],
+    pool=POOL,
+    code_version=_code("kpi_rows", "kpi_sheet"),
+    metadata=table_metadata("kpi_sheet"),
+)
+def kpi_sheet(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """The KPI sheet: every KPI beside its value a year ago and in the period before, with what is a big change.
+
+    One row: KPI x entity x period x reference month.
+    """
+    with warehouse.get_connection() as connection:
+        steps.replace_sheet(connection, catalogue.read_kpis())
+        rows = count_rows(connection, "mart.kpi_sheet")
+        big = count_rows(connection, "mart.kpi_sheet WHERE is_big_change")
+        periods = dict(
+            connection.execute(
+                "SELECT period, count(*) FROM core.kpi_periods WHERE is_complete GROUP BY period, place ORDER BY place"
+            ).fetchall()
+        )
+        months = steps.why_no_months(connection, settings)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows,
+            "big_changes": big,
+            "complete_periods": dg.MetadataValue.json(periods),
+            **({"no_months": months} if months else {}),
+        }
+    )
+
+
+KPI_TABLES = [
+    sql_table(
+        "kpi_steps",
+        schema="core",
+        group="kpis",
+        deps=["weeks", "months", "issued_scores"],
+        description="The weeks and months that periods are made of: complete ones, and the month that runs.",
+    ),
+    sql_table(
+        "kpi_periods",
+        schema="core",
+        group="kpis",
+        deps=["kpi_steps"],
+        description="Week, month, 3, 6 and 12 months and year to date, with the period a year ago and the one before.",
+    ),
+    kpi_members,
+    kpi_values,
+    kpi_sheet,
+]

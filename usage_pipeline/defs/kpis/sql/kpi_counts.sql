@@ -1,0 +1,37 @@
+-- a row: entity x period: how many different things; each counts where it was last seen in the period, so once
+WITH by_entity AS (
+    SELECT
+        runs.entity_no,
+        periods.period_no,
+        sum(runs.number) AS number
+    FROM kpi_runs AS runs
+    INNER JOIN core.kpi_periods AS periods
+        ON
+            runs.nth BETWEEN periods.first_nth AND periods.last_nth
+            AND (runs.next_nth IS NULL OR runs.next_nth > periods.last_nth)
+    WHERE periods.calendar = $calendar
+    GROUP BY runs.entity_no, periods.period_no
+),
+
+of_accounts AS (
+    SELECT
+        wholes.entity_no,
+        by_entity.period_no,
+        sum(by_entity.number) AS number
+    FROM by_entity
+    INNER JOIN core.kpi_members AS accounts
+        ON by_entity.entity_no = accounts.entity_no AND accounts.entity_type = 'account'
+    INNER JOIN core.kpi_members AS wholes
+        ON accounts.account_id = wholes.account_id AND wholes.entity_type != 'account'
+    GROUP BY wholes.entity_no, by_entity.period_no
+)
+
+SELECT
+    $kpi AS kpi,
+    *
+FROM by_entity
+UNION ALL
+SELECT
+    $kpi AS kpi,
+    *
+FROM of_accounts
