@@ -34,10 +34,10 @@ from usage_pipeline.lib.values import sql_values
 CALENDARS = ("month", "week")
 # tables that are gone when the values are there: those made by a query of their own, and the others
 VALUE_QUERIES = (
-    *("kpi_pairs", "kpi_people", "kpi_entity_pairs", "kpi_use", "kpi_subscriptions", "kpi_things", "kpi_runs"),
-    *("kpi_runs_of_weeks", "kpi_counts"),
+    *("kpi_pairs", "kpi_people", "kpi_entity_pairs", "kpi_use", "kpi_subscriptions", "kpi_nothing", "kpi_things"),
+    *("kpi_runs", "kpi_runs_of_weeks", "kpi_counts"),
 )
-_WORK = (*VALUE_QUERIES, "counted_use", "kpi_counted", "kpi_measured", "kpi_filled")
+_WORK = (*VALUE_QUERIES, "counted_use", "kpi_counted", "kpi_measured", "kpi_known", "kpi_filled")
 # where the members of groups are known: table, key, name
 _KNOWN = {
     "accounts": ("core.account_names", "account_id", "account"),
@@ -79,7 +79,7 @@ def _values_of(
 ) -> str:
     """Makes the work tables of one calendar; returns the query for its values."""
     values = sql_values(settings) | {"calendar": calendar}
-    for name in ("kpi_use", "kpi_subscriptions"):
+    for name in ("kpi_use", "kpi_subscriptions", "kpi_nothing"):
         _make(connection, name, load_sql("kpis", name), values)
     _make(
         connection,
@@ -90,6 +90,7 @@ def _values_of(
         "WHERE $calendar = 'month' OR holders.entity_type != 'account' GROUP BY holders.entity_no, nth",
         values,
     )
+    _make(connection, "kpi_known", f"SELECT nth, {measures(catalogue)} FROM kpi_nothing GROUP BY nth", values)
     _count(connection, catalogue, values)
     is_delivered = delivered(settings)
     _make(
@@ -100,8 +101,7 @@ def _values_of(
         "INNER JOIN core.kpi_steps AS steps ON steps.calendar = $calendar "
         "INNER JOIN core.kpi_periods AS alone ON alone.period = $calendar AND alone.last_nth = steps.nth "
         "LEFT JOIN kpi_measured AS own ON entities.entity_no = own.entity_no AND steps.nth = own.nth "
-        "LEFT JOIN (FROM kpi_measured SEMI JOIN (FROM core.kpi_members WHERE entity_type = 'all') USING (entity_no)) "
-        "AS known ON steps.nth = known.nth "
+        "INNER JOIN kpi_known AS known ON steps.nth = known.nth "
         "LEFT JOIN kpi_counted AS counted ON entities.entity_no = counted.entity_no "
         "AND alone.period_no = counted.period_no",
         values,

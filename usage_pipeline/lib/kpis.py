@@ -289,9 +289,9 @@ def measures(catalogue: KpiCatalogue) -> str:
 
 
 def filled(catalogue: KpiCatalogue, is_delivered: Mapping[str, bool]) -> str:
-    """The select list of an entity's month: the figure where the entity was there, else 0 where any is known.
+    """The select list of an entity's month: its figure, and 0 where it was not there and the figure is known at all.
 
-    Reads `own` (the entity's row), `known` (that of all accounts) and `counted` (different users and so on).
+    Reads `own` (the entity's row), `known` (that of nothing) and `counted` (different users and so on).
     """
     columns = [
         f"CASE WHEN own.entity_no IS NOT NULL THEN own.{e.name} WHEN known.{e.name} IS NOT NULL THEN 0 END AS {e.name}"
