@@ -188,7 +188,7 @@ def states_of(
 def changes_of(spells: list[Spell], used: set[date], steps: list[Step]) -> dict[date, str]:
     """What happened to a pair in each complete step but the first: new, back, or lost and why."""
     found, has_used = {}, False
-    for before, now in zip([None, *steps[:-1]], steps, strict=True):
+    for before, now in zip([None, *steps], steps, strict=False):
         if now.first in used:
             change = "new" if not has_used else "kept" if before and before.first in used else "back"
             has_used = True

@@ -189,7 +189,7 @@ def _unknown(member: str, known: dict[str, str], kind: str) -> str:
     """The sentence about a member that is not there, with what may have been meant."""
     meant = next((key for key, name in known.items() if name == member), None)
     close = [meant] if meant else difflib.get_close_matches(member, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close[0]}?" if close else "."
     return f"no source knows {kind.removesuffix('s')} '{member}'{hint} Write its key, or take it out of the group"
 
 

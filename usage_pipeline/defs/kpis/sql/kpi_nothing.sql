@@ -1,4 +1,4 @@
--- a row: a month (or week), as a subscription that was neither used nor in contract: what is NULL here is not known of any
+-- a row: a month (or week) as a subscription neither used nor in contract has it: what is NULL here is known of none
 SELECT
     nth,
     0 AS account_no,
