@@ -254,8 +254,8 @@ TABLES = {
             "KPI x entity x period x reference month",
             "kpi entity_type entity_key kpi_period reference_month",
             "kpi kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period reference_month "
-            "period_from period_to is_complete_period value value_year_ago difference percent value_before "
-            "difference_before percent_before active_accounts per_active_account change_is is_big_change big_change",
+            "period_from period_to is_complete_period value value_year_ago value_before active_accounts per_active_account "
+            "change_is is_big_change big_change",
         ),
         _table(
             "account_contacts",

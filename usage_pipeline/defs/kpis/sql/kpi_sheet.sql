@@ -3,9 +3,6 @@ WITH compared AS (
     SELECT
         *,
         value - value_year_ago AS difference,
-        (value - value_year_ago) / nullif(value_year_ago, 0) AS percent,
-        value - value_before AS difference_before,
-        (value - value_before) / nullif(value_before, 0) AS percent_before,
         coalesce(
             abs(value - value_year_ago) >= greatest($floor, $share * abs(value_year_ago)), FALSE
         ) AS is_big_change
@@ -28,11 +25,7 @@ SELECT
     is_complete_period,
     value,
     value_year_ago,
-    difference,
-    percent,
     value_before,
-    difference_before,
-    percent_before,
     active_accounts,
     CASE WHEN $per_active_account THEN value / nullif(active_accounts, 0) END AS per_active_account,
     CASE
@@ -47,6 +40,6 @@ SELECT
         WHEN is_big_change
             THEN
                 $kpi || ' of ' || what || ': ' || kpi_shown(value) || ', a year ago ' || kpi_shown(value_year_ago)
-                || coalesce(' (' || format('{:+.0f} %', 100 * percent) || ')', '')
+                || coalesce(' (' || format('{:+.0f} %', 100 * difference / nullif(value_year_ago, 0)) || ')', '')
     END AS big_change
 FROM compared
