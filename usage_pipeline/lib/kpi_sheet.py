@@ -32,10 +32,10 @@ from usage_pipeline.lib.tables import TABLES
 from usage_pipeline.lib.values import sql_values
 
 CALENDARS = ("month", "week")
-# tables that are gone when the values are there: those made by a query of their own, and the others
+# work tables, gone when the values are there: those with a query of their own, and the others
 VALUE_QUERIES = (
-    *("kpi_pairs", "kpi_people", "kpi_entity_pairs", "kpi_use", "kpi_subscriptions", "kpi_nothing", "kpi_things"),
-    *("kpi_runs", "kpi_runs_of_weeks", "kpi_counts"),
+    *("kpi_lying", "kpi_pairs", "kpi_people", "kpi_entity_pairs", "kpi_use", "kpi_subscriptions", "kpi_nothing"),
+    *("kpi_things", "kpi_runs", "kpi_runs_of_weeks", "kpi_counts"),
 )
 _WORK = (*VALUE_QUERIES, "counted_use", "kpi_counted", "kpi_measured", "kpi_known", "kpi_filled")
 # where the members of groups are known: table, key, name
@@ -79,7 +79,7 @@ def _values_of(
 ) -> str:
     """Makes the work tables of one calendar; returns the query for its values."""
     values = sql_values(settings) | {"calendar": calendar}
-    for name in ("kpi_use", "kpi_subscriptions", "kpi_nothing"):
+    for name in ("kpi_lying", "kpi_use", "kpi_subscriptions", "kpi_nothing"):
         _make(connection, name, load_sql("kpis", name), values)
     _make(
         connection,
@@ -108,8 +108,7 @@ def _values_of(
     )
     return (
         f"SELECT steps.entity_no, periods.period_no, {over_periods(catalogue, is_delivered)} FROM kpi_filled AS steps "
-        "INNER JOIN core.kpi_periods AS periods ON periods.calendar = $calendar "
-        "AND steps.nth BETWEEN periods.first_nth AND periods.last_nth "
+        "INNER JOIN kpi_lying AS periods ON steps.nth = periods.nth "
         "LEFT JOIN kpi_counted AS counted ON steps.entity_no = counted.entity_no "
         "AND periods.period_no = counted.period_no "
         "GROUP BY steps.entity_no, periods.period_no HAVING bool_or(steps.is_present)"

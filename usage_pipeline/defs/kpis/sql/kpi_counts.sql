@@ -2,15 +2,12 @@
 WITH by_entity AS (
     SELECT
         runs.entity_no,
-        periods.period_no,
+        lying.period_no,
         sum(runs.number) AS number
     FROM kpi_runs AS runs
-    INNER JOIN core.kpi_periods AS periods
-        ON
-            runs.nth BETWEEN periods.first_nth AND periods.last_nth
-            AND (runs.next_nth IS NULL OR runs.next_nth > periods.last_nth)
-    WHERE periods.calendar = $calendar
-    GROUP BY runs.entity_no, periods.period_no
+    INNER JOIN kpi_lying AS lying
+        ON runs.nth = lying.nth AND (runs.next_nth IS NULL OR runs.next_nth > lying.last_nth)
+    GROUP BY runs.entity_no, lying.period_no
 ),
 
 of_accounts AS (
