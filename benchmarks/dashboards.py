@@ -77,7 +77,9 @@ def serving(settings: Settings, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         os.environ["SUPERSET_PORT"] = str(probe.getsockname()[1])
-    local.set_up_superset(settings, folder, only_if_changed=True, say=say)
+    known = (folder / local.ACCOUNTS).exists()
+    local.demo_accounts(folder)
+    local.set_up_superset(settings, folder, only_if_changed=known, say=say)
     service = local.services(settings, settings.home, folder)["SUPERSET_PORT"]
     (folder / "superset.log").unlink(missing_ok=True)
     local.start({"SUPERSET_PORT": service}, folder, say, seconds=600)

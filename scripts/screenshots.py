@@ -41,7 +41,7 @@ def main() -> int:
             for slug in PAGES:
                 address = f"/superset/dashboard/{slug}/"
                 if slug in LINKED:
-                    address = page.locator(f'a[href*="{address}?"]').first.get_attribute("href")
+                    address = page.locator(f'a[href^="/{slug}/"]').first.get_attribute("href")
                 _draw(page, f"{url}{address}")
                 file = OUT / f"{slug}{'-dark' if mode == 'dark' else ''}.png"
                 page.screenshot(path=file)

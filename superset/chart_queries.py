@@ -86,7 +86,7 @@ def _waits_for_a_choice(item: dict[str, Any]) -> bool:
 
 
 def _choices(column: str, datasource_id: int) -> dict[str, Any]:
-    params = {"viz_type": "table", "query_mode": "aggregate", "groupby": [column], "row_limit": 1000}
+    params = {"viz_type": "table", "query_mode": "aggregate", "groupby": [column], "row_limit": 10_000}
     body = payload(params, datasource_id, force=False, as_rows=False)
     body["queries"][0]["orderby"] = [[column, True]]
     return body

@@ -113,6 +113,7 @@ FEATURE_FLAGS = {
     "THUMBNAILS": False,
 }
 ROW_LIMIT = 10_000
+NATIVE_FILTER_DEFAULT_ROW_LIMIT = 10_000
 SQL_MAX_ROW = 100_000
 SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_UI_THEME_ADMINISTRATION = False
@@ -178,11 +179,20 @@ TALISMAN_CONFIG = {
 
 def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     """Bounds this process's memory, answers to no other name than its own, opens the call list, exports no HTML."""
+    from answers import keep_answers
     from flask import abort, redirect, request
+    from page_links import add_links
     from superset.utils import csv, excel
 
+    keep_answers()
+    add_links(app)
     csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
     excel.df_to_excel = _exporting_without_html(excel.df_to_excel)
+
+    @app.before_request
+    def not_what_the_mouse_did() -> Any:
+        # pages send it without asking, and a reader's was answered with a whole page; that one was opened is logged
+        return ("", 204) if request.path == "/superset/log/" else None
 
     @app.before_request
     def first_page() -> Any:

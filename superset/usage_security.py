@@ -11,8 +11,9 @@ import json
 from typing import Any
 
 import sqlglot
-from flask import Response, g, request
+from flask import Response, g, has_request_context, request
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
+from flask_appbuilder.security.sqla.models import assoc_permissionview_role
 from flask_limiter.util import get_remote_address
 from flask_login import current_user
 from sqlglot import exp
@@ -79,6 +80,33 @@ class UsageSecurityManager(SupersetSecurityManager):
             _refuse("nobody is logged in")
         if not (self.can_access_all_datasources() or self.can_access("schema_access", schema)):
             _refuse("this database is not open to you")
+
+    def is_item_public(self, *_: str) -> bool:
+        """Nothing is open to somebody who is not logged in, whatever the role Public was given."""
+        return False
+
+    def exist_permission_on_roles(self, view_name: str, permission_name: str, role_ids: list[int]) -> bool:
+        """A request reads its user's rights once; Superset would ask its metadata for each of a dozen."""
+        if not has_request_context():
+            return bool(super().exist_permission_on_roles(view_name, permission_name, role_ids))
+        known, roles = g.setdefault("usage_rights", {}), frozenset(role_ids)
+        if roles not in known:
+            known[roles] = self._rights_of(roles)
+        return (permission_name, view_name) in known[roles]
+
+    def _rights_of(self, roles: frozenset[int]) -> set[tuple[str, str]]:
+        rights = (
+            self.session.query(self.permission_model.name, self.viewmenu_model.name)
+            .select_from(assoc_permissionview_role)
+            .join(
+                self.permissionview_model,
+                self.permissionview_model.id == assoc_permissionview_role.c.permission_view_id,
+            )
+            .join(self.permission_model)
+            .join(self.viewmenu_model)
+            .filter(assoc_permissionview_role.c.role_id.in_(roles))
+        )
+        return {(permission, view) for permission, view in rights}
 
     def _may_explore(self) -> bool:
         return bool(self.can_access("can_read", "Explore"))

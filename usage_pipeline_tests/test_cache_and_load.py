@@ -191,6 +191,62 @@ def test_contacts_are_never_kept(
     kept = b"".join(file.read_bytes() for file in folder.iterdir())
     assert kept
     assert not any(email.encode() in kept for email in emails)
+    body = payload(people["params"], manager.charts()[people["slice_name"]], force=False)
+    assert "X-Usage-Kept" not in manager.post("/api/v1/chart/data", body).headers
+
+
+def test_a_whole_answer_is_kept_for_readers_and_is_the_same(
+    server: SupersetServer, publisher: Publisher, reader: Client
+) -> None:
+    chart = CHARTS["clicks_by_application"]
+    body = payload(chart["params"], reader.charts()[chart["slice_name"]], force=False)
+    publisher.publish()
+    answers = [reader.post("/api/v1/chart/data", body) for _ in range(4)]
+    kept = [answer.headers.get("X-Usage-Kept") == "answer" for answer in answers]
+    assert (kept[0], kept[-1]) == (False, True)
+    made = answers[kept.index(True) - 1].json()
+    assert made["result"][0]["data"]
+    assert answers[-1].json() == made
+    reader.session.headers["Accept-Encoding"] = "identity"
+    plain = reader.post("/api/v1/chart/data", body)
+    assert (plain.headers.get("X-Usage-Kept"), plain.headers.get("Content-Encoding")) == ("answer", None)
+    assert plain.json() == made
+    for name in ("analyst", "admin"):
+        assert "X-Usage-Kept" not in Client(server, name).post("/api/v1/chart/data", body).headers, name
+    other = body | {
+        "queries": [body["queries"][0] | {"metrics": [{"expressionType": "SQL", "sqlExpression": "1 + 1"}]}]
+    }
+    assert reader.post("/api/v1/chart/data", other).status_code == 403
+
+
+def test_who_loses_a_right_gets_no_kept_answer(
+    environment: dict[str, str], publisher: Publisher, reader: Client
+) -> None:
+    chart = CHARTS["clicks_by_application"]
+    body = payload(chart["params"], reader.charts()[chart["slice_name"]], force=False)
+    for _ in range(3):
+        kept = reader.post("/api/v1/chart/data", body)
+    assert kept.headers.get("X-Usage-Kept") == "answer"
+    right = """
+        SELECT rights.permission_view_id, rights.role_id FROM ab_permission_view_role AS rights
+        JOIN ab_permission_view ON ab_permission_view.id = rights.permission_view_id
+        JOIN ab_view_menu ON ab_view_menu.id = ab_permission_view.view_menu_id
+        JOIN ab_role ON ab_role.id = rights.role_id
+        WHERE ab_view_menu.name = '[Usage].[mart]' AND ab_role.name = 'Usage viewer'
+    """
+    metadata = sqlite3.connect(Path(environment["SUPERSET_HOME"]) / "superset.db", isolation_level=None)
+    ((view, role),) = metadata.execute(right).fetchall()
+    metadata.execute("DELETE FROM ab_permission_view_role WHERE permission_view_id = ? AND role_id = ?", (view, role))
+    try:
+        answer = reader.post("/api/v1/chart/data", body)
+        assert answer.status_code == 403
+        assert "X-Usage-Kept" not in answer.headers
+    finally:
+        metadata.execute(
+            "INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (?, ?)", (view, role)
+        )
+        metadata.close()
+    assert reader.post("/api/v1/chart/data", body).headers.get("X-Usage-Kept") == "answer"
 
 
 _STORE = """

@@ -1,6 +1,7 @@
 """The call list: who is on it, why, how urgent and worth how much, against the tables read one row at a time."""
 
 import re
+from urllib.parse import unquote
 
 import duckdb
 import pandas as pd
@@ -127,13 +128,8 @@ def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection
     assert reasons["call_reason"].str.startswith("likely").sum() == by_model
 
 
-def test_a_link_opens_the_page_with_its_filter_whatever_the_name(calls: pd.DataFrame) -> None:
-    from urllib.parse import parse_qs, urlparse
-
-    for row in calls.head(20).itertuples():
-        href = re.fullmatch(r'<a href="([^"]+)">open</a>', row.account_page)
+def test_a_link_names_the_account_whatever_the_name(calls: pd.DataFrame) -> None:
+    for row in calls.itertuples():
+        href = re.fullmatch(r'<a href="/account/([^"/]+)">open</a>', row.account_page)
         assert href
-        address = urlparse(href[1])
-        assert address.path == "/superset/dashboard/account/"
-        quoted = row.account.replace("!", "!!").replace("'", "!'")
-        assert f"val:!('{quoted}')" in parse_qs(address.query)["native_filters"][0]
+        assert unquote(href[1]) == row.account

@@ -171,8 +171,8 @@ TABLES = {
         _table(
             "growth",
             "account x application (or all of them) x week or month x what changed",
-            "unit period period_start account_id application_key change",
-            f"unit period period_start {_PAIR} change number signed_number",
+            "unit counted_by period_start account_id application_key change",
+            f"unit counted_by period_start {_PAIR} change number signed_number",
         ),
         _table(
             "retention",

@@ -27,7 +27,10 @@ SELECT
     CAST(pairs.notice_date AS TIMESTAMP) AS notice_date,
     CAST(pairs.end_date AS TIMESTAMP) AS end_date,
     CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
-    pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
+    -- a renewal that has passed is none that comes
+    CASE
+        WHEN pairs.renewal_date >= CAST($as_of_day AS DATE) THEN pairs.renewal_date - CAST($as_of_day AS DATE)
+    END AS days_to_renewal,
     pairs.seats,
     pairs.annual_value,
     pairs.usage_state,

@@ -72,7 +72,10 @@ SELECT
     CASE WHEN $has_users THEN pairs.recent_clicks / nullif(users.active_users, 0) END AS depth,
     pairs.annual_value,
     CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
-    pairs.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
+    -- a renewal that has passed is none that comes
+    CASE
+        WHEN pairs.renewal_date >= CAST($as_of_day AS DATE) THEN pairs.renewal_date - CAST($as_of_day AS DATE)
+    END AS days_to_renewal,
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
     contracts.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE

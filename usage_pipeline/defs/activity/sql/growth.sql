@@ -1,7 +1,7 @@
 -- a row: account x application (or all of them) x week or month x what changed: how many came, came back, were lost
 SELECT
     events.unit,
-    events.period,
+    events.period AS counted_by,
     CAST(events.period_start AS TIMESTAMP) AS period_start,
     events.account_id,
     names.account,
@@ -20,4 +20,4 @@ INNER JOIN core.account_names AS names ON events.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON events.application = applications.application_key
 -- those that stayed are the rest of those that used it, and most of the rows
 WHERE events.change != 'kept'
-ORDER BY events.unit, events.period, period_start, names.account, application
+ORDER BY events.unit, counted_by, period_start, names.account, application

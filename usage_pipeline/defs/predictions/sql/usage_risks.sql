@@ -76,7 +76,9 @@ SELECT
     contracts.annual_value,
     scores.chance * contracts.annual_value AS value_at_risk,
     CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
-    contracts.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
+    CASE
+        WHEN contracts.renewal_date >= CAST($as_of_day AS DATE) THEN contracts.renewal_date - CAST($as_of_day AS DATE)
+    END AS days_to_renewal,
     CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
     scores.method AS method_in_force,
     CAST(scores.as_of_week AS TIMESTAMP) AS as_of_week,

@@ -29,25 +29,6 @@ labelled AS (
             ELSE account_name
         END AS account
     FROM named
-),
-
--- as Rison quotes a text
-quoted AS (
-    SELECT
-        *,
-        '''' || replace(replace(account, '!', '!!'), '''', '!''') || '''' AS value
-    FROM labelled
-),
-
--- the account filter of a page, as Superset writes it
-filtered AS (
-    SELECT
-        *,
-        '?native_filters=' || url_encode(
-            '(NATIVE_FILTER-account:(extraFormData:(filters:!((col:account,op:IN,val:!(' || value
-            || ')))),filterState:(value:!(' || value || ')),id:NATIVE_FILTER-account,ownState:()))'
-        ) AS account_filter
-    FROM quoted
 )
 
 SELECT
@@ -59,8 +40,8 @@ SELECT
     state,
     coalesce(owner, 'no owner') AS owner,
     is_in_reference,
-    '<a href="/superset/dashboard/account/' || account_filter || '">open</a>' AS account_page,
+    '<a href="/account/' || url_encode(account) || '">open</a>' AS account_page,
     CASE
-        WHEN $has_contacts THEN '<a href="/superset/dashboard/contacts/' || account_filter || '">contacts</a>'
+        WHEN $has_contacts THEN '<a href="/contacts/' || url_encode(account) || '">contacts</a>'
     END AS contacts
-FROM filtered
+FROM labelled

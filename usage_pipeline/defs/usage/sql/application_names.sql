@@ -16,21 +16,9 @@ named AS (
         applications.application IS NOT NULL AS is_in_reference
     FROM known
     LEFT JOIN ref.applications AS applications ON known.application = applications.application
-),
-
--- as Rison quotes a text
-quoted AS (
-    SELECT
-        *,
-        '''' || replace(replace(application, '!', '!!'), '''', '!''') || '''' AS value
-    FROM named
 )
 
 SELECT
-    * EXCLUDE (value),
-    -- opens the page of the application, with its filter set as Superset writes it
-    '<a href="/superset/dashboard/application/?native_filters=' || url_encode(
-        '(NATIVE_FILTER-application:(extraFormData:(filters:!((col:application,op:IN,val:!(' || value
-        || ')))),filterState:(value:!(' || value || ')),id:NATIVE_FILTER-application,ownState:()))'
-    ) || '">open</a>' AS application_page
-FROM quoted
+    *,
+    '<a href="/application/' || url_encode(application) || '">open</a>' AS application_page
+FROM named
