@@ -6,8 +6,10 @@ Belongs here: making that text from the catalogue and the dashboard's own charts
 from collections.abc import Iterator
 from typing import Any
 
+from usage_pipeline.lib.kpis import read_kpis
 from usage_pipeline.lib.tables import COLUMNS, METRICS, NOTES, Column, Metric
 
+_KPI_TABLE = "kpi_sheet"
 TAB, TEXT, TITLE = "TAB-help", "MARKDOWN-help", "What the figures mean"
 _ADDS_UP = {
     "over everything": "yes",
@@ -25,6 +27,11 @@ def help_text(charts: list[tuple[str, set[str]]]) -> str:
     if figures:
         lines += ["#### Figures", "", "| figure | what it means | can it be added up? |", "|---|---|---|"]
         lines += [f"| **{e.title}** | {_cell(e.description)} | {_ADDS_UP[str(e.adds_up)]} |" for e in figures]
+    if any(table == _KPI_TABLE for table, _ in charts):
+        lines += ["", "#### KPIs", "", "| KPI | what it means | unit | can it be added up? |", "|---|---|---|---|"]
+        lines += [
+            f"| **{k.title}** | {_cell(k.description)} | {k.unit} | {_ADDS_UP[k.adds_up]} |" for k in read_kpis().kpis
+        ]
     if words:
         lines += ["", "#### Words", "", "| | word | meaning |", "|---|---|---|"]
         lines += [f"| {c.title} | **{word}** | {_cell(text)} |" for c in words for word, text in c.words.items()]

@@ -142,20 +142,21 @@ def replace_sheet(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue
     columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_sheet"].columns)
     connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_sheet ({columns})")
     _make(connection, "kpi_rows", load_sql("kpis", "kpi_rows"), {})
-    for kpi in catalogue.kpis:
+    for place, kpi in enumerate(catalogue.kpis, 1):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW kpi_one AS SELECT * EXCLUDE (own, year_ago, before), "
             f"own.{kpi.name} AS value, year_ago.{kpi.name} AS value_year_ago, before.{kpi.name} AS value_before, "
             f"CAST(own.{DENOMINATOR} AS BIGINT) AS active_accounts FROM kpi_rows"
         )
         connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {_SHOWN[kpi.format]}")
-        run_sql(connection, f"INSERT INTO mart.kpi_sheet {load_sql('kpis', 'kpi_sheet')}", _values_for(kpi))
+        run_sql(connection, f"INSERT INTO mart.kpi_sheet {load_sql('kpis', 'kpi_sheet')}", _values_for(kpi, place))
     connection.execute("DROP VIEW kpi_one; DROP MACRO kpi_shown; DROP TABLE temp.kpi_rows")
 
 
-def _values_for(kpi: Kpi) -> dict[str, Any]:
+def _values_for(kpi: Kpi, place: int) -> dict[str, Any]:
     return {
         "kpi": kpi.title,
+        "kpi_place": place,
         "kpi_group": kpi.group,
         "unit": kpi.unit,
         "number_format": kpi.format,

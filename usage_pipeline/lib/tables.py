@@ -253,9 +253,15 @@ TABLES = {
             "kpi_sheet",
             "KPI x entity x period x reference month",
             "kpi entity_type entity_key kpi_period reference_month",
-            "kpi kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period reference_month "
-            "period_from period_to is_complete_period value value_year_ago value_before active_accounts per_active_account "
+            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period reference_month "
+            "reference period_from period_to is_complete_period value value_year_ago value_before active_accounts per_active_account "
             "change_is is_big_change big_change",
+        ),
+        _table(
+            "kpi_months",
+            "KPI x entity x complete month",
+            "kpi entity_type entity_key month_start",
+            "kpi kpi_group kpi_unit entity_type entity_key entity entity_group month_start value",
         ),
         _table(
             "account_contacts",

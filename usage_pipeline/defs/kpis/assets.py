@@ -131,4 +131,11 @@ KPI_TABLES = [
     kpi_members,
     kpi_values,
     kpi_sheet,
+    sql_table(
+        "kpi_months",
+        schema="mart",
+        group="kpis",
+        deps=["kpi_sheet"],
+        description="The single months of the sheet, for lines over two years that no filter of a period cuts.",
+    ),
 ]

@@ -39,4 +39,5 @@ KPI_CHECKS = [
     clicks_are_those_of_the_days,
     the_sheet_has_months,
     contract_check("kpi_sheet"),
+    contract_check("kpi_months"),
 ]

@@ -16,6 +16,11 @@ SELECT
     entities.entity_group,
     periods.period AS kpi_period,
     CAST(periods.reference_day AS TIMESTAMP) AS reference_month,
+    CASE
+        WHEN periods.period = 'week' THEN strftime(periods.reference_day, 'week of %-d %b %Y')
+        WHEN periods.is_complete THEN strftime(periods.reference_day, '%b %Y')
+        ELSE strftime(periods.reference_day, '%b %Y, running')
+    END AS reference,
     CAST(periods.first_day AS TIMESTAMP) AS period_from,
     CAST(periods.last_day AS TIMESTAMP) AS period_to,
     periods.is_complete AS is_complete_period,

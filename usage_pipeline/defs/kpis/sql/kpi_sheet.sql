@@ -11,6 +11,7 @@ WITH compared AS (
 
 SELECT
     $kpi AS kpi,
+    CAST($kpi_place AS INTEGER) AS kpi_place,
     $kpi_group AS kpi_group,
     $unit AS kpi_unit,
     $number_format AS number_format,
@@ -20,6 +21,7 @@ SELECT
     entity_group,
     kpi_period,
     reference_month,
+    reference,
     period_from,
     period_to,
     is_complete_period,
