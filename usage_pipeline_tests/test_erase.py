@@ -116,7 +116,7 @@ def numbers(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
         "FROM mart.usage_by_period ORDER BY ALL",
         "people": "SELECT week_start, account, count(DISTINCT user_key) FROM mart.user_weeks GROUP BY ALL ORDER BY ALL",
         "all people": "SELECT account, count(DISTINCT user_key) FROM mart.user_weeks GROUP BY ALL ORDER BY ALL",
-        "growth": "SELECT unit, period, period_start, account_id, change, number FROM mart.growth ORDER BY ALL",
+        "growth": "SELECT unit, counted_by, period_start, account_id, change, number FROM mart.growth ORDER BY ALL",
     }
     with duckdb.connect(str(settings.published_dir / "current" / "warehouse.duckdb"), read_only=True) as connection:
         return {name: connection.execute(sql).fetchall() for name, sql in queries.items()}
