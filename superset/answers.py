@@ -1,8 +1,8 @@
 """Whole answers to a page's requests for data, kept beside the results that they were made from.
 
-For a result that is kept, Superset still reads the request through its schemas, asks its metadata thirty times what the
-user may do, and writes all rows as JSON: five times the work of what is left here. It is left for readers, who may only
-ask for what stored charts hold (usage_security.py). At each request it is asked anew who it is and whether he may ask
+For a result that is kept, Superset still reads the request through its schemas, looks up dataset and chart, and writes
+all rows as JSON: five times the work of giving the bytes. They are given to readers, who may only ask for what stored
+charts hold (usage_security.py). At each request it is asked anew who it is and whether he may ask
 for data (Superset's own decorator stands before this), whether he may not explore, whether he may read the schema of
 the dataset: that is all that Superset itself would find out. The key holds the request to the byte, the build, and when
 a chart or a dataset was last changed. What was read from another database than the warehouse is never kept
@@ -30,7 +30,7 @@ _STATE = text(
     "(SELECT count(*) FROM row_level_security_filters) AS rules, "
     + ", ".join(f"(SELECT max(changed_on) FROM {t}), (SELECT count(*) FROM {t})" for t in _WATCHED)
 )
-_LEVEL = 4
+_GZIP_LEVEL = 4
 
 
 def keep_answers() -> None:
@@ -54,7 +54,7 @@ def _keeping(answer: Callable[[Any], Response]) -> Callable[[Any], Response]:
             return _response(kept)
         fresh = answer(api)
         if _may_be_kept(fresh):
-            cache_manager.data_cache.set(key, gzip.compress(fresh.get_data(), _LEVEL))
+            cache_manager.data_cache.set(key, gzip.compress(fresh.get_data(), _GZIP_LEVEL))
         return fresh
 
     return data

@@ -99,6 +99,7 @@ def write_config(folder: Path, **changes: Any) -> Path:
     return file
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file stays together, and so does all that asks the one Superset."""
     of_superset = {item.path for item in items if item.get_closest_marker("superset")}

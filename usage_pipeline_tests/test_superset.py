@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlparse
 
 import duckdb
 import pandas as pd
@@ -440,6 +440,21 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
         assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
         assert found["Page"].str.startswith(f"{superset.url}/account/").all()
     assert image.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["Town of Elkdale, NY", "O'Brien's Landing!", "Nord/Süd (A1) & more?"])
+@pytest.mark.parametrize(
+    ("page", "column"), [("account", "account"), ("application", "application"), ("contacts", "account")]
+)
+def test_a_short_link_opens_the_page_with_its_filter_whatever_the_name(
+    superset: SupersetServer, page: str, column: str, name: str
+) -> None:
+    answer = requests.get(f"{superset.url}/{page}/{quote(name, safe='')}", allow_redirects=False, timeout=30)
+    address = urlparse(answer.headers["Location"])
+    assert address.path == f"/superset/dashboard/{page}/"
+    quoted = name.replace("!", "!!").replace("'", "!'")
+    (chosen,) = parse_qs(address.query)["native_filters"]
+    assert f"(col:{column},op:IN,val:!('{quoted}'))" in chosen
 
 
 def test_the_whole_page_is_taken_away_as_an_image_and_as_pdf(
