@@ -298,7 +298,11 @@ class TimetableSettings(_Model):
     """When the pipeline runs by itself, in the configured zone."""
 
     weekly: str = Field("0 6 * * 1", description="cron of the weekly refresh: Mondays at 06:00")
-    monthly: str = Field("0 7 5 * *", description="cron of the monthly refresh: the 5th at 07:00")
+    monthly: str = Field(
+        "0 7 5 * *",
+        pattern=r"^[0-5]?\d ([01]?\d|2[0-3]) ([1-9]|1\d|2[0-8]) \* \*$",
+        description="cron of the monthly refresh, from which on the month before is closed: the 5th at 07:00",
+    )
     look_every_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
     attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
 

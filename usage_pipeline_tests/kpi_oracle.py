@@ -44,6 +44,7 @@ RATIOS = {
     "Applications used per account a month": ("pairs", "active"),
     "Seats in use": ("seats_used", "seats"),
 }
+PERCENT = {"Seats in use"}
 
 
 @dataclass
@@ -387,5 +388,6 @@ def _figures(
             found[kpi] = None
             continue
         counted = [step for step in window if step[below] > 0]
-        found[kpi] = sum(step[above] for step in counted) / sum(step[below] for step in counted) if counted else None
+        times = 100 if kpi in PERCENT else 1
+        found[kpi] = times * sum(s[above] for s in counted) / sum(s[below] for s in counted) if counted else None
     return found

@@ -50,7 +50,6 @@ _SHOWN = {
     ",d": "format('{:,}', CAST(round(x) AS BIGINT))",
     ",.1f": "format('{:,.1f}', x)",
     ",.2f": "format('{:,.2f}', x)",
-    ".1%": "format('{:.1f} %', 100 * x)",
     "$,.0f": "format('${:,}', CAST(round(x) AS BIGINT))",
 }
 

@@ -21,7 +21,7 @@ KPIS = Path(__file__).parents[1] / "kpis.yaml"
 # the KPI that averages are taken over
 DENOMINATOR = "active_accounts"
 Need = Literal["users", "records", "contracts", "seats", "annual_value"]
-Format = Literal[",d", ",.1f", ",.2f", ".1%", "$,.0f"]
+Format = Literal[",d", ",.1f", ",.2f", "$,.0f"]
 _NAME = r"^[a-z][a-z0-9_]*$"
 _TAKEN = ("entity_no", "period_no", "nth", "is_present")
 # money and shares too: sums of decimals are the same in whatever order the rows come
@@ -126,6 +126,7 @@ class Ratio(_Model):
     kind: Literal["ratio"]
     numerator: str
     denominator: str
+    in_percent: bool = False
 
     @property
     def adds_up(self) -> AddsUp:
@@ -341,5 +342,5 @@ def _ratio(ratio: Ratio) -> str:
     counts = f"FILTER (WHERE {below} > 0)"
     return (
         f"CASE WHEN count({above}) = count(*) AND count({below}) = count(*) "
-        f"THEN sum({above}) {counts} / sum({below}) {counts} END"
+        f"THEN {100 if ratio.in_percent else 1} * sum({above}) {counts} / sum({below}) {counts} END"
     )

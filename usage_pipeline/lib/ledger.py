@@ -1,10 +1,12 @@
-"""What was said, kept for good: one file a week, never written twice, whatever is known of that week later."""
+"""What was said, kept for good: one file a week (or month), never written twice, whatever is known of it later."""
 
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
@@ -35,10 +37,17 @@ def keep_issued(connection: duckdb.DuckDBPyConnection, settings: Settings, what:
     file = settings.ledger_dir / what / f"{week}.parquet"
     if week is None or file.exists():
         return Issued(week, file, is_new=False)
-    rows = connection.execute(
-        f"SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM ({sql})",
-        {"as_of": settings.as_of.replace(tzinfo=None), "week": week},
-    ).to_arrow_table()
+    rows = issued_rows(connection, settings, sql, {"week": week})
     with put_whole(file) as unfinished:
         pq.write_table(rows, unfinished, compression="zstd")
     return Issued(week, file, is_new=True)
+
+
+def issued_rows(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, sql: str, values: dict[str, Any]
+) -> pa.Table:
+    """The rows of a statement, each with the moment it was issued."""
+    return connection.execute(
+        f"SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM ({sql})",
+        values | {"as_of": settings.as_of.replace(tzinfo=None)},
+    ).to_arrow_table()

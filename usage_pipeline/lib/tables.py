@@ -253,15 +253,22 @@ TABLES = {
             "kpi_sheet",
             "KPI x entity x period x reference month",
             "kpi entity_type entity_key kpi_period reference_month",
-            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period reference_month "
-            "reference period_from period_to is_complete_period value value_year_ago value_before active_accounts per_active_account "
-            "change_is is_big_change big_change",
+            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "reference_month reference period_from period_to is_complete_period value value_year_ago value_before "
+            "active_accounts per_active_account change_is is_big_change big_change",
         ),
         _table(
             "kpi_months",
             "KPI x entity x complete month",
             "kpi entity_type entity_key month_start",
             "kpi kpi_group kpi_unit entity_type entity_key entity entity_group month_start value",
+        ),
+        _table(
+            "kpi_reported",
+            "KPI x entity x period that ends with a closed month",
+            "kpi entity_type entity_key kpi_period reference_month",
+            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "reference_month reference closed_at value_reported year_ago_reported value is_restated why_restated",
         ),
         _table(
             "account_contacts",

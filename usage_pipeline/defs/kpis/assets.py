@@ -12,6 +12,7 @@ import dagster as dg
 from usage_pipeline.config import Settings
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table, table_metadata
 from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.lib import closed_months as closing
 from usage_pipeline.lib import kpi_sheet as steps
 from usage_pipeline.lib import kpis as catalogue
 from usage_pipeline.lib.sql import load_sql
@@ -113,6 +114,49 @@ def kpi_sheet(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.
     )
 
 
+@dg.asset(
+    key="closed_months",
+    group_name="kpis",
+    kinds={"parquet", "python"},
+    owners=OWNERS,
+    deps=["kpi_sheet"],
+    pool=POOL,
+)
+def closed_months(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The sheet of each month as it was when the month was closed, kept for good in the ledger.
+
+    One file: a month; written once, by the first run after the monthly refresh is due that finds it complete.
+    """
+    with warehouse.read() as connection:
+        months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
+    context.log.info(f"closed: {', '.join(months) or 'nothing is due'}")
+    return dg.MaterializeResult(metadata={"closed_now": dg.MetadataValue.json(months)})
+
+
+@dg.asset(
+    key="kpi_reported",
+    group_name="kpis",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["closed_months", "kpi_sheet"],
+    pool=POOL,
+    code_version=code_version(getsource(closing), load_sql("kpis", "kpi_reported")),
+    metadata=table_metadata("kpi_reported"),
+)
+def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Closed months as they were reported, beside what is computed of them now, and why that differs.
+
+    One row: KPI x entity x period that ends with a closed month.
+    """
+    with warehouse.get_connection() as connection:
+        closing.replace_reported(connection, settings, catalogue.read_kpis())
+        rows = count_rows(connection, "mart.kpi_reported")
+        restated = count_rows(connection, "mart.kpi_reported WHERE is_restated")
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "restated": restated})
+
+
 KPI_TABLES = [
     sql_table(
         "kpi_steps",
@@ -131,6 +175,8 @@ KPI_TABLES = [
     kpi_members,
     kpi_values,
     kpi_sheet,
+    closed_months,
+    kpi_reported,
     sql_table(
         "kpi_months",
         schema="mart",

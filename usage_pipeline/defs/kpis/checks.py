@@ -40,4 +40,5 @@ KPI_CHECKS = [
     the_sheet_has_months,
     contract_check("kpi_sheet"),
     contract_check("kpi_months"),
+    contract_check("kpi_reported"),
 ]

@@ -1,0 +1,162 @@
+"""Small worlds whose KPI sheet is computed by the product's own SQL, from weekly and monthly users on."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from usage_pipeline.config import GroupSettings, Settings, load_settings
+from usage_pipeline.lib import kpi_sheet
+from usage_pipeline.lib.contract import SUBSCRIPTIONS
+from usage_pipeline.lib.kpis import KpiCatalogue, read_kpis
+from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.lib.usage_states import replace_usage_states
+from usage_pipeline.lib.values import sql_values
+from usage_pipeline_tests.conftest import write_config
+from usage_pipeline_tests.kpi_oracle import World
+
+MONDAY = date(2023, 10, 2)
+ACCOUNTS = pd.DataFrame(
+    {
+        "account_id": ["a", "b", "c"],
+        "account": ["Town A", "City B", "City C"],
+        "segment": ["Town", "City", "City"],
+        "region": ["West", "West", "East"],
+        "owner": ["Ana", "Ben", "Ana"],
+    }
+)
+APPLICATIONS = pd.DataFrame(
+    {
+        "application": ["p", "q", "r"],
+        "application_name": ["Permits", "Queues", "Roads"],
+        "application_type": ["Front", "Front", "Back"],
+    }
+)
+GROUPS = GroupSettings(accounts={"Pilots": ["a", "c"]}, applications={"Field": ["p", "r"], "Rest": ["q"]})
+
+
+def a_world(
+    events: list[tuple[str, str, str | None, date, int]],
+    first_week: date,
+    as_of: date,
+    subscriptions: list[dict[str, Any]] | None = None,
+    not_arrived: tuple[date, ...] = (),
+    **changes: Any,
+) -> World:
+    """Rows of use (account, application, user, day, clicks) of a lake that begins on a Monday."""
+    rows = pd.DataFrame(events, columns=["account_id", "application", "user_id", "day", "clicks"])
+    mondays = [first_week + timedelta(weeks=n) for n in range((as_of - first_week).days // 7 + 1)]
+    weeks = {week: week + timedelta(8) <= as_of and week not in not_arrived for week in mondays}
+    rows = rows[[day - timedelta(day.weekday()) not in not_arrived for day in rows["day"]]]
+    return World(
+        rows=rows.assign(records_created=rows["clicks"] // 2),
+        subscriptions=subscriptions or [],
+        accounts=ACCOUNTS,
+        applications=APPLICATIONS,
+        weeks=weeks,
+        as_of=as_of,
+        groups=GROUPS,
+        **changes,
+    )
+
+
+def settings_of(world: World, folder: Path, **sources: Any) -> Settings:
+    columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks", "records_created")}
+    if not world.has_days:
+        del columns["event_time"]
+    contracts = {c: c for c in SUBSCRIPTIONS.names}
+    described = {
+        "usage": {"path": "lake", "partitioned": True, "columns": columns},
+        "subscriptions": {"path": "subscriptions.csv", "format": "csv", "columns": contracts},
+    }
+    weeks = len(world.weeks) - 1
+    return load_settings(
+        write_config(folder, as_of=world.as_of.isoformat(), lookback_weeks=weeks, sources=described | sources)
+    )
+
+
+def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = None) -> duckdb.DuckDBPyConnection:
+    """The sheet of a world, by the product's own SQL from weekly and monthly users on."""
+    connection = duckdb.connect()
+    connection.execute("CREATE SCHEMA ref; CREATE SCHEMA core; CREATE SCHEMA mart; SET threads = 1")
+    days = pd.to_datetime(world.rows["day"])
+    rows = world.rows.assign(day=days, week_start=days - pd.to_timedelta(days.dt.weekday, "D"))
+    arrived = [week for week, is_complete in world.weeks.items() if is_complete or week == settings.running_week]
+    manifests = pd.DataFrame({"week": pd.to_datetime(arrived)})
+    subscriptions = pd.DataFrame(world.subscriptions, columns=SUBSCRIPTIONS.names)
+    risks = pd.DataFrame(
+        [("low use", pd.Timestamp(week), *pair, True) for week, pairs in world.risks.items() for pair in pairs],
+        columns=["target", "as_of_week", "account_id", "application", "is_listed"],
+    )
+    typed = ", ".join(f"CAST({c.name} AS {c.type}) AS {c.name}" for c in SUBSCRIPTIONS.columns)
+    by_user = "account_id, application, user_id"
+    frames = {"accounts": world.accounts, "applications": world.applications, "rows": rows, "risks": risks}
+    for name, frame in (frames | {"subscriptions": subscriptions, "delivered": manifests}).items():
+        connection.register(name, frame)
+    for table, sql in {
+        "core.account_names": "FROM accounts",
+        "core.application_names": "SELECT application AS application_key, application_name AS application, "
+        "application_type FROM applications",
+        "ref.subscriptions": f"SELECT {typed} FROM subscriptions",
+        "core.issued_scores": "SELECT target, CAST(as_of_week AS DATE) AS as_of_week, CAST(account_id AS VARCHAR) AS "
+        "account_id, CAST(application AS VARCHAR) AS application, CAST(is_listed AS BOOLEAN) AS is_listed FROM risks",
+        "core.weekly_users": f"SELECT CAST(week_start AS DATE) AS week_start, {by_user}, sum(clicks) AS clicks, "
+        "sum(records_created) AS records_created, count(*) AS source_rows, CAST(min(day) AS DATE) AS first_day, "
+        "CAST(max(day) AS DATE) AS last_day FROM rows GROUP BY ALL",
+        "core.monthly_users": f"SELECT CAST(date_trunc('month', day) AS DATE) AS month_start, {by_user}, "
+        f"sum(clicks) AS clicks, sum(records_created) AS records_created FROM rows WHERE {world.has_days} GROUP BY ALL",
+        "core.weekly_usage": "SELECT week_start, account_id, application, sum(clicks) AS clicks, sum(records_created) "
+        "AS records_created, count(user_id) AS active_users, min(first_day) AS first_day, max(last_day) AS last_day "
+        "FROM core.weekly_users GROUP BY ALL",
+    }.items():
+        connection.execute(f"CREATE TABLE {table} AS {sql}")
+    connection.execute(
+        "CREATE TEMP TABLE manifests AS SELECT CAST(week AS DATE) AS week, 0 AS files_set_aside, 1 AS source_rows, "
+        "CAST(NULL AS DATE) AS read_on, 0 AS rows_rejected FROM delivered"
+    )
+    values = sql_values(settings)
+    for folder, names in {
+        "usage": ("weeks", "months"),
+        "activity": ("contract_spells", "pairs", "usage_grid", "usage_states", "growth_events"),
+    }.items():
+        for name in names:
+            if name == "usage_states":
+                replace_usage_states(connection, settings.activity)
+            else:
+                run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql(folder, name)}", values)
+    catalogue = catalogue or read_kpis()
+    kpi_sheet.replace_members(connection, world.groups)
+    for name in ("kpi_steps", "kpi_periods"):
+        run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('kpis', name)}", values)
+    kpi_sheet.replace_values(connection, settings, catalogue)
+    kpi_sheet.replace_sheet(connection, catalogue)
+    return connection
+
+
+def contract(
+    account: str, application: str | None, start: date, end: date | None = None, **told: Any
+) -> dict[str, Any]:
+    """A contract row as delivered."""
+    row: dict[str, Any] = dict.fromkeys(SUBSCRIPTIONS.names)
+    return row | {"account_id": account, "application": application, "start_date": start, "end_date": end} | told
+
+
+def read_sheet(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return connection.execute("FROM mart.kpi_sheet").df()
+
+
+def sheet_of(world: World, folder: Path, **sources: Any) -> pd.DataFrame:
+    return read_sheet(computed(world, settings_of(world, folder, **sources)))
+
+
+def value(sheet: pd.DataFrame, kpi: str, entity: str, period: str, reference: str, column: str = "value") -> Any:
+    """One cell; None where it is empty or the row is not there."""
+    rows = sheet[
+        (sheet["kpi"] == kpi)
+        & (sheet["entity_key"] == entity)
+        & (sheet["kpi_period"] == period)
+        & (sheet["reference_month"] == pd.Timestamp(reference))
+    ]
+    return None if rows.empty or pd.isna(rows[column].item()) else rows[column].item()
