@@ -183,9 +183,11 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     from flask import abort, redirect, request
     from page_links import add_links
     from superset.utils import csv, excel
+    from take_away import add_take_away
 
     keep_answers()
     add_links(app)
+    add_take_away(app, PUBLISHED)
     csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
     excel.df_to_excel = _exporting_without_html(excel.df_to_excel)
 

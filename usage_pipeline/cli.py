@@ -149,6 +149,52 @@ def explain(
 
 
 @app.command()
+def kpi_sheet(
+    config: ConfigOption = None,
+    aggregation: Annotated[
+        str, typer.Option(help="month, 3 months, 6 months, 12 months, year to date or week")
+    ] = "month",
+    month: Annotated[str, typer.Option(help="YYYY-MM (of a week, any day of it); default: the newest complete")] = "",
+    entity_type: Annotated[list[str] | None, typer.Option(help="such as account or segment; may be repeated")] = None,
+    entity_group: Annotated[list[str] | None, typer.Option(help="group of the configuration; may be repeated")] = None,
+    entity: Annotated[list[str] | None, typer.Option(help="name of the entity; may be repeated")] = None,
+    kpi_group: Annotated[list[str] | None, typer.Option(help="such as Usage; may be repeated")] = None,
+    kpi: Annotated[list[str] | None, typer.Option(help="title of the KPI; may be repeated")] = None,
+    out: Annotated[Path, typer.Option(help="the workbook to write")] = Path("kpi-sheet.xlsx"),
+    charts: Annotated[Path | None, typer.Option(help="folder for a PNG of each KPI's months")] = None,
+) -> None:
+    """The KPI sheet to take away: a workbook of what is picked, and pictures; default: everything, the newest month."""
+    from usage_pipeline.defs.publish.assets import store_of
+    from usage_pipeline.lib.kpi_selection import Selection, SelectionError, read_selection
+    from usage_pipeline.lib.kpi_workbook import write_charts, write_workbook
+
+    store = store_of(settings_of(config))
+    current = store.current()
+    if current is None:
+        raise fail(f"{store.folder}: there is no build yet; run `usage-pipeline refresh` first")
+    try:
+        day = date.fromisoformat(f"{month}-01" if len(month) == 7 else month) if month else None
+    except ValueError as error:
+        raise fail(f"{month} is no month: write it as YYYY-MM") from error
+    picked = {
+        "entity_type": entity_type,
+        "entity_group": entity_group,
+        "entity": entity,
+        "kpi_group": kpi_group,
+        "kpi": kpi,
+    }
+    selection = Selection(aggregation, day, **{name: tuple(values or ()) for name, values in picked.items()})
+    try:
+        sheet = read_selection(store.path(current.build_id), selection)
+    except SelectionError as error:
+        raise fail(str(error)) from error
+    write_workbook(sheet, out)
+    say(f"{out} written: {len(sheet.rows):,} figures, {aggregation} to {sheet.reference}, build {sheet.build_id}")
+    if charts:
+        write_charts(sheet, charts, say)
+
+
+@app.command()
 def erase(
     account: Annotated[str, typer.Argument(help="id or name of the account")],
     user_id: Annotated[str, typer.Argument(help="id of the person in the account")],

@@ -4,6 +4,7 @@ Belongs here: the assets. Does not: what a KPI is (`usage_pipeline/kpis.yaml`), 
 (`lib/kpi_sheet.py`). All tables are whole tables; a second run replaces them.
 """
 
+from datetime import date
 from inspect import getsource
 from typing import Any
 
@@ -15,6 +16,8 @@ from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib import closed_months as closing
 from usage_pipeline.lib import kpi_sheet as steps
 from usage_pipeline.lib import kpis as catalogue
+from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.ledger import issued_files
 from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
@@ -157,6 +160,39 @@ def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> 
     return dg.MaterializeResult(metadata={"dagster/row_count": rows, "restated": restated})
 
 
+@dg.asset(
+    key="kpi_workbook",
+    group_name="kpis",
+    kinds={"excel", "python"},
+    owners=OWNERS,
+    deps=["published_build", "closed_months"],
+)
+def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """The KPI sheet of the newest closed month to take away: a workbook and a picture of each KPI, beside the builds.
+
+    Made once a month, from the first build after the month was closed; pages offer it as /kpi-sheets/newest.
+    """
+    months = issued_files(settings, closing.MONTHS)
+    if not months:
+        return dg.MaterializeResult(metadata={"closed": "no month is closed yet"})
+    month = months[-1].stem
+    folder = settings.published_dir / "kpi-sheets" / month
+    file = folder / f"kpi-sheet-{month}.xlsx"
+    is_new = not file.exists()
+    if is_new:
+        # matplotlib takes a second to load: only where something is drawn
+        from usage_pipeline.lib.kpi_selection import Selection, read_selection
+        from usage_pipeline.lib.kpi_workbook import write_charts, write_workbook
+
+        newest = BuildStore(settings.published_dir).builds()[-1]
+        wanted = Selection(month=date.fromisoformat(f"{month}-01"))
+        sheet = read_selection(settings.published_dir / newest.build_id, wanted)
+        write_charts(sheet, folder)
+        write_workbook(sheet, file)
+    context.log.info(f"{file} {'written' if is_new else 'was written before'}")
+    return dg.MaterializeResult(metadata={"file": dg.MetadataValue.path(str(file)), "is_new": is_new})
+
+
 KPI_TABLES = [
     sql_table(
         "kpi_steps",
@@ -177,6 +213,7 @@ KPI_TABLES = [
     kpi_sheet,
     closed_months,
     kpi_reported,
+    kpi_workbook,
     sql_table(
         "kpi_months",
         schema="mart",

@@ -1,0 +1,45 @@
+"""Workbooks of the KPI sheet for readers: /kpi-sheets/2026-10, or /kpi-sheets/newest, of a month that was closed.
+
+They lie beside the builds, where the pipeline puts them (`usage_pipeline/defs/kpis/assets.py`).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from flask import redirect, request, send_file
+from flask_login import current_user
+from sqlalchemy import text
+
+_SCHEMA_OF_THE_SHEET = text("SELECT schema_perm FROM tables WHERE table_name = 'kpi_sheet' AND schema = 'mart'")
+
+
+def add_take_away(app: Any, published: str) -> None:
+    """Serves the workbooks to whoever may read the sheet itself."""
+
+    @app.get("/kpi-sheets/<month>")
+    def kpi_workbook(month: str) -> Any:
+        if not current_user.is_authenticated:
+            return redirect(f"/login/?next={quote(request.path)}")
+        if not _may_read_the_sheet():
+            return "The KPI sheet is not open to you: ask an administrator for the role Viewer.", 403
+        files = sorted(Path(published).glob("kpi-sheets/*/kpi-sheet-*.xlsx"))
+        months = {file.parent.name: file for file in files}
+        if month == "newest" and months:
+            month = max(months)
+        if not re.fullmatch(r"\d{4}-\d{2}", month) or month not in months:
+            return f"There is no workbook of {month!r}; there are: {', '.join(months) or 'none yet'}.", 404, _PLAIN
+        return send_file(months[month].resolve(), as_attachment=True, download_name=months[month].name)
+
+
+_PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def _may_read_the_sheet() -> bool:
+    from superset.extensions import db
+
+    from superset import security_manager
+
+    schema = db.session.execute(_SCHEMA_OF_THE_SHEET).scalar()
+    return bool(schema) and bool(security_manager.can_access("schema_access", schema))
