@@ -267,6 +267,8 @@ def stop(folder: Path, name: str, say: Say) -> None:
         _, alive = psutil.wait_procs(family, timeout=20)
         for member in alive:
             _signal(member, signal.SIGKILL)
+        # its port is free when it is gone, and not before
+        psutil.wait_procs(alive, timeout=20)
         say(f"{name} stopped")
     (folder / f"{name}.json").unlink(missing_ok=True)
 
