@@ -148,7 +148,7 @@ def _series(params: dict[str, Any], suffix: str = "", *, is_mixed: bool = False)
         "index": [params["x_axis"]],
         "columns": groups,
         "aggregates": {metric: {"operator": "mean"} for metric in metrics},
-        "drop_missing_columns": is_mixed,
+        "drop_missing_columns": is_mixed or not params.get("show_empty_columns", True),
     }
     steps: list[dict[str, Any]] = [{"operation": "pivot", "options": turned}]
     if groups and len(metrics) == 1 and params.get(f"truncate_metric{suffix}", True):
