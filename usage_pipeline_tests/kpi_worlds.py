@@ -1,10 +1,12 @@
 """Small worlds whose KPI sheet is computed by the product's own SQL, from weekly and monthly users on."""
 
+from collections.abc import Collection
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from usage_pipeline.config import GroupSettings, Settings, load_settings
@@ -14,7 +16,8 @@ from usage_pipeline.lib.kpis import KpiCatalogue, read_kpis
 from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.usage_states import replace_usage_states
 from usage_pipeline.lib.values import sql_values
-from usage_pipeline_tests.conftest import write_config
+from usage_pipeline_tests import kpi_oracle
+from usage_pipeline_tests.conftest import Demo, write_config
 from usage_pipeline_tests.kpi_oracle import World
 
 MONDAY = date(2023, 10, 2)
@@ -160,3 +163,66 @@ def value(sheet: pd.DataFrame, kpi: str, entity: str, period: str, reference: st
         & (sheet["reference_month"] == pd.Timestamp(reference))
     ]
     return None if rows.empty or pd.isna(rows[column].item()) else rows[column].item()
+
+
+def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries, days as dates, and what is absent as None."""
+    return [
+        {k: None if pd.isna(v) else v.date() if isinstance(v, pd.Timestamp) else v for k, v in row.items()}
+        for row in rows.to_dict("records")
+    ]
+
+
+def world_of(demo: Demo) -> World:
+    """What lies in the demo's lake, and what was issued."""
+    lake, settings = demo.folder / "lake", demo.settings
+    rows = demo.raw()
+    rows = rows[rows["event_time"] >= pd.Timestamp(settings.window_start)].assign(day=rows["event_time"].dt.date)
+    subscriptions = pd.read_csv(
+        lake / "subscriptions.csv", parse_dates=["start_date", "notice_date", "end_date", "renewal_date"]
+    )
+    accounts = pd.read_csv(lake / "accounts.csv").rename(columns={"account_name": "account"})
+    weeks = [settings.window_start + timedelta(weeks=n) for n in range(settings.lookback_weeks + 1)]
+    return World(
+        rows=rows,
+        subscriptions=plain(subscriptions),
+        accounts=accounts,
+        applications=pd.read_csv(lake / "applications.csv"),
+        weeks={week: week + timedelta(8) <= settings.as_of_day for week in weeks},
+        as_of=settings.as_of_day,
+        groups=settings.groups,
+        risks=risks_of(settings),
+    )
+
+
+def risks_of(settings: Settings) -> dict[date, set[kpi_oracle.Pair]]:
+    """What was listed at risk in each week that scores were issued of."""
+    risks = {}
+    for file in (settings.ledger_dir / "scores").glob("*.parquet"):
+        scores = pd.read_parquet(file)
+        listed = scores[scores["is_listed"].astype(bool) & scores["application"].notna()]
+        if len(scores):  # a week in which nothing was there to be scored says nothing about risk
+            risks[date.fromisoformat(file.stem)] = set(zip(listed["account_id"], listed["application"], strict=True))
+    return risks
+
+
+def differences(sheet: pd.DataFrame, world: World, without: Collection[str] = ()) -> list[Any]:
+    """Rows that are missing, too many or not what the raw rows give, of all KPIs but some; at most twenty."""
+    expected = {key: row for key, row in kpi_oracle.sheet_of(world).items() if key[0] not in without}
+    sheet = sheet[~sheet["kpi"].isin(list(without))]
+    columns = ["value", "value_year_ago", "value_before", "active_accounts"]
+    keys = zip(
+        *(sheet[c] for c in ("kpi", "entity_type", "entity_key", "kpi_period")),
+        sheet["reference_month"].dt.date,
+        strict=True,
+    )
+    numbers = sheet[[*columns, "is_complete_period"]].astype(float).to_numpy()
+    found = dict(zip(keys, numbers, strict=True))
+    wrong: list[Any] = [("missing", key) for key in expected.keys() - found.keys()]
+    wrong += [("too many", key) for key in found.keys() - expected.keys()]
+    both = list(expected.keys() & found.keys())
+    wanted = pd.DataFrame([expected[key] for key in both], columns=[*columns, "is_complete"]).astype(float).to_numpy()
+    given = np.array([found[key] for key in both])
+    unequal = ~np.isclose(given, wanted, rtol=1e-12, atol=1e-9, equal_nan=True).all(axis=1)
+    wrong += [(both[n], given[n], wanted[n]) for n in np.flatnonzero(unequal)]
+    return sorted(wrong, key=str)[:20]

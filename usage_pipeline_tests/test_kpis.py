@@ -23,7 +23,6 @@ from usage_pipeline.lib import kpi_sheet
 from usage_pipeline.lib.kpis import KPIS, KpiError, check_expressions, read_kpis
 from usage_pipeline.lib.tables import METRICS
 from usage_pipeline.resources import Warehouse
-from usage_pipeline_tests import kpi_oracle
 from usage_pipeline_tests.conftest import Demo, write_config
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import (
@@ -31,48 +30,15 @@ from usage_pipeline_tests.kpi_worlds import (
     a_world,
     computed,
     contract,
+    differences,
     read_sheet,
     settings_of,
     sheet_of,
     value,
+    world_of,
 )
 
 MONTHLY = ["month", "3 months", "6 months", "12 months", "year to date"]
-
-
-def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries, days as dates, and what is absent as None."""
-    return [
-        {k: None if pd.isna(v) else v.date() if isinstance(v, pd.Timestamp) else v for k, v in row.items()}
-        for row in rows.to_dict("records")
-    ]
-
-
-def world_of(demo: Demo) -> World:
-    """What lies in the demo's lake, and what was issued."""
-    lake, settings = demo.folder / "lake", demo.settings
-    rows = demo.raw()
-    rows = rows[rows["event_time"] >= pd.Timestamp(settings.window_start)].assign(day=rows["event_time"].dt.date)
-    subscriptions = pd.read_csv(
-        lake / "subscriptions.csv", parse_dates=["start_date", "notice_date", "end_date", "renewal_date"]
-    )
-    accounts = pd.read_csv(lake / "accounts.csv").rename(columns={"account_name": "account"})
-    weeks = [settings.window_start + timedelta(weeks=n) for n in range(settings.lookback_weeks + 1)]
-    risks = {}
-    for file in (settings.ledger_dir / "scores").glob("*.parquet"):
-        scores = pd.read_parquet(file)
-        listed = scores[scores["is_listed"] & scores["application"].notna()]
-        risks[date.fromisoformat(file.stem)] = set(zip(listed["account_id"], listed["application"], strict=True))
-    return World(
-        rows=rows,
-        subscriptions=plain(subscriptions),
-        accounts=accounts,
-        applications=pd.read_csv(lake / "applications.csv"),
-        weeks={week: week + timedelta(8) <= settings.as_of_day for week in weeks},
-        as_of=settings.as_of_day,
-        groups=settings.groups,
-        risks=risks,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -80,27 +46,6 @@ def sheet(demo: Demo) -> Iterator[pd.DataFrame]:
     connection = duckdb.connect(str(demo.warehouse.resolve()), read_only=True)
     yield read_sheet(connection)
     connection.close()
-
-
-def differences(sheet: pd.DataFrame, world: World) -> list[Any]:
-    """Rows that are missing, too many or not what the raw rows give; at most twenty."""
-    expected = kpi_oracle.sheet_of(world)
-    columns = ["value", "value_year_ago", "value_before", "active_accounts"]
-    keys = zip(
-        *(sheet[c] for c in ("kpi", "entity_type", "entity_key", "kpi_period")),
-        sheet["reference_month"].dt.date,
-        strict=True,
-    )
-    numbers = sheet[[*columns, "is_complete_period"]].astype(float).to_numpy()
-    found = dict(zip(keys, numbers, strict=True))
-    wrong: list[Any] = [("missing", key) for key in expected.keys() - found.keys()]
-    wrong += [("too many", key) for key in found.keys() - expected.keys()]
-    both = list(expected.keys() & found.keys())
-    wanted = pd.DataFrame([expected[key] for key in both], columns=[*columns, "is_complete"]).astype(float).to_numpy()
-    given = np.array([found[key] for key in both])
-    unequal = ~np.isclose(given, wanted, rtol=1e-12, atol=1e-9, equal_nan=True).all(axis=1)
-    wrong += [(both[n], given[n], wanted[n]) for n in np.flatnonzero(unequal)]
-    return sorted(wrong, key=str)[:20]
 
 
 def test_every_kpi_of_every_entity_and_period_is_that_of_the_raw_files(demo: Demo, sheet: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Real data in somebody else's shape, by configuration alone; every figure against pandas on the files themselves."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -12,9 +13,12 @@ from sklearn.metrics import roc_auc_score
 from usage_pipeline.config import Settings
 from usage_pipeline.lib import backtest, risks
 from usage_pipeline.lib.as_known import open_history
+from usage_pipeline.lib.contract import SUBSCRIPTIONS
 from usage_pipeline.lib.dashboards import load_assets, missing_columns
 from usage_pipeline.lib.risk_models import best_of, learn
 from usage_pipeline.lib.source_check import check_sources
+from usage_pipeline_tests.kpi_oracle import World
+from usage_pipeline_tests.kpi_worlds import differences, risks_of
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +197,44 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
         "86 with an event and 622 without are on record, 200 and 500 are needed"
         in (methods.loc["loss of the account", "why"])
     )
+
+
+def test_the_kpi_sheet_is_that_of_the_raw_files(
+    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
+) -> None:
+    """Every KPI, entity and period; what is not delivered is empty in all of them."""
+    folder = Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "oulad"
+    names = {"enrolment": "account_id", "activity_type": "application", "id_student": "user_id", "sum_click": "clicks"}
+    rows = raw.rename(columns=names).assign(day=raw["day"].dt.date, records_created=0)
+    enrolments = pd.read_csv(folder / "enrolments.csv").rename(columns={"enrolment": "account_id"})
+    contracts = [
+        dict.fromkeys(SUBSCRIPTIONS.names)
+        | {"account_id": account, "start_date": row.start.date(), "end_date": row.end.date()}
+        | {"end_reason": "completed" if pd.isna(row.withdrew_on) else "cancelled"}
+        for account, row in registrations.iterrows()
+    ]
+    first = oulad.history_start
+    mondays = [first + timedelta(weeks=n) for n in range((oulad.as_of_day - first).days // 7 + 1)]
+    counts = rows.groupby([day - timedelta(day.weekday()) for day in rows["day"]]).size().reindex(mondays)
+    rules, before = oulad.completeness, counts.shift(1).rolling(8, min_periods=1).median()
+    collapsed = (before >= rules.collapse_floor_rows) & (counts < rules.collapse_share * before)
+    is_whole = counts.notna() & ~collapsed
+    world = World(
+        rows=rows[["account_id", "application", "user_id", "day", "clicks", "records_created"]],
+        subscriptions=contracts,
+        accounts=enrolments.assign(
+            account=enrolments["account_id"], segment=enrolments["presentation"], owner="no owner"
+        ).fillna({"region": "not delivered"}),
+        applications=pd.DataFrame(
+            {"application": sorted(set(rows["application"])), "application_type": "not delivered"}
+        ),
+        weeks={week: bool(is_whole[week]) and week + timedelta(8) <= oulad.as_of_day for week in mondays},
+        as_of=oulad.as_of_day,
+        rules=oulad.activity,
+        risks=risks_of(oulad),
+    )
+    sheet = ask(oulad, "FROM mart.kpi_sheet")
+    not_delivered = {"Records created", "Annual value in contract", "Seats", "Seats in use"}
+    assert sheet.loc[sheet["kpi"].isin(not_delivered), "value"].isna().all()
+    assert len(sheet) > 100_000
+    assert differences(sheet, world, without=not_delivered) == []
