@@ -261,7 +261,7 @@ TABLES = {
             "kpi_months",
             "KPI x entity x complete month",
             "kpi entity_type entity_key month_start",
-            "kpi kpi_group kpi_unit entity_type entity_key entity entity_group month_start value",
+            "kpi kpi_place kpi_group kpi_unit entity_type entity_key entity_no entity entity_group month_start value",
         ),
         _table(
             "kpi_reported",

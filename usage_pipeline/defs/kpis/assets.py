@@ -218,7 +218,7 @@ KPI_TABLES = [
         "kpi_months",
         schema="mart",
         group="kpis",
-        deps=["kpi_sheet"],
+        deps=["kpi_sheet", "kpi_members"],
         description="The single months of the sheet, for lines over two years that no filter of a period cuts.",
     ),
 ]
