@@ -17,7 +17,7 @@ OUT = REPO / "docs" / "screenshots"
 # in this order: a link of the call list opens the page of an account, and one of that the page of an application
 PAGES = (
     *("call-list", "account", "application", "applications-accounts", "usage-over-time", "changes"),
-    *("low-inactive", "contacts", "health"),
+    *("low-inactive", "kpi-sheet", "contacts", "health"),
 )
 LINKED = ("account", "application")
 # of a long page the beginning shows what it is

@@ -21,6 +21,7 @@ from usage_pipeline.config import ConfigError, GroupSettings, load_settings
 from usage_pipeline.defs.kpis.checks import clicks_are_those_of_the_days, what_adds_up_adds_up
 from usage_pipeline.lib import kpi_sheet
 from usage_pipeline.lib.kpis import KPIS, KpiError, check_expressions, read_kpis
+from usage_pipeline.lib.source_check import check_sources
 from usage_pipeline.lib.tables import METRICS
 from usage_pipeline.resources import Warehouse
 from usage_pipeline_tests.conftest import Demo, write_config
@@ -461,3 +462,14 @@ def test_the_checks_find_what_is_wrong(demo: Demo, tmp_path: Path) -> None:
         connection.execute("UPDATE core.kpi_values SET clicks = clicks + 1")
     assert not what_adds_up_adds_up(warehouse).passed
     assert not clicks_are_those_of_the_days(warehouse).passed
+
+
+def test_check_sources_notes_members_that_the_reference_does_not_list(tmp_path: Path) -> None:
+    world = a_world([("a", "p", "u", MONDAY, 1)], MONDAY, MONDAY + timedelta(weeks=2), [contract("a", "p", MONDAY)])
+    (tmp_path / "accounts.csv").write_text("account_id,name\na,Town A\n")
+    columns = {"account_id": "account_id", "account_name": "name"}
+    settings = settings_of(world, tmp_path, accounts={"path": "accounts.csv", "format": "csv", "columns": columns})
+    groups = GroupSettings(accounts={"Pilots": ["a", "Town A"]})
+    notes = check_sources(settings.model_copy(update={"groups": groups})).notes
+    (note,) = [note for note in notes if note.startswith("groups")]
+    assert note.startswith("groups.accounts.Pilots: sources.accounts does not list 'Town A'")

@@ -160,6 +160,15 @@ class _Formats:
         return self.of("head", bold=True, bg_color="#1B6CA8", font_color="#FFFFFF", text_wrap=True)
 
 
+def _page(book: Any, name: str) -> Any:
+    """A sheet that prints as wide as its paper."""
+    page = book.add_worksheet(name)
+    page.set_landscape()
+    page.set_paper(9)  # A4
+    page.fit_to_pages(1, 0)
+    return page
+
+
 def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
     first, entities = sheet.rows.iloc[0], len(sheet.rows[["entity_type", "entity_key"]].drop_duplicates())
     rows = [
@@ -184,24 +193,24 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
         ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
         ("colours", "They repeat what The change is says: green is better, red is worse."),
     ]
-    page = book.add_worksheet("About")
+    page = _page(book, "About")
     page.set_column(0, 0, 16)
     page.set_column(1, 1, 110)
     page.hide_gridlines(2)
     page.write_string(
         0, 0, f"KPI sheet, {sheet.selection.period} to {sheet.reference}", formats.of("title", bold=True, font_size=16)
     )
+    page.set_row(2, 32)  # the sentence about the data takes two lines
     for place, (name, text) in enumerate(rows, 2):
         page.write_string(place, 0, name, formats.of("name", bold=True))
         page.write_string(place, 1, text, formats.of("text", text_wrap=True))
 
 
 def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns: list[_Column]) -> None:
-    page = book.add_worksheet(name)
+    page = _page(book, name)
     page.freeze_panes(1, 0)
-    page.set_landscape()
-    page.fit_to_pages(1, 0)
     page.repeat_rows(0)
+    page.set_row(0, 32)
     for place, column in enumerate(columns):
         page.set_column(place, place, column.width)
         page.write_string(0, place, column.title, formats.head)
@@ -216,7 +225,7 @@ def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns:
             if value is None:
                 continue
             if isinstance(value, str):
-                page.write_string(nth + 1, place, value)
+                page.write_string(nth + 1, place, value, formats.of("word", indent=1))
             else:
                 page.write_number(nth + 1, place, value, formats.number(_excel(column.written, written[nth])))
 
@@ -237,7 +246,7 @@ def _colour(page: Any, formats: _Formats, columns: list[_Column], rows: int) -> 
 
 def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
     """A chart of each KPI; its numbers stand on the sheet Months."""
-    page, numbers = book.add_worksheet("Charts"), book.add_worksheet("Months")
+    page, numbers = _page(book, "Charts"), _page(book, "Months")
     page.hide_gridlines(2)
     month = formats.of("month", num_format="mmm yyyy", align="left")
     numbers.set_column(0, 0, 12)
@@ -266,7 +275,12 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
         chart.set_title({"name": f"{kpi.title} {told}", "name_font": {"size": 12}, "overlay": False})
         chart.set_x_axis({"num_format": "mmm yyyy", "num_font": {"rotation": -45}})
         chart.set_y_axis(
-            {"name": kpi.unit, "min": 0, "major_gridlines": {"visible": True, "line": {"color": "#DDDDDD"}}}
+            {
+                "name": kpi.unit,
+                "min": 0,
+                "num_format": "#,##0",
+                "major_gridlines": {"visible": True, "line": {"color": "#DDDDDD"}},
+            }
         )
         chart.set_legend({"position": "right"})
         chart.set_size({"width": 1100, "height": 380})
@@ -277,7 +291,7 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
 
 
 def _definitions(book: Any, formats: _Formats) -> None:
-    page = book.add_worksheet("Definitions")
+    page = _page(book, "Definitions")
     page.freeze_panes(1, 0)
     wrapped = formats.of("text", text_wrap=True)
     heads = [

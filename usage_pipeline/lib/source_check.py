@@ -55,7 +55,8 @@ def check_sources(settings: Settings) -> Report:
                 _check_weeks(report, settings, lake, source, connection)
             else:
                 files = open_source(connection, lake, name, source)
-                _report_columns(report, source, contract, connection, files)
+                mapping = _report_columns(report, source, contract, connection, files)
+                _check_groups(report, settings, contract, mapping, connection)
         except LakeError as error:
             report.problems.append(f"sources.{name}.path: {error}")
         except SourceError as error:
@@ -90,6 +91,28 @@ def _report_columns(
     if rows == 0:
         report.problems.append(f"sources.{name}: the files hold no row; check the path")
     return mapping
+
+
+def _check_groups(
+    report: Report,
+    settings: Settings,
+    contract: SourceContract,
+    mapping: Mapping,
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Notes members of groups that the reference source does not list; usage or contracts may know them."""
+    groups = settings.groups.model_dump().get(contract.name)
+    if not groups:
+        return
+    key = mapping.expressions[contract.names[0]]
+    known = {str(found) for (found,) in connection.execute(f"SELECT DISTINCT {key} FROM {RAW}").fetchall()}
+    for group, members in groups.items():
+        for member in members:
+            if member not in known:
+                report.notes.append(
+                    f"groups.{contract.name}.{group}: sources.{contract.name} does not list '{member}'; where no other "
+                    "source knows it either, the run stops at kpi_members: write its key, or take it out"
+                )
 
 
 def _check_weeks(
