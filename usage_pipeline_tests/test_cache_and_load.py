@@ -388,7 +388,8 @@ class Readers:
 
 
 # the status file is read each time, and whose page of one account is opened nobody knows before
-WARMED = [slug for slug in SLUGS if slug not in ("health", "account", "application")]
+# of the others nobody knows what will be picked, or they hold what is never kept
+WARMED = [slug for slug in SLUGS if slug not in ("health", "account", "application", "kpi-sheet")]
 charts_of_page = {slug: charts_of(slug) for slug in SLUGS}
 
 
