@@ -387,8 +387,7 @@ class Readers:
             self.seen.add(told)
 
 
-# the status file is read each time, and whose page of one account is opened nobody knows before
-# of the others nobody knows what will be picked, or they hold what is never kept
+# the status file is read each time; which account, application or KPI will be picked nobody knows before
 WARMED = [slug for slug in SLUGS if slug not in ("health", "account", "application", "kpi-sheet")]
 charts_of_page = {slug: charts_of(slug) for slug in SLUGS}
 
