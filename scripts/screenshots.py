@@ -20,6 +20,14 @@ PAGES = (
     *("low-inactive", "kpi-sheet", "contacts", "health"),
 )
 LINKED = ("account", "application")
+# other tabs of a page: picture, name of the tab, and what is picked where the tab waits for it
+TABS = {
+    "kpi-sheet": (
+        ("kpi-sheet-entities", "Entities of each KPI", {}),
+        ("kpi-sheet-lines", "Month by month", {"kpi": ["Clicks"], "entity": ["Permits", "Payments", "Licensing"]}),
+        ("kpi-sheet-changes", "Big changes", {}),
+    ),
+}
 # of a long page the beginning shows what it is
 _HEIGHT = 2200
 _WAIT = 120
@@ -43,11 +51,33 @@ def main() -> int:
                 if slug in LINKED:
                     address = page.locator(f'a[href^="/{slug}/"]').first.get_attribute("href")
                 _draw(page, f"{url}{address}")
-                file = OUT / f"{slug}{'-dark' if mode == 'dark' else ''}.png"
-                page.screenshot(path=file)
-                print(f"  {file.relative_to(REPO)}", flush=True)
+                _shoot(page, slug, mode)
+                for picture, tab, picked in TABS.get(slug, ()):
+                    _draw(page, f"{url}{address}{_picking(picked)}")
+                    page.get_by_role("tab", name=tab).click()
+                    _wait(page)
+                    _shoot(page, picture, mode)
         browser.close()
     return 0
+
+
+def _shoot(page: Any, name: str, mode: str) -> None:
+    file = OUT / f"{name}{'-dark' if mode == 'dark' else ''}.png"
+    page.screenshot(path=file)
+    print(f"  {file.relative_to(REPO)}", flush=True)
+
+
+def _picking(picked: dict[str, list[str]]) -> str:
+    """The part of an address that sets the KPI sheet's filters, as Superset writes it."""
+    if not picked:
+        return ""
+    given = {"entity_type": ["application"], **picked}
+    masks = [
+        f"NATIVE_FILTER-{name}:(extraFormData:(filters:!((col:{name},op:IN,val:!({','.join(values)})))),"
+        f"filterState:(value:!({','.join(values)})),id:NATIVE_FILTER-{name},ownState:())"
+        for name, values in given.items()
+    ]
+    return f"?native_filters=({','.join(masks)})"
 
 
 def _log_in(page: Any, url: str, name: str, password: str) -> None:
@@ -60,9 +90,13 @@ def _log_in(page: Any, url: str, name: str, password: str) -> None:
 
 
 def _draw(page: Any, address: str) -> None:
-    """Opens a page and waits until nothing on it has been loading for two seconds."""
     page.goto(address)
     page.wait_for_selector(".grid-container", timeout=_WAIT * 1000)
+    _wait(page)
+
+
+def _wait(page: Any) -> None:
+    """Until nothing on the page has been loading for two seconds."""
     quiet = 0
     for _ in range(4 * _WAIT):
         busy = page.locator(".loading, [data-test=loading-indicator], .ant-spin-spinning").count()
