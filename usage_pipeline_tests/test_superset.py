@@ -403,11 +403,11 @@ def choose(page: Any, path: list[str]) -> None:
         for entry in over:
             page.locator(".ant-dropdown-menu-submenu-title >> visible=true", has_text=entry).last.hover()
         with contextlib.suppress(TooLate):
-            item.wait_for(state="visible", timeout=8_000)
-            break
-        # a menu that was still opening does not see where the mouse stands
+            item.click(timeout=8_000)
+            return
+        # a menu that was still opening does not see where the mouse stands, or shuts again
         page.mouse.move(5, 5)
-    item.click()
+    raise AssertionError(f"the menu never offered {' > '.join(path)}")
 
 
 def download(page: Any, opens: Any, path: list[str], folder: Path) -> Path:
