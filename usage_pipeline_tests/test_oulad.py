@@ -1,6 +1,7 @@
 """Real data in somebody else's shape, by configuration alone; every figure against pandas on the files themselves."""
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from usage_pipeline.lib.contract import SUBSCRIPTIONS
 from usage_pipeline.lib.dashboards import load_assets, missing_columns
 from usage_pipeline.lib.risk_models import best_of, learn
 from usage_pipeline.lib.source_check import check_sources
+from usage_pipeline_tests.conftest import serve_superset
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import differences, risks_of
+from usage_pipeline_tests.test_kpi_take_away import check_selections, expected_of
+from usage_pipeline_tests.test_superset import Client
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +203,10 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     )
 
 
-def test_the_kpi_sheet_is_that_of_the_raw_files(
-    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
-) -> None:
-    """Every KPI, entity and period; what is not delivered is empty in all of them."""
+NOT_DELIVERED = {"Records created", "Annual value in contract", "Seats", "Seats in use"}
+
+
+def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame) -> World:
     folder = Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "oulad"
     names = {"enrolment": "account_id", "activity_type": "application", "id_student": "user_id", "sum_click": "clicks"}
     rows = raw.rename(columns=names).assign(day=raw["day"].dt.date, records_created=0)
@@ -219,7 +223,7 @@ def test_the_kpi_sheet_is_that_of_the_raw_files(
     rules, before = oulad.completeness, counts.shift(1).rolling(8, min_periods=1).median()
     collapsed = (before >= rules.collapse_floor_rows) & (counts < rules.collapse_share * before)
     is_whole = counts.notna() & ~collapsed
-    world = World(
+    return World(
         rows=rows[["account_id", "application", "user_id", "day", "clicks", "records_created"]],
         subscriptions=contracts,
         accounts=enrolments.assign(
@@ -233,8 +237,22 @@ def test_the_kpi_sheet_is_that_of_the_raw_files(
         rules=oulad.activity,
         risks=risks_of(oulad),
     )
+
+
+def test_the_kpi_sheet_is_that_of_the_raw_files(
+    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
+) -> None:
+    """Every KPI, entity and period; what is not delivered is empty in all of them."""
     sheet = ask(oulad, "FROM mart.kpi_sheet")
-    not_delivered = {"Records created", "Annual value in contract", "Seats", "Seats in use"}
-    assert sheet.loc[sheet["kpi"].isin(not_delivered), "value"].isna().all()
+    assert sheet.loc[sheet["kpi"].isin(NOT_DELIVERED), "value"].isna().all()
     assert len(sheet) > 100_000
-    assert differences(sheet, world, without=not_delivered) == []
+    assert differences(sheet, world_of_oulad(oulad, raw, registrations), without=NOT_DELIVERED) == []
+
+
+@pytest.mark.soak
+def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
+    oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame, tmp_path: Path
+) -> None:
+    expected = expected_of(oulad, world_of_oulad(oulad, raw, registrations), NOT_DELIVERED)
+    with contextmanager(serve_superset)(oulad, tmp_path) as server:
+        assert check_selections(Client(server, "viewer"), oulad, expected, tmp_path) > 2000
