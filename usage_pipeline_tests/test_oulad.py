@@ -1,7 +1,6 @@
 """Real data in somebody else's shape, by configuration alone; every figure against pandas on the files themselves."""
 
 import os
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -254,5 +253,5 @@ def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
     oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame, tmp_path: Path
 ) -> None:
     expected = expected_of(oulad, world_of_oulad(oulad, raw, registrations), NOT_DELIVERED)
-    with contextmanager(serve_superset)(oulad, tmp_path) as server:
+    with serve_superset(oulad, tmp_path) as server:
         assert check_selections(Client(server, "viewer"), oulad, expected, tmp_path) > 2000
