@@ -476,21 +476,27 @@ def wait_for(log: Path, words: str, seconds: float = 600) -> str:
 def not_kept(browser: Any, server: SupersetServer, slug: str) -> list[str]:
     """The requests of a page that were not answered from the cache."""
     context = browser.new_context(viewport={"width": 1400, "height": 4200})
-    page, answers, missed, read = context.new_page(), [], [], 0
+    page, answers = context.new_page(), []
+
+    def passed_on(route: Any) -> None:
+        # read on its way: a browser that has taken in many bodies has forgotten some of them
+        answer = route.fetch()
+        answers.append((route.request.post_data, answer.json()["result"]))
+        route.fulfill(response=answer)
+
     log_in(page, server, "viewer")
-    page.on("response", lambda answer: answers.append(answer) if "/api/v1/chart/data" in answer.url else None)
+    page.route("**/api/v1/chart/data*", passed_on)
     open_dashboard(page, server, slug)
     tabs = page.locator("[role=tab]")
     for place in range(tabs.count()):
         tabs.nth(place).click()
         wait_until_drawn(page)
-        # tab by tab: a browser forgets bodies when it has taken in many
-        missed += [
-            json.dumps(json.loads(answer.request.post_data)["queries"])
-            for answer in answers[read:]
-            if not all(result["is_cached"] for result in answer.json()["result"])
-        ]
-        read = len(answers)
+    page.unroute_all(behavior="wait")
+    missed = [
+        json.dumps(json.loads(asked)["queries"])
+        for asked, results in answers
+        if not all(result["is_cached"] for result in results)
+    ]
     assert len(answers) >= len(charts_of_page[slug])
     context.close()
     return missed

@@ -20,6 +20,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from usage_pipeline.config import RiskSettings
 from usage_pipeline.lib.risk_features import FEATURES
@@ -127,13 +128,22 @@ def _calibrated(kind: str, rows: Rows, weight: Floats, seed: int) -> Model:
     return Model(kind, _fit(estimator, rows), slope, intercept, float(loss))
 
 
+def _one_thread() -> Any:
+    # threads that meet after every feature wait for the slowest: on a machine that does anything else besides, two of
+    # them take three times as long as one
+    return threadpool_limits(1)
+
+
 def _fit(estimator: Any, rows: Rows) -> Any:
     # a column of which nothing is known has no thresholds; as a constant it is never split by
-    return estimator.fit(np.where(np.isnan(rows.x).all(axis=0), np.float32(0), rows.x), rows.happened)
+    x = np.where(np.isnan(rows.x).all(axis=0), np.float32(0), rows.x)
+    with _one_thread():
+        return estimator.fit(x, rows.happened)
 
 
 def _raw_log_odds(estimator: Any, x: NDArray[np.float32]) -> Floats:
-    found: Floats = np.asarray(estimator.decision_function(x), dtype=np.float64)
+    with _one_thread():
+        found: Floats = np.asarray(estimator.decision_function(x), dtype=np.float64)
     return np.clip(found, -20, 20)
 
 
