@@ -8,17 +8,17 @@ remedy; an error that will not go away (no such bucket, denied, expired) is not 
 three times with growing pauses, and an address that does not answer is given up within 15 seconds.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import boto3
 import duckdb
-import duckdb_extensions
 import pyarrow as pa
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,6 +44,14 @@ _REMEDIES = {
     "InvalidToken": "the session token is not valid; renew the credentials",
     "PermanentRedirect": "the bucket lies in another region; set store.region",
 }
+
+
+@cache
+def _httpfs() -> Path:
+    """DuckDB's way to S3, where its package lies: nothing is installed into anybody's home, or fetched."""
+    package = importlib.util.find_spec("duckdb_extension_httpfs")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
 
 
 class LakeError(Exception):
@@ -119,8 +127,7 @@ class Lake:
         """A DuckDB connection in memory that can read the lake; httpfs comes from its package, not from the network."""
         connection = duckdb.connect()
         if self.reads_s3:
-            duckdb_extensions.import_extension("httpfs", con=connection)
-            connection.execute("LOAD httpfs")
+            connection.execute(f"LOAD {literal(_httpfs())}")
             connection.execute(_Store.of(self.store).duckdb_secret())
             connection.execute("SET http_timeout = 10")
             # the footers that were read to match columns are not fetched again
