@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from usage_pipeline.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
+from usage_pipeline.lib.files import put_whole
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
@@ -373,6 +374,58 @@ def doctor(
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")
+
+
+@app.command()
+def backup(
+    out: Annotated[str, typer.Argument(help="tar file to write; - for standard output")],
+    config: ConfigOption = None,
+) -> None:
+    """Pack the data home into one file, while nothing writes to it. It holds personal data: keep it as such."""
+    from usage_pipeline import local
+    from usage_pipeline.backup import back_up
+    from usage_pipeline.lib.locks import BusyError
+
+    settings = settings_of(config)
+    if any(local.running(settings.home / "run", name) for name in ("superset", "dagster")):
+        raise fail("servers run on this home, whose databases must stand still: `make stop` first")
+    if out != "-" and Path(out).exists():
+        raise fail(f"{out} is there already: name another file, or remove it")
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    try:
+        if out == "-":
+            files = back_up(settings, sys.stdout.buffer, tell)
+        else:
+            with put_whole(Path(out)) as unfinished:
+                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as stream:
+                    files = back_up(settings, stream, tell)
+    except BusyError as error:
+        raise fail(str(error)) from error
+    tell(f"{files:,} files of {settings.home} packed")
+
+
+@app.command()
+def restore(
+    source: Annotated[str, typer.Argument(help="tar file of `backup`; - for standard input")],
+    home: Annotated[Path, typer.Option(help="the empty data home to fill")],
+) -> None:
+    """Unpack a backup into an empty data home."""
+    from usage_pipeline.backup import BackupError
+    from usage_pipeline.backup import restore as restored
+
+    try:
+        if source == "-":
+            files = restored(home, sys.stdin.buffer)
+        else:
+            with Path(source).open("rb") as stream:
+                files = restored(home, stream)
+    except (BackupError, OSError) as error:
+        raise fail(str(error)) from error
+    say(f"{files:,} files put into {home}")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.contract import CONTACTS
 from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
 from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
-from usage_pipeline.lib.facts import facts_path, read_manifests
+from usage_pipeline.lib.facts import facts_lock, facts_path, read_manifests
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.reference import deliveries, ledger_lock, person_columns
@@ -220,9 +220,7 @@ class _Person:
             place = "contacts as delivered (ledger)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
             _remove_unfinished(settings.ledger_dir / "reference")
-        with exclusive(
-            settings.facts_dir / ".lock", wait, what=str(settings.facts_dir), who="erase", progress=progress
-        ):
+        with exclusive(facts_lock(settings), wait, what=str(settings.facts_dir), who="erase", progress=progress):
             done.places["rejected rows (ledger)"] = sum(forget_users(file, erased) for file in self._rejected())
             done.places["facts"] = sum(replace_users(file, erased) for file in self._facts())
             _remove_unfinished(settings.ledger_dir / "rejected")

@@ -187,6 +187,11 @@ def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> N
         replace_users(unfinished, erased)
 
 
+def facts_lock(settings: Settings) -> Path:
+    """Held by whoever writes facts or rejected rows, or wants them to stand still."""
+    return settings.facts_dir / ".lock"
+
+
 def ingest_weeks(
     settings: Settings,
     weeks: Iterable[date],
@@ -204,8 +209,9 @@ def ingest_weeks(
     BusyError where another run reads for longer than `ingest.wait_seconds`.
     """
     wanted = list(weeks)
-    lock = settings.facts_dir / ".lock"
-    with exclusive(lock, settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress):
+    with exclusive(
+        facts_lock(settings), settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress
+    ):
         known = read_manifests(settings.facts_dir, wanted)
         in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
         if len(in_window) < len(wanted):

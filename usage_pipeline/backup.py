@@ -1,0 +1,111 @@
+"""The data home as one file, and back: facts, ledger, models, warehouse, builds, status, the list of the erased.
+
+Belongs here: what has to be kept to show the same pages and to go on from there. Does not: databases of Dagster and
+Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Taken while nothing writes: locks are
+waited for, as by a run. Not in it: what can be made again at once (caches, spilled data), locks and logs.
+"""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib.facts import facts_lock
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.reference import ledger_lock
+from usage_pipeline.resources import warehouse_of
+
+# below the home; the demo's lake lies there too in a deployment
+_KEPT = (
+    "facts",
+    "ledger",
+    "models",
+    "warehouse",
+    "published",
+    "status",
+    "erased",
+    "inputs",
+    "mail",
+    "dagster",
+    "run",
+    "demo",
+)
+_END = "end-of-backup"
+_LEFT_OUT = (".lock", ".holder", ".log", ".tmp")
+
+
+class BackupError(Exception):
+    """What is there stands in the way; the message says what, and the remedy."""
+
+
+def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = lambda _: None) -> int:
+    """Writes the home to a stream as a tar file; returns the number of files.
+
+    Raises BusyError where a run holds what is to be copied for longer than `ingest.wait_seconds`.
+    """
+    home, wait, files = settings.home, settings.ingest.wait_seconds, 0
+    with ExitStack() as held:
+        for lock in (facts_lock(settings), ledger_lock(settings)):
+            held.enter_context(exclusive(lock, wait, what=str(lock.parent), who="backup", progress=progress))
+        held.enter_context(warehouse_of(settings).held())
+        with tarfile.open(fileobj=to, mode="w|") as archive:
+            for path in _paths(home):
+                archive.add(path, str(path.relative_to(home)), recursive=False)
+                files += 1
+            # a tar file that was cut off between two files reads as a whole one
+            archive.addfile(tarfile.TarInfo(_END))
+    return files
+
+
+def _paths(home: Path) -> Iterator[Path]:
+    for name in _KEPT:
+        top = home / name
+        if top.is_file():
+            yield top
+        for path in sorted(top.rglob("*")) if top.is_dir() else []:
+            is_cache = path.relative_to(home).parts[:3] == ("run", "superset", "results")
+            if (path.is_file() or path.is_symlink()) and not path.name.endswith(_LEFT_OUT) and not is_cache:
+                yield path
+
+
+def restore(home: Path, source: BinaryIO) -> int:
+    """Puts a backup into a home that holds nothing yet; returns the number of files.
+
+    Raises BackupError where the home holds data already, or the stream is no backup.
+    """
+    there = [name for name in _KEPT if any(_found(home / name))]
+    if there:
+        raise BackupError(
+            f"{home} holds {', '.join(there)} already: restore into an empty place, and move that away first"
+        )
+    files, is_whole = 0, False
+    try:
+        with tarfile.open(fileobj=source, mode="r|") as archive:
+            for member in archive:
+                if is_whole := member.name == _END:
+                    break
+                if not _is_ours(member):
+                    raise BackupError(f"{member.name}: no part of a data home; this is no backup of ours")
+                archive.extract(member, home)
+                files += 1
+    except tarfile.TarError as error:
+        raise BackupError(
+            f"not readable as a backup, it may be cut off: {error}; what was put into {home} is not whole"
+        ) from error
+    if not is_whole:
+        raise BackupError(f"the backup is cut off; what was put into {home} is not whole")
+    return files
+
+
+def _is_ours(member: tarfile.TarInfo) -> bool:
+    """A file below one of our folders, or a link to its neighbour: nothing that leads out of the home."""
+    parts = PurePosixPath(member.name).parts
+    if parts[0] not in _KEPT or ".." in parts:
+        return False
+    return member.isfile() or (member.issym() and "/" not in member.linkname and member.linkname not in ("", ".."))
+
+
+def _found(place: Path) -> Iterator[Path]:
+    yield from [place] if place.is_file() else (p for p in place.rglob("*") if p.is_file() or p.is_symlink())
