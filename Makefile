@@ -33,7 +33,11 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 .PHONY: test
 test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
 	@scripts/need-chromium.sh
-	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+
+.PHONY: test-compose
+test-compose: setup ## the deployment on the Docker engine that DOCKER_HOST names: started, killed, backed up, restored
+	@$(BIN)/python -m pytest -m compose -s $(PYTEST_OPTIONS) usage_pipeline_tests/compose
 
 .PHONY: soak
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
@@ -62,6 +66,7 @@ check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
 	@$(BIN)/sqlfluff lint --nocolor -q usage_pipeline
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check
+	@scripts/check-compose.sh
 
 .PHONY: format
 format: setup ## bring Python, SQL and the Superset assets into their normal form
@@ -73,6 +78,7 @@ format: setup ## bring Python, SQL and the Superset assets into their normal for
 .PHONY: lock
 lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
+	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from build_cache import shown_now
 from chart_queries import errors_of, payload
 from warm import ACCOUNT as WARMING
 
@@ -47,7 +48,7 @@ def main() -> int:
                 prune_assets()
                 sync_roles()
                 sync_warming_account()
-                failed = run_every_chart()
+                failed = run_every_chart() if is_published() else 0
             add_accounts()
     say(f"set up in {time.perf_counter() - started:.0f} s")
     return 1 if failed else 0
@@ -201,6 +202,14 @@ def sync_warming_account() -> None:
     )
     user.active, user.roles = False, [role]
     db.session.commit()
+
+
+def is_published() -> bool:
+    """Whether there is a build that charts could be run on; a deployment is set up before its first refresh."""
+    if os.path.isdir(shown_now()):
+        return True
+    say("no build is published yet: charts are not run")
+    return False
 
 
 def run_every_chart() -> int:

@@ -292,6 +292,8 @@ def DB_CONNECTION_MUTATOR(  # noqa: N802
     # the path of a build, or of a status, never changes its content
     folder, file = _FILES[name]
     shown = build_of_request() if folder == PUBLISHED else os.path.realpath(os.path.join(folder, "current"))
+    if not os.path.isdir(shown):
+        raise ValueError("no build is published yet: the first refresh has not ended (see Dagster, Runs)")
     uri = uri.set(database=os.path.join(shown, file))
     params["connect_args"] = {
         "read_only": True,

@@ -49,7 +49,12 @@ class LocalError(Exception):
 
 
 def dagster_home(settings: Settings) -> Path:
-    """The data home's Dagster storage, made on first use, with the repository's instance settings."""
+    """The data home's Dagster storage, made on first use, with the repository's instance settings.
+
+    A deployment has an instance of its own, which USAGE_DAGSTER_HOME names.
+    """
+    if deployed := os.environ.get("USAGE_DAGSTER_HOME"):
+        return Path(deployed)
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(REPO / "dagster.yaml", home / "dagster.yaml")

@@ -1,0 +1,404 @@
+"""The deployment, as a company would start it: images built, everything up, each service killed, all of it restored.
+
+Needs a Docker engine on this machine with the compose plugin, named by DOCKER_HOST, and root for killing processes.
+Run by `make test-compose`, in the order of the file. Images that cannot be pulled have stand-ins (`stand-ins.yml`):
+PostgreSQL and Redis from Debian's packages, moto for the S3 server; USAGE_COMPOSE_IMAGES=real takes those of the file.
+"""
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from usage_pipeline_tests.conftest import SupersetServer, free_port
+from usage_pipeline_tests.test_superset import CHARTS, Client, payload
+
+pytestmark = pytest.mark.compose
+
+REPO = Path(__file__).parents[2]
+SECRETS = ["POSTGRES_PASSWORD", "DAGSTER_DB_PASSWORD", "SUPERSET_DB_PASSWORD", "REDIS_PASSWORD", "SUPERSET_SECRET_KEY"]
+OURS = ["code", "webserver", "daemon", "superset", "worker", "beat"]
+STEADY = ["postgres", "redis", *OURS]
+# charts that tell of the clock or of runs, which go on
+MOVING = {"Health of the data", "Use of the dashboards"}
+
+
+def engine_problem() -> str:
+    """Why there is nothing to test with, or nothing."""
+    if not os.environ.get("DOCKER_HOST"):
+        return "DOCKER_HOST is not set: no Docker engine is named"
+    found = subprocess.run(["docker", "compose", "ls"], capture_output=True, text=True, check=False)
+    return found.stderr.strip() if found.returncode else ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> None:
+    if problem := engine_problem():
+        pytest.skip(problem)
+
+
+@dataclass
+class Deployment:
+    """One project of compose, with secrets and ports of its own."""
+
+    name: str
+    folder: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def made(cls, folder: Path, **more: str) -> "Deployment":
+        config = folder / "config"
+        config.mkdir()
+        config.chmod(0o755)
+        files = ["docker-compose.yml", "usage_pipeline_tests/compose/stand-ins.yml"]
+        given = {name: secrets.token_urlsafe(36) for name in [*SECRETS, "DEMO_STORE_KEY", "DEMO_STORE_SECRET"]}
+        name = f"usage-test-{secrets.token_hex(3)}"
+        return cls(
+            name,
+            folder,
+            os.environ
+            | given
+            | {
+                "COMPOSE_PROJECT_NAME": name,
+                "COMPOSE_FILE": ":".join(files[:1] if os.environ.get("USAGE_COMPOSE_IMAGES") == "real" else files),
+                "USAGE_VERSION": "test",
+                "USAGE_CONFIG": str(config),
+                "DEMO_ACCOUNTS": "60",
+                "SUPERSET_PORT": str(free_port()),
+                "DAGSTER_PORT": str(free_port()),
+            }
+            | more,
+        )
+
+    def compose(self, *words: str, check: bool = True, seconds: float = 1500) -> subprocess.CompletedProcess[str]:
+        return self.run(["docker", "compose", *words], check=check, seconds=seconds)
+
+    def run(self, words: list[str], check: bool = True, seconds: float = 1500) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            words, env=self.environment, cwd=REPO, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        assert done.returncode == 0 or not check, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def container(self, service: str) -> dict[str, Any]:
+        found = self.compose("ps", "-a", "-q", service).stdout.strip()
+        told: dict[str, Any] = json.loads(self.run(["docker", "inspect", found]).stdout)[0]
+        return told
+
+    def logs(self, service: str) -> str:
+        return self.compose("logs", "--no-color", service).stdout
+
+    def superset(self, passwords: dict[str, str]) -> SupersetServer:
+        return SupersetServer(f"http://127.0.0.1:{self.environment['SUPERSET_PORT']}", passwords, self.folder)
+
+    def dagster(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = requests.post(
+            f"http://127.0.0.1:{self.environment['DAGSTER_PORT']}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=60,
+        )
+        told: dict[str, Any] = answer.json()
+        assert "errors" not in told, told
+        data: dict[str, Any] = told["data"]
+        return data
+
+    def runs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.dagster(
+            "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+        )["runsOrError"]["results"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def passwords() -> dict[str, str]:
+    """Of the demo's people; read from the log that says them once."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, passwords: dict[str, str]) -> Iterator[Deployment]:
+    """Everything with the demo's data; built, and up and healthy."""
+    made = Deployment.made(tmp_path_factory.mktemp("stack"))
+    timed("images built", lambda: made.compose("--profile", "demo", "build", seconds=3000))
+    try:
+        timed("demo up and healthy", lambda: made.compose("--profile", "demo", "up", "-d", "--wait", "--no-build"))
+        passwords.update(re.findall(r"log in as (\w+) +(\S+)", made.logs("demo-people")))
+        yield made
+    finally:
+        made.compose("--profile", "demo", "down", "--volumes", "--timeout", "5", check=False)
+
+
+def timed(what: str, do: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    do()
+    seconds = time.monotonic() - started
+    print(f"\n  {what}: {seconds:.0f} s", end="", flush=True)
+    return seconds
+
+
+def wait_until(what: str, is_so: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if is_so():
+                return
+        except (requests.RequestException, AssertionError, KeyError):
+            pass
+        time.sleep(2)
+    raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+def pages(server: SupersetServer) -> dict[str, Any]:
+    """The data of every chart that a manager sees, by title."""
+    client, answers = Client(server, "manager"), {}
+    datasets = client.charts()
+    for chart in CHARTS.values():
+        title = chart["slice_name"]
+        if title not in datasets:
+            continue
+        answer = client.post("/api/v1/chart/data", payload(chart["params"], datasets[title], force=False))
+        assert answer.status_code == 200, f"{title}: {answer.status_code} {answer.text[:300]}"
+        answers[title] = [sorted(json.dumps(row) for row in result["data"]) for result in answer.json()["result"]]
+    return answers
+
+
+def still(answers: dict[str, Any]) -> dict[str, Any]:
+    """Without what tells of runs and of the time of day, which the deployment's own life changes."""
+    titles = {c["slice_name"] for c in CHARTS.values() if "status" not in c.get("dataset_uuid", "") and not _moves(c)}
+    return {title: rows for title, rows in answers.items() if title in titles}
+
+
+def _moves(chart: dict[str, Any]) -> bool:
+    return chart["dataset_uuid"] in _STATUS_DATASETS
+
+
+_STATUS_DATASETS = {
+    re.search(r"^uuid: (\S+)", text, re.MULTILINE)[1]  # type: ignore[index]
+    for text in (f.read_text(encoding="utf-8") for f in (REPO / "superset/assets/datasets").rglob("*.yaml"))
+    if re.search(r"^schema: status", text, re.MULTILINE)
+}
+
+# ---------------------------------------------------------------- the start
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_is_missing_stops_the_start_by_its_name(tmp_path: Path, name: str) -> None:
+    lacking = Deployment.made(tmp_path, **{name: ""})
+    refused = lacking.compose("up", "-d", check=False)
+    assert refused.returncode != 0
+    assert f"{name} is missing a value" in refused.stderr
+
+
+def test_the_demo_is_full_of_data(stack: Deployment, passwords: dict[str, str]) -> None:
+    answers = timed_pages(stack.superset(passwords))
+    assert len(answers) > 60
+    assert sum(len(rows) for results in still(answers).values() for rows in results) > 1000
+    told = stack.compose("exec", "-T", "code", "usage", "builds").stdout
+    assert "shown" in told
+
+
+def timed_pages(server: SupersetServer) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    timed("every chart asked for", lambda: found.update(pages(server)))
+    return found
+
+
+def test_only_two_ports_are_published_and_on_loopback(stack: Deployment) -> None:
+    published = {}
+    for service in [*STEADY, "s3"]:
+        bound = stack.container(service)["HostConfig"]["PortBindings"] or {}
+        published |= {service: {b["HostIp"] for places in bound.values() for b in places}} if bound else {}
+    assert published == {"webserver": {"127.0.0.1"}, "superset": {"127.0.0.1"}}
+
+
+def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> None:
+    for service in STEADY:
+        host = stack.container(service)["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+        assert host["Memory"] > 0, service
+        user = stack.compose("exec", "-T", service, "id", "-u").stdout.strip()
+        assert user != "0", service
+    for service in ("superset", "worker"):
+        refused = stack.compose("exec", "-T", service, "touch", "/data/published/x", check=False)
+        assert "Read-only file system" in refused.stderr, "only the pipeline writes builds"
+        seen = stack.compose("exec", "-T", service, "ls", "/data").stdout.split()
+        assert seen == ["published", "status"], "facts and ledger are not Superset's to read"
+
+
+def test_each_database_is_for_its_own_user_only(stack: Deployment) -> None:
+    given = stack.environment["DAGSTER_DB_PASSWORD"]
+    look = ["env", f"PGPASSWORD={given}", "psql", "-h", "127.0.0.1", "-U", "dagster", "-Atc", "SELECT 1"]
+    assert stack.compose("exec", "-T", "postgres", *look, "dagster").stdout.strip() == "1"
+    refused = stack.compose("exec", "-T", "postgres", *look, "superset", check=False)
+    assert "permission denied for database" in refused.stderr
+
+
+@pytest.mark.parametrize("image", ["usage-pipeline:test", "usage-superset:test"])
+def test_no_layer_holds_a_credential_an_index_a_certificate_or_a_compiler(stack: Deployment, image: str) -> None:
+    history = stack.run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]).stdout
+    environment = stack.run(["docker", "inspect", "--format", "{{json .Config.Env}}", image]).stdout
+    for word in [stack.environment[name] for name in SECRETS] + ["INDEX_URL", "://", "password="]:
+        assert word not in history + environment
+    base = "python:3.11-slim-bookworm"
+    look = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh"]
+    certificates = (
+        "find / -xdev \\( -name '*.crt' -o -name pip.conf -o -name uv.toml -o -name .netrc \\) 2>/dev/null | sort"
+    )
+    if os.environ.get("USAGE_COMPOSE_IMAGES") != "real":
+        ours = set(stack.run([*look, image, "-c", certificates]).stdout.split())
+        assert ours <= set(stack.run([*look, base, "-c", certificates]).stdout.split())
+    tools = stack.run([*look, image, "-c", "command -v gcc cc make uv git || true"]).stdout
+    assert not tools.strip()
+
+
+# ---------------------------------------------------------------- what is killed comes back
+
+
+def kill(stack: Deployment, *services: str) -> dict[str, str]:
+    """Ends the first process of each, as a machine out of memory would; returns when each had been started."""
+    states = {service: stack.container(service)["State"] for service in services}
+    for state in states.values():
+        os.kill(state["Pid"], signal.SIGKILL)
+    return {service: state["StartedAt"] for service, state in states.items()}
+
+
+def is_back(stack: Deployment, service: str, started: str) -> bool:
+    state = stack.container(service)["State"]
+    return state["StartedAt"] != started and state.get("Health", {}).get("Status") == "healthy"
+
+
+@pytest.mark.parametrize("service", STEADY)
+def test_a_service_that_is_killed_comes_back_and_nothing_is_lost(
+    stack: Deployment, passwords: dict[str, str], service: str
+) -> None:
+    before = still(pages(stack.superset(passwords)))
+    known = {run["runId"] for run in stack.runs()}
+    started = kill(stack, service)[service]
+    timed(f"{service} killed; healthy again", lambda: wait_until(service, lambda: is_back(stack, service, started)))
+    wait_until("pages", lambda: still(pages(stack.superset(passwords))) == before)
+    wait_until("runs", lambda: known <= {run["runId"] for run in stack.runs()})
+
+
+def test_a_run_in_flight_is_reported_and_tried_again(stack: Deployment) -> None:
+    run = launch_refresh(stack)
+    wait_until("the run starts", lambda: status_of(stack, run) == "STARTED", 180)
+    started = kill(stack, "code")["code"]
+    wait_until("code", lambda: is_back(stack, "code", started))
+    timed(
+        "code killed with a run in it; run reported",
+        lambda: wait_until("run", lambda: status_of(stack, run) == "FAILURE"),
+    )
+    events = stack.dagster(
+        "query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { ... on MessageEvent { message } } } } }",
+        id=run,
+    )["logsForRun"]["events"]
+    assert any("knows no such run" in event.get("message", "") for event in events)
+
+    def tried_again() -> bool:
+        tags = [({t["key"]: t["value"] for t in r["tags"]}, r["status"]) for r in stack.runs()]
+        return any(t.get("dagster/parent_run_id") == run and status == "SUCCESS" for t, status in tags)
+
+    timed("tried again with success", lambda: wait_until("retry", tried_again, 900))
+
+
+def launch_refresh(stack: Deployment) -> str:
+    tell = (
+        "import json; from usage_pipeline.config import load_settings; from usage_pipeline.defs.schedules import window_tags;"
+        "print(json.dumps(window_tags(load_settings('/data/demo/sources.yaml'))))"
+    )
+    told = stack.compose("exec", "-T", "code", "/app/pipeline/bin/python", "-c", tell).stdout
+    tags = [{"key": key, "value": value} for key, value in json.loads(told.splitlines()[-1]).items()]
+    answer = stack.dagster(
+        "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename ... on LaunchRunSuccess { run { runId } }"
+        " ... on PythonError { message } } }",
+        p={
+            "selector": {
+                "repositoryLocationName": "usage_pipeline",
+                "repositoryName": "__repository__",
+                "jobName": "refresh",
+            },
+            "executionMetadata": {"tags": tags},
+        },
+    )["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    run_id: str = answer["run"]["runId"]
+    return run_id
+
+
+def status_of(stack: Deployment, run: str) -> str:
+    return next(str(known["status"]) for known in stack.runs() if known["runId"] == run)
+
+
+def test_all_killed_at_once_come_back(stack: Deployment, passwords: dict[str, str]) -> None:
+    before = still(pages(stack.superset(passwords)))
+    known = {run["runId"] for run in stack.runs()}
+    started = kill(stack, *STEADY)
+    timed(
+        "all killed at once; healthy again",
+        lambda: wait_until("all", lambda: all(is_back(stack, name, at) for name, at in started.items()), 600),
+    )
+    assert still(pages(stack.superset(passwords))) == before
+    assert known <= {run["runId"] for run in stack.runs()}
+
+
+# ---------------------------------------------------------------- backup and restore
+
+
+def test_a_backup_put_into_an_empty_place_gives_the_same_pages(
+    stack: Deployment, passwords: dict[str, str], tmp_path: Path
+) -> None:
+    before = still(pages(stack.superset(passwords)))
+    runs = {run["runId"] for run in stack.runs()}
+    folder = tmp_path / "backup"
+    timed("backup", lambda: stack.run(["deploy/backup.sh", str(folder)]))
+    again = stack.run(["deploy/backup.sh", str(folder)], check=False)
+    assert "holds something already" in again.stderr
+
+    other = Deployment.made(tmp_path, SUPERSET_SECRET_KEY=stack.environment["SUPERSET_SECRET_KEY"])
+    try:
+        timed("restore", lambda: other.run(["deploy/restore.sh", str(folder)]))
+        assert still(pages(other.superset(passwords))) == before
+        assert runs <= {run["runId"] for run in other.runs()}
+        told = other.compose("exec", "-T", "code", "usage", "builds").stdout
+        assert told == stack.compose("exec", "-T", "code", "usage", "builds").stdout
+        refused = other.run(["deploy/restore.sh", str(folder)], check=False)
+        assert "restore into an empty place" in refused.stderr
+        timed("upgrade in place", lambda: other.run(["deploy/upgrade.sh", str(tmp_path / "before")]))
+        assert still(pages(other.superset(passwords))) == before
+    finally:
+        other.compose("down", "--volumes", "--timeout", "5", check=False)
+    (folder / "data.tar").write_bytes((folder / "data.tar").read_bytes()[:-1000])
+    assert "is damaged" in other.run(["deploy/restore.sh", str(folder)], check=False).stderr
+
+
+# ---------------------------------------------------------------- production settings
+
+
+def test_without_a_configuration_it_waits_and_says_for_what(tmp_path: Path, stack: Deployment) -> None:
+    empty = Deployment.made(tmp_path)
+    config = Path(empty.environment["USAGE_CONFIG"])
+    try:
+        empty.compose("up", "-d", "--no-build", "code")
+        wait_until("it says so", lambda: "waiting for sources.yaml" in empty.logs("code"))
+        assert empty.container("code")["State"]["Health"]["Status"] == "starting"
+        (config / "sources.yaml").write_text("name: Wrong\nhome: /data\nsources: {usag: {}}\n", encoding="utf-8")
+        wait_until("what is wrong is said", lambda: "unknown key" in empty.logs("code"))
+        lake = "{path: /data/lake, columns: {account_id: a, application: b, event_time: c}, partitioned: true}"
+        (config / "sources.yaml").write_text(
+            f"name: Right\nhome: /data\nsources: {{usage: {lake}}}\n", encoding="utf-8"
+        )
+        wait_until("it serves", lambda: empty.container("code")["State"]["Health"]["Status"] == "healthy")
+    finally:
+        empty.compose("down", "--volumes", "--timeout", "5", check=False)

@@ -1,0 +1,204 @@
+"""What of the deployment can be tried without an engine: secrets, addresses, locks, and backups of a data home."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from usage_pipeline.backup import BackupError, back_up, restore
+from usage_pipeline.cli import app
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.status import write_status
+from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+import start
+
+REPO = Path(__file__).parents[1]
+
+# ---------------------------------------------------------------- what containers start with
+
+
+def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("p@ss/word\n", encoding="utf-8")
+    environment = {"DAGSTER_DB_PASSWORD_FILE": str(tmp_path / "word"), "PATH_FILE": "/left/alone"}
+    start.read_files(environment)
+    start.make_addresses(environment, start._OF_PIPELINE)
+    assert environment["DAGSTER_POSTGRES_URL"] == "postgresql+psycopg2://dagster:p%40ss%2Fword@postgres:5432/dagster"
+    assert "PATH" not in environment
+
+
+def test_a_file_that_cannot_be_read_or_a_secret_said_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(start.MissingError, match=r"REDIS_PASSWORD_FILE names .*No such file"):
+        start.read_files({"REDIS_PASSWORD_FILE": str(tmp_path / "none")})
+    (tmp_path / "word").write_text("x", encoding="utf-8")
+    with pytest.raises(start.MissingError, match="REDIS_PASSWORD and REDIS_PASSWORD_FILE are both set"):
+        start.read_files({"REDIS_PASSWORD_FILE": str(tmp_path / "word"), "REDIS_PASSWORD": "y"})
+
+
+def test_every_secret_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(start.MissingError) as refused:
+        start.make_addresses({}, start._OF_SUPERSET)
+    assert "REDIS_PASSWORD is not set" in str(refused.value)
+    assert "SUPERSET_DB_PASSWORD is not set" in str(refused.value)
+
+
+def test_an_address_that_is_given_whole_wins() -> None:
+    environment = {name: f"{name.lower()}://elsewhere" for name, _, _ in start._OF_SUPERSET}
+    start.make_addresses(environment, start._OF_SUPERSET)
+    assert environment["SUPERSET_METADATA_URI"] == "superset_metadata_uri://elsewhere"
+
+
+def test_the_demo_and_other_data_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "DEMO", tmp_path / "demo")
+    named = {start.CONFIG: str(tmp_path / "sources.yaml")}
+    assert start.configuration(named) == tmp_path / "sources.yaml"
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "sources.yaml").write_text("", encoding="utf-8")
+    assert start.configuration(named) == tmp_path / "demo" / "sources.yaml"
+    (tmp_path / "sources.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(start.MissingError, match="these volumes hold the demo"):
+        start.configuration(named)
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_image_s_lock_is_the_pipeline_s_without_the_tools_of_development() -> None:
+    ours, images = pins(REPO / "requirements.lock"), pins(REPO / "deploy" / "requirements.lock")
+    assert images.items() <= ours.items(), "`make lock` writes both"
+    assert {"pytest", "mypy", "moto", "playwright"} <= ours.keys() - images.keys()
+
+
+def test_no_secret_has_a_default_and_the_example_names_every_one() -> None:
+    text = (REPO / "docker-compose.yml").read_text(encoding="utf-8")
+    assert not re.findall(r"\$\{\w*(?:PASSWORD|SECRET\w*|KEY):-[^}]", text)
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    example = (REPO / ".env.example").read_text(encoding="utf-8")
+    assert required == set(re.findall(r"^(\w+)=$", example, re.MULTILINE)) & required
+    used = set(re.findall(r"\$\{(\w+)", text)) - {"USAGE_VERSION", "USAGE_CONFIG_PATIENCE", "NAME"}
+    missing = {name for name in used if not re.search(rf"^#? ?{name}=", example, re.MULTILINE)}
+    assert not missing, "each setting stands in .env.example"
+
+
+def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in ("deploy/make-env.sh", ".env.example"):
+        (tmp_path / name).write_bytes((REPO / name).read_bytes())
+    run = ["bash", str(tmp_path / "deploy" / "make-env.sh")]
+    subprocess.run(run, check=True, capture_output=True)
+    written = dict(
+        line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines() if re.match(r"\w+=", line)
+    )
+    secret = [
+        v for k, v in written.items() if k.endswith(("_PASSWORD", "SECRET_KEY")) and not k.startswith("USAGE_SMTP")
+    ]
+    assert len(secret) == len(set(secret)) == 5
+    assert all(len(value) >= 40 for value in secret)
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    again = subprocess.run(run, check=False, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "already" in again.stderr
+
+
+def test_webserver_and_daemon_load_the_same_place_as_the_local_ones() -> None:
+    local = yaml.safe_load((REPO / "workspace.yaml").read_text())["load_from"][0]["python_module"]
+    deployed = yaml.safe_load((REPO / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    assert deployed["location_name"] == local["location_name"]
+    assert f'"-m", "{local["module_name"]}"' in (REPO / "deploy" / "start.py").read_text()
+
+
+# ---------------------------------------------------------------- backups
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small installation, run once; its configuration lies beside its home."""
+    import dagster as dg
+
+    folder = tmp_path_factory.mktemp("home")
+    for number in (8, 9):
+        write_week(folder / "lake", f"year=2025/week={number:02}", [event(f"2025-02-{17 + 7 * (number - 8)}")])
+    settings = load_settings(write_config(folder))
+    with dg.DagsterInstance.ephemeral() as made:
+        assert run_refresh(settings, made).success
+        write_status(settings, made)
+    return folder
+
+
+def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_path: Path) -> None:
+    settings = load_settings(home / "sources.yaml")
+    packed = io.BytesIO()
+    files = back_up(settings, packed)
+    packed.seek(0)
+    assert restore(tmp_path / "home", packed) == files
+    for file in (f for f in (tmp_path / "home").rglob("*") if f.is_file() and not f.is_symlink()):
+        assert file.read_bytes() == (home / "home" / file.relative_to(tmp_path / "home")).read_bytes()
+    before, after = (BuildStore(place / "published").current() for place in (home / "home", tmp_path / "home"))
+    assert before == after is not None
+    file = tmp_path / "home" / "published" / "current" / "warehouse.duckdb"
+    with duckdb.connect(str(file), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM mart.usage_by_week").fetchone() != (0,)
+    kept = {str(f.relative_to(home / "home")) for f in (home / "home").rglob("*") if f.is_file() and not f.is_symlink()}
+    lost = {f for f in kept if not (tmp_path / "home" / f).exists()}
+    assert all(f.endswith((".lock", ".holder")) for f in lost), lost
+
+
+def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:
+    packed = io.BytesIO()
+    back_up(load_settings(home / "sources.yaml"), packed)
+    packed.seek(0)
+    with pytest.raises(BackupError, match=r"holds facts.* already: restore into an empty place"):
+        restore(home / "home", packed)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "facts/../../outside", "elsewhere/file"])
+def test_what_leads_out_of_the_home_is_refused(tmp_path: Path, name: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    packed.seek(0)
+    with pytest.raises(BackupError, match="no part of a data home"):
+        restore(tmp_path / "home", packed)
+
+
+@pytest.mark.parametrize("target", ["/etc", "..", "../../elsewhere"])
+def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
+    packed, link = io.BytesIO(), tarfile.TarInfo("published/current")
+    link.type, link.linkname = tarfile.SYMTYPE, target
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(link)
+    packed.seek(0)
+    with pytest.raises(BackupError, match="no part of a data home"):
+        restore(tmp_path / "home", packed)
+
+
+def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    back_up(load_settings(home / "sources.yaml"), packed)
+    with pytest.raises(BackupError, match="cut off"):
+        restore(tmp_path / "home", io.BytesIO(packed.getvalue()[:5000]))
+
+
+def test_the_commands_pack_and_unpack_for_their_owner_only(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "backup.tar"
+    done = CliRunner().invoke(app, ["backup", str(out), "-c", str(home / "sources.yaml")])
+    assert done.exit_code == 0, done.output
+    assert out.stat().st_mode & 0o777 == 0o600
+    again = CliRunner().invoke(app, ["backup", str(out), "-c", str(home / "sources.yaml")])
+    assert again.exit_code == 1
+    done = CliRunner().invoke(app, ["restore", str(out), "--home", str(tmp_path / "home")])
+    assert done.exit_code == 0, done.output
+    assert os.path.realpath(tmp_path / "home" / "published" / "current") != str(
+        tmp_path / "home" / "published" / "current"
+    )
