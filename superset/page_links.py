@@ -1,4 +1,4 @@
-"""Short addresses of the pages of one account or application: /account/Town of Elkdale leads to the page, filter set.
+"""Short addresses of the pages of one account, application or owner: /account/Town of Elkdale leads there, filter set.
 
 Tables hold thousands of these links and downloads carry them as addresses; the filter as Superset writes it (in Rison)
 would be four fifths of what a browser has to load.
@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import redirect
 
 # page, and the column that its filter is on
-PAGES = {"account": "account", "application": "application", "contacts": "account"}
+PAGES = {"account": "account", "application": "application", "contacts": "account", "call-list": "owner"}
 
 
 def address_of(page: str, name: str) -> str:

@@ -196,6 +196,42 @@ def kpi_sheet(
 
 
 @app.command()
+def digest(
+    owner: Annotated[str, typer.Option(help="owner of accounts, as the call list names him")],
+    out: Annotated[Path, typer.Option(help="folder to write text, HTML, workbook and mail into")] = Path("digest"),
+    config: ConfigOption = None,
+) -> None:
+    """Write what an owner of accounts would be sent this week, and send nothing."""
+    from usage_pipeline.lib.digest import DigestError, preview
+
+    try:
+        for file in preview(settings_of(config), owner, out):
+            say(f"{file} written")
+    except DigestError as error:
+        raise fail(str(error)) from error
+
+
+@app.command()
+def mail_test(
+    address: Annotated[str, typer.Argument(help="who gets the mail")],
+    config: ConfigOption = None,
+) -> None:
+    """Send a mail that says it is a test, or say what is wrong with the mail server or its settings."""
+    from usage_pipeline.lib.post import PostError, message, send
+
+    settings = settings_of(config)
+    mail = settings.mail
+    if mail.host is None:
+        raise fail("mail.host is not set: name the mail server in the configuration (README, What it writes to people)")
+    text = f"This is a test of {settings.name}. Digests and alarms come from this address, in the same way.\n"
+    try:
+        send(mail, message(mail, [address], f"{settings.name}: a test", text))
+    except PostError as error:
+        raise fail(str(error)) from error
+    say(f"{mail.host}, port {mail.port_in_use} ({mail.security}), has taken a mail for {address}")
+
+
+@app.command()
 def erase(
     account: Annotated[str, typer.Argument(help="id or name of the account")],
     user_id: Annotated[str, typer.Argument(help="id of the person in the account")],

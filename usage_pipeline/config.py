@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from usage_pipeline.lib.contract import CONTRACTS
 from usage_pipeline.lib.weeks import WEEK, PartitionCalendar, monday_of
@@ -322,6 +322,85 @@ class DoctorSettings(_Model):
     minimum_memory_mb: Positive = Field(300, description="memory that can be had, below which it fails, in MB")
 
 
+class MailSettings(_Model):
+    """How people are written to, and who; without `host` and `webhook` nobody is."""
+
+    host: str | None = Field(None, description="SMTP server; the name that stands in its certificate")
+    port: Positive | None = Field(None, description="its port; default: 587 with starttls, 465 with tls, else 25")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="how the connection is encrypted; none only where nobody else can listen"
+    )
+    user: str | None = Field(None, description="${NAME} of the environment")
+    password: SecretStr | None = Field(None, description="${NAME} of the environment, never the password itself")
+    from_address: str | None = Field(None, description="address that mail comes from")
+    pages_url: str | None = Field(None, description="address of the dashboards, as people know it")
+    owners: dict[str, str] = Field(
+        default_factory=dict,
+        description="owner of accounts, as the data names him: his address; nobody else is sent to",
+    )
+    alarms: list[str] = Field(default_factory=list, description="addresses that are told of failures and stale data")
+    webhook: SecretStr | None = Field(None, description="${NAME} of the environment: address that gets alarms as JSON")
+    timeout_seconds: Positive = Field(30, description="seconds that a server may take to answer")
+
+    @field_validator("host", "port", "user", "password", "from_address", "pages_url", "webhook", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        # ${NAME:-} where the environment does not say
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("from_address")
+    @classmethod
+    def _is_sender(cls, value: str | None) -> str | None:
+        return value and _address(value)
+
+    @field_validator("alarms")
+    @classmethod
+    def _are_addresses(cls, value: list[str]) -> list[str]:
+        return [_address(item) for item in value]
+
+    @field_validator("owners")
+    @classmethod
+    def _have_addresses(cls, value: dict[str, str]) -> dict[str, str]:
+        return {owner: _address(item, f" of {owner}") for owner, item in value.items()}
+
+    @field_validator("pages_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]\S*", value):
+            raise ValueError("write the address with http:// or https://")
+        return value and value.rstrip("/")
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_hook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]\S*", value.get_secret_value()):
+            raise ValueError("write the address of the webhook with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.host is None:
+            return self
+        missing = [name for name in ("from_address", "pages_url") if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"host is given, and {' and '.join(missing)} is not: add it")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password go together: give both, or neither")
+        if self.user and self.security == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("with security none the password could be read on its way: use starttls or tls")
+        return self
+
+    @property
+    def port_in_use(self) -> int:
+        return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
+
+
+def _address(value: str, whose: str = "") -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", value):
+        raise ValueError(f"'{value}'{whose} is no address: write it as name@company.example")
+    return value
+
+
 class Settings(_Model):
     """A whole configuration. `as_of` is the only clock of the product."""
 
@@ -347,6 +426,7 @@ class Settings(_Model):
     publish: PublishSettings = PublishSettings()
     timetable: TimetableSettings = TimetableSettings()
     doctor: DoctorSettings = DoctorSettings()
+    mail: MailSettings = MailSettings()
 
     @field_validator("timezone")
     @classmethod
@@ -395,6 +475,11 @@ class Settings(_Model):
     @property
     def models_dir(self) -> Path:
         return self.home / "models"
+
+    @property
+    def mail_dir(self) -> Path:
+        """What was sent to whom, and which incidents are open."""
+        return self.home / "mail"
 
     @property
     def status_path(self) -> Path:

@@ -14,6 +14,8 @@ from usage_pipeline.defs.ingest.assets import ingest_assets
 from usage_pipeline.defs.ingest.checks import INGEST_CHECKS
 from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
+from usage_pipeline.defs.mail.assets import digests
+from usage_pipeline.defs.mail.checks import MAIL_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -65,6 +67,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *CALL_TABLES,
             *KPI_TABLES,
             *publish_assets(),
+            digests,
         ],
         asset_checks=[
             *INGEST_CHECKS,
@@ -75,6 +78,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *CALL_CHECKS,
             *KPI_CHECKS,
             *PUBLISH_CHECKS,
+            *MAIL_CHECKS,
         ],
         jobs=[refresh],
         schedules=refresh_schedules(settings, load),

@@ -1,0 +1,25 @@
+"""Checks on what was sent: nobody who has calls goes without."""
+
+import dagster as dg
+
+from usage_pipeline.config import Settings
+from usage_pipeline.defs.tables import warning
+from usage_pipeline.lib.digest import read_round
+
+
+@dg.asset_check(asset="digests", name="every_owner_with_calls_was_written_to")
+def every_owner_with_calls_was_written_to(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Each owner with calls has an address in mail.owners, and his mail was taken by the server."""
+    if settings.mail.host is None:
+        return warning(True, {"not_sent_because": "mail.host is not set"})
+    last = read_round(settings).get("round", {})
+    failed, unknown = last.get("failed", {}), last.get("without_address", [])
+    metadata = {
+        "failed": dg.MetadataValue.json(failed),
+        "owners_without_address": dg.MetadataValue.json(unknown),
+        "accounts_without_owner": last.get("accounts_without_owner", 0),
+    }
+    return warning(not failed and not unknown, metadata)
+
+
+MAIL_CHECKS = [every_owner_with_calls_was_written_to]
