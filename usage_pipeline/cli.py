@@ -391,6 +391,7 @@ def up(config: ConfigOption = None) -> None:
 def doctor(
     config: ConfigOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="start again what was started here and is down")] = False,
+    alarm: Annotated[bool, typer.Option("--alarm", help="tell the data team, once when it begins and ends")] = False,
 ) -> None:
     """Whether everything is well: servers, data, checks, builds, disk, memory; fails where something is not."""
     from usage_pipeline import doctor as doctors
@@ -407,6 +408,8 @@ def doctor(
     colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
     for finding in findings:
         typer.secho(str(finding), fg=colours[finding.level])
+    if alarm:
+        doctors.tell(settings, findings, datetime.now().astimezone(), say)
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")

@@ -16,6 +16,7 @@ from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
 from usage_pipeline.defs.mail.assets import digests
 from usage_pipeline.defs.mail.checks import MAIL_CHECKS
+from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -81,8 +82,8 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *MAIL_CHECKS,
         ],
         jobs=[refresh],
-        schedules=refresh_schedules(settings, load),
-        sensors=[lake_sensor(settings, load), *status_sensors(load)],
+        schedules=[*refresh_schedules(settings, load), digests_again(load)],
+        sensors=[lake_sensor(settings, load), *status_sensors(load), alarm_sensor(load)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": plain_console},

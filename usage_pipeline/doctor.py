@@ -8,27 +8,20 @@ asked are the published builds and the status file.
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
-import dagster as dg
 import duckdb
 import psutil
 
 from usage_pipeline import local
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.alarms import raise_alarms
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
-from usage_pipeline.lib.facts import settled_on
-from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.plain_words import day_and_time
-from usage_pipeline.lib.sql import as_dicts
+from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_runs, status_rows
+from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.tables import broken_contract
-from usage_pipeline.lib.weeks import WEEK
 
-Level = Literal["ok", "warning", "failed"]
 _MEGABYTE = 1_000_000
 # a server that was started so lately may still be on its way
 _START_SECONDS = 300
@@ -36,22 +29,7 @@ _START_SECONDS = 300
 _RESTART_SECONDS = 300
 # a busy server is slow to answer, and must not be ended for that
 _PATIENCE_SECONDS = 30
-# a scheduled run that takes so long, or waits for its turn, is not missed yet
-_RUN_HOURS = 6
 _LISTED = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, how it is, and what to do about it."""
-
-    about: str
-    level: Level
-    words: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.level:8} {self.about:9} {self.words}" + (f": {self.remedy}" if self.remedy else "")
 
 
 def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
@@ -59,8 +37,8 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     store = BuildStore(settings.published_dir)
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("servers", lambda: _servers(settings, config)),
-        ("data", lambda: _data(settings, store)),
-        ("runs", lambda: _runs(settings, now)),
+        ("data", lambda: judge_data(settings, store)),
+        ("runs", lambda: judge_runs(settings, now)),
         ("checks", lambda: _checks(settings)),
         ("files", lambda: _set_aside(settings)),
         ("builds", lambda: _builds(store)),
@@ -76,6 +54,16 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             findings.append(Finding(about, "failed", f"cannot be looked at: {said}"))
     return findings
+
+
+def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.Say) -> None:
+    """Tells the data team of what was found, once per incident, also where Dagster itself is down."""
+    # checks and files that fail a run are told with the run
+    looked_at = ("servers", "data", "runs", "builds", "disk", "memory")
+    try:
+        raise_alarms(settings, findings, looked_at, now, say)
+    except BusyError as error:
+        say(str(error))
 
 
 # ---------------------------------------------------------------- servers
@@ -140,85 +128,11 @@ def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
     return found
 
 
-# ---------------------------------------------------------------- data and runs
-
-
-def _data(settings: Settings, store: BuildStore) -> Iterator[Finding]:
-    build = store.current()
-    if build is None:
-        yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
-        return
-    newest, due = date.fromisoformat(build.newest_week), settings.running_week - WEEK
-    while settled_on(settings, due) > settings.as_of_day:
-        due -= WEEK
-    through = f"complete through the week of {newest}"
-    days = (settings.as_of_day - settled_on(settings, due)).days
-    if newest >= due:
-        yield Finding("data", "ok", f"{through}, the newest that can be by {settings.as_of_day}")
-    elif newest == due - WEEK and days < 1:
-        yield Finding("data", "ok", f"{through}; that of {due} counts as whole since today, the next run takes it in")
-    else:
-        missing = _why_missing(store, build) or "no run has taken the weeks since in"
-        level: Level = "warning" if newest == due - WEEK else "failed"
-        words = f"{through}, expected {due} ({days} days ago): {missing}"
-        yield Finding(
-            "data", level, words, "see whether the lake has it (`usage-pipeline check-sources`), and runs below"
-        )
-
-
-def _why_missing(store: BuildStore, build: Build) -> str:
-    """What pages say of the weeks after the newest complete one."""
-    with duckdb.connect(str(store.path(build.build_id) / "warehouse.duckdb"), read_only=True) as connection:
-        rows = connection.execute(
-            "SELECT strftime(week_start, '%Y-%m-%d'), any_value(week_status) FROM mart.usage_by_week "
-            "WHERE week_start > $newest AND NOT is_running GROUP BY week_start ORDER BY week_start",
-            {"newest": date.fromisoformat(build.newest_week)},
-        ).fetchall()
-    return ", ".join(f"{week} {status}" for week, status in rows)
-
-
-def _runs(settings: Settings, now: datetime) -> Iterator[Finding]:
-    rows = _status(settings, "SELECT run, run_result, ended_at, failure FROM status.runs ORDER BY started_at DESC")
-    if not rows:
-        yield Finding("runs", "failed", "no run is on record", "run `usage-pipeline refresh`")
-        return
-    ended = [row for row in rows if row["run_result"] in ("succeeded", "failed", "cancelled")]
-    good = next((row for row in ended if row["run_result"] == "succeeded"), None)
-    last_good = f"the last good one ended {_moment(good['ended_at'])}" if good else "none has ever succeeded"
-    if ended and ended[0]["run_result"] == "failed":
-        cause = str(ended[0]["failure"] or "see its log").strip().splitlines()[0]
-        words = f"the last run failed {_moment(ended[0]['ended_at'])}, {last_good}"
-        yield Finding("runs", "failed", f"{words}: {cause}", f"run {ended[0]['run']} in the Dagster UI tells more")
-    elif ended and ended[0]["run_result"] == "cancelled":
-        words = f"the last run was cancelled {_moment(ended[0]['ended_at'])}, {last_good}"
-        yield Finding("runs", "warning", words, "run `usage-pipeline refresh`")
-    elif good:
-        yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
-    tick = None if settings.as_of_is_pinned else _last_tick(settings, now)
-    zone = ZoneInfo(settings.timezone)
-    late = tick is not None and now - tick > timedelta(hours=_RUN_HOURS)
-    if tick and late and good and good["ended_at"].replace(tzinfo=zone) < tick:
-        words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(zone))}"
-        yield Finding("runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`")
-
-
-def _last_tick(settings: Settings, now: datetime) -> datetime | None:
-    """The last time that the weekly refresh was due."""
-    zone = ZoneInfo(settings.timezone)
-    start = (now - timedelta(days=400)).astimezone(zone)
-    windows = dg.TimeWindowPartitionsDefinition(
-        start=start.strftime("%Y-%m-%d"),
-        fmt="%Y-%m-%d",
-        cron_schedule=settings.timetable.weekly,
-        timezone=settings.timezone,
-    )
-    with dg.partition_loading_context(effective_dt=now):
-        last = windows.get_last_partition_window()
-    return last.end if last else None
+# ---------------------------------------------------------------- checks and files
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:
-    rows = _status(
+    rows = status_rows(
         settings,
         "SELECT asset, statement, check_result, found FROM status.checks WHERE check_result != 'passed' "
         "ORDER BY check_place, asset, statement",
@@ -232,7 +146,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
 
 
 def _set_aside(settings: Settings) -> Iterator[Finding]:
-    rows = _status(
+    rows = status_rows(
         settings,
         "SELECT CAST(week_start AS DATE) AS week, file, set_aside_because FROM status.files_aside "
         "ORDER BY week_start DESC, file",
@@ -245,14 +159,6 @@ def _set_aside(settings: Settings) -> Iterator[Finding]:
     if len(rows) > _LISTED:
         listed = "the page Health of the data has all"
         yield Finding("files", "warning", f"{len(rows) - _LISTED} more are set aside", listed)
-
-
-def _status(settings: Settings, sql: str) -> list[dict[str, Any]]:
-    """Rows of the status file; none where no run has written it."""
-    if not settings.status_path.exists():
-        return []
-    with duckdb.connect(str(settings.status_path), read_only=True) as connection:
-        return as_dicts(connection.execute(sql))
 
 
 # ---------------------------------------------------------------- builds
@@ -337,10 +243,6 @@ def _memory(settings: Settings) -> Iterator[Finding]:
 
 def _size(megabytes: float) -> str:
     return f"{megabytes / 1000:,.1f} GB" if megabytes >= 1000 else f"{megabytes:,.0f} MB"
-
-
-def _moment(moment: datetime) -> str:
-    return f"on {day_and_time(moment)}"
 
 
 def _short(text: str) -> str:

@@ -23,6 +23,7 @@ from usage_pipeline import doctor, local
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.defs.publish.assets import store_of
+from usage_pipeline.lib.judgement import judge_runs, last_tick
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.status import write_status
 from usage_pipeline_tests.conftest import event, free_port, run_refresh, write_config, write_week
@@ -258,11 +259,11 @@ def test_a_refresh_that_was_due_and_did_not_come_is_told_where_the_clock_rules(c
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     settings = load_settings(config)
     soon, late = datetime.now(UTC), datetime.now(UTC) + timedelta(days=9)
-    assert [f.level for f in doctor._runs(settings, soon)] == ["ok"]
-    ok, missed = doctor._runs(settings, late)
+    assert [f.level for f in judge_runs(settings, soon)] == ["ok"]
+    ok, missed = judge_runs(settings, late)
     assert (ok.level, missed.level) == ("ok", "warning")
     assert "none has succeeded since the refresh that was due" in missed.words
-    tick = doctor._last_tick(settings, datetime(2025, 3, 5, 12, tzinfo=UTC))
+    tick = last_tick(settings, datetime(2025, 3, 5, 12, tzinfo=UTC))
     assert tick == datetime(2025, 3, 3, 6, tzinfo=UTC), "Mondays at 06:00"
 
 

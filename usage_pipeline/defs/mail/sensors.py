@@ -1,0 +1,57 @@
+"""What looks by itself: for incidents to tell of, and for digests that could not be sent."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import dagster as dg
+import duckdb
+
+from usage_pipeline.config import ConfigError, Settings
+from usage_pipeline.defs.mail.assets import digests
+from usage_pipeline.defs.schedules import refresh
+from usage_pipeline.lib.alarms import look, raise_alarms
+from usage_pipeline.lib.digest import read_round
+from usage_pipeline.lib.locks import BusyError
+
+_LOOK_EVERY_SECONDS = 300
+
+
+def alarm_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
+    """Tells the data team of failed runs and of stale data, once per incident; never asks for a run."""
+
+    @dg.sensor(
+        name="alarms",
+        job=refresh,
+        minimum_interval_seconds=_LOOK_EVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the data team of failed runs and of stale data, once when it begins and once when it ends.",
+    )
+    def alarms() -> dg.SkipReason:
+        said: list[str] = []
+        try:
+            settings, now = load(), datetime.now().astimezone()
+            raise_alarms(settings, look(settings, now), ("data", "runs"), now, said.append)
+        except (ConfigError, BusyError, OSError, duckdb.Error) as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason("; ".join(said) or "nothing to tell")
+
+    return alarms
+
+
+def digests_again(load: Callable[[], Settings]) -> dg.ScheduleDefinition:
+    """Once an hour, where digests of the newest week could not be sent: tries again."""
+
+    @dg.schedule(
+        name="digests_again",
+        job=refresh,
+        cron_schedule="23 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Sends digests that could not be sent, once the mail server takes them.",
+    )
+    def tries_again() -> dg.RunRequest | dg.SkipReason:
+        failed = read_round(load()).get("round", {}).get("failed", {})
+        if not failed:
+            return dg.SkipReason("every digest was sent")
+        return dg.RunRequest(asset_selection=[digests.key])
+
+    return tries_again

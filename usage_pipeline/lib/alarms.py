@@ -1,0 +1,165 @@
+"""Alarms: the data team is told once when something is wrong, and once when it is over; nothing while it lasts.
+
+An incident is one thing that was looked at (data, runs, servers, ...) being wrong, from the first look that found it so
+to the first that found it well. `<home>/mail/incidents.json` holds those that are open, and through which channel each
+was told: one that could not be told is told at the next look. Whoever looks says what at: a look at runs alone ends no
+incident of a server.
+"""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from usage_pipeline.config import Settings
+from usage_pipeline.lib import post
+from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.judgement import Finding, judge_data, judge_runs
+from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.plain_words import day_and_time
+
+_SECONDS_TO_WAIT = 120
+Say = Callable[[str], None]
+
+
+def look(settings: Settings, now: datetime) -> list[Finding]:
+    """What can be judged without the machine that all runs on: how new the data is, and how the runs went.
+
+    Of an installation whose first run has not ended there is nothing to judge yet.
+    """
+    if not settings.status_path.exists():
+        return []
+    return [*judge_data(settings, BuildStore(settings.published_dir)), *judge_runs(settings, now)]
+
+
+def raise_alarms(
+    settings: Settings, findings: Sequence[Finding], looked_at: Collection[str], now: datetime, say: Say
+) -> None:
+    """Opens and ends incidents by what was found, and tells of each that was not told yet.
+
+    Says what was told and what could not be. Raises BusyError where another process has been at it for minutes.
+    """
+    channels = _channels(settings)
+    if not channels:
+        say("nobody is told: the configuration names no mail.host with mail.alarms, and no mail.webhook")
+        return
+    folder = settings.mail_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    file = folder / "incidents.json"
+    with exclusive(folder / "incidents.lock", _SECONDS_TO_WAIT, what="the incidents"):
+        incidents: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        _open_and_end(incidents, findings, looked_at, now)
+        _keep(file, incidents)
+        for incident in incidents:
+            for name, tell in channels.items():
+                for state in _untold(incident, name):
+                    try:
+                        tell(settings, incident, state)
+                    except post.PostError as error:
+                        say(f"{incident['id']} could not be told by {name}: {error}")
+                        break
+                    incident["told"].setdefault(name, []).append(state)
+                    _keep(file, incidents)
+                    say(f"{incident['id']} {state}, told by {name}")
+        # of what is over everybody knows, or nobody was ever told
+        _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
+
+
+def _open_and_end(
+    incidents: list[dict[str, Any]], findings: Sequence[Finding], looked_at: Collection[str], now: datetime
+) -> None:
+    for about in looked_at:
+        wrong = [f for f in findings if f.about == about and (f.level == "failed" or f.is_alarming)]
+        known = next((i for i in incidents if i["about"] == about and i["ended_at"] is None), None)
+        if wrong and known is None:
+            incidents.append(
+                {
+                    "id": f"{about}-{now:%Y%m%d-%H%M%S}",
+                    "about": about,
+                    "opened_at": now.isoformat(timespec="seconds"),
+                    "ended_at": None,
+                    "level": "failed" if any(f.level == "failed" for f in wrong) else "warning",
+                    "found": [{"words": f.words, "remedy": f.remedy} for f in wrong],
+                    "told": {},
+                }
+            )
+        elif known is not None and not wrong:
+            known["ended_at"] = now.isoformat(timespec="seconds")
+
+
+def _untold(incident: dict[str, Any], channel: str) -> list[str]:
+    """What a channel still has to hear; of one that was over before it could be told, nothing."""
+    told = incident["told"].get(channel, [])
+    if incident["ended_at"] is None:
+        return [] if "open" in told else ["open"]
+    return ["over"] if told == ["open"] else []
+
+
+def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
+    with put_whole(file) as unfinished:
+        unfinished.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- telling
+
+
+def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
+    found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
+    if settings.mail.host and settings.mail.alarms:
+        found["mail"] = _mail
+    if settings.mail.webhook:
+        found["webhook"] = _webhook
+    return found
+
+
+def _mail(settings: Settings, incident: dict[str, Any], state: str) -> None:
+    text = "\n\n".join(_words(settings, incident, state)) + "\n"
+    post.send(settings.mail, post.message(settings.mail, settings.mail.alarms, _title(settings, incident, state), text))
+
+
+def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
+    assert settings.mail.webhook is not None
+    body = {
+        "text": "\n".join([_title(settings, incident, state), *_words(settings, incident, state)]),
+        "level": "ok" if state == "over" else incident["level"],
+        "incident": incident["id"],
+        "state": state,
+        "about": incident["about"],
+        "since": incident["opened_at"],
+        "installation": settings.name,
+    }
+    post.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
+
+
+def _title(settings: Settings, incident: dict[str, Any], state: str) -> str:
+    if state == "over":
+        return f"{settings.name}: {incident['about']} well again"
+    return f"{settings.name}: {incident['about']}: {post.one_line(incident['found'][0]['words'])[:120]}"
+
+
+def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str]:
+    since = day_and_time(datetime.fromisoformat(incident["opened_at"]))
+    if state == "over":
+        until = day_and_time(datetime.fromisoformat(incident["ended_at"]))
+        lines = [f"Over since {until}; it was noticed on {since}:", *(found["words"] for found in incident["found"])]
+    else:
+        lines = [f"Noticed on {since}."]
+        for found in incident["found"]:
+            lines.append(f"What is wrong: {found['words']}.")
+            if found["remedy"]:
+                lines.append(f"What to do: {found['remedy']}.")
+    lines.append(_what_stands(settings))
+    if settings.mail.pages_url:
+        lines.append(f"More: {settings.mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
+    return [*lines, f"Incident {incident['id']}."]
+
+
+def _what_stands(settings: Settings) -> str:
+    store = BuildStore(settings.published_dir)
+    build = store.current()
+    if build is None:
+        return "No numbers are on the pages."
+    return f"The pages show build {build.build_id}, complete through the week of {build.newest_week}."

@@ -1,0 +1,190 @@
+"""Alarms, against a real mail server and a real webhook: one message when an incident begins, one when it is over."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from usage_pipeline.cli import app
+from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again
+from usage_pipeline.lib import digest
+from usage_pipeline.lib.alarms import look, raise_alarms
+from usage_pipeline.lib.status import write_status
+from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
+from usage_pipeline_tests.post_office import PostOffice, Webhook, serving_mail, serving_webhook
+
+NOW = datetime(2025, 3, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home after one good run. Nobody changes it."""
+    folder = tmp_path_factory.mktemp("alarms")
+    for number in range(7, 10):
+        week = date.fromisocalendar(2025, number, 1)
+        write_week(folder / "lake", f"year=2025/week={number:02d}", [event(str(week))])
+    settings = load_settings(write_config(folder))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance).success
+        write_status(settings, instance)
+    return folder
+
+
+@pytest.fixture
+def office() -> Iterator[PostOffice]:
+    with serving_mail() as found:
+        yield found
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with serving_webhook() as found:
+        yield found
+
+
+@pytest.fixture
+def config(made: Path, tmp_path: Path, office: PostOffice, hook: Webhook) -> Path:
+    shutil.copytree(made, tmp_path / "copy", symlinks=True)
+    file = tmp_path / "copy" / "sources.yaml"
+    mail = {
+        "host": "127.0.0.1",
+        "port": office.port,
+        "security": "none",
+        "from_address": "usage@example.com",
+        "pages_url": "https://usage.example.com",
+        "alarms": ["data@example.com"],
+        "webhook": hook.url,
+    }
+    changed(file, mail=mail)
+    return file
+
+
+def changed(config: Path, **changes: Any) -> Settings:
+    content = yaml.safe_load(config.read_text(encoding="utf-8")) | changes
+    config.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return load_settings(config)
+
+
+def tick(config: Path) -> str:
+    """A look of the sensor; returns what it says in the Dagster UI."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        found = alarm_sensor(lambda: load_settings(config)).evaluate_tick(context)
+    return str(found.skip_message)
+
+
+def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: PostOffice, hook: Webhook) -> None:
+    assert tick(config) == "nothing to tell"
+    changed(config, as_of="2025-03-20")
+    assert "data-" in tick(config)
+    assert tick(config) == "nothing to tell", "nothing while it lasts"
+    (mail,) = office.to("data@example.com")
+    text = mail.get_content()
+    assert mail["Subject"].startswith("Test: data: complete through the week of 2025-02-24, expected 2025-03-10")
+    for words in (
+        "What to do: see whether the lake has it (`usage-pipeline check-sources`)",
+        "The pages show build 00001-",
+        "https://usage.example.com/superset/dashboard/health/",
+        "Incident data-",
+    ):
+        assert words in text
+    (posted,) = hook.bodies
+    assert (posted["state"], posted["level"], posted["about"], posted["installation"]) == (
+        "open",
+        "failed",
+        "data",
+        "Test",
+    )
+    assert posted["incident"] in text
+    changed(config, as_of="2025-03-05")
+    tick(config)
+    assert tick(config) == "nothing to tell"
+    assert [mail["Subject"] for mail in office.mails][1:] == ["Test: data well again"]
+    assert [body["state"] for body in hook.bodies] == ["open", "over"]
+    assert hook.bodies[1]["incident"] == posted["incident"]
+
+
+def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: Path, office: PostOffice) -> None:
+    settings = load_settings(config)
+    settings.models_dir.rename(config.parent / "models")
+    settings.models_dir.write_text("in the way")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not run_refresh(settings, instance).success
+        write_status(settings, instance)
+        tick(config)
+        tick(config)
+        (mail,) = office.mails
+        assert "runs: the last run failed on" in mail["Subject"]
+        assert "none has ever succeeded: " in mail.get_content()
+        assert "complete through the week of 2025-02-24" in mail.get_content()
+        settings.models_dir.unlink()
+        assert run_refresh(settings, instance).success
+        write_status(settings, instance)
+    tick(config)
+    assert [mail["Subject"] for mail in office.mails][1:] == ["Test: runs well again"]
+
+
+def test_what_could_not_be_told_is_told_at_the_next_look_by_that_channel_alone(
+    config: Path, office: PostOffice, hook: Webhook
+) -> None:
+    hook.answer = 500
+    changed(config, as_of="2025-03-20")
+    said = tick(config)
+    assert "the webhook at 127.0.0.1 answers 500: correct mail.webhook" in said
+    assert "secret-part" not in said
+    hook.answer = 200
+    tick(config)
+    assert (len(office.mails), len(hook.bodies)) == (1, 1)
+
+
+def test_of_what_was_over_before_it_could_be_told_nothing_is_told(
+    config: Path, office: PostOffice, hook: Webhook
+) -> None:
+    hook.answer = 500
+    changed(config, as_of="2025-03-20")
+    tick(config)
+    changed(config, as_of="2025-03-05")
+    hook.answer = 200
+    tick(config)
+    assert (len(office.mails), hook.bodies) == (2, [])
+
+
+def test_a_look_at_something_else_ends_nothing(config: Path, office: PostOffice) -> None:
+    settings = changed(config, as_of="2025-03-20")
+    raise_alarms(settings, look(settings, NOW), ("data", "runs"), NOW, print)
+    raise_alarms(settings, [], ("servers",), NOW, print)
+    raise_alarms(settings, look(settings, NOW), ("data", "runs"), NOW, print)
+    assert len(office.mails) == 1
+
+
+def test_the_doctor_tells_where_dagster_is_down(config: Path, office: PostOffice) -> None:
+    changed(config, as_of="2025-03-20")
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["doctor", "--alarm", "-c", str(config)])
+        assert done.exit_code == 1
+    assert len(office.mails) == 1
+    changed(config, mail={})
+    done = CliRunner().invoke(app, ["doctor", "--alarm", "-c", str(config)])
+    assert "nobody is told: the configuration names no mail.host" in done.output
+
+
+def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
+    schedule = digests_again(lambda: load_settings(config))
+
+    def asked() -> Any:
+        with dg.build_schedule_context() as context:
+            return schedule.evaluate_tick(context)
+
+    assert asked().skip_message == "every digest was sent"
+    settings = load_settings(config)
+    with digest._remembered(settings, "2025-02-24") as memory:
+        memory["round"] = {"failed": {"Ana": "the server was away"}}
+    (request,) = asked().run_requests
+    assert request.asset_selection == [dg.AssetKey("digests")]
