@@ -41,6 +41,8 @@ test-compose: setup ## the deployment on the Docker engine that DOCKER_HOST name
 
 .PHONY: soak
 soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
+	@scripts/need-chromium.sh
+	@scripts/need-queue.sh
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
 .PHONY: benchmark-spikes

@@ -22,6 +22,9 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
+
+from celery.schedules import crontab
 
 _PROBLEMS: list[str] = []
 # values that stand in documentation and in examples: whoever knows one can sign a session of an administrator
@@ -82,6 +85,29 @@ _SESSION_HOURS = _number("USAGE_SESSION_HOURS", 8, 1, 720)
 _QUERY_SECONDS = _number("USAGE_QUERY_SECONDS", 30, 1, 600)
 _WORKER_MEMORY = _number("USAGE_WORKER_MEMORY_MB", 3072, 1024, 1_000_000) * 2**20
 _CACHE_MEGABYTES = _number("USAGE_CACHE_MEGABYTES", 500, 1, 1_000_000)
+# reports on a schedule: on where there is a queue for them
+_CELERY_URL = os.environ.get("USAGE_CELERY_URL", "").strip()
+_SMTP_SECURITY = os.environ.get("USAGE_SMTP_SECURITY", "").strip() or "starttls"
+_CHROMIUM = os.environ.get("USAGE_CHROMIUM", "").strip() or "/usr/bin/chromium"
+_CHROMEDRIVER = os.environ.get("USAGE_CHROMEDRIVER", "").strip() or "/usr/bin/chromedriver"
+_SMTP_PORT = _number("USAGE_SMTP_PORT", {"starttls": 587, "tls": 465}.get(_SMTP_SECURITY, 25), 1, 65535)
+_INTERNAL_URL = _PAGES_URL = ""
+if _CELERY_URL:
+    if not _CELERY_URL.startswith(("redis://", "rediss://", "unix://")):
+        _PROBLEMS.append("USAGE_CELERY_URL names no Redis: write redis://host:6379/1")
+    _said("USAGE_SMTP_HOST", "the mail server that reports go through")
+    _said("USAGE_MAIL_FROM", "the address that reports come from")
+    _PAGES_URL = _said("USAGE_PAGES_URL", "the address of the dashboards as people know it: links in mail lead there")
+    _INTERNAL_URL = _said("USAGE_INTERNAL_URL", "the address that the worker's browser finds this server at")
+    for _name, _url in (("USAGE_PAGES_URL", _PAGES_URL), ("USAGE_INTERNAL_URL", _INTERNAL_URL)):
+        if _url and not re.match(r"https?://[^/]", _url):
+            _PROBLEMS.append(f"{_name} is {_url!r}: write it with http:// or https://")
+    if _HOSTS and _INTERNAL_URL and (urlsplit(_INTERNAL_URL).hostname or "") not in _HOSTS:
+        _PROBLEMS.append("USAGE_INTERNAL_URL has a name that USAGE_HOSTS lacks: add it, or the worker is sent away")
+    if _SMTP_SECURITY not in ("starttls", "tls", "none"):
+        _PROBLEMS.append(f"USAGE_SMTP_SECURITY is {_SMTP_SECURITY!r}: give it starttls, tls or none")
+    if bool(os.environ.get("USAGE_SMTP_USER")) != bool(os.environ.get("USAGE_SMTP_PASSWORD")):
+        _PROBLEMS.append("USAGE_SMTP_USER and USAGE_SMTP_PASSWORD go together: give both, or neither")
 if IS_PRODUCTION:
     _said("USAGE_HTTPS", "1 where users come over https (as they should), 0 where they do not")
     _said("USAGE_PROXIES", "the number of proxies before this server: whose word about a client's address is taken")
@@ -96,7 +122,7 @@ if _PROBLEMS:
 APP_NAME = "Usage"
 LANGUAGES: dict[str, Any] = {}
 FEATURE_FLAGS = {
-    "ALERT_REPORTS": False,
+    "ALERT_REPORTS": bool(_CELERY_URL),
     # what a table's cell holds comes from our own marts; links in them are wanted, scripts are removed
     "ESCAPE_MARKDOWN_HTML": False,
     "DRILL_BY": False,
@@ -182,12 +208,14 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     from answers import keep_answers
     from flask import abort, redirect, request
     from page_links import add_links
+    from page_use import add_page_use
     from superset.utils import csv, excel
     from take_away import add_take_away
 
     keep_answers()
     add_links(app)
     add_take_away(app, PUBLISHED)
+    add_page_use(app)
     csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
     excel.df_to_excel = _exporting_without_html(excel.df_to_excel)
 
@@ -241,6 +269,64 @@ def _held_memory() -> int:
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[5]) * resource.getpagesize()
 
+
+# ---------------------------------------------------------------- reports on a schedule
+
+# a report is what its owner may see, and he alone is asked for it: never what an administrator could see instead
+ALERT_REPORTS_EXECUTORS = ["owner"]
+ALERT_REPORTS_NOTIFICATION_DRY_RUN = False
+EMAIL_REPORTS_SUBJECT_PREFIX = "[Usage] "
+EMAIL_REPORTS_CTA = "Open the page"
+SMTP_HOST = os.environ.get("USAGE_SMTP_HOST", "")
+SMTP_PORT = _SMTP_PORT
+SMTP_STARTTLS = _SMTP_SECURITY == "starttls"
+SMTP_SSL = _SMTP_SECURITY == "tls"
+SMTP_SSL_SERVER_AUTH = True
+SMTP_USER = os.environ.get("USAGE_SMTP_USER", "")
+SMTP_PASSWORD = os.environ.get("USAGE_SMTP_PASSWORD", "")
+SMTP_MAIL_FROM = os.environ.get("USAGE_MAIL_FROM", "")
+WEBDRIVER_BASEURL = _INTERNAL_URL.rstrip("/") + "/"
+WEBDRIVER_BASEURL_USER_FRIENDLY = _PAGES_URL.rstrip("/") + "/"
+# Selenium and Debian's own driver: Superset's way with Playwright takes no other Chromium than Playwright's download
+WEBDRIVER_TYPE = "chrome"
+WEBDRIVER_CONFIGURATION = {"binary_location": _CHROMIUM, "service": {"executable_path": _CHROMEDRIVER}}
+WEBDRIVER_OPTION_ARGS = [
+    "--headless=new",
+    "--no-sandbox",  # containers allow no name spaces; it opens our own pages, and nothing else
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+WEBDRIVER_WINDOW = {"dashboard": (1600, 2400), "slice": (1600, 1200), "pixel_density": 1}
+SCREENSHOT_LOCATE_WAIT = 60
+SCREENSHOT_LOAD_WAIT = 120
+
+
+class CELERY_CONFIG:  # noqa: N801
+    """The queue: beat looks each minute which reports are due, a worker makes them."""
+
+    broker_url = _CELERY_URL
+    result_backend = _CELERY_URL
+    imports = ("superset.tasks.scheduler",)
+    worker_prefetch_multiplier = 1
+    task_acks_late = False
+    # nobody asks for the outcome: it stands in the log of the report
+    result_expires = 3600
+    beat_schedule = {  # noqa: RUF012
+        "reports.scheduler": {
+            "task": "reports.scheduler",
+            "schedule": crontab(minute="*"),
+            "options": {"expires": 7 * 24 * 3600},
+        },
+        "reports.prune_log": {"task": "reports.prune_log", "schedule": crontab(minute=0, hour=0)},
+    }
+
+
+if not _CELERY_URL:
+    CELERY_CONFIG = None  # type: ignore[assignment,misc]
 
 # ---------------------------------------------------------------- results, kept by build
 

@@ -1,0 +1,113 @@
+"""Who looked at which page: /use-of-dashboards, for administrators only.
+
+It is about the behaviour of people, so it is in no dataset, no chart and no download: one page, drawn here, which asks
+who wants it before it asks the metadata. What it shows stands in Superset's own log anyway (`event_log.py`), in SQLite
+as in PostgreSQL. Pages that a scheduled report opened are not counted: nobody looked.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from flask import redirect, render_template_string, request
+from flask_login import current_user
+
+ADDRESS = "/use-of-dashboards"
+WEEKS = 4
+# accounts of set-up and of the pipeline, which nobody can log in to
+_OURS = ("usage-set-up", "warming")
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Use of the dashboards</title>
+<style>
+body { font-family: Inter, Helvetica, Arial, sans-serif; color: #1d2a35; margin: 24px auto; max-width: 1000px;
+       padding: 0 16px; line-height: 1.4; }
+h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid #d8e0e6; }
+th { background: #eef2f5; } td.n, th.n { text-align: right; } a { color: #1b6ca8; } .quiet { color: #5a6873; }
+</style></head><body>
+<h1>Use of the dashboards</h1>
+<p class="quiet">{{ since.strftime("%-d %b %Y") }} to {{ now.strftime("%-d %b %Y %H:%M") }} (UTC), from Superset's log.
+For administrators only: it is about people. <a href="/superset/dashboard/health/">Health of the data</a></p>
+<h2>Pages</h2>
+<table><tr><th>Page</th><th class="n">Opened</th><th class="n">People</th><th>Last opened</th></tr>
+{% for page in pages %}<tr><td>{{ page.title }}</td>
+<td class="n">{{ page.opened }}</td><td class="n">{{ page.people }}</td><td>{{ page.last }}</td></tr>
+{% endfor %}</table>
+<h2>People</h2>
+<table><tr><th>Who</th><th>Page</th><th class="n">Opened</th><th class="n">On days</th><th>Last opened</th></tr>
+{% for look in looks %}<tr><td>{{ look.who }}</td><td>{{ look.title }}</td><td class="n">{{ look.opened }}</td>
+<td class="n">{{ look.days }}</td><td>{{ look.last }}</td></tr>
+{% else %}<tr><td colspan="5">Nobody has opened a page.</td></tr>{% endfor %}</table>
+<h2>Who may log in and opened no page</h2>
+<p>{{ silent | join(", ") or "nobody" }}</p>
+</body></html>"""
+
+
+def add_page_use(app: Any) -> None:
+    """Serves the page to administrators."""
+
+    @app.get(ADDRESS)
+    def use_of_dashboards() -> Any:
+        from superset import security_manager
+
+        if not current_user.is_authenticated:
+            return redirect(f"/login/?next={quote(request.path)}")
+        if not security_manager.is_admin():
+            return "Who looks at which page is for administrators only.", 403, {"Content-Type": "text/plain"}
+        page = render_template_string(_PAGE, **_use(datetime.utcnow()))
+        return page, 200, {"Cache-Control": "no-store"}
+
+
+def _use(now: datetime) -> dict[str, Any]:
+    from superset.extensions import db
+    from superset.models.core import Log
+    from superset.models.dashboard import Dashboard
+
+    from superset import security_manager
+
+    since = now - timedelta(weeks=WEEKS)
+    users = {
+        user.id: user for user in security_manager.get_all_users() if user.is_active and user.username not in _OURS
+    }
+    titles = dict(db.session.query(Dashboard.id, Dashboard.dashboard_title).all())
+    opened = db.session.query(Log.user_id, Log.dashboard_id, Log.dttm).filter(
+        Log.action == "dashboard",
+        Log.dttm >= since,
+        Log.user_id.in_(users),
+        Log.dashboard_id.in_(titles),
+        Log.json.notlike('%"standalone"%'),
+    )
+    times: dict[tuple[int, int], list[datetime]] = {}
+    for user, dashboard, moment in opened:
+        times.setdefault((user, dashboard), []).append(moment)
+    looks = [
+        {
+            "who": users[user].username,
+            "title": titles[dashboard],
+            "opened": len(moments),
+            "days": len({moment.date() for moment in moments}),
+            "last": _moment(max(moments)),
+        }
+        for (user, dashboard), moments in times.items()
+    ]
+    pages = []
+    for number, title in titles.items():
+        moments = [moment for (_, dashboard), all_of in times.items() if dashboard == number for moment in all_of]
+        people = sum(dashboard == number for _, dashboard in times)
+        last = _moment(max(moments)) if moments else "not in these weeks"
+        pages.append({"title": title, "opened": len(moments), "people": people, "last": last})
+    looking = {user for user, _ in times}
+    return {
+        "now": now,
+        "since": since,
+        "pages": sorted(pages, key=lambda page: (-page["opened"], page["title"])),
+        "looks": sorted(looks, key=lambda look: (look["who"].lower(), -look["opened"], look["title"])),
+        "silent": sorted(user.username for number, user in users.items() if number not in looking),
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%-d %b %Y %H:%M}"
