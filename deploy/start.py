@@ -9,6 +9,7 @@ here computes or knows a default secret. Standard library only: it serves both i
 import getpass
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ _CACHE = ("USAGE_CACHE_URL", "redis://:{}@redis:6379/0", "REDIS_PASSWORD")
 _LIMITS = ("USAGE_RATELIMIT_STORAGE", "redis://:{}@redis:6379/1", "REDIS_PASSWORD")
 _CELERY = ("USAGE_CELERY_URL", "redis://:{}@redis:6379/2", "REDIS_PASSWORD")
 _OF_PIPELINE = (_DAGSTER,)
-_OF_SUPERSET = (_METADATA, _CACHE, _LIMITS, _CELERY)
+_OF_SUPERSET = (_METADATA, _CACHE, _LIMITS)
 
 
 class MissingError(Exception):
@@ -196,15 +197,31 @@ def daemon_is_alive(environment: dict[str, str]) -> None:
 _CELERY_APP = "--app=superset.tasks.celery_app:app"
 
 
+def sends_reports(environment: Mapping[str, str]) -> bool:
+    """Whether a mail server is named; without one nothing is put into the queue."""
+    return bool(environment.get("USAGE_SMTP_HOST"))
+
+
+def be_idle() -> None:
+    say("no reports are sent: USAGE_SMTP_HOST names no mail server; nothing to do")
+    signal.pause()
+
+
 def worker(environment: dict[str, str]) -> None:
+    if not sends_reports(environment):
+        be_idle()
     become([SUPERSET / "celery", _CELERY_APP, "worker", "--pool=prefork", "-O", "fair", "-c", "1"], environment)
 
 
 def beat(environment: dict[str, str]) -> None:
+    if not sends_reports(environment):
+        be_idle()
     become([SUPERSET / "celery", _CELERY_APP, "beat", "--pidfile=", "-s", "/tmp/beat"], environment)  # noqa: S108
 
 
-def worker_is_alive(environment: dict[str, str]) -> None:
+def worker_is_alive(environment: dict[str, str]) -> int | None:
+    if not sends_reports(environment):
+        return 0
     # asks over the broker alone: loading Superset each time would cost more than the worker does
     asked = (
         "import os, socket, sys; from celery import Celery; name = 'celery@' + socket.gethostname();"
@@ -212,9 +229,12 @@ def worker_is_alive(environment: dict[str, str]) -> None:
         "sys.exit(0 if found else 'the worker does not answer')"
     )
     become([SUPERSET / "python", "-c", asked], environment)
+    return None
 
 
-def beat_is_alive(_: dict[str, str]) -> int:
+def beat_is_alive(environment: dict[str, str]) -> int:
+    if not sends_reports(environment):
+        return 0
     age = min((time.time() - file.stat().st_mtime for file in Path("/tmp").glob("beat*")), default=float("inf"))  # noqa: S108
     return 0 if age < _BEAT_SECONDS else 1
 
@@ -295,7 +315,8 @@ def main(arguments: list[str]) -> int:
     role = arguments[0] if arguments else ""
     try:
         read_files(environment)
-        make_addresses(environment, _OF_PIPELINE if is_pipeline else _OF_SUPERSET)
+        with_queue = (*_OF_SUPERSET, _CELERY) if sends_reports(environment) else _OF_SUPERSET
+        make_addresses(environment, _OF_PIPELINE if is_pipeline else with_queue)
         if role in _ROLES:
             return _ROLES[role](environment) or 0
         if not is_pipeline:

@@ -74,6 +74,9 @@ class Deployment:
                 "USAGE_VERSION": "test",
                 "USAGE_CONFIG": str(config),
                 "DEMO_ACCOUNTS": "60",
+                # nobody is written to: it makes worker and beat work
+                "USAGE_SMTP_HOST": "mail.invalid",
+                "USAGE_MAIL_FROM": "usage@mail.invalid",
                 "SUPERSET_PORT": str(free_port()),
                 "DAGSTER_PORT": str(free_port()),
             }
