@@ -21,10 +21,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery.schedules import crontab
+from celery.signals import task_prerun
 
 _PROBLEMS: list[str] = []
 # values that stand in documentation and in examples: whoever knows one can sign a session of an administrator
@@ -93,7 +95,7 @@ _CHROMEDRIVER = os.environ.get("USAGE_CHROMEDRIVER", "").strip() or "/usr/bin/ch
 _SMTP_PORT = _number("USAGE_SMTP_PORT", {"starttls": 587, "tls": 465}.get(_SMTP_SECURITY, 25), 1, 65535)
 _INTERNAL_URL = _PAGES_URL = ""
 if _CELERY_URL:
-    if not _CELERY_URL.startswith(("redis://", "rediss://", "unix://")):
+    if not _CELERY_URL.startswith(("redis://", "rediss://", "redis+socket://")):
         _PROBLEMS.append("USAGE_CELERY_URL names no Redis: write redis://host:6379/1")
     _said("USAGE_SMTP_HOST", "the mail server that reports go through")
     _said("USAGE_MAIL_FROM", "the address that reports come from")
@@ -323,6 +325,13 @@ class CELERY_CONFIG:  # noqa: N801
         },
         "reports.prune_log": {"task": "reports.prune_log", "schedule": crontab(minute=0, hour=0)},
     }
+
+
+@task_prerun.connect
+def _due_as_a_moment(task: Any = None, **_: Any) -> None:
+    """Celery hands over the time a report was due as text, which SQLite takes for no time."""
+    if isinstance(task.request.eta, str):
+        task.request.eta = datetime.fromisoformat(task.request.eta).astimezone(UTC).replace(tzinfo=None)
 
 
 if not _CELERY_URL:
