@@ -90,7 +90,6 @@ _CACHE_MEGABYTES = _number("USAGE_CACHE_MEGABYTES", 500, 1, 1_000_000)
 # reports on a schedule: on where there is a queue for them
 _CELERY_URL = os.environ.get("USAGE_CELERY_URL", "").strip()
 _SMTP_SECURITY = os.environ.get("USAGE_SMTP_SECURITY", "").strip() or "starttls"
-_CHROMIUM = os.environ.get("USAGE_CHROMIUM", "").strip() or "/usr/bin/chromium"
 _CHROMEDRIVER = os.environ.get("USAGE_CHROMEDRIVER", "").strip() or "/usr/bin/chromedriver"
 _SMTP_PORT = _number("USAGE_SMTP_PORT", {"starttls": 587, "tls": 465}.get(_SMTP_SECURITY, 25), 1, 65535)
 _INTERNAL_URL = _PAGES_URL = ""
@@ -291,7 +290,8 @@ WEBDRIVER_BASEURL = _INTERNAL_URL.rstrip("/") + "/"
 WEBDRIVER_BASEURL_USER_FRIENDLY = _PAGES_URL.rstrip("/") + "/"
 # Selenium and Debian's own driver: Superset's way with Playwright takes no other Chromium than Playwright's download
 WEBDRIVER_TYPE = "chrome"
-WEBDRIVER_CONFIGURATION = {"binary_location": _CHROMIUM, "service": {"executable_path": _CHROMEDRIVER}}
+# which finds its own Chromium: the place of another one cannot be named, Superset 6.1 hands it to the wrong function
+WEBDRIVER_CONFIGURATION = {"service": {"executable_path": _CHROMEDRIVER}}
 WEBDRIVER_OPTION_ARGS = [
     "--headless=new",
     "--no-sandbox",  # containers allow no name spaces; it opens our own pages, and nothing else
