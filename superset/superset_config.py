@@ -276,7 +276,7 @@ def _held_memory() -> int:
 # a report is what its owner may see, and he alone is asked for it: never what an administrator could see instead
 ALERT_REPORTS_EXECUTORS = ["owner"]
 ALERT_REPORTS_NOTIFICATION_DRY_RUN = False
-EMAIL_REPORTS_SUBJECT_PREFIX = "[Usage] "
+EMAIL_REPORTS_SUBJECT_PREFIX = "[Usage]"
 EMAIL_REPORTS_CTA = "Open the page"
 SMTP_HOST = os.environ.get("USAGE_SMTP_HOST", "")
 SMTP_PORT = _SMTP_PORT

@@ -183,7 +183,7 @@ def test_a_dashboard_arrives_on_schedule_and_one_of_contacts_only_for_who_may_se
     assert image.width >= 1500
     assert image.height >= 1000
     assert len(set(image.convert("RGB").resize((400, 300)).getdata())) > 200, "not blank"
-    assert png["Subject"] == "[Usage] The page call-list"
+    assert png["Subject"] == "[Usage] The page call-list: Call list"
     assert "https://usage.example.com/superset/dashboard/" in png.get_body(("html",)).get_content()
     # the same page as its reader's browser shows it, and the page of somebody who is not logged in
     context = browser.new_context(viewport={"width": 1600, "height": 2400})
