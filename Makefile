@@ -13,6 +13,10 @@ help: ## list the commands
 setup: ## install both environments from their locks (done by the others when needed)
 	@scripts/setup.sh
 
+.PHONY: setup-spark
+setup-spark: ## the same with the client of ingest.engine: spark, which stays in the environment from then on
+	@scripts/setup.sh spark
+
 .PHONY: demo
 demo: setup ## set everything up, run the pipeline on a demo lake, start Dagster and Superset
 	@$(BIN)/usage-pipeline demo $(DEMO_OPTIONS)
@@ -40,9 +44,10 @@ test-compose: setup ## the deployment on the Docker engine that DOCKER_HOST name
 	@$(BIN)/python -m pytest -m compose -s $(PYTEST_OPTIONS) usage_pipeline_tests/compose
 
 .PHONY: soak
-soak: setup ## heavy proofs: large lakes, other seeds (up to an hour)
+soak: setup ## heavy proofs: large lakes, other seeds, a Spark cluster (up to an hour)
 	@scripts/need-chromium.sh
 	@scripts/need-queue.sh
+	-@scripts/need-java.sh && scripts/setup.sh spark-cluster
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
 .PHONY: benchmark-spikes
@@ -54,6 +59,10 @@ benchmark-spikes: setup ## spikes and drop-offs beside their peers: an hour and 
 benchmark-dashboards: setup ## dashboards as readers meet them, ten minutes: LAKE=folder PARTS="charts users pages"
 	@scripts/need-chromium.sh
 	@$(BIN)/python -W ignore -m benchmarks.dashboards $(PARTS) $(if $(LAKE),--lake $(LAKE))
+
+.PHONY: benchmark-scaling
+benchmark-scaling: setup ## curves of growth, docs/scaling.md: PARTS="3000 9000 30000" accounts (minutes to hours)
+	@$(BIN)/python -W ignore -m benchmarks.scaling $(PARTS)
 
 .PHONY: benchmark
 benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity risks refresh memory" (half an hour)
@@ -83,6 +92,8 @@ lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
+	@.tools/uv/bin/uv pip compile spark/client.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header -q -o spark/client.lock
+	@.tools/uv/bin/uv pip compile spark/cluster.in --generate-hashes --python-version 3.11 --no-header -q -o spark/cluster.lock
 
 .PHONY: screenshots
 screenshots: setup ## pictures of every page, light and dark, into docs/screenshots; of a demo that runs

@@ -41,3 +41,17 @@ environment .venv-superset superset/requirements.lock "Superset's environment"
 if [ "${1:-}" = benchmarks ]; then
   environment .venv-benchmarks benchmarks/requirements.lock "the peers that benchmarks compare with"
 fi
+
+# the client of `ingest.engine: spark` goes into the pipeline's environment, once it was asked for and from then on
+client=.venv/.spark
+if [[ "${1:-}" == spark* ]] || [ -e "$client" ]; then
+  stamp=$(cat .venv/.stamp spark/client.lock | sha256sum | cut -d' ' -f1)
+  if [ "$(cat "$client" 2>/dev/null)" != "$stamp" ]; then
+    say "installing the client of Spark from spark/client.lock"
+    VIRTUAL_ENV=.venv "$uv" pip install -q --python .venv/bin/python -r spark/client.lock
+    echo "$stamp" >"$client"
+  fi
+fi
+if [ "${1:-}" = spark-cluster ]; then
+  environment .venv-spark spark/cluster.lock "Spark for the heavy proofs"
+fi

@@ -173,12 +173,37 @@ class StoreSettings(_Model):
         return value
 
 
-class IngestSettings(_Model):
-    """What reading may use of the machine."""
+class SparkSettings(_Model):
+    """Where Spark Connect listens; what the cluster needs to read the lake is set there, and never sent from here."""
 
+    connect: str = Field(pattern=r"^sc://[^\s/:;@]+(:\d+)?$", description="sc://host:15002 of the Spark Connect server")
+    token: str | None = Field(None, description="${NAME} of the environment, never the token itself; wants tls")
+    tls: bool = Field(False, description="whether the server, or the proxy before it, speaks TLS")
+    weeks_at_once: Positive = Field(4, description="weeks that the cluster is given side by side")
+    wait_seconds: Positive = Field(20, description="seconds to wait for the cluster's first answer, before giving up")
+    week_seconds: Positive = Field(1800, description="seconds to wait for one week, before giving up")
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> Self:
+        if self.token and not self.tls:
+            raise ValueError("a token without TLS can be read by anybody on the way: set tls: true")
+        return self
+
+
+class IngestSettings(_Model):
+    """What makes the facts, and what reading may use of the machine."""
+
+    engine: Literal["embedded", "spark"] = Field("embedded", description="what turns raw events into facts")
+    spark: SparkSettings | None = Field(None, description="of the engine spark")
     cores: Positive = Field(default_factory=lambda: os.cpu_count() or 1, description="weeks read side by side, at most")
     memory_mb: Positive = Field(1000, description="memory for reading, in MB, over all weeks; the rest goes to disk")
     wait_seconds: Count = Field(3600, description="seconds to wait for another run that reads, before giving up")
+
+    @model_validator(mode="after")
+    def _engine_is_known(self) -> Self:
+        if self.engine == "spark" and self.spark is None:
+            raise ValueError("the engine spark wants to know where: add spark: {connect: sc://host:15002}")
+        return self
 
 
 class CompletenessSettings(_Model):
@@ -436,6 +461,12 @@ class Settings(_Model):
             raise ValueError(f"'{value}' is not a time zone{hint}; use a name such as America/Denver")
         return value
 
+    @model_validator(mode="after")
+    def _engine_can_read(self) -> Self:
+        if self.ingest.engine == "spark" and (why := _wants_embedded(self.sources.usage)):
+            raise ValueError(f"this source needs the embedded engine: {why}; set ingest.engine: embedded")
+        return self
+
     @property
     def as_of_day(self) -> date:
         return self.as_of.astimezone(ZoneInfo(self.timezone)).date()
@@ -486,6 +517,23 @@ class Settings(_Model):
         """The status file of now: each one has a folder of its own, and `current` is a link to the newest."""
         # DuckDB names the catalog after the file: the same name as the schema's would be ambiguous
         return self.home / "status" / "current" / "usage_status.duckdb"
+
+
+def _wants_embedded(usage: Source) -> str | None:
+    """Why another engine could silently give other facts of a source; None where it cannot."""
+    if not usage.partitioned:
+        return "usage is read whole, not by year=/week= folders"
+    if usage.format != "parquet":
+        return "usage is CSV, and each engine guesses types of its own"
+    if usage.partition_timezone:
+        return "usage.partition_timezone: engines disagree on the hour that a clock shows twice"
+    named = usage.columns | {f"{c} (earlier)": theirs for names in usage.earlier for c, theirs in names.columns.items()}
+    computed = [ours for ours, theirs in named.items() if isinstance(theirs, Expression)]
+    if computed:
+        return f"usage.columns.{computed[0]} is an expression in DuckDB's SQL"
+    if any(letter in (usage.path or "") for letter in "*?[]{}\\,"):
+        return "usage.path holds a letter that Spark takes for a pattern"
+    return None
 
 
 def _did_you_mean(word: str, known: Any) -> str:

@@ -14,7 +14,7 @@ import queue
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, timedelta
@@ -28,6 +28,7 @@ from usage_pipeline.lib.erased import Erased, forget_users, replace_users
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.spark_reader import Cluster, SparkReader
 from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
 from usage_pipeline.lib.weeks import WEEK, weeks_between
 
@@ -230,11 +231,10 @@ def _ingest_side_by_side(
     progress: Callable[[str], None],
 ) -> Iterator[tuple[date, WeekManifest]]:
     """The new manifests of the weeks that had to be read; every worker has a reader of its own."""
-    # of a source that is read whole, every reader would hold all of it
-    workers = min(settings.ingest.cores, len(weeks) or 1) if settings.sources.usage.partitioned else 1
+    opened = _open_readers(settings, len(weeks))
     readers: queue.SimpleQueue[UsageReader] = queue.SimpleQueue()
-    for _ in range(workers):
-        readers.put(UsageReader(settings, workers))
+    for reader in opened:
+        readers.put(reader)
 
     def one(week: date) -> WeekManifest | str:
         reader = readers.get()
@@ -245,7 +245,7 @@ def _ingest_side_by_side(
 
     started, read, rows = time.perf_counter(), 0, 0
     skipped: Counter[str] = Counter()
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(len(opened))
     try:
         for number, (week, found) in enumerate(zip(weeks, pool.map(one, weeks), strict=True), 1):
             if isinstance(found, str):
@@ -259,10 +259,22 @@ def _ingest_side_by_side(
                 progress(f"week {week}: {number} of {len(weeks)} weeks, {rows:,} rows read{estimate}")
     finally:
         pool.shutdown(cancel_futures=True)
-        while not readers.empty():
-            readers.get().close()
+        for reader in opened:
+            reader.close()
+    for why, count in sum((reader.remarks for reader in opened), Counter[str]()).items():
+        progress(f"{count} weeks were left to the embedded engine: {why}")
     for why, count in skipped.items():
         progress(f"{count} of {len(weeks)} weeks {why}")
+
+
+def _open_readers(settings: Settings, weeks: int) -> Sequence[UsageReader]:
+    """A reader for each week that is read at the same time, of the engine that is configured."""
+    if settings.ingest.engine == "spark" and (spark := settings.ingest.spark):
+        cluster, side_by_side = Cluster(spark), min(spark.weeks_at_once, weeks or 1)
+        return [SparkReader(settings, side_by_side, cluster) for _ in range(side_by_side)]
+    # of a source that is read whole, every reader would hold all of it
+    side_by_side = min(settings.ingest.cores, weeks or 1) if settings.sources.usage.partitioned else 1
+    return [UsageReader(settings, side_by_side) for _ in range(side_by_side)]
 
 
 def _ingest_week(

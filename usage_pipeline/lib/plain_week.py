@@ -194,7 +194,8 @@ def _codes(column: pa.ChunkedArray, *, may_be_null: bool) -> tuple[np.ndarray[An
         return np.zeros(0, dtype=np.int64), pa.array([], pa.string())
     values = column.chunk(0).dictionary
     _must_be(values.null_count == 0)
-    _must_be(pc.all(pc.equal(values, pc.utf8_trim(values, " "))).as_py() is not False)
+    # every kind of space that Unicode knows: which of them are taken away, the careful way says
+    _must_be(pc.all(pc.equal(values, pc.utf8_trim_whitespace(values))).as_py() is not False)
     _must_be(not pc.any(pc.equal(values, "")).as_py())
     _must_be(may_be_null or column.null_count == 0)
     numbers = [chunk.indices.fill_null(len(values)).to_numpy(zero_copy_only=False) for chunk in column.chunks]

@@ -27,6 +27,7 @@ _OURS = {
     "BusyError",
     "ConfigError",
     "DagsterAssetCheckFailedError",
+    "EngineError",
     "Failure",
     "LakeError",
     "PublishError",

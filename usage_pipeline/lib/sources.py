@@ -222,10 +222,17 @@ def unreadable(mapping: Mapping, column: SourceColumn) -> str:
 
 def _converted(mapping: Mapping, column: SourceColumn) -> str:
     expression, kind = mapping.expressions.get(column.name, "NULL"), mapping.types.get(column.name, "")
+    if column.type == "BIGINT" and kind in ("DOUBLE", "FLOAT"):
+        # what is not whole is not a count; engines cast what is too large for one in ways of their own
+        is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9.2e18"
+        return f"CASE WHEN {is_whole} THEN CAST({expression} AS BIGINT) END"
     if column.type == "BIGINT" and kind not in _WHOLE_NUMBERS and expression != "NULL":
         # DuckDB rounds 3.7 to 4: what is not whole is not a count
         whole = f"TRY_CAST({expression} AS BIGINT)"
         return f"CASE WHEN TRY_CAST({expression} AS DOUBLE) = {whole} THEN {whole} END"
+    if column.type == "TIMESTAMP" and kind == "TIMESTAMP WITH TIME ZONE":
+        # a bare cast would take the zone of the machine
+        return f"CAST({expression} AT TIME ZONE 'UTC' AS TIMESTAMP)"
     if column.type != "VARCHAR":
         return f"TRY_CAST({expression} AS {column.type})"
     if kind in ("DOUBLE", "FLOAT"):

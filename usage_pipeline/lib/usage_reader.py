@@ -2,13 +2,14 @@
 
 Belongs here: reading the usage source, one week at a time, and saying of every file and every row what became of
 it. Does not: which weeks are read and where facts are kept (`facts.py`). Another engine takes the place of
-`UsageReader`: `files_of` and `read` are all that `facts.py` knows.
+`UsageReader`: `files_of`, `read` and `remarks` are all that `facts.py` knows, and `spark_reader.py` is one.
 
 A week is read in one pass: rows are summed to account x application x user x day. A week of nothing but plain rows
 goes the quick way of `plain_week.py`; any other is read by DuckDB, with the reason why rows are kept aside, and the
 files are read again only for the rejected rows themselves. What is larger than `ingest.memory_mb` goes to disk.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -100,6 +101,8 @@ class UsageReader:
     def __init__(self, settings: Settings, workers: int = 1) -> None:
         self.settings = settings
         self.source = settings.sources.usage
+        # why weeks were not read by the engine that is configured, counted
+        self.remarks: Counter[str] = Counter()
         self.lake = Lake(settings)
         self.connection = self.lake.connect()
         self.connection.execute(f"SET memory_limit = '{settings.ingest.memory_mb // workers}MB'")
@@ -202,16 +205,24 @@ class UsageReader:
     # ---------------------------------------------------------------- files
 
     def _sift(
-        self, source: Source, files: list[LakeFile], attempt: Callable[[LakeFile], Any] | None = None
+        self,
+        source: Source,
+        files: list[LakeFile],
+        attempt: Callable[[LakeFile], Any] | None = None,
+        *,
+        with_checksums: bool = True,
     ) -> tuple[list[LakeFile], list[dict[str, str]], list[str]]:
         """Splits files by whether each can be read; those set aside come with the reason, the others with notes."""
         good, aside, notes = [], [], []
+        ignored: dict[str, None] = {}
         for file in files:
             try:
                 if attempt:
                     attempt(file)
                 else:
-                    notes += self._inspect(source, file)
+                    mapping = self._inspect(source, file, with_checksums)
+                    notes += mapping.notes
+                    ignored |= dict.fromkeys(mapping.ignored)
                 good.append(file)
             except duckdb.HTTPException as error:
                 if "ETag" not in str(error):
@@ -222,14 +233,14 @@ class UsageReader:
                 aside.append({"key": file.key, "reason": reason_of(error)})
             except SourceError as error:
                 aside.append({"key": file.key, "reason": "; ".join(error.problems)})
-        return good, aside, list(dict.fromkeys(notes))
+        return good, aside, list(dict.fromkeys(notes)) + _ignored(list(ignored))
 
-    def _inspect(self, source: Source, file: LakeFile) -> list[str]:
-        """Whether a file opens, has the columns and is what was written; returns what is worth noting."""
+    def _inspect(self, source: Source, file: LakeFile, with_checksums: bool) -> Mapping:
+        """Whether a file opens, has the columns and is what was written."""
         mapping = self._open(source, [file])
-        if source.format == "parquet":
+        if source.format == "parquet" and with_checksums:
             verify_checksums(self.lake, file, mapping.used)
-        return mapping.notes + _ignored(mapping.ignored)
+        return mapping
 
     def _open(self, source: Source, files: list[LakeFile], *, with_place: bool = False) -> Mapping:
         """Makes the files the view of raw rows, and matches their columns."""
@@ -267,8 +278,10 @@ class UsageReader:
         rows = f"SELECT {columns}, {day} AS day, {bad}, {file} AS source_file, {row} AS source_row FROM {RAW}"
         if "event_id" not in mapping.expressions or not self._has_repeated(mapping):
             return f"SELECT *, FALSE AS is_duplicate FROM ({rows})"
-        # rows that are merely equal are summed; only a key that comes again is a duplicate
-        again = "event_id IS NOT NULL AND row_number() OVER (PARTITION BY event_id ORDER BY day, account_id) > 1"
+        # rows that are merely equal are summed; only a key that comes again is a duplicate. All that is ours says which
+        # row came first: whichever engine reads, and however often, it is the same one
+        order = "day, account_id, application, user_id, event_time, clicks, records_created, source_file, source_row"
+        again = f"event_id IS NOT NULL AND row_number() OVER (PARTITION BY event_id ORDER BY {order}) > 1"
         return f"SELECT *, {again} AS is_duplicate FROM ({rows})"
 
     def _has_repeated(self, mapping: Mapping) -> bool:
@@ -281,8 +294,27 @@ class UsageReader:
 
     def _count(self, week: date, source: Source, files: list[LakeFile], mapping: Mapping | None) -> WeekRows:
         values = self._values(week, source)
-        counted = load_sql("ingest", "usage_counted").replace("usage_rows", f"({load_sql('ingest', 'usage_rows')})")
+        counted = self._counted_sql("source_usage")
         run_sql(self.connection, f"CREATE OR REPLACE TEMP TABLE counted AS {counted}", values)
+        rows = self._week_rows(source, files, values)
+        if mapping is not None:
+            self._count_files(rows, week, source, files, self._total)
+        return rows
+
+    @staticmethod
+    def _counted_sql(rows: str) -> str:
+        """SQL of the counted week, over rows of the source (a view, or a SELECT in brackets)."""
+        judged = load_sql("ingest", "usage_rows").replace("source_usage", rows)
+        return load_sql("ingest", "usage_counted").replace("usage_rows", f"({judged})")
+
+    @staticmethod
+    def _rejected_sql(rows: str) -> str:
+        """SQL of the rejected rows, likewise."""
+        judged = load_sql("ingest", "usage_rows").replace("source_usage", rows)
+        return f"SELECT * FROM ({judged}) WHERE reason IS NOT NULL"
+
+    def _week_rows(self, source: Source, files: list[LakeFile], values: dict[str, Any]) -> WeekRows:
+        """What the table `counted` holds, whoever made it."""
         groups = self.connection.execute(
             "SELECT reason, is_duplicate, sum(source_rows), sum(clicks) FROM counted GROUP BY ALL"
         ).fetchall()
@@ -290,35 +322,41 @@ class UsageReader:
         def write_facts(file: Path, manifest: str) -> None:
             self._copy(load_sql("ingest", "usage_facts"), file, values, manifest)
 
-        def write_rejected(file: Path) -> None:
-            if mapping is not None:
-                with_place = self._select(source, self._open(source, files, with_place=True), with_place=True)
-                self._define(f"TEMP VIEW source_usage AS {with_place}")
-            rows = f"SELECT * FROM ({load_sql('ingest', 'usage_rows')}) WHERE reason IS NOT NULL"
-            run_sql(self.connection, f"COPY ({rows}) TO $file (FORMAT parquet)", values | {"file": str(file)})
-
-        rows = WeekRows(
+        return WeekRows(
             {(reason, again): (int(n), int(clicks or 0)) for reason, again, n, clicks in groups},
             write_facts,
-            write_rejected,
+            lambda file: self._copy_rejected(file, source, files, values),
         )
-        if mapping is not None:
-            self._count_files(rows, week, source, files)
-        return rows
 
-    def _count_files(self, rows: WeekRows, week: date, source: Source, files: list[LakeFile]) -> None:
-        """Counts rows and clicks of the files in another way, to be compared."""
+    def _copy_rejected(self, file: Path, source: Source, files: list[LakeFile], values: dict[str, Any]) -> None:
+        if files:
+            with_place = self._select(source, self._open(source, files, with_place=True), with_place=True)
+            self._define(f"TEMP VIEW source_usage AS {with_place}")
+        rejected = self._rejected_sql("source_usage")
+        run_sql(self.connection, f"COPY ({rejected}) TO $file (FORMAT parquet)", values | {"file": str(file)})
+
+    def _count_files(
+        self,
+        rows: WeekRows,
+        week: date,
+        source: Source,
+        files: list[LakeFile],
+        total: Callable[[str], tuple[int, int]],
+    ) -> None:
+        """Counts rows and clicks of the files in another way, to be compared; `total` asks for both of all raw rows."""
         if source.format == "parquet":
             found = self.connection.execute(
                 "SELECT file_name, num_rows FROM parquet_file_metadata($files)", {"files": [f.key for f in files]}
             ).fetchall()
             rows.file_rows = dict(found)
         if not _weeks_beside(week, source):
-            clicks = "sum(clicks)" if source.delivers("clicks") else "count(*)"
-            total = self.connection.execute(f"SELECT count(*), {clicks} FROM source_usage").fetchone()
-            assert total is not None
-            rows.rows_in_files = sum(rows.file_rows.values()) if rows.file_rows else total[0]
-            rows.clicks_in_files = int(total[1] or 0)
+            counted, rows.clicks_in_files = total("sum(clicks)" if source.delivers("clicks") else "count(*)")
+            rows.rows_in_files = sum(rows.file_rows.values()) if rows.file_rows else counted
+
+    def _total(self, clicks: str) -> tuple[int, int]:
+        found = self.connection.execute(f"SELECT count(*), {clicks} FROM source_usage").fetchone()
+        assert found is not None
+        return int(found[0]), int(found[1] or 0)
 
     def _values(self, week: date, source: Source) -> dict[str, Any]:
         beside = [*_weeks_beside(week, source), None, None]

@@ -1,4 +1,5 @@
 -- a row: one row of the usage source that belongs to the week, with the reason why it is kept aside, if any
+-- read by DuckDB and, translated, by Spark, to which a difference of dates is no number: hence date_diff
 SELECT
     CAST($week AS DATE) AS week,
     account_id,
@@ -15,7 +16,11 @@ SELECT
         WHEN account_id IS NULL THEN 'no account'
         WHEN application IS NULL THEN 'no application'
         WHEN $has_days AND day IS NULL THEN 'no day, or one that cannot be read'
-        WHEN $has_days AND greatest(0, $week - day, day - $week - 6) > $late_days THEN 'outside its folder''s week'
+        WHEN
+            $has_days
+            AND greatest(0, date_diff('day', day, CAST($week AS DATE)), date_diff('day', CAST($week AS DATE), day) - 6)
+            > $late_days
+            THEN 'outside its folder''s week'
         WHEN $has_clicks AND clicks IS NULL THEN 'no clicks, or not a whole number'
         WHEN has_unreadable_records THEN 'records created are not a whole number'
         WHEN clicks < 0 OR records_created < 0 THEN 'negative count'
@@ -27,18 +32,21 @@ WHERE
         -- a source without week folders is cut by day; rows without a day are rejected with the window's first week,
         -- and in a folder of two weeks with the earlier
         WHEN day IS NULL AND $is_whole THEN $is_first_week
-        WHEN $is_whole THEN day BETWEEN $week AND $week + 6
-        WHEN day IS NULL THEN coalesce($week < CAST($other_week AS DATE), TRUE)
+        WHEN $is_whole THEN date_diff('day', CAST($week AS DATE), day) BETWEEN 0 AND 6
+        WHEN day IS NULL THEN coalesce(CAST($week AS DATE) < CAST($other_week AS DATE), TRUE)
         -- a folder named by calendar year can hold two ISO weeks: a row belongs to the nearer one, between them to the
         -- earlier
         ELSE
-            abs(day - $week - 3)
+            abs(date_diff('day', CAST($week AS DATE), day) - 3)
             <= least(
                 coalesce(
-                    abs(day - CAST($other_week AS DATE) - 3) + 0.5 * sign(CAST($other_week AS DATE) - $week), 1000000
+                    abs(date_diff('day', CAST($other_week AS DATE), day) - 3)
+                    + 0.5 * sign(date_diff('day', CAST($week AS DATE), CAST($other_week AS DATE))),
+                    1000000
                 ),
                 coalesce(
-                    abs(day - CAST($another_week AS DATE) - 3) + 0.5 * sign(CAST($another_week AS DATE) - $week),
+                    abs(date_diff('day', CAST($another_week AS DATE), day) - 3)
+                    + 0.5 * sign(date_diff('day', CAST($week AS DATE), CAST($another_week AS DATE))),
                     1000000
                 )
             )
