@@ -62,19 +62,30 @@ class Cluster:
         self.settings = settings
         self._lock = threading.Lock()
         self._is_there = False
+        self._away: EngineError | None = None
 
     def session(self) -> Any:
         """A new session, with the settings that make SQL mean the same. Raises EngineError."""
         with self._lock:
-            if not self._is_there:
-                self._must_listen()
-            seconds = self.settings.wait_seconds
-            session = self.within(seconds, self._open, "does not answer")
-            if not self._is_there:
-                workers = "has no worker free; start workers, or give them cores"
-                self.within(seconds, lambda: session.range(1).count(), workers, session)
-                self._is_there = True
-            return session
+            if self._away is not None:
+                # weeks side by side would otherwise wait for it one after the other
+                raise EngineError(str(self._away))
+            try:
+                return self._first_answer() if not self._is_there else self._new_session()
+            except EngineError as error:
+                self._away = error
+                raise
+
+    def _first_answer(self) -> Any:
+        self._must_listen()
+        session = self._new_session()
+        workers = "has no worker free; start workers, or give them cores"
+        self.within(self.settings.wait_seconds, lambda: session.range(1).count(), workers, session)
+        self._is_there = True
+        return session
+
+    def _new_session(self) -> Any:
+        return self.within(self.settings.wait_seconds, self._open, "does not answer")
 
     def within(self, seconds: float, ask: Callable[[], Any], what: str, session: Any = None) -> Any:
         """What `ask` gives; after `seconds` the cluster is given up, whatever it still does."""
