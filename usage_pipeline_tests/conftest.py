@@ -101,10 +101,14 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, a file stays together, and so does all that asks the one Superset."""
-    of_superset = {item.path for item in items if item.get_closest_marker("superset")}
+    """Where tests run side by side, a file stays together, and so do those that ask the same Superset.
+
+    There are two: `superset`, and `superset("second")` for about half of the work.
+    """
+    markers = {item.path: item.get_closest_marker("superset") for item in items}
     for item in items:
-        group = "superset" if item.path in of_superset else item.path.stem
+        marker = markers[item.path] or item.get_closest_marker("superset")
+        group = "-".join(["superset", *marker.args]) if marker else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -19,7 +19,7 @@ from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, manage_people, super
 from usage_pipeline_tests.conftest import Demo, SupersetServer, free_port
 from usage_pipeline_tests.test_superset import CHARTS, log_in, open_dashboard, payload
 
-pytestmark = pytest.mark.superset
+pytestmark = pytest.mark.superset("second")
 
 WITHOUT_CONTACTS = ["viewer", "analyst", "pipeline", "nobody"]
 

@@ -41,7 +41,7 @@ from usage_pipeline_tests.test_superset import (
 sys.path.insert(0, str(SUPERSET))
 from chart_queries import payload
 
-pytestmark = pytest.mark.superset
+pytestmark = pytest.mark.superset("second")
 
 
 @dataclass

@@ -26,7 +26,7 @@ from usage_pipeline_tests.post_office import PostOffice, serving_mail
 from usage_pipeline_tests.test_access import GOOD_KEY, Visitor, start_problems
 from usage_pipeline_tests.test_superset import log_in
 
-pytestmark = pytest.mark.superset
+pytestmark = pytest.mark.superset("second")
 
 
 def test_half_a_configuration_of_reports_says_what_is_missing() -> None:
