@@ -120,6 +120,15 @@ def test_reasons_are_short_words_without_markup(calls: pd.DataFrame, reasons: pd
         assert not re.search(r"<|None|nan|  |;\s*$", text), text
 
 
+def test_of_several_renewals_the_next_one_is_told(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    told = calls[calls["reason"].str.startswith("renewal on")].set_index("account_id")["reason"]
+    near = reasons[(reasons["call_reason"] == "renewal near") & reasons["account_id"].isin(told.index)]
+    dates = pd.to_datetime(near["reason"].str.removeprefix("renewal on "), format="%d %b %Y")
+    first = dates.groupby(near["account_id"]).agg(["min", "nunique"])
+    assert (first["nunique"] > 1).any(), "somebody renews twice"
+    assert told.to_dict() == {account: f"renewal on {day:%-d %b %Y}" for account, day in first["min"].items()}
+
+
 def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:
     """What a rule says, the drop and the state say already."""
     (by_rule,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'rule'").fetchone()

@@ -29,7 +29,7 @@ by_kind AS (
         min(kind_order) AS kind_order,
         count(*) AS applications,
         CASE
-            WHEN call_reason = 'renewal near' THEN min(short_words)
+            WHEN call_reason = 'renewal near' THEN arg_min(short_words, reason_since)
             WHEN count(*) > 1
                 THEN
                     call_reason || ': '
