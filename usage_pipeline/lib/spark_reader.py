@@ -44,6 +44,7 @@ _OF_FILES = (
 _NOT_SEEN = ("PATH_NOT_FOUND", "FILE_NOT_EXIST", "FileNotFoundException", "does not exist")
 _NO_CONNECTOR = ("S3AFileSystem not found", "No FileSystem for scheme", "UNSUPPORTED_FILE_SYSTEM")
 _DENIED = ("AccessDenied", "403 Forbidden", "NoAuthWithAWS", "NoAwsCredentials", "Unable to load credentials")
+_GONE = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "INVALID_HANDLE", "RETRIES_EXCEEDED", "RetriesExceeded")
 _INSTALL = "pip install 'usage-pipeline[spark]', or make setup-spark where make setup was used"
 
 
@@ -283,6 +284,10 @@ class SparkReader(UsageReader):
         if any(words in said for words in _NOT_SEEN):
             remedy = "server and workers must see the lake under the same path as this machine: mount it there"
             return self.cluster.error(f"does not see files of {path}; {remedy}")
+        if any(words in f"{type(error).__name__}: {said}" for words in _GONE):
+            return self.cluster.error(
+                "went away while it was counting; weeks that are written stay, start it and run again"
+            )
         conditions = re.findall(r"\[([A-Z0-9_]+)(?:\.[A-Z0-9_]+)?\]", said)
         if any(condition in _OF_FILES for condition in conditions):
             return _LeftToEmbeddedError(f"Spark could not read a file or a value ({conditions[0]})")
