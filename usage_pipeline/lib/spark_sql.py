@@ -5,6 +5,7 @@ SQLGlot does not know of the difference. Does not: running them (`spark_reader.p
 `SETTINGS`: without them the same words would mean something else on a cluster with settings of its own.
 """
 
+import re
 from typing import Any
 
 # DuckDB's trim takes away every kind of space that Unicode knows (category Zs), Spark's only the plain one
@@ -69,6 +70,4 @@ def spark_sql(sql: str) -> str:
 
 def named(sql: str, values: dict[str, Any]) -> dict[str, Any]:
     """Those of `values` that a translated statement names: Spark refuses others."""
-    import re
-
     return {key: value for key, value in values.items() if re.search(rf":{key}\b", sql)}
