@@ -199,7 +199,8 @@ def test_a_dashboard_arrives_on_schedule_and_one_of_contacts_only_for_who_may_se
     context.close()
     to_page, to_login = (float(np.abs(small(picture) - small(other)).mean()) for other in (inside, outside))
     assert to_page < to_login / 2, (to_page, to_login)
-    (document,) = parts_of(pdf, "application/pdf")
+    # Superset names no type of it
+    (document,) = parts_of(pdf, "application/octet-stream")
     assert document.startswith(b"%PDF")
     assert len(document) > 50_000
     assert "screenshot" in error["error_message"].lower()
