@@ -29,7 +29,7 @@ import jinja2
 from usage_pipeline.config import Settings
 from usage_pipeline.lib import post
 from usage_pipeline.lib.builds import Build, BuildStore
-from usage_pipeline.lib.facts import settled_on
+from usage_pipeline.lib.facts import newest_due_week
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.plain_words import counted, day
@@ -234,9 +234,7 @@ def why_not(settings: Settings, store: BuildStore) -> str:
         return "nothing is published yet"
     if store.pinned is not None:
         return f"a rollback holds build {store.pinned}: nothing is sent of numbers that somebody took back"
-    due = settings.running_week - WEEK
-    while settled_on(settings, due) > settings.as_of_day:
-        due -= WEEK
+    due = newest_due_week(settings)
     if date.fromisoformat(build.newest_week) < due:
         return (
             f"data is complete through the week of {build.newest_week}, and that of {due} is due: nothing old is sent"

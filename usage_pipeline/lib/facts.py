@@ -141,6 +141,14 @@ def settled_on(settings: Settings, week: date) -> date:
     return week + WEEK + timedelta(days=settings.completeness.settle_days)
 
 
+def newest_due_week(settings: Settings) -> date:
+    """The newest week that could be complete by `as_of`."""
+    due = settings.running_week - WEEK
+    while settled_on(settings, due) > settings.as_of_day:
+        due -= WEEK
+    return due
+
+
 def outdated_weeks(settings: Settings) -> dict[date, str]:
     """The weeks of the window whose facts are not those of the lake's files, with what is different.
 

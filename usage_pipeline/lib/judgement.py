@@ -15,7 +15,7 @@ import duckdb
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
-from usage_pipeline.lib.facts import settled_on
+from usage_pipeline.lib.facts import newest_due_week, settled_on
 from usage_pipeline.lib.plain_words import day_and_time
 from usage_pipeline.lib.sql import as_dicts
 from usage_pipeline.lib.weeks import WEEK
@@ -45,9 +45,7 @@ def judge_data(settings: Settings, store: BuildStore) -> Iterator[Finding]:
     if build is None:
         yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
         return
-    newest, due = date.fromisoformat(build.newest_week), settings.running_week - WEEK
-    while settled_on(settings, due) > settings.as_of_day:
-        due -= WEEK
+    newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings)
     through = f"complete through the week of {newest}"
     days = (settings.as_of_day - settled_on(settings, due)).days
     if newest >= due:

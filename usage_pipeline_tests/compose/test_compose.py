@@ -29,8 +29,6 @@ REPO = Path(__file__).parents[2]
 SECRETS = ["POSTGRES_PASSWORD", "DAGSTER_DB_PASSWORD", "SUPERSET_DB_PASSWORD", "REDIS_PASSWORD", "SUPERSET_SECRET_KEY"]
 OURS = ["code", "webserver", "daemon", "superset", "worker", "beat"]
 STEADY = ["postgres", "redis", *OURS]
-# charts that tell of the clock or of runs, which go on
-MOVING = {"Health of the data", "Use of the dashboards"}
 
 
 def engine_problem() -> str:
@@ -180,12 +178,8 @@ def pages(server: SupersetServer) -> dict[str, Any]:
 
 def still(answers: dict[str, Any]) -> dict[str, Any]:
     """Without what tells of runs and of the time of day, which the deployment's own life changes."""
-    titles = {c["slice_name"] for c in CHARTS.values() if "status" not in c.get("dataset_uuid", "") and not _moves(c)}
+    titles = {chart["slice_name"] for chart in CHARTS.values() if chart["dataset_uuid"] not in _STATUS_DATASETS}
     return {title: rows for title, rows in answers.items() if title in titles}
-
-
-def _moves(chart: dict[str, Any]) -> bool:
-    return chart["dataset_uuid"] in _STATUS_DATASETS
 
 
 _STATUS_DATASETS = {
