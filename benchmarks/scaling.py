@@ -18,6 +18,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ def quantile(values: list[float], share: float) -> float:
 def refresh(demo: Path) -> dict[str, Any]:
     """Seconds, CPU seconds and peak of memory of every step of one refresh, through Dagster in this process."""
     import dagster as dg
+    from dagster._core.utils import make_new_run_id
 
     from usage_pipeline.config import load_settings
     from usage_pipeline.definitions import build_definitions
@@ -54,10 +56,24 @@ def refresh(demo: Path) -> dict[str, Any]:
 
     logging.disable(logging.INFO)
     watched: list[tuple[float, float, int]] = []
-    done = threading.Event()
+    begun: dict[str, tuple[float, float]] = {}
+    done, myself = threading.Event(), psutil.Process()
+
+    def tell(entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        if event.is_step_start:
+            begun[event.step_key] = (time.time(), _cpu(myself))
+        elif event.step_key in begun and (event.is_step_success or event.is_step_failure):
+            at, cpu = begun[event.step_key]
+            ended = "failed" if event.is_step_failure else "done"
+            size = myself.memory_info().rss / 1e6
+            took = f"{_cpu(myself) - cpu:.0f} CPU seconds in {time.time() - at:.0f}, {size:.0f} MB"
+            if time.time() - at > 1 or event.is_step_failure:
+                say(f"  {event.step_key} {ended}: {took}")
 
     def watch() -> None:
-        myself = psutil.Process()
         while not done.wait(0.1):
             watched.append((time.time(), _cpu(myself), myself.memory_info().rss))
 
@@ -66,9 +82,12 @@ def refresh(demo: Path) -> dict[str, Any]:
     groups = {n.key.to_user_string(): n.group_name for n in definitions.resolve_asset_graph().asset_nodes}
     threading.Thread(target=watch, daemon=True).start()
     with dg.DagsterInstance.ephemeral() as instance:
+        run_id = make_new_run_id()
+        instance.add_event_listener(run_id, tell)
         started = time.perf_counter()
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
+            run_id=run_id,
             tags=window_tags(settings),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
@@ -98,18 +117,22 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def refreshed(demo: Path) -> dict[str, Any]:
-    """The same, in a child; where the child dies, how."""
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.scaling", "--refresh", str(demo)],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode:
-        lines = child.stderr.strip().splitlines() or ["without a word"]
-        return {"died": child.returncode, "said": lines[-1][:500]}
-    figures: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
+    """The same, in a child that says each step as it ends; where the child dies, how."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.scaling", "--refresh", str(demo)]
+    last = ""
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith("  "):
+                    say(line.rstrip())
+                else:
+                    last = line
+        if child.returncode:
+            errors.seek(0)
+            lines = errors.read().strip().splitlines() or ["without a word"]
+            return {"died": child.returncode, "said": lines[-1][:500]}
+    figures: dict[str, Any] = json.loads(last)
     return figures
 
 

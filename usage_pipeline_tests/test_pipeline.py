@@ -228,6 +228,13 @@ def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path
     assert content(tmp_path / "one") != content(tmp_path / "two")
 
 
+def test_a_notice_past_the_newest_week_stops_no_lake(tmp_path) -> None:
+    from usage_pipeline.lib.demo_lake import write_demo_lake
+
+    write_demo_lake(tmp_path, DEMO_AS_OF, accounts=60, seed=50)  # a young contract ends soon
+    assert (tmp_path / "truth" / "truth.json").is_file()
+
+
 @pytest.mark.parametrize("seed", [11, 12])
 def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> None:
     demo = make_demo(tmp_path, seed=seed, accounts=30)

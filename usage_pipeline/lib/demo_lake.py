@@ -402,7 +402,8 @@ def _plant(rng: np.random.Generator, fleet: _Fleet, with_signs: bool) -> None:
             at = (notice - weeks[0]).days // 7
             low = max(0, at - 16)
             if at > 4:
-                expected[pair, low:at] *= np.linspace(1, 0.3, at - low)
+                fade = np.linspace(1, 0.3, at - low)[: max(0, span - low)]  # a notice may lie past the newest week
+                expected[pair, low : low + len(fade)] *= fade
                 expected[pair, at:] *= 0.3
 
     outage = span - 31
