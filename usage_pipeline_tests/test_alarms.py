@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,15 @@ def test_a_look_at_something_else_ends_nothing(config: Path, office: PostOffice)
     raise_alarms(settings, [], ("servers",), NOW, print)
     raise_alarms(settings, look(settings, NOW), ("data", "runs"), NOW, print)
     assert len(office.mails) == 1
+
+
+def test_a_refresh_that_was_due_and_never_came_is_told_though_none_failed(config: Path, office: PostOffice) -> None:
+    settings = changed(config, as_of=None)
+    weeks_later = datetime.now(UTC) + timedelta(days=15)
+    raise_alarms(settings, look(settings, weeks_later), ("runs",), weeks_later, print)
+    (mail,) = office.mails
+    assert "none has succeeded since the refresh that was due" in mail["Subject"]
+    assert "What to do: see that Dagster runs" in mail.get_content()
 
 
 def test_the_doctor_tells_where_dagster_is_down(config: Path, office: PostOffice) -> None:

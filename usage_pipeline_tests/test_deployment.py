@@ -3,22 +3,32 @@
 import io
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 import yaml
+from dagster._core.launcher import WorkerStatus
 from typer.testing import CliRunner
 
 from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
-from usage_pipeline.config import load_settings
+from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.facts import facts_lock
+from usage_pipeline.lib.locks import BusyError, exclusive
+from usage_pipeline.lib.reference import ledger_lock
 from usage_pipeline.lib.status import write_status
-from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
+from usage_pipeline_tests.conftest import event, free_port, run_refresh, write_config, write_week
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 import start
@@ -124,8 +134,6 @@ def test_webserver_and_daemon_load_the_same_place_as_the_local_ones() -> None:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small installation, run once; its configuration lies beside its home."""
-    import dagster as dg
-
     folder = tmp_path_factory.mktemp("home")
     for number in (8, 9):
         write_week(folder / "lake", f"year=2025/week={number:02}", [event(f"2025-02-{17 + 7 * (number - 8)}")])
@@ -152,6 +160,17 @@ def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_pat
     kept = {str(f.relative_to(home / "home")) for f in (home / "home").rglob("*") if f.is_file() and not f.is_symlink()}
     lost = {f for f in kept if not (tmp_path / "home" / f).exists()}
     assert all(f.endswith((".lock", ".holder")) for f in lost), lost
+
+
+@pytest.mark.parametrize("lock", [facts_lock, ledger_lock])
+def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
+    settings = load_settings(home / "sources.yaml")
+    hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
+    with (
+        exclusive(lock(settings), 0, what="the home", who="run 1"),
+        pytest.raises(BusyError, match=r"held by run 1"),
+    ):
+        back_up(hurried, io.BytesIO())
 
 
 def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:
@@ -202,3 +221,77 @@ def test_the_commands_pack_and_unpack_for_their_owner_only(home: Path, tmp_path:
     assert os.path.realpath(tmp_path / "home" / "published" / "current") != str(
         tmp_path / "home" / "published" / "current"
     )
+
+
+# ---------------------------------------------------------------- runs whose code server died
+
+
+_WAITING_JOB = """
+import time
+import dagster as dg
+
+@dg.op
+def wait():
+    time.sleep(600)
+
+@dg.job
+def waiting():
+    wait()
+
+defs = dg.Definitions(jobs=[waiting])
+"""
+
+
+@contextmanager
+def serving_code(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A code server in a process group of its own, which is killed with the runs in it."""
+    dagster = str(Path(sys.executable).parent / "dagster")
+    command = [dagster, "api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-f", str(folder / "jobs.py")]
+    server = subprocess.Popen(command, cwd=folder, env=of_home(folder), start_new_session=True)
+    try:
+        waited(lambda: is_open(port))
+        yield server
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def of_home(folder: Path) -> dict[str, str]:
+    return os.environ | {"DAGSTER_HOME": str(folder), "PYTHONPATH": str(REPO)}
+
+
+def waited(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def test_a_run_is_missed_only_by_a_code_server_that_was_started_anew(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "jobs.py").write_text(_WAITING_JOB, encoding="utf-8")
+    launcher = yaml.safe_load((REPO / "deploy" / "dagster" / "dagster.yaml").read_text())["run_launcher"]
+    at_once = {"module": "dagster.core.run_coordinator", "class": "DefaultRunCoordinator"}
+    of_instance = {"run_launcher": launcher, "run_coordinator": at_once}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(of_instance), encoding="utf-8")
+    place = {"host": "127.0.0.1", "port": port, "location_name": "jobs"}
+    (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": place}]}), encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+
+        def health() -> WorkerStatus:
+            (run,) = instance.get_runs()
+            return instance.run_launcher.check_run_worker_health(run).status
+
+        with serving_code(tmp_path, port):
+            launch = [str(Path(sys.executable).parent / "dagster"), "job", "launch", "-j", "waiting"]
+            subprocess.run(launch, cwd=tmp_path, env=of_home(tmp_path), check=True, capture_output=True)
+            waited(lambda: instance.get_runs()[0].status == dg.DagsterRunStatus.STARTED)
+            assert health() == WorkerStatus.RUNNING
+        assert health() == WorkerStatus.RUNNING, "a server that does not answer may hold it still"
+        with serving_code(tmp_path, port):
+            assert health() == WorkerStatus.NOT_FOUND
