@@ -183,7 +183,7 @@ def check_port(service: Service, variable: str) -> None:
         except OSError as error:
             raise LocalError(
                 f"port {service.port}, wanted for {service.name}, is in use: end what uses it, "
-                f"or choose another, for example {variable}={service.port + 1} make demo"
+                f"or choose another, for example {variable}={service.port + 1} before the command"
             ) from error
 
 

@@ -402,6 +402,7 @@ def choose(page: Any, path: list[str]) -> None:
     for _ in range(6):
         for entry in over:
             page.locator(".ant-dropdown-menu-submenu-title >> visible=true", has_text=entry).last.hover()
+        page.wait_for_timeout(700)  # while it slides into its place it may lose a click
         with contextlib.suppress(TooLate):
             item.click(timeout=8_000)
             return

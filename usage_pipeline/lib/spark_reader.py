@@ -45,7 +45,7 @@ _NOT_SEEN = ("PATH_NOT_FOUND", "FILE_NOT_EXIST", "FileNotFoundException", "does 
 _NO_CONNECTOR = ("S3AFileSystem not found", "No FileSystem for scheme", "UNSUPPORTED_FILE_SYSTEM")
 _DENIED = ("AccessDenied", "403 Forbidden", "NoAuthWithAWS", "NoAwsCredentials", "Unable to load credentials")
 _GONE = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "INVALID_HANDLE", "RETRIES_EXCEEDED", "RetriesExceeded")
-_INSTALL = "pip install 'usage-pipeline[spark]', or make setup-spark where make setup was used"
+_INSTALL = "make setup-spark, or pip install '.[spark]' in the checkout"
 
 
 class EngineError(LakeError):
