@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import psutil
@@ -33,6 +34,7 @@ from usage_pipeline.lib.dashboards import ASSETS
 from usage_pipeline.lib.lake import Lake, LakeFile
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.run_launcher import alive_now, says_that_it_is_alive
 
 REPO = Path(__file__).parents[1]
 SUPERSET_PYTHON = REPO / ".venv-superset" / "bin" / "python"
@@ -102,11 +104,12 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
             record_status(settings)
         return True
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
-    definitions = build_definitions(settings)
-    with dg.DagsterInstance.get() as instance:
+    definitions, run_id = build_definitions(settings), str(uuid4())
+    with dg.DagsterInstance.get() as instance, says_that_it_is_alive(instance, run_id):
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
-            tags=window_tags(settings),
+            run_id=run_id,
+            tags=window_tags(settings) | alive_now(),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )

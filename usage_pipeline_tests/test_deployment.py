@@ -3,15 +3,18 @@
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import duckdb
@@ -20,6 +23,7 @@ import yaml
 from dagster._core.launcher import WorkerStatus
 from typer.testing import CliRunner
 
+from usage_pipeline import run_launcher
 from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
@@ -295,3 +299,55 @@ def test_a_run_is_missed_only_by_a_code_server_that_was_started_anew(tmp_path: P
         assert health() == WorkerStatus.RUNNING, "a server that does not answer may hold it still"
         with serving_code(tmp_path, port):
             assert health() == WorkerStatus.NOT_FOUND
+
+
+def test_a_run_outside_of_any_code_server_is_missed_only_once_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_told, may_end = threading.Event(), threading.Event()
+
+    @dg.op
+    def work() -> None:
+        is_told.set()
+        assert may_end.wait(60)
+
+    @dg.job
+    def refresh() -> None:
+        work()
+
+    launcher = run_launcher.WatchedRunLauncher()
+
+    def seen() -> tuple[WorkerStatus, float]:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        return launcher.check_run_worker_health(run).status, float(run.tags[run_launcher.ALIVE_AT_TAG])
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run_id = str(uuid4())
+        with run_launcher.says_that_it_is_alive(instance, run_id, every=1.1):
+            tags = run_launcher.alive_now()
+            run = threading.Thread(
+                target=lambda: refresh.execute_in_process(instance=instance, run_id=run_id, tags=tags)
+            )
+            run.start()
+            assert is_told.wait(60)
+            status, first = seen()
+            assert status == WorkerStatus.RUNNING
+            waited(lambda: seen()[1] > first)
+        monkeypatch.setattr(run_launcher, "_SILENT_SECONDS", -1)
+        assert seen()[0] == WorkerStatus.NOT_FOUND
+        may_end.set()
+        run.join()
+        assert instance.get_runs()[0].status == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_refresh_of_the_command_line_says_that_it_is_alive(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    shutil.copytree(home, tmp_path / "copy", symlinks=True)
+    done = CliRunner().invoke(app, ["refresh", "-c", str(tmp_path / "copy" / "sources.yaml")])
+    assert done.exit_code == 0, done.output
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+    assert time.time() - float(run.tags[run_launcher.ALIVE_AT_TAG]) < 600

@@ -228,6 +228,10 @@ def test_commands_run_in_the_container_that_the_readme_names(
     assert says in done.stdout + done.stderr
 
 
+def test_a_refresh_of_the_command_line_is_not_taken_for_one_that_died(stack: Deployment) -> None:
+    assert {run["status"] for run in stack.runs()} == {"SUCCESS"}
+
+
 def test_only_two_ports_are_published_and_on_loopback(stack: Deployment) -> None:
     published = {}
     for service in [*STEADY, "s3"]:
