@@ -16,7 +16,7 @@ from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
 from usage_pipeline.defs.mail.assets import digests
 from usage_pipeline.defs.mail.checks import MAIL_CHECKS
-from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again
+from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again, send_digests
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -81,7 +81,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *PUBLISH_CHECKS,
             *MAIL_CHECKS,
         ],
-        jobs=[refresh],
+        jobs=[refresh, send_digests],
         schedules=[*refresh_schedules(settings, load), digests_again(load)],
         sensors=[lake_sensor(settings, load), *status_sensors(load), alarm_sensor(load)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},

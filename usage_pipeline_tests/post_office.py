@@ -29,10 +29,12 @@ class PostOffice:
     port: int = 0
     mails: list[EmailMessage] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    refusal: str = "550 no such user here"
+    goodbye: str = "221 bye"
 
     async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802
         if address in self.refused:
-            return "550 no such user here"
+            return self.refusal
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -41,6 +43,9 @@ class PostOffice:
         made["X-Recipients"] = ", ".join(envelope.rcpt_tos)
         self.mails.append(made)
         return "250 taken"
+
+    async def handle_QUIT(self, _server: Any, _session: Any, _envelope: Any) -> str:  # noqa: N802
+        return self.goodbye
 
     def to(self, address: str) -> list[EmailMessage]:
         return [mail for mail in self.mails if address in mail["X-Recipients"]]

@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again
 from usage_pipeline.lib import digest
 from usage_pipeline.lib.alarms import look, raise_alarms
+from usage_pipeline.lib.health import RUNS_SHOWN
+from usage_pipeline.lib.judgement import status_rows
 from usage_pipeline.lib.status import write_status
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 from usage_pipeline_tests.post_office import PostOffice, Webhook, serving_mail, serving_webhook
@@ -131,6 +134,41 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
     assert [mail["Subject"] for mail in office.mails][1:] == ["Test: runs well again"]
 
 
+def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, office: PostOffice) -> None:
+    settings = load_settings(config)
+    settings.models_dir.rename(config.parent / "models")
+    settings.models_dir.write_text("in the way")
+    definitions = build_definitions(settings)
+    sends = definitions.resolve_job_def("send_digests")
+    with dg.DagsterInstance.ephemeral() as instance:
+        failed = run_refresh(settings, instance)
+        assert not failed.success
+        assert sends.execute_in_process(instance=instance).success
+        for _ in range(RUNS_SHOWN + 5):
+            instance.create_run_for_job(sends, status=dg.DagsterRunStatus.SUCCESS)
+        write_status(settings, instance)
+        assert "runs-" in tick(config)
+        assert tick(config) == "nothing to tell"
+        (mail,) = office.mails
+        assert f"run {failed.run_id[:8]} in the Dagster UI" in mail.get_content()
+        (health,) = status_rows(settings, "FROM status.health")
+        assert health["verdict"] == "The last run failed: older numbers stay up"
+        sensor = definitions.resolve_sensor_def("new_weeks_in_the_lake")
+        with dg.build_sensor_context(instance=instance) as context:
+            asked: Any = sensor(context)
+        assert len(asked.run_requests) == 1, "it is tried again"
+
+
+def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_said(
+    config: Path, office: PostOffice
+) -> None:
+    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
+    changed(config, as_of="2025-03-20", mail=mail | {"alarms": ["gone@example.com", "data@example.com"]})
+    office.refused.add("gone@example.com")
+    assert "told by mail, refused by gone@example.com: 550 no such user here" in tick(config)
+    assert len(office.to("data@example.com")) == 1
+
+
 def test_what_could_not_be_told_is_told_at_the_next_look_by_that_channel_alone(
     config: Path, office: PostOffice, hook: Webhook
 ) -> None:
@@ -191,9 +229,22 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
         with dg.build_schedule_context() as context:
             return schedule.evaluate_tick(context)
 
-    assert asked().skip_message == "every digest was sent"
-    settings = load_settings(config)
-    with digest._remembered(settings, "2025-02-24") as memory:
-        memory["round"] = {"failed": {"Ana": "the server was away"}}
-    (request,) = asked().run_requests
-    assert request.asset_selection == [dg.AssetKey("digests")]
+    def failed(**refused: str) -> None:
+        with digest._remembered(settings, "2025-02-24") as memory:
+            memory["round"] = {"failed": {"Ana": "could not be sent"}, "refused": refused}
+
+    def asks() -> bool:
+        return bool(asked().run_requests)
+
+    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
+    settings = changed(config, mail=mail | {"owners": {"Ana": "ana@example.com"}})
+    assert "every digest was sent" in asked().skip_message
+    failed()
+    assert asks()
+    failed(Ana="ana@example.com")
+    assert not asks(), "an address that is refused for good is left alone"
+    changed(config, mail=mail | {"owners": {"Ana": "ana.ruiz@example.com"}})
+    assert asks(), "until it is another one"
+    changed(config, mail=mail | {"owners": {}})
+    assert not asks()
+    assert schedule.job_name == "send_digests"

@@ -142,6 +142,8 @@ def test_one_who_is_refused_keeps_nothing_from_the_others_and_is_tried_again(
     done = lib.send_digests(settings, print)
     assert done.sent == others
     assert "550 no such user here: correct the address" in done.failed[unlucky]
+    assert done.refused == {unlucky: address_of(unlucky)}
+    assert lib.worth_another_try(settings) == []
     check: Any = every_owner_with_calls_was_written_to(settings)
     assert not check.passed
     office.refused.clear()
@@ -149,6 +151,18 @@ def test_one_who_is_refused_keeps_nothing_from_the_others_and_is_tried_again(
     assert len(office.to(address_of(unlucky))) == 1
     check = every_owner_with_calls_was_written_to(settings)
     assert check.passed
+
+
+def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo, office: PostOffice) -> None:
+    unlucky, *_ = owners_of(demo)
+    office.refused.add(address_of(unlucky))
+    office.refusal = "450 come again later"
+    assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == [unlucky]
+
+
+def test_a_server_that_ends_without_a_goodbye_has_taken_the_mail(settings: Settings, office: PostOffice) -> None:
+    office.goodbye = "421 too busy for that"
+    assert lib.send_digests(settings, print).failed == {}
 
 
 def test_a_run_that_is_killed_after_the_server_took_a_mail_sends_it_again_under_the_same_id(
@@ -307,7 +321,7 @@ def test_a_server_that_is_away_fails_everybody_at_once_and_the_next_run_sends(
 ) -> None:
     away = settings.model_copy(update={"mail": settings.mail.model_copy(update={"port": 1})})
     done = lib.send_digests(away, print)
-    assert list(done.failed) == owners_of(demo)
+    assert list(done.failed) == lib.worth_another_try(settings) == owners_of(demo)
     assert lib.send_digests(settings, print).sent == owners_of(demo)
 
 

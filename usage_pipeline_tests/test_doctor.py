@@ -89,7 +89,7 @@ def test_a_sound_installation_passes_with_a_line_for_everything(config: Path) ->
 def test_nothing_at_all_fails_with_the_first_step(tmp_path: Path) -> None:
     code, said = run_doctor(write_config(tmp_path))
     assert code == 1
-    assert "no run is on record: run `usage-pipeline refresh`" in said
+    assert "no refresh is on record: run `usage-pipeline refresh`" in said
     assert "builds    there is none: run `usage-pipeline refresh`" in said
 
 

@@ -57,13 +57,13 @@ def raise_alarms(
             for name, tell in channels.items():
                 for state in _untold(incident, name):
                     try:
-                        tell(settings, incident, state)
+                        refused = tell(settings, incident, state)
                     except post.PostError as error:
                         say(f"{incident['id']} could not be told by {name}: {error}")
                         break
                     incident["told"].setdefault(name, []).append(state)
                     _keep(file, incidents)
-                    say(f"{incident['id']} {state}, told by {name}")
+                    say(f"{incident['id']} {state}, told by {name}" + (f", refused by {refused}" if refused else ""))
         # of what is over everybody knows, or nobody was ever told
         _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
 
@@ -106,8 +106,9 @@ def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- telling
 
 
-def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
-    found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
+def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], str]]:
+    """What tells of an incident, by name; each returns who of several did not take it, and why."""
+    found: dict[str, Callable[[Settings, dict[str, Any], str], str]] = {}
     if settings.mail.host and settings.mail.alarms:
         found["mail"] = _mail
     if settings.mail.webhook:
@@ -115,12 +116,13 @@ def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any
     return found
 
 
-def _mail(settings: Settings, incident: dict[str, Any], state: str) -> None:
+def _mail(settings: Settings, incident: dict[str, Any], state: str) -> str:
     text = "\n\n".join(_words(settings, incident, state)) + "\n"
-    post.send(settings.mail, post.message(settings.mail, settings.mail.alarms, _title(settings, incident, state), text))
+    made = post.message(settings.mail, settings.mail.alarms, _title(settings, incident, state), text)
+    return post.send(settings.mail, made)
 
 
-def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
+def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> str:
     assert settings.mail.webhook is not None
     body = {
         "text": "\n".join([_title(settings, incident, state), *_words(settings, incident, state)]),
@@ -132,6 +134,7 @@ def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
         "installation": settings.name,
     }
     post.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
+    return ""
 
 
 def _title(settings: Settings, incident: dict[str, Any], state: str) -> str:

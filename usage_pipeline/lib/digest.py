@@ -99,6 +99,8 @@ class Round:
     sent: list[str] = field(default_factory=list)
     sent_before: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    # the address of each of those that failed for good: asking again is of no use until it is another one
+    refused: dict[str, str] = field(default_factory=dict)
     without_address: list[str] = field(default_factory=list)
     accounts_without_owner: int = 0
 
@@ -253,6 +255,13 @@ def read_round(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def worth_another_try(settings: Settings) -> list[str]:
+    """Owners whose digest of the newest week could not be sent, and may be now."""
+    last = read_round(settings).get("round", {})
+    refused, owners = last.get("refused", {}), settings.mail.owners
+    return [owner for owner in last.get("failed", {}) if refused.get(owner) != owners.get(owner, refused.get(owner))]
+
+
 def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[], datetime] = datetime.now) -> Round:
     """Sends what was not sent yet of the newest week, and remembers it. Raises BusyError where another run is at it."""
     store = BuildStore(settings.published_dir)
@@ -277,6 +286,8 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                     post.send(settings.mail, write(settings, digest, to))
                 except post.RecipientError as error:
                     done.failed[digest.owner] = str(error)
+                    if error.is_final:
+                        done.refused[digest.owner] = to
                 except post.PostError as error:
                     # what is wrong with the server is wrong for everybody: nobody waits for it twenty times
                     away = done.failed[digest.owner] = str(error)

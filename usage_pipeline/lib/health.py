@@ -31,6 +31,7 @@ from usage_pipeline.lib.sql import literal, load_sql, run_sql
 
 Rows = list[dict[str, Any]]
 RUNS_SHOWN = 50
+REFRESH = "refresh"
 # the asset whose run brings new numbers to the pages
 _PUBLISHED = dg.AssetKey("published_build")
 _UNDER_WAY = {"running", "starting", "waiting"}
@@ -52,8 +53,10 @@ class Health:
 
     @cached_property
     def records(self) -> list[dg.RunRecord]:
-        """The last runs, newest first."""
-        return list(self.instance.get_run_records(limit=RUNS_SHOWN))
+        """The last runs, and the last refreshes, which many small runs may have come after; newest first."""
+        filters = (None, dg.RunsFilter(job_name=REFRESH))
+        found = [r for only in filters for r in self.instance.get_run_records(only, limit=RUNS_SHOWN)]
+        return sorted({r.storage_id: r for r in found}.values(), key=lambda r: r.storage_id, reverse=True)
 
     @cached_property
     def manifests(self) -> dict[date, WeekManifest]:
@@ -76,11 +79,7 @@ class Health:
     @cached_property
     def last_publishing(self) -> dict[str, Any] | None:
         """The last run that ended and was to bring new numbers; a table that somebody made by hand is none."""
-        for record, row in zip(self.records, self.runs, strict=True):
-            selected = record.dagster_run.asset_selection
-            if row["ended_at"] and (not selected or _PUBLISHED in selected):
-                return row
-        return None
+        return next((row for row in self.runs if row["ended_at"] and row["run_kind"] == REFRESH), None)
 
     @cached_property
     def has_failed(self) -> bool:
@@ -118,7 +117,7 @@ class Health:
         took = record.end_time - record.start_time if record.end_time and record.start_time else None
         return {
             "run": run.run_id[:8],
-            "run_kind": "single tables" if run.job_name.startswith("__") else run.job_name,
+            "run_kind": _kind_of(run),
             "run_weeks": _weeks_asked(run.tags),
             "run_result": words.RUN_RESULTS[run.status.value],
             "started_at": self._moment(record.start_time),
@@ -490,6 +489,13 @@ class Health:
         warns = "none warns" if not warning else f"{warning} {'warns' if warning == 1 else 'warn'}"
         aside = words.counted(counts["files_set_aside"], "file is", "files are")
         return f"{failed[0].upper()}{failed[1:]}, {warns}; {aside} set aside."
+
+
+def _kind_of(run: dg.DagsterRun) -> str:
+    """What a run is for: a refresh brings new numbers, also one that somebody started by hand over chosen assets."""
+    if run.asset_selection:
+        return REFRESH if _PUBLISHED in run.asset_selection else "single tables"
+    return REFRESH if run.job_name.startswith("__") else words.in_words(run.job_name)
 
 
 def _monday(week: str) -> datetime:

@@ -77,9 +77,14 @@ def _why_missing(store: BuildStore, build: Build) -> str:
 
 
 def judge_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
-    rows = status_rows(settings, "SELECT run, run_result, ended_at, failure FROM status.runs ORDER BY started_at DESC")
+    """Of refreshes alone: a single table that somebody made by hand mends and breaks none."""
+    rows = status_rows(
+        settings,
+        "SELECT run, run_result, ended_at, failure FROM status.runs WHERE run_kind = 'refresh' "
+        "ORDER BY started_at DESC",
+    )
     if not rows:
-        yield Finding("runs", "failed", "no run is on record", "run `usage-pipeline refresh`")
+        yield Finding("runs", "failed", "no refresh is on record", "run `usage-pipeline refresh`")
         return
     ended = [row for row in rows if row["run_result"] in ("succeeded", "failed", "cancelled")]
     good = next((row for row in ended if row["run_result"] == "succeeded"), None)

@@ -13,7 +13,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any
@@ -27,7 +27,11 @@ class PostError(Exception):
 
 
 class RecipientError(PostError):
-    """The server is well, and does not take this one mail."""
+    """The server is well, and does not take this one mail; `is_final` where asking again is of no use."""
+
+    def __init__(self, message: str, *, is_final: bool) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 def one_line(text: str) -> str:
@@ -55,10 +59,17 @@ def message(
     return made
 
 
-def send(mail: MailSettings, made: EmailMessage) -> None:
-    """Hands a mail to the server. Raises RecipientError where only this mail is refused, else PostError."""
+def send(mail: MailSettings, made: EmailMessage) -> str:
+    """Hands a mail to the server; returns those of its recipients that were refused, and why, in words.
+
+    Raises RecipientError where only this mail is refused, by all, else PostError.
+    """
     with _told(mail), _connected(mail) as server:
-        server.send_message(made)
+        return _refusals(server.send_message(made))
+
+
+def _refusals(refused: Mapping[str, tuple[int, bytes | str]]) -> str:
+    return "; ".join(f"{address}: {_reply(*reply)}" for address, reply in refused.items())
 
 
 @contextmanager
@@ -70,12 +81,16 @@ def _connected(mail: MailSettings) -> Iterator[smtplib.SMTP]:
         if mail.security == "tls"
         else smtplib.SMTP(host, port, timeout=seconds)
     )
-    with server:
+    try:
         if mail.security == "starttls":
             server.starttls(context=context)
         if mail.user and mail.password:
             server.login(mail.user, mail.password.get_secret_value())
         yield server
+        with suppress(OSError):  # what was taken is taken, however the server says goodbye
+            server.quit()
+    finally:
+        server.close()
 
 
 @contextmanager
@@ -85,9 +100,10 @@ def _told(mail: MailSettings) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
-        # with one recipient there is one reason; with several, all were refused
-        told = "; ".join(f"{address}: {_reply(*reply)}" for address, reply in error.recipients.items())
-        raise RecipientError(f"{where}, does not take mail for {told}: correct the address") from error
+        is_final = all(_is_final(code) for code, _ in error.recipients.values())
+        raise RecipientError(
+            f"{where}, does not take mail for {_refusals(error.recipients)}: correct the address", is_final=is_final
+        ) from error
     except smtplib.SMTPSenderRefused as error:
         said = _reply(error.smtp_code, error.smtp_error)
         remedy = "give mail.from_address one that the user may send as, and mail.user and mail.password if it asks"
@@ -96,8 +112,9 @@ def _told(mail: MailSettings) -> Iterator[None]:
         said = _reply(error.smtp_code, error.smtp_error)
         raise PostError(f"{where}, refuses user and password ({said}): correct mail.user and mail.password") from error
     except smtplib.SMTPDataError as error:
+        said = _reply(error.smtp_code, error.smtp_error)
         raise RecipientError(
-            f"{where}, does not take this mail: {_reply(error.smtp_code, error.smtp_error)}"
+            f"{where}, does not take this mail: {said}", is_final=_is_final(error.smtp_code)
         ) from error
     except smtplib.SMTPNotSupportedError as error:
         if "STARTTLS" in str(error):
@@ -124,6 +141,11 @@ def _told(mail: MailSettings) -> Iterator[None]:
         raise PostError(
             f"{where}, cannot be talked to ({said}): see that it runs, and correct mail.host and mail.port"
         ) from error
+
+
+def _is_final(code: int) -> bool:
+    """Of a server's replies 4xx asks to come again later (RFC 5321, 4.2.1)."""
+    return code >= 500
 
 
 def _reply(code: int, said: bytes | str) -> str:

@@ -10,10 +10,15 @@ from usage_pipeline.config import ConfigError, Settings
 from usage_pipeline.defs.mail.assets import digests
 from usage_pipeline.defs.schedules import refresh
 from usage_pipeline.lib.alarms import look, raise_alarms
-from usage_pipeline.lib.digest import read_round
+from usage_pipeline.lib.digest import worth_another_try
 from usage_pipeline.lib.locks import BusyError
 
 _LOOK_EVERY_SECONDS = 300
+
+# of its own, so that no refresh that failed looks mended by it
+send_digests = dg.define_asset_job(
+    "send_digests", selection=[digests], description="Sends again what could not be sent; brings no new numbers."
+)
 
 
 def alarm_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
@@ -39,19 +44,18 @@ def alarm_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
 
 
 def digests_again(load: Callable[[], Settings]) -> dg.ScheduleDefinition:
-    """Once an hour, where digests of the newest week could not be sent: tries again."""
+    """Once an hour, where digests of the newest week could not be sent: tries again, but no address that is refused."""
 
     @dg.schedule(
         name="digests_again",
-        job=refresh,
+        job=send_digests,
         cron_schedule="23 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Sends digests that could not be sent, once the mail server takes them.",
     )
     def tries_again() -> dg.RunRequest | dg.SkipReason:
-        failed = read_round(load()).get("round", {}).get("failed", {})
-        if not failed:
-            return dg.SkipReason("every digest was sent")
-        return dg.RunRequest(asset_selection=[digests.key])
+        if not worth_another_try(load()):
+            return dg.SkipReason("every digest was sent, or refused for good")
+        return dg.RunRequest()
 
     return tries_again
