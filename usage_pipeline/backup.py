@@ -1,13 +1,17 @@
 """The data home as one file, and back: facts, ledger, models, warehouse, builds, status, the list of the erased.
 
 Belongs here: what has to be kept to show the same pages and to go on from there. Does not: databases of Dagster and
-Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Taken while nothing writes: locks are
-waited for, as by a run. Not in it: what can be made again at once (caches, spilled data), locks and logs.
+Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Not in it: what can be made again at once
+(caches, spilled data), locks and logs.
+
+Taken while nothing is written: locks are waited for, as by a run. A run that is under way waits between two of its
+assets; facts, ledger, builds and the status are whole then, and the warehouse is as far as that run has come: where it
+is put back, that run counts as one that died, and the next makes the warehouse anew.
 """
 
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -15,6 +19,7 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.reference import ledger_lock
+from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
 
 # below the home; the demo's lake lies there too in a deployment
@@ -51,23 +56,38 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
             held.enter_context(exclusive(lock, wait, what=str(lock.parent), who="backup", progress=progress))
         held.enter_context(warehouse_of(settings).held())
         with tarfile.open(fileobj=to, mode="w|") as archive:
-            for path in _paths(home):
-                archive.add(path, str(path.relative_to(home)), recursive=False)
-                files += 1
+            for name in _KEPT:
+                # written after every run: not kept from it for as long as the rest takes
+                with status_held(settings) if name == "status" else nullcontext():
+                    files += sum(_add(archive, path, home) for path in _paths(home, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))
     return files
 
 
-def _paths(home: Path) -> Iterator[Path]:
-    for name in _KEPT:
-        top = home / name
-        if top.is_file():
-            yield top
-        for path in sorted(top.rglob("*")) if top.is_dir() else []:
-            is_cache = path.relative_to(home).parts[:3] == ("run", "superset", "results")
-            if (path.is_file() or path.is_symlink()) and not path.name.endswith(_LEFT_OUT) and not is_cache:
-                yield path
+def _paths(home: Path, name: str) -> Iterator[Path]:
+    top = home / name
+    if top.is_file():
+        yield top
+    for path in sorted(top.rglob("*")) if top.is_dir() else []:
+        is_cache = path.relative_to(home).parts[:3] == ("run", "superset", "results")
+        if (path.is_file() or path.is_symlink()) and not path.name.endswith(_LEFT_OUT) and not is_cache:
+            yield path
+
+
+def _add(archive: tarfile.TarFile, path: Path, home: Path) -> bool:
+    """Adds a file as it is when it is opened: another may take its place meanwhile. Returns whether it was there."""
+    name = str(path.relative_to(home))
+    if path.is_symlink():
+        archive.add(path, name, recursive=False)
+        return True
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:  # of no use any more: what holds no lock is replaced whole
+        return False
+    with stream:
+        archive.addfile(archive.gettarinfo(arcname=name, fileobj=stream), stream)
+    return True
 
 
 def restore(home: Path, source: BinaryIO) -> int:

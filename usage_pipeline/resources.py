@@ -60,4 +60,4 @@ class Warehouse(DuckDBResource):
 
 
 def warehouse_of(settings: Settings) -> Warehouse:
-    return Warehouse(database=str(settings.warehouse_path))
+    return Warehouse(database=str(settings.warehouse_path), lock_seconds=settings.ingest.wait_seconds)

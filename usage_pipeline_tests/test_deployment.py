@@ -23,7 +23,7 @@ import yaml
 from dagster._core.launcher import WorkerStatus
 from typer.testing import CliRunner
 
-from usage_pipeline import run_launcher
+from usage_pipeline import backup, run_launcher
 from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
@@ -120,6 +120,7 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
     assert len(secret) == len(set(secret)) == 5
     assert all(len(value) >= 40 for value in secret)
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "config").stat().st_mode & 0o777 == 0o755, "read by a user of the container"
     again = subprocess.run(run, check=False, capture_output=True, text=True)
     assert again.returncode == 1
     assert "already" in again.stderr
@@ -166,7 +167,11 @@ def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_pat
     assert all(f.endswith((".lock", ".holder")) for f in lost), lost
 
 
-@pytest.mark.parametrize("lock", [facts_lock, ledger_lock])
+def warehouse_lock(settings: Settings) -> Path:
+    return settings.warehouse_path.with_suffix(".lock")
+
+
+@pytest.mark.parametrize("lock", [facts_lock, ledger_lock, warehouse_lock])
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
@@ -175,6 +180,22 @@ def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock:
         pytest.raises(BusyError, match=r"held by run 1"),
     ):
         back_up(hurried, io.BytesIO())
+
+
+def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = backup._paths
+
+    def with_one_that_goes(place: Path, name: str) -> Iterator[Path]:
+        yield place / name / "gone"
+        yield from paths(place, name)
+
+    packed, whole = io.BytesIO(), back_up(load_settings(home / "sources.yaml"), io.BytesIO())
+    monkeypatch.setattr(backup, "_paths", with_one_that_goes)
+    assert back_up(load_settings(home / "sources.yaml"), packed) == whole
+    packed.seek(0)
+    assert restore(tmp_path / "home", packed) == whole
 
 
 def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:

@@ -13,6 +13,7 @@ many days ago something came, is a view: a file that nobody writes any more must
 
 import shutil
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,17 @@ _TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), 
 _VIEWS = ("health", "sources")
 
 
+def status_held(settings: Settings) -> AbstractContextManager[None]:
+    """Keeps others from writing the status file. Raises BusyError where one does, for minutes."""
+    folder = settings.status_path.parent.parent
+    return exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
+
+
 def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Replaces the status file with what the instance, the facts, the ledger and the builds say now."""
     folder = settings.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder)):
+    with status_held(settings):
         made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
         made.mkdir()
         try:
