@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import requests
 from playwright.sync_api import TimeoutError as TooLate
 
 from usage_pipeline.lib.dashboards import chart_uuids, load_assets
-from usage_pipeline.local import SUPERSET, set_up_superset
+from usage_pipeline.local import SUPERSET, LocalError, set_up_superset
 from usage_pipeline_tests.conftest import Demo, SupersetServer
 
 sys.path.insert(0, str(SUPERSET))
@@ -137,6 +138,31 @@ def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServe
     names = {row[2] for row in after["charts"]}
     assert "old chart" not in names
     assert "somebody's own chart" in names, "what people made themselves stays"
+
+
+def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
+    superset: SupersetServer, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_SUPERSET_ASSETS", str(tmp_path / "assets"))
+    for kind in ("databases", "datasets"):
+        shutil.copytree(SUPERSET / "assets" / kind, tmp_path / "assets" / kind)
+    (tmp_path / "assets" / "charts").mkdir()
+    shutil.copy(SUPERSET / "assets" / "charts" / "retention_by_cohort.yaml", tmp_path / "assets" / "charts")
+    shutil.copytree(superset.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
+    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
+    shutil.copytree(demo.settings.status_path.parent.parent, settings.status_path.parent.parent, symlinks=True)
+    build = settings.published_dir / "current"
+    shutil.copytree(demo.settings.published_dir / "current", build)
+    (build / "warehouse.duckdb").chmod(0o600)
+    with duckdb.connect(str(build / "warehouse.duckdb")) as connection:
+        connection.execute("DROP TABLE mart.retention")
+    with pytest.raises(LocalError, match=r"chart '.*' fails: "):
+        set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=print)
+    for name, value in {"PRODUCTION": "1", "HTTPS": "0", "PROXIES": "0", "HOSTS": "x", "ALLOW_SQLITE": "1"}.items():
+        monkeypatch.setenv(f"USAGE_{name}", value)
+    lines: list[str] = []
+    set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=lines.append)
+    assert lines[-1] == "charts that are newer than the build work after the next refresh"
 
 
 def test_databases_allow_no_writing(superset: SupersetServer) -> None:
