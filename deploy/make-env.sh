@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# deploy/make-env.sh: a .env from .env.example with random secrets, readable by its owner only. Never replaces one.
+# deploy/make-env.sh: a .env from .env.example with random secrets, readable by its owner only, and the folder `config`,
+# which Docker would make as root. Never replaces what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -e .env ] || { echo ".env is there already; remove it first, if its secrets may be lost" >&2; exit 1; }
+[ -d config ] || mkdir -m 755 config
 umask 077
 while IFS= read -r line; do
   case $line in

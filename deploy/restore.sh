@@ -1,30 +1,33 @@
 #!/usr/bin/env bash
-# deploy/restore.sh FOLDER: a backup into an empty place (no volumes yet), with the .env of the old place or a new one.
-# Ends with everything up and healthy. sources.yaml is put back only where there is none.
+# deploy/restore.sh FOLDER: a backup into an empty place (no containers, no volumes), with the .env of the old place or a
+# new one. Ends with everything up and healthy. sources.yaml is put back only where there is none.
+# Beside a deployment that runs on the same machine: a checkout of its own, and in its .env COMPOSE_PROJECT_NAME and ports
+# of its own. What is restored writes to people as the original does: for a rehearsal leave USAGE_SMTP_HOST empty.
 set -euo pipefail
-say() { printf '[%3d s] %s\n' "$SECONDS" "$*"; }
-fail() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
-
-[ $# = 1 ] && [ -d "$1" ] || fail "say which backup: deploy/restore.sh FOLDER"
+[ $# = 1 ] && [ -d "$1" ] || { echo "say which backup: deploy/restore.sh FOLDER" >&2; exit 1; }
 from=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
+. deploy/common.sh
+
 [ -f "$from/SHA256SUMS" ] || fail "$from has no SHA256SUMS: it is no backup, or one that was not ended"
 (cd "$from" && sha256sum --quiet -c SHA256SUMS) || fail "$from is damaged: take another backup"
 
-config=$(docker compose config --format json | python3 -c '
-import json, sys
-volumes = json.load(sys.stdin)["services"]["code"]["volumes"]
-print(next(v["source"] for v in volumes if v["target"] == "/config"))')
+# before anything is touched: another checkout on this machine has the same name, unless it was told another
+project=$(said_by_compose 'found["name"]')
+there="$(docker ps -aq --filter "label=com.docker.compose.project=$project")$(
+  docker volume ls -q --filter "label=com.docker.compose.project=$project")"
+[ -z "$there" ] || fail "restore into an empty place: the project '$project' has containers or volumes on this machine.
+For a second place beside it: COMPOSE_PROJECT_NAME, SUPERSET_PORT and DAGSTER_PORT of its own in .env.
+Only if all that '$project' holds may be lost: docker compose -p $project --profile '*' down --volumes"
+host=$(said_by_compose 'found["services"]["code"]["environment"]["USAGE_SMTP_HOST"] or ""')
+[ -z "$host" ] || say "it will write to people, by $host: leave USAGE_SMTP_HOST empty in .env if this is a rehearsal"
+
+config=$(config_folder)
 mkdir -p "$config"
 tar -C "$config" --skip-old-files -xf "$from/config.tar"
 
 say "PostgreSQL"
 docker compose up -d --wait postgres
-for name in dagster superset; do
-  tables=$(docker compose exec -T postgres psql -U postgres -d "$name" -Atc \
-    "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'")
-  [ "$tables" = 0 ] || fail "the database $name holds $tables tables already: restore into an empty place (docker compose down --volumes removes what is there)"
-done
 say "data home"
 docker compose run --rm -T --no-deps code restore - --home /data <"$from/data.tar" || fail "the data home could not be filled"
 for name in dagster superset; do
