@@ -2,14 +2,15 @@
 # deploy/upgrade.sh FOLDER: what is checked out here takes the place of what runs, after a backup into FOLDER.
 # Images are built first. Then the pipeline is changed over and makes the numbers that new pages show, while the old pages
 # stay up; then the dashboards, which are away for a minute or two: set-up migrates Superset's database and brings
-# dashboards and roles to what the tree says.
+# dashboards and roles to what the tree says. A run that is under way is ended and tried again: best between two.
 set -euo pipefail
 [ $# = 1 ] || { echo "say where the backup goes: deploy/upgrade.sh FOLDER" >&2; exit 1; }
 folder=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
 . deploy/common.sh
 
-trap 'fail "stopped before anything was changed: what ran runs on, as it was"' ERR
+trap 'fail "stopped before anything was changed: what ran runs on. Images may be the new ones already: before any other
+docker compose up, run this script again, or check out what was there and docker compose build"' ERR
 say "building"
 docker compose build
 say "backup into $folder"
@@ -25,4 +26,5 @@ docker compose exec -T code usage refresh ||
   say "the refresh failed: charts that are new in this version stay without numbers until one succeeds"
 say "changing over everything else"
 docker compose up -d --wait --remove-orphans
+docker compose logs --no-log-prefix superset-set-up | grep " fails: " || true
 say "done"

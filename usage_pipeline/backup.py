@@ -6,7 +6,7 @@ Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Not
 
 Taken while nothing is written: locks are waited for, as by a run. A run that is under way waits between two of its
 assets; facts, ledger, builds and the status are whole then, and the warehouse is as far as that run has come: where it
-is put back, that run counts as one that died, and the next makes the warehouse anew.
+is put back, the next run makes the warehouse anew, and pages show the build until then.
 """
 
 import tarfile

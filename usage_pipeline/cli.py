@@ -222,10 +222,11 @@ def mail_test(
     settings = settings_of(config)
     mail = settings.mail
     if mail.host is None:
-        raise fail("mail.host is not set: name the mail server in the configuration (README, What it writes to people)")
+        remedy = "name the mail server in the configuration (README, What it writes to people)"
+        raise fail(f"mail.host is not set, or USAGE_SILENT is: {remedy}")
     text = f"This is a test of {settings.name}. Digests and alarms come from this address, in the same way.\n"
     try:
-        send(mail, message(mail, [address], f"{settings.name}: a test", text))
+        send(mail, message(mail, address, f"{settings.name}: a test", text))
     except PostError as error:
         raise fail(str(error)) from error
     say(f"{mail.host}, port {mail.port_in_use} ({mail.security}), has taken a mail for {address}")

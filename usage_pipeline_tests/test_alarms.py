@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -165,8 +166,33 @@ def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_sa
     mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
     changed(config, as_of="2025-03-20", mail=mail | {"alarms": ["gone@example.com", "data@example.com"]})
     office.refused.add("gone@example.com")
-    assert "told by mail, refused by gone@example.com: 550 no such user here" in tick(config)
-    assert len(office.to("data@example.com")) == 1
+    office.refusal = "450 come again later"
+    said = tick(config)
+    assert "told by mail to data@example.com" in said
+    assert "could not be told by mail to gone@example.com: " in said
+    office.refusal = "550 no such user here"
+    assert "550 no such user here: correct the address" in tick(config), "it is tried again"
+    assert "gone@example.com" not in tick(config), "but not where nobody is there"
+    assert len(office.mails) == len(office.to("data@example.com")) == 1
+
+
+def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Path) -> None:
+    settings = load_settings(config)
+    job = build_definitions(settings).resolve_job_def("refresh")
+    with dg.DagsterInstance.ephemeral() as instance:
+        table, check = dg.AssetKey("weeks"), dg.AssetCheckKey(dg.AssetKey("weeks"), "the_newest_week_has_arrived")
+        by_hand = (frozenset({table}), frozenset({check})), (None, frozenset({check}))
+        for assets, checks in by_hand:
+            made = dg.DagsterRun("refresh", str(uuid4()), asset_selection=assets, asset_check_selection=checks)
+            instance.add_run(made.with_status(dg.DagsterRunStatus.SUCCESS))
+        write_status(settings, instance)
+        assert {row["run_kind"] for row in status_rows(settings, "FROM status.runs")} == {"single tables"}
+        assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("published_build")]).success
+        unlucky = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
+        instance.report_run_failed(unlucky)
+        write_status(settings, instance)
+    (found,) = [finding for finding in look(settings, NOW) if finding.about == "runs"]
+    assert "the last run failed" in found.words, "also one that could not be started"
 
 
 def test_what_could_not_be_told_is_told_at_the_next_look_by_that_channel_alone(
@@ -180,6 +206,25 @@ def test_what_could_not_be_told_is_told_at_the_next_look_by_that_channel_alone(
     hook.answer = 200
     tick(config)
     assert (len(office.mails), len(hook.bodies)) == (1, 1)
+
+
+def test_a_mail_server_that_is_away_is_waited_for_once_a_look(config: Path, hook: Webhook) -> None:
+    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
+    changed(config, as_of="2025-03-20", mail=mail | {"port": 1, "alarms": ["a@example.com", "b@example.com"]})
+    said = tick(config)
+    assert said.count("could not be told by mail to") == 1
+    assert [body["state"] for body in hook.bodies] == ["open"]
+
+
+def test_a_copy_that_is_told_to_be_silent_writes_to_nobody(
+    config: Path, office: PostOffice, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_SILENT", "1")
+    settings = changed(config, as_of="2025-03-20")
+    assert "nobody is told" in tick(config)
+    assert "nobody is written to" in digest.send_digests(settings, print).not_sent_because
+    assert (office.mails, hook.bodies) == ([], [])
+    assert settings.mail.pages_url is not None, "a preview can still be written"
 
 
 def test_of_what_was_over_before_it_could_be_told_nothing_is_told(
@@ -241,8 +286,11 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
     assert "every digest was sent" in asked().skip_message
     failed()
     assert asks()
+    changed(config, as_of="2025-03-20")
+    assert not asks(), "nothing old is sent"
+    changed(config, as_of="2025-03-05")
     failed(Ana="ana@example.com")
-    assert not asks(), "an address that is refused for good is left alone"
+    assert not asks(), "a mailbox that is not known is left alone"
     changed(config, mail=mail | {"owners": {"Ana": "ana.ruiz@example.com"}})
     assert asks(), "until it is another one"
     changed(config, mail=mail | {"owners": {}})

@@ -345,7 +345,9 @@ def test_a_run_outside_of_any_code_server_is_missed_only_once_it_is_silent(
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         run_id = str(uuid4())
-        with run_launcher.says_that_it_is_alive(instance, run_id, every=1.1):
+        launcher.register_instance(instance)
+        monkeypatch.setattr(run_launcher, "_SAY_SECONDS", 1.1)
+        with run_launcher.says_that_it_is_alive(instance, run_id):
             tags = run_launcher.alive_now()
             run = threading.Thread(
                 target=lambda: refresh.execute_in_process(instance=instance, run_id=run_id, tags=tags)
@@ -355,20 +357,40 @@ def test_a_run_outside_of_any_code_server_is_missed_only_once_it_is_silent(
             status, first = seen()
             assert status == WorkerStatus.RUNNING
             waited(lambda: seen()[1] > first)
-        monkeypatch.setattr(run_launcher, "_SILENT_SECONDS", -1)
+        seen()
+        assert seen()[0] == WorkerStatus.RUNNING, "it may have slept: it is heard of by a clock of its own"
+        monkeypatch.setattr(run_launcher, "_SILENT_SECONDS", 0)
         assert seen()[0] == WorkerStatus.NOT_FOUND
         may_end.set()
         run.join()
         assert instance.get_runs()[0].status == dg.DagsterRunStatus.SUCCESS
 
 
+def test_a_run_that_says_nothing_is_judged_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dg.job
+    def refresh() -> None:
+        pass
+
+    launcher = run_launcher.WatchedRunLauncher()
+    with dg.DagsterInstance.ephemeral() as instance:
+        launcher.register_instance(instance)
+        run = instance.create_run_for_job(refresh)
+        monkeypatch.setattr(run_launcher, "_SILENT_SECONDS_WITHOUT_WORD", 0)
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        instance.report_engine_event("an event", run)
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
+
+
 def test_a_refresh_of_the_command_line_says_that_it_is_alive(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(run_launcher, "_SAY_SECONDS", 0.5)
     shutil.copytree(home, tmp_path / "copy", symlinks=True)
     done = CliRunner().invoke(app, ["refresh", "-c", str(tmp_path / "copy" / "sources.yaml")])
     assert done.exit_code == 0, done.output
     with dg.DagsterInstance.get() as instance:
-        (run,) = instance.get_runs()
-    assert time.time() - float(run.tags[run_launcher.ALIVE_AT_TAG]) < 600
+        (record,) = instance.get_run_records()
+    assert record.start_time is not None
+    assert float(record.dagster_run.tags[run_launcher.ALIVE_AT_TAG]) > record.start_time + 1, "and says it again"

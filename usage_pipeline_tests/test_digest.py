@@ -160,6 +160,16 @@ def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo,
     assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == [unlucky]
 
 
+@pytest.mark.parametrize("refusal", ["554 5.7.1 relay access denied", "550 5.7.1 blocked", "550 no such user here"])
+def test_a_server_that_takes_nothing_is_no_fault_of_the_addresses(
+    settings: Settings, demo: Demo, office: PostOffice, refusal: str
+) -> None:
+    owners = owners_of(demo)
+    office.refused |= {address_of(owner) for owner in owners}
+    office.refusal = refusal
+    assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == owners
+
+
 def test_a_server_that_ends_without_a_goodbye_has_taken_the_mail(settings: Settings, office: PostOffice) -> None:
     office.goodbye = "421 too busy for that"
     assert lib.send_digests(settings, print).failed == {}
@@ -281,7 +291,7 @@ def test_only_the_first_accounts_stand_in_the_mail_and_all_in_the_workbook(tmp_p
 
 def refusal(mail: MailSettings) -> str:
     with pytest.raises(post.PostError) as raised:
-        post.send(mail, post.message(mail, ["someone@example.com"], "test", "test"))
+        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
     assert PASSWORD not in str(raised.value)
     return str(raised.value)
 
@@ -295,7 +305,7 @@ def test_a_server_with_tls_and_a_password_takes_mail_and_what_is_wrong_has_a_rem
         mail = mail_to(office, **good)
         assert "certificate that does not hold: self-signed certificate: name the server" in refusal(mail)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        post.send(mail, post.message(mail, ["someone@example.com"], "test", "test"))
+        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
         assert len(office.mails) == 1
         wrong = refusal(mail_to(office, **(good | {"password": "wrong"})))
         assert "refuses user and password (535" in wrong
@@ -305,7 +315,7 @@ def test_a_server_with_tls_and_a_password_takes_mail_and_what_is_wrong_has_a_rem
         )
     with serving_mail(certificate=file) as office:
         mail = mail_to(office, host="localhost", security="tls")
-        post.send(mail, post.message(mail, ["someone@example.com"], "test", "test"))
+        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
         assert len(office.mails) == 1
 
 

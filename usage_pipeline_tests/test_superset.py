@@ -147,7 +147,8 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     for kind in ("databases", "datasets"):
         shutil.copytree(SUPERSET / "assets" / kind, tmp_path / "assets" / kind)
     (tmp_path / "assets" / "charts").mkdir()
-    shutil.copy(SUPERSET / "assets" / "charts" / "retention_by_cohort.yaml", tmp_path / "assets" / "charts")
+    for chart in ("retention_by_cohort.yaml", "users_per_week.yaml"):
+        shutil.copy(SUPERSET / "assets" / "charts" / chart, tmp_path / "assets" / "charts")
     shutil.copytree(superset.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
     settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
     shutil.copytree(demo.settings.status_path.parent.parent, settings.status_path.parent.parent, symlinks=True)
@@ -162,7 +163,10 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
         monkeypatch.setenv(f"USAGE_{name}", value)
     lines: list[str] = []
     set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=lines.append)
-    assert lines[-1] == "charts that are newer than the build work after the next refresh"
+    assert lines[-1] == "where a chart is newer than the build, it works after the next refresh"
+    (tmp_path / "assets" / "charts" / "users_per_week.yaml").unlink()
+    with pytest.raises(LocalError, match="0 of 1 charts answer"):
+        set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=print)
 
 
 def test_databases_allow_no_writing(superset: SupersetServer) -> None:

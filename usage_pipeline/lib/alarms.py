@@ -9,6 +9,7 @@ incident of a server.
 import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,23 @@ def raise_alarms(
         incidents: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         _open_and_end(incidents, findings, looked_at, now)
         _keep(file, incidents)
+        away: set[str] = set()
         for incident in incidents:
             for name, tell in channels.items():
-                for state in _untold(incident, name):
+                for state in _untold(incident, name) if _kind(name) not in away else []:
                     try:
-                        refused = tell(settings, incident, state)
+                        tell(settings, incident, state)
                     except post.PostError as error:
                         say(f"{incident['id']} could not be told by {name}: {error}")
-                        break
+                        if not isinstance(error, post.RecipientError):
+                            away.add(_kind(name))
+                        if not (isinstance(error, post.RecipientError) and error.is_final):
+                            break
+                    else:
+                        say(f"{incident['id']} {state}, told by {name}")
+                    # nobody is there to be told: it is as good as told
                     incident["told"].setdefault(name, []).append(state)
                     _keep(file, incidents)
-                    say(f"{incident['id']} {state}, told by {name}" + (f", refused by {refused}" if refused else ""))
         # of what is over everybody knows, or nobody was ever told
         _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
 
@@ -106,23 +113,27 @@ def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- telling
 
 
-def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], str]]:
-    """What tells of an incident, by name; each returns who of several did not take it, and why."""
-    found: dict[str, Callable[[Settings, dict[str, Any], str], str]] = {}
-    if settings.mail.host and settings.mail.alarms:
-        found["mail"] = _mail
+def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
+    """What tells of an incident, by name: each address is a channel of its own, told and tried again by itself."""
+    found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
+    for address in settings.mail.alarms if settings.mail.host else []:
+        found[f"mail to {address}"] = partial(_mail, address)
     if settings.mail.webhook:
         found["webhook"] = _webhook
     return found
 
 
-def _mail(settings: Settings, incident: dict[str, Any], state: str) -> str:
+def _kind(channel: str) -> str:
+    """What is away where a channel is: one mail server takes all mail."""
+    return channel.partition(" ")[0]
+
+
+def _mail(address: str, settings: Settings, incident: dict[str, Any], state: str) -> None:
     text = "\n\n".join(_words(settings, incident, state)) + "\n"
-    made = post.message(settings.mail, settings.mail.alarms, _title(settings, incident, state), text)
-    return post.send(settings.mail, made)
+    post.send(settings.mail, post.message(settings.mail, address, _title(settings, incident, state), text))
 
 
-def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> str:
+def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
     assert settings.mail.webhook is not None
     body = {
         "text": "\n".join([_title(settings, incident, state), *_words(settings, incident, state)]),
@@ -134,7 +145,6 @@ def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> str:
         "installation": settings.name,
     }
     post.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
-    return ""
 
 
 def _title(settings: Settings, incident: dict[str, Any], state: str) -> str:

@@ -305,25 +305,30 @@ def schemas_of(dashboard: dict[str, Any], assets: Assets) -> set[str]:
     return {assets.datasets[c["dataset_uuid"]]["schema"] for c in charts if c["dataset_uuid"] in assets.datasets}
 
 
+def _columns_by_table(file: Path) -> dict[str, set[str]]:
+    """The columns of each table and view of a database, by `schema.table`."""
+    with duckdb.connect(str(file), read_only=True) as connection:
+        sql = "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() GROUP BY ALL"
+        return {table: set(columns) for table, columns in connection.execute(sql).fetchall()}
+
+
 def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path, status: Path) -> list[str]:
     """The columns that a dashboard's charts use and that a published build, or the status file, does not have."""
     files = {"personal": build / "contacts.duckdb", "status": status}
+    there: dict[Path, dict[str, set[str]]] = {}
     missing = []
     for uuid in chart_uuids(dashboard):
         chart = assets.charts[uuid]
         dataset = assets.datasets[chart["dataset_uuid"]]
-        file = files.get(dataset["schema"], build / "warehouse.duckdb")
-        connection = duckdb.connect(str(file.resolve()), read_only=True)
-        try:
-            described = connection.execute(f"DESCRIBE {dataset['schema']}.{dataset['table_name']}").fetchall()
-        except duckdb.CatalogException:
+        file = files.get(dataset["schema"], build / "warehouse.duckdb").resolve()
+        if file not in there:
+            there[file] = _columns_by_table(file)
+        columns = there[file].get(f"{dataset['schema']}.{dataset['table_name']}")
+        if columns is None:
             missing.append(f"{dataset['schema']}.{dataset['table_name']}")
             continue
-        finally:
-            connection.close()
         metrics = {metric["metric_name"] for metric in dataset.get("metrics", [])}
-        there = {row[0] for row in described}
         params = chart["params"]
         used = used_columns(params) | (used_metrics(params) - metrics)
-        missing += [f"{dataset['table_name']}.{column}" for column in sorted(used - there - metrics)]
+        missing += [f"{dataset['table_name']}.{column}" for column in sorted(used - columns - metrics)]
     return missing

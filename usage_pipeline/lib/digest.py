@@ -99,7 +99,7 @@ class Round:
     sent: list[str] = field(default_factory=list)
     sent_before: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    # the address of each of those that failed for good: asking again is of no use until it is another one
+    # the address of each of those whose mailbox is not known: asking again is of no use until it is another one
     refused: dict[str, str] = field(default_factory=dict)
     without_address: list[str] = field(default_factory=list)
     accounts_without_owner: int = 0
@@ -157,7 +157,7 @@ def write(settings: Settings, digest: Digest, to: str) -> EmailMessage:
     }
     text, html = (_templates().get_template(f"digest.{kind}").render(values) for kind in ("txt", "html"))
     key = hashlib.sha256(f"{settings.name} {digest.week} {digest.owner} {to}".encode()).hexdigest()[:24]
-    made = post.message(settings.mail, [to], digest.subject, text, html, message_id=f"calls-{digest.week}-{key}")
+    made = post.message(settings.mail, to, digest.subject, text, html, message_id=f"calls-{digest.week}-{key}")
     main, sub = _XLSX
     made.add_attachment(workbook(digest, shown), maintype=main, subtype=sub, filename=f"calls-{digest.week}.xlsx")
     return made
@@ -257,6 +257,8 @@ def read_round(settings: Settings) -> dict[str, Any]:
 
 def worth_another_try(settings: Settings) -> list[str]:
     """Owners whose digest of the newest week could not be sent, and may be now."""
+    if why_not(settings, BuildStore(settings.published_dir)):
+        return []
     last = read_round(settings).get("round", {})
     refused, owners = last.get("refused", {}), settings.mail.owners
     return [owner for owner in last.get("failed", {}) if refused.get(owner) != owners.get(owner, refused.get(owner))]
@@ -301,6 +303,8 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                     }
                     _keep(settings, build.newest_week, memory)
                     say(f"{digest.owner}: {digest.subject}")
+        if len(done.refused) > 1 and not done.sent and not done.sent_before:
+            done.refused = {}  # a server that knows nobody is the wrong one, or set up wrongly
         memory["round"] = asdict(done)
     for owner, reason in done.failed.items():
         say(f"{owner} was not sent to: {reason}")

@@ -493,8 +493,8 @@ class Health:
 
 def _kind_of(run: dg.DagsterRun) -> str:
     """What a run is for: a refresh brings new numbers, also one that somebody started by hand over chosen assets."""
-    if run.asset_selection:
-        return REFRESH if _PUBLISHED in run.asset_selection else "single tables"
+    if run.asset_selection or run.asset_check_selection:
+        return REFRESH if _PUBLISHED in (run.asset_selection or ()) else "single tables"
     return REFRESH if run.job_name.startswith("__") else words.in_words(run.job_name)
 
 

@@ -81,7 +81,7 @@ def judge_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     rows = status_rows(
         settings,
         "SELECT run, run_result, ended_at, failure FROM status.runs WHERE run_kind = 'refresh' "
-        "ORDER BY started_at DESC",
+        "ORDER BY coalesce(started_at, ended_at) DESC",  # one that could not be started has an end only
     )
     if not rows:
         yield Finding("runs", "failed", "no refresh is on record", "run `usage-pipeline refresh`")

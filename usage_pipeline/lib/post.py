@@ -3,16 +3,17 @@
 Belongs here: connections, and what is wrong with them in words, with the remedy. Does not: what is written
 (`digest.py`, `alarms.py`) and who it goes to. Passwords and the address of a webhook are in no message.
 
-A mail is sent when the server has taken it; one recipient that is refused keeps nothing from the others.
+A mail is sent when the server has taken it. Each has one recipient: one that is refused keeps nothing from others.
 """
 
 import json
+import re
 import smtplib
 import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -21,13 +22,16 @@ from urllib.parse import urlsplit
 
 from usage_pipeline.config import MailSettings
 
+# of the replies to a recipient (RFC 5321, 4.2.3), but for those that tell of the server's rules (RFC 3463, X.7)
+_NO_MAILBOX = re.compile(r"(550|551|553) (?!5\.7\.)")
+
 
 class PostError(Exception):
     """Something could not be handed over; the message says what is wrong, and the remedy."""
 
 
 class RecipientError(PostError):
-    """The server is well, and does not take this one mail; `is_final` where asking again is of no use."""
+    """The server is well, and does not take this one mail; `is_final` where it knows no such mailbox."""
 
     def __init__(self, message: str, *, is_final: bool) -> None:
         super().__init__(message)
@@ -40,13 +44,13 @@ def one_line(text: str) -> str:
 
 
 def message(
-    mail: MailSettings, to: Sequence[str], subject: str, text: str, html: str = "", *, message_id: str = ""
+    mail: MailSettings, to: str, subject: str, text: str, html: str = "", *, message_id: str = ""
 ) -> EmailMessage:
     """A mail in plain text, and in HTML where given. One with the same `message_id` is shown once by many programs."""
     made = EmailMessage()
     sender = str(mail.from_address)
     made["From"] = sender
-    made["To"] = ", ".join(to)
+    made["To"] = to
     made["Subject"] = one_line(subject)
     made["Date"] = formatdate(localtime=False)
     domain = sender.rpartition("@")[2]
@@ -59,17 +63,10 @@ def message(
     return made
 
 
-def send(mail: MailSettings, made: EmailMessage) -> str:
-    """Hands a mail to the server; returns those of its recipients that were refused, and why, in words.
-
-    Raises RecipientError where only this mail is refused, by all, else PostError.
-    """
+def send(mail: MailSettings, made: EmailMessage) -> None:
+    """Hands a mail to the server. Raises RecipientError where only this mail is refused, else PostError."""
     with _told(mail), _connected(mail) as server:
-        return _refusals(server.send_message(made))
-
-
-def _refusals(refused: Mapping[str, tuple[int, bytes | str]]) -> str:
-    return "; ".join(f"{address}: {_reply(*reply)}" for address, reply in refused.items())
+        server.send_message(made)
 
 
 @contextmanager
@@ -100,9 +97,11 @@ def _told(mail: MailSettings) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
-        is_final = all(_is_final(code) for code, _ in error.recipients.values())
+        told = [_reply(*reply) for reply in error.recipients.values()]
+        refused = "; ".join(f"{address}: {said}" for address, said in zip(error.recipients, told, strict=True))
         raise RecipientError(
-            f"{where}, does not take mail for {_refusals(error.recipients)}: correct the address", is_final=is_final
+            f"{where}, does not take mail for {refused}: correct the address, or see what the server takes",
+            is_final=all(_NO_MAILBOX.match(said) for said in told),
         ) from error
     except smtplib.SMTPSenderRefused as error:
         said = _reply(error.smtp_code, error.smtp_error)
@@ -113,9 +112,7 @@ def _told(mail: MailSettings) -> Iterator[None]:
         raise PostError(f"{where}, refuses user and password ({said}): correct mail.user and mail.password") from error
     except smtplib.SMTPDataError as error:
         said = _reply(error.smtp_code, error.smtp_error)
-        raise RecipientError(
-            f"{where}, does not take this mail: {said}", is_final=_is_final(error.smtp_code)
-        ) from error
+        raise RecipientError(f"{where}, does not take this mail: {said}", is_final=False) from error
     except smtplib.SMTPNotSupportedError as error:
         if "STARTTLS" in str(error):
             raise PostError(f"{where}, offers no STARTTLS: mail.security is tls, or another port") from error
@@ -141,11 +138,6 @@ def _told(mail: MailSettings) -> Iterator[None]:
         raise PostError(
             f"{where}, cannot be talked to ({said}): see that it runs, and correct mail.host and mail.port"
         ) from error
-
-
-def _is_final(code: int) -> bool:
-    """Of a server's replies 4xx asks to come again later (RFC 5321, 4.2.1)."""
-    return code >= 500
 
 
 def _reply(code: int, said: bytes | str) -> str:
