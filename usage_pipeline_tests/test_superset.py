@@ -157,8 +157,6 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     (build / "warehouse.duckdb").chmod(0o600)
     with duckdb.connect(str(build / "warehouse.duckdb")) as connection:
         connection.execute("DROP TABLE mart.retention")
-    with pytest.raises(LocalError, match=r"chart '.*' fails: "):
-        set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=print)
     for name, value in {"PRODUCTION": "1", "HTTPS": "0", "PROXIES": "0", "HOSTS": "x", "ALLOW_SQLITE": "1"}.items():
         monkeypatch.setenv(f"USAGE_{name}", value)
     lines: list[str] = []
