@@ -44,8 +44,9 @@ def main() -> int:
             from superset.utils.core import override_user
 
             with override_user(set_up_account()):
-                import_assets()
-                prune_assets()
+                assets = read_assets()
+                import_assets(assets)
+                prune_assets(assets)
                 sync_roles()
                 sync_warming_account()
                 failed, charts = run_every_chart() if is_published() else (0, 0)
@@ -120,28 +121,34 @@ def add_accounts() -> None:
             say(f"account {name} made")
 
 
-def _contents() -> dict[str, str]:
+def read_assets() -> dict[str, Any]:
+    """The tree, by the path of each file in it."""
+    files = sorted(ASSETS.rglob("*.yaml"))
+    # the fast loader; what is loaded is the same as by safe_load
+    return {str(f.relative_to(ASSETS)): yaml.load(f.read_text(encoding="utf-8"), yaml.CSafeLoader) for f in files}
+
+
+def _contents(assets: dict[str, Any]) -> dict[str, str]:
     """The tree as Superset's importer takes it, with a number for each chart of a layout."""
     contents = {"metadata.yaml": yaml.safe_dump({"version": "1.0.0", "type": "assets"})}
-    for file in sorted(ASSETS.rglob("*.yaml")):
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for path, loaded in assets.items():
         # the importer maps old numbers to new ones; files of ours hold none, so any will do
         cells = [c for c in loaded.get("position", {}).values() if isinstance(c, dict) and c.get("type") == "CHART"]
         for number, cell in enumerate(cells, 1):
             cell["meta"]["chartId"] = number
-        contents[str(file.relative_to(ASSETS))] = yaml.safe_dump(loaded, sort_keys=False)
+        contents[path] = yaml.dump(loaded, Dumper=yaml.CSafeDumper, sort_keys=False)
     return contents
 
 
-def import_assets() -> None:
+def import_assets(assets: dict[str, Any]) -> None:
     from superset.commands.importers.v1.assets import ImportAssetsCommand
 
-    contents = _contents()
+    contents = _contents(assets)
     ImportAssetsCommand(contents).run()
     say(f"{len(contents) - 1} assets imported")
 
 
-def prune_assets() -> None:
+def prune_assets(assets: dict[str, Any]) -> None:
     """Deletes what was imported from the tree once and is no longer in it."""
     from superset.connectors.sqla.models import SqlaTable
     from superset.extensions import db
@@ -149,7 +156,7 @@ def prune_assets() -> None:
     from superset.models.dashboard import Dashboard
     from superset.models.slice import Slice
 
-    wanted = {str(yaml.safe_load(f.read_text(encoding="utf-8"))["uuid"]) for f in ASSETS.rglob("*.yaml")}
+    wanted = {str(loaded["uuid"]) for loaded in assets.values()}
     for model in (Dashboard, Slice, SqlaTable, Database):
         for item in db.session.query(model).filter_by(is_managed_externally=True).all():
             if str(item.uuid) not in wanted:

@@ -176,6 +176,14 @@ def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_sa
     assert len(office.mails) == len(office.to("data@example.com")) == 1
 
 
+def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: PostOffice) -> None:
+    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
+    changed(config, as_of="2025-03-20", mail=mail | {"webhook": None})
+    office.refused.add("data@example.com")
+    for _ in range(3):
+        assert "could not be told by mail to data@example.com" in tick(config)
+
+
 def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Path) -> None:
     settings = load_settings(config)
     job = build_definitions(settings).resolve_job_def("refresh")

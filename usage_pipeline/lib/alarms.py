@@ -64,11 +64,11 @@ def raise_alarms(
                         say(f"{incident['id']} could not be told by {name}: {error}")
                         if not isinstance(error, post.RecipientError):
                             away.add(_kind(name))
-                        if not (isinstance(error, post.RecipientError) and error.is_final):
+                        is_nobody_there = isinstance(error, post.RecipientError) and error.is_final
+                        if not (is_nobody_there and _is_heard(incident, state)):
                             break
                     else:
                         say(f"{incident['id']} {state}, told by {name}")
-                    # nobody is there to be told: it is as good as told
                     incident["told"].setdefault(name, []).append(state)
                     _keep(file, incidents)
         # of what is over everybody knows, or nobody was ever told
@@ -103,6 +103,11 @@ def _untold(incident: dict[str, Any], channel: str) -> list[str]:
     if incident["ended_at"] is None:
         return [] if "open" in told else ["open"]
     return ["over"] if told == ["open"] else []
+
+
+def _is_heard(incident: dict[str, Any], state: str) -> bool:
+    """Whether anybody was told: then a mailbox that is not there is given up, else it is the only hope."""
+    return any(state in told for told in incident["told"].values())
 
 
 def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
