@@ -17,10 +17,10 @@ project=$(said_by_compose 'found["name"]')
 there="$(docker ps -aq --filter "label=com.docker.compose.project=$project")$(
   docker volume ls -q --filter "label=com.docker.compose.project=$project")"
 [ -z "$there" ] || fail "restore into an empty place: the project '$project' has containers or volumes on this machine.
-For a second place beside it: COMPOSE_PROJECT_NAME, SUPERSET_PORT and DAGSTER_PORT of its own in .env.
+For a second place beside it: COMPOSE_PROJECT_NAME, USAGE_VERSION, SUPERSET_PORT and DAGSTER_PORT of its own in .env.
 Only if all that '$project' holds may be lost: docker compose -p $project --profile '*' down --volumes"
 silent=$(said_by_compose 'found["services"]["code"]["environment"]["USAGE_SILENT"]')
-[ "$silent" = 1 ] || say "it will write to people, as the original does: USAGE_SILENT=1 in .env if this is a rehearsal"
+[ "$silent" != 0 ] || say "it will write to people, as the original does: USAGE_SILENT=1 in .env if this is a rehearsal"
 
 config=$(config_folder)
 mkdir -p "$config"

@@ -18,7 +18,7 @@ deploy/backup.sh "$folder"
 
 trap 'fail "stopped while changing over; docker compose ps and logs say what is wrong, and this script may be run again (with a new folder).
 Back to what was there: check it out, build it (docker compose build), see that the backup is whole
-(cd $folder && sha256sum -c SHA256SUMS), and only then: docker compose down --volumes; deploy/restore.sh $folder"' ERR
+(cd $folder && sha256sum -c SHA256SUMS), and only then: docker compose --profile \"*\" down --volumes; deploy/restore.sh $folder"' ERR
 say "changing over the pipeline"
 docker compose up -d --wait code webserver daemon
 say "numbers of this version, beside the pages of before"

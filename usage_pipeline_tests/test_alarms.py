@@ -76,6 +76,11 @@ def changed(config: Path, **changes: Any) -> Settings:
     return load_settings(config)
 
 
+def mail_of(config: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
+    return found
+
+
 def tick(config: Path) -> str:
     """A look of the sensor; returns what it says in the Dagster UI."""
     with dg.DagsterInstance.ephemeral() as instance:
@@ -163,8 +168,7 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
 def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_said(
     config: Path, office: PostOffice
 ) -> None:
-    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
-    changed(config, as_of="2025-03-20", mail=mail | {"alarms": ["gone@example.com", "data@example.com"]})
+    changed(config, as_of="2025-03-20", mail=mail_of(config) | {"alarms": ["gone@example.com", "data@example.com"]})
     office.refused.add("gone@example.com")
     office.refusal = "450 come again later"
     said = tick(config)
@@ -177,8 +181,7 @@ def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_sa
 
 
 def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: PostOffice) -> None:
-    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
-    changed(config, as_of="2025-03-20", mail=mail | {"webhook": None})
+    changed(config, as_of="2025-03-20", mail=mail_of(config) | {"webhook": None})
     office.refused.add("data@example.com")
     for _ in range(3):
         assert "could not be told by mail to data@example.com" in tick(config)
@@ -217,8 +220,9 @@ def test_what_could_not_be_told_is_told_at_the_next_look_by_that_channel_alone(
 
 
 def test_a_mail_server_that_is_away_is_waited_for_once_a_look(config: Path, hook: Webhook) -> None:
-    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
-    changed(config, as_of="2025-03-20", mail=mail | {"port": 1, "alarms": ["a@example.com", "b@example.com"]})
+    changed(
+        config, as_of="2025-03-20", mail=mail_of(config) | {"port": 1, "alarms": ["a@example.com", "b@example.com"]}
+    )
     said = tick(config)
     assert said.count("could not be told by mail to") == 1
     assert [body["state"] for body in hook.bodies] == ["open"]
@@ -289,8 +293,7 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
     def asks() -> bool:
         return bool(asked().run_requests)
 
-    mail = yaml.safe_load(config.read_text(encoding="utf-8"))["mail"]
-    settings = changed(config, mail=mail | {"owners": {"Ana": "ana@example.com"}})
+    settings = changed(config, mail=mail_of(config) | {"owners": {"Ana": "ana@example.com"}})
     assert "every digest was sent" in asked().skip_message
     failed()
     assert asks()
@@ -299,8 +302,8 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
     changed(config, as_of="2025-03-05")
     failed(Ana="ana@example.com")
     assert not asks(), "a mailbox that is not known is left alone"
-    changed(config, mail=mail | {"owners": {"Ana": "ana.ruiz@example.com"}})
+    changed(config, mail=mail_of(config) | {"owners": {"Ana": "ana.ruiz@example.com"}})
     assert asks(), "until it is another one"
-    changed(config, mail=mail | {"owners": {}})
+    changed(config, mail=mail_of(config) | {"owners": {}})
     assert not asks()
     assert schedule.job_name == "send_digests"

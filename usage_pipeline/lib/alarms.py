@@ -57,20 +57,22 @@ def raise_alarms(
         away: set[str] = set()
         for incident in incidents:
             for name, tell in channels.items():
-                for state in _untold(incident, name) if _kind(name) not in away else []:
-                    try:
-                        tell(settings, incident, state)
-                    except post.PostError as error:
-                        say(f"{incident['id']} could not be told by {name}: {error}")
-                        if not isinstance(error, post.RecipientError):
-                            away.add(_kind(name))
-                        is_nobody_there = isinstance(error, post.RecipientError) and error.is_final
-                        if not (is_nobody_there and _is_heard(incident, state)):
-                            break
-                    else:
-                        say(f"{incident['id']} {state}, told by {name}")
-                    incident["told"].setdefault(name, []).append(state)
-                    _keep(file, incidents)
+                state = _untold(incident, name)
+                if not state or _kind(name) in away:
+                    continue
+                try:
+                    tell(settings, incident, state)
+                    say(f"{incident['id']} {state}, told by {name}")
+                except post.RecipientError as error:
+                    say(f"{incident['id']} could not be told by {name}: {error}")
+                    if not (error.is_final and _is_heard(incident, state)):
+                        continue
+                except post.PostError as error:
+                    say(f"{incident['id']} could not be told by {name}: {error}")
+                    away.add(_kind(name))
+                    continue
+                incident["told"].setdefault(name, []).append(state)
+                _keep(file, incidents)
         # of what is over everybody knows, or nobody was ever told
         _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
 
@@ -97,12 +99,12 @@ def _open_and_end(
             known["ended_at"] = now.isoformat(timespec="seconds")
 
 
-def _untold(incident: dict[str, Any], channel: str) -> list[str]:
-    """What a channel still has to hear; of one that was over before it could be told, nothing."""
+def _untold(incident: dict[str, Any], channel: str) -> str:
+    """The state that a channel still has to hear; of an incident that was over before it could be told, none."""
     told = incident["told"].get(channel, [])
     if incident["ended_at"] is None:
-        return [] if "open" in told else ["open"]
-    return ["over"] if told == ["open"] else []
+        return "" if "open" in told else "open"
+    return "over" if told == ["open"] else ""
 
 
 def _is_heard(incident: dict[str, Any], state: str) -> bool:

@@ -97,11 +97,11 @@ def _told(mail: MailSettings) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
-        told = [_reply(*reply) for reply in error.recipients.values()]
-        refused = "; ".join(f"{address}: {said}" for address, said in zip(error.recipients, told, strict=True))
+        address, reply = next(iter(error.recipients.items()))
+        said = _reply(*reply)
         raise RecipientError(
-            f"{where}, does not take mail for {refused}: correct the address, or see what the server takes",
-            is_final=all(_NO_MAILBOX.match(said) for said in told),
+            f"{where}, does not take mail for {address}: {said}: correct the address, or see what the server takes",
+            is_final=bool(_NO_MAILBOX.match(said)),
         ) from error
     except smtplib.SMTPSenderRefused as error:
         said = _reply(error.smtp_code, error.smtp_error)
