@@ -82,6 +82,20 @@ class Source(_Model):
         "iso", description="which year the folder of 30 December carries: that of its ISO week, or the calendar's"
     )
     partition_timezone: str | None = Field(None, description="zone that the folders are cut in, if not `timezone`")
+    null_values: list[str] = Field(
+        default_factory=list,
+        description="words that mean that a cell is empty, such as NA; in any case",
+    )
+    date_order: Literal["auto", "mdy", "dmy"] = Field(
+        "auto", description="whether month or day comes first in days such as 03/01/2025; auto: the data says"
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="which sign of 1.200 or 1,200 in text is the decimal sign; auto: the column says"
+    )
+    end_reasons: dict[str, Literal["cancelled", "completed", "renewed"]] = Field(
+        default_factory=dict,
+        description="subscriptions only: your words for why one ended, and ours",
+    )
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -93,6 +107,9 @@ class Source(_Model):
             raise ValueError("a source with a `query` is read whole: `partitioned` belongs to a plain set of files")
         if self.earlier and not self.partitioned:
             raise ValueError("`earlier` goes by week folders: a source that is read whole renames in its `query`")
+        if self.partition_timezone is not None and self.partition_timezone not in available_timezones():
+            hint = _did_you_mean(self.partition_timezone, available_timezones())
+            raise ValueError(f"partition_timezone '{self.partition_timezone}' is not a time zone{hint}")
         for name in self.files:
             if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
                 raise ValueError(f"the file set '{name}' is used as a table: lower-case letters, digits and _ only")
@@ -148,6 +165,8 @@ class Sources(_Model):
             missing = sorted(wanted - set(source.columns))
             if missing:
                 raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
+            if source.end_reasons and name != "subscriptions":
+                raise ValueError(f"{name}.end_reasons: only subscriptions end; remove it")
         if not self.usage.partitioned and not self.usage.delivers("event_time"):
             raise ValueError(
                 "usage.columns lacks event_time: without year=/week= folders nothing says when usage happened; "
@@ -165,6 +184,10 @@ class StoreSettings(_Model):
     access_key_id: str | None = Field(None, description="${NAME} of the environment, never the key itself")
     secret_access_key: str | None = Field(None, description="${NAME} of the environment, never the key itself")
     session_token: str | None = Field(None, description="${NAME} of the environment, never the token itself")
+    retry_seconds: float = Field(
+        60, ge=0, description="pauses, in all, between the 4 times that a file is asked for before it is left for later"
+    )
+    timeout_seconds: float = Field(10, gt=0, description="seconds without an answer before it is asked again")
 
     @field_validator("endpoint")
     @classmethod

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
+from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import CONTACTS
 from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
 from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
@@ -189,7 +190,8 @@ class _Person:
         if source is not None:
             # of a time when its columns were others, a delivery cannot be mapped
             with suppress(SourceError):
-                account, user = person_columns(match_columns(connection, source, CONTACTS), CONTACTS)
+                reading = Reading.of(self.settings, source)
+                account, user = person_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
                 told = f"coalesce({account}, $account)" if or_none else account
                 return f"{user} = $user AND {told} = $account"
         listed = ", ".join(f"trim(CAST({quoted(name)} AS VARCHAR))" for name in columns_of(connection))

@@ -80,12 +80,12 @@ def _lake_files(settings: Settings) -> list[LakeFile]:
     files: list[LakeFile] = []
     if usage.partitioned:
         for week in weeks_between(settings.window_start, settings.running_week):
-            files += lake.files_of_week(usage, week)
+            files += lake.files_of_week(usage, week).files
     whole = [settings.sources.get(contract.name) for contract in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
         if source is not None:
             for shape in source.file_sets.values():
-                files += lake.files(shape.path, shape.format)
+                files += lake.files(shape.path, shape.format).files
     return files
 
 

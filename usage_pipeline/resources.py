@@ -39,6 +39,8 @@ class Warehouse(DuckDBResource):
         with self.held():
             connection = duckdb.connect(self.database, config=self.connection_config)
             try:
+                # no day is ever cut in the zone of the machine
+                connection.execute("SET TimeZone = 'UTC'")
                 for schema in SCHEMAS:
                     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 connection.execute("BEGIN")
@@ -54,6 +56,7 @@ class Warehouse(DuckDBResource):
         with self.held():
             connection = duckdb.connect(self.database, read_only=True, config=self.connection_config)
             try:
+                connection.execute("SET TimeZone = 'UTC'")
                 yield connection
             finally:
                 connection.close()

@@ -62,10 +62,9 @@ def read_usage(config: Path) -> UsageOutcome:
         found.duplicates[week] = manifest.duplicates
         found.quarantined[week] = {item["key"]: item["reason"] for item in manifest.set_aside}
         found.unreadable[week] = dict(manifest.unreadable)
-        found.named |= {item["key"]: item["reason"] for item in manifest.passed_over}
         if manifest.lost:
             found.does_not_add_up[week] = manifest.lost
-    found.named |= {item["key"]: item["reason"] for item in lake_oddities(settings)}
+    found.named |= {item.key: item.reason for item in lake_oddities(settings)}
     files = [str(file) for file in sorted(settings.facts_dir.glob("week=*/facts.parquet"))]
     if files:
         rows = duckdb.sql(

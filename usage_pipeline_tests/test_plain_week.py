@@ -60,7 +60,7 @@ def ingested(folder: Path, files: list[list[dict[str, Any]]], way: str) -> tuple
     columns = {name: name for name in SCHEMA.names}
     source = {"path": "lake", "partitioned": True, "columns": columns}
     configured = load_settings(write_config(folder, home=way, sources={"usage": source}))
-    manifest = ingest_weeks(configured, [WEEK], now="now")[WEEK]
+    manifest = ingest_weeks(configured, [WEEK], now="now").manifests[WEEK]
     assert manifest is not None
     assert manifest.lost is None
     facts = pq.read_table(facts_path(configured.facts_dir, WEEK)).to_pylist()

@@ -85,7 +85,7 @@ def config(tmp_path: Path, store: Store, path: str = f"s3://{BUCKET}/usage", **c
     """A configuration over the store; `changes` replace top-level keys, `address` those of `store`."""
     columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")}
     sources = {"usage": {"path": path, "partitioned": True, "columns": columns}}
-    address = {"endpoint": store.url, "region": "us-east-1"} | changes.pop("address", {})
+    address = {"endpoint": store.url, "region": "us-east-1", "retry_seconds": 1} | changes.pop("address", {})
     return load_settings(write_config(tmp_path, **({"sources": sources, "store": address} | changes)))
 
 
@@ -200,7 +200,7 @@ def test_what_may_go_away_is_tried_again(tmp_path, store: Store) -> None:
     write_week(tmp_path / "raw", "year=2025/week=06", [event("2025-02-03")])
     store.upload(tmp_path / "raw", "usage")
     store.refuse(503, "SlowDown", times=2)
-    found = Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6))
+    found = Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6)).files
     assert len(found) == 1
 
 
@@ -234,11 +234,21 @@ def test_credentials_of_the_configuration_come_from_the_environment(tmp_path, st
     assert read_manifests(settings.facts_dir)[date(2025, 2, 3)].clicks == 1
 
 
-def test_a_store_lost_while_reading_sets_no_file_aside(tmp_path, store: Store) -> None:
+def test_a_store_lost_while_reading_quarantines_no_file(tmp_path, store: Store) -> None:
     write_week(tmp_path / "raw", "year=2025/week=06", [event("2025-02-03")])
     store.upload(tmp_path / "raw", "usage")
-    store.refuse(403, "Forbidden", but="list-type=2")
+    store.refuse(503, "SlowDown", but="list-type=2")
     settings = config(tmp_path, store)
-    with pytest.raises(LakeError, match="403"):
+    with pytest.raises(LakeError, match="SlowDown"):
         ingest(settings)
     assert read_manifests(settings.facts_dir) == {}
+
+
+def test_a_file_that_may_not_be_read_is_quarantined_with_the_remedy(tmp_path, store: Store) -> None:
+    write_week(tmp_path / "raw", "year=2025/week=06", [event("2025-02-03")])
+    store.upload(tmp_path / "raw", "usage")
+    store.refuse(403, "AccessDenied", but="list-type=2")
+    settings = config(tmp_path, store)
+    ingest(settings)
+    (item,) = read_manifests(settings.facts_dir)[date(2025, 2, 3)].set_aside
+    assert "access is denied; give these credentials the right to read it" in item["reason"]

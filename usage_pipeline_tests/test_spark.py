@@ -53,7 +53,7 @@ def on_spark(config: Path, address: str, **more: Any) -> Settings:
 
 def ingest(settings: Settings, say: Callable[[str], None] = print) -> dict[dt.date, WeekManifest | None]:
     weeks = weeks_between(settings.window_start, settings.running_week)
-    return ingest_weeks(settings, weeks, now="now", progress=say)
+    return ingest_weeks(settings, weeks, now="now", progress=say).manifests
 
 
 # ---------------------------------------------------------------- without a cluster

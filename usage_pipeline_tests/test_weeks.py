@@ -59,9 +59,9 @@ def test_weeks_between_are_mondays_without_a_gap(first: date, days: int) -> None
     assert [b - a for a, b in itertools.pairwise(weeks)] == [timedelta(days=7)] * (len(weeks) - 1)
 
 
-def test_both_spellings_of_a_folder_are_read(tmp_path) -> None:
+def test_both_spellings_of_a_folder_are_listed(tmp_path) -> None:
     write_week(tmp_path / "lake", "year=2025/week=1", [event("2025-01-01")])
     write_week(tmp_path / "lake", "year=2025/week=01", [event("2025-01-02")], "part-1.parquet")
     lake, path = Lake(load_settings(write_config(tmp_path))), str(tmp_path / "lake")
     assert lake.week_folders(path) == [WeekFolder(2025, 1)]
-    assert len(lake.week_files(path, "parquet", WeekFolder(2025, 1))) == 2
+    assert len(lake.week_files(path, "parquet", WeekFolder(2025, 1)).files) == 2

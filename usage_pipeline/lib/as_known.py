@@ -17,8 +17,9 @@ import duckdb
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import SUBSCRIPTIONS
-from usage_pipeline.lib.reference import Delivery, deliveries, load_reference
-from usage_pipeline.lib.sources import RAW, SourceError, match_columns
+from usage_pipeline.lib.lake import connect
+from usage_pipeline.lib.reference import Delivery, deliveries, load_reference, settled_mapping
+from usage_pipeline.lib.sources import RAW, SourceError
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.values import sql_values
 
@@ -66,7 +67,7 @@ class History:
         if file != self._loaded:
             self.connection.read_parquet(str(file)).create_view(RAW, replace=True)
             try:
-                mapping = match_columns(self.connection, source, SUBSCRIPTIONS)
+                mapping = settled_mapping(self.connection, self.settings, source, SUBSCRIPTIONS)
             except SourceError:
                 # of a time when its columns were others: the next one that can be read tells it
                 self.unreadable.append(str(file))
@@ -80,7 +81,7 @@ class History:
 @contextmanager
 def open_history(settings: Settings) -> Iterator[History]:
     """The warehouse file, read only, attached as `warehouse`; whoever asks holds its lock."""
-    connection = duckdb.connect()
+    connection = connect()
     try:
         connection.execute(f"ATTACH {literal(settings.warehouse_path)} AS warehouse (READ_ONLY)")
         for schema in _SCHEMAS:

@@ -26,15 +26,16 @@ import pyarrow.parquet as pq
 from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib.erased import Erased, forget_users, replace_users
 from usage_pipeline.lib.files import put_whole
-from usage_pipeline.lib.lake import Lake, LakeFile
+from usage_pipeline.lib.lake import Lake, LakeError, LakeFile, Named, NotReadError
 from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.sources import SourceError
 from usage_pipeline.lib.spark_reader import Cluster, SparkReader
 from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
 from usage_pipeline.lib.weeks import WEEK, weeks_between
 
 MANIFEST_KEY = b"manifest"
 # part of every manifest: raise it when facts of the same files would come out differently
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 
 
 @dataclass
@@ -66,6 +67,8 @@ class WeekManifest:
     clicks_in_files: int | None = None
     run: str = ""
     as_of_day: str | None = None
+    # since version 4: cells of rows that are kept, by column
+    unreadable: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: bytes) -> "WeekManifest":
@@ -112,8 +115,16 @@ def read_manifests(facts_dir: Path, weeks: Iterable[date] | None = None) -> dict
 def mapping_fingerprint(source: Source, settings: Settings) -> str:
     """Changes whenever the same files would give other facts: a re-mapped column, another zone, another limit."""
     limits = settings.completeness
-    parts = [source.model_dump(mode="json"), settings.timezone, limits.late_days, limits.largest_count]
+    parts = source.model_dump(mode="json", exclude=_NO_PART_OF_FACTS) | {
+        "timezone": settings.timezone,
+        "late_days": limits.late_days,
+        "largest_count": limits.largest_count,
+    }
     return json.dumps(parts, sort_keys=True)
+
+
+# of a source: what facts do not depend on
+_NO_PART_OF_FACTS = {"deliveries", "end_reasons", "earlier"}
 
 
 def difference(
@@ -149,12 +160,44 @@ def newest_due_week(settings: Settings) -> date:
     return due
 
 
+def made_otherwise(settings: Settings) -> dict[str, str]:
+    """Weeks whose facts were made by another configuration than today's, with what differs.
+
+    After an ingest these are weeks before the look-back window, and weeks whose files have left the lake.
+    """
+    found = {}
+    for week, manifest in read_manifests(settings.facts_dir).items():
+        now = mapping_fingerprint(settings.sources.usage.at(week), settings)
+        if manifest.mapping != now:
+            found[manifest.week] = _differs(json.loads(manifest.mapping), json.loads(now))
+    return found
+
+
+def _differs(then: Any, now: dict[str, Any]) -> str:
+    if not isinstance(then, dict):
+        return "another version of the pipeline"
+    told = []
+    for key in sorted({*then, *now}):
+        before, after = then.get(key), now.get(key)
+        if key == "columns":
+            old, new = dict(before or {}), dict(after or {})
+            changed = [column for column in sorted({*old, *new}) if old.get(column) != new.get(column)]
+            told += [f"columns.{c}: {_shown(old.get(c))}, now {_shown(new.get(c))}" for c in changed]
+        elif before != after:
+            told.append(f"{key}: {_shown(before)}, now {_shown(after)}")
+    return "; ".join(told)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value in (None, [], {}) else str(value.get("sql") if isinstance(value, dict) else value)
+
+
 def outdated_weeks(settings: Settings) -> dict[date, str]:
     """The weeks of the window whose facts are not those of the lake's files, with what is different.
 
     Lists the window's weeks and reads no file, except of a source that is read whole.
     """
-    reader, known = UsageReader(settings), read_manifests(settings.facts_dir)
+    reader, known = UsageReader(settings, retries=False), read_manifests(settings.facts_dir)
     found = {}
     try:
         for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
@@ -171,11 +214,23 @@ def vanished_weeks(settings: Settings) -> list[date]:
     source = settings.sources.usage
     if not source.partitioned:
         return []
-    lake, vanished = Lake(settings), []
+    lake, vanished = Lake(settings, retries=False), []
     for week in read_manifests(settings.facts_dir):
-        if settings.window_start <= week <= settings.running_week and not lake.files_of_week(source, week):
+        if settings.window_start <= week <= settings.running_week and not lake.files_of_week(source, week).files:
             vanished.append(week)
     return vanished
+
+
+def lake_oddities(settings: Settings) -> list[Named]:
+    """What lies below the path of usage and is not read, each with the reason: of week folders, those of the window."""
+    source, lake = settings.sources.usage, Lake(settings, retries=False)
+    if not source.partitioned:
+        return [item for shape in source.file_sets.values() for item in lake.files(shape.path, shape.format).named]
+    assert source.path is not None
+    named = lake.beside_the_weeks(source.path, source.partition_calendar)
+    for week in weeks_between(settings.window_start, settings.running_week):
+        named += lake.files_of_week(source, week).named
+    return list(dict.fromkeys(named))
 
 
 def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
@@ -201,6 +256,14 @@ def facts_lock(settings: Settings) -> Path:
     return settings.facts_dir / ".lock"
 
 
+@dataclass
+class Ingested:
+    """The manifest of each week that was asked for, and why weeks could not be read, whose facts are as before."""
+
+    manifests: dict[date, WeekManifest | None]
+    not_read: dict[date, str] = field(default_factory=dict)
+
+
 def ingest_weeks(
     settings: Settings,
     weeks: Iterable[date],
@@ -208,16 +271,17 @@ def ingest_weeks(
     now: str,
     run: str = "",
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[date, WeekManifest | None]:
+) -> Ingested:
     """Brings the facts of `weeks` up to date: reads the weeks whose files changed, leaves the others alone.
 
-    Weeks outside the look-back window are neither listed nor read. Returns the manifest of each week, None where
-    the lake holds no file for it and no facts are kept. `now` is written as the time of ingest, `run` as who did it.
+    Weeks outside the look-back window are neither listed nor read. The manifest of a week is None where the lake holds
+    no file for it and no facts are kept. A week that cannot be read for a reason that may go away keeps its facts.
+    `now` is written as the time of ingest, `run` as who did it.
 
-    Raises SourceError where a source that is read whole does not match its mapping, LakeError where it is not there,
-    BusyError where another run reads for longer than `ingest.wait_seconds`.
+    Raises SourceError where a source that is read whole does not match its mapping, LakeError where the lake is not
+    there or nothing of it could be read, BusyError where another run reads for longer than `ingest.wait_seconds`.
     """
-    wanted = list(weeks)
+    wanted, not_read = list(weeks), dict[date, str]()
     with exclusive(
         facts_lock(settings), settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress
     ):
@@ -225,9 +289,15 @@ def ingest_weeks(
         in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
         if len(in_window) < len(wanted):
             progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
-        for week, manifest in _ingest_side_by_side(settings, in_window, known, now, run, progress):
-            known[week] = manifest
-    return {week: known.get(week) for week in wanted}
+        for week, found in _ingest_side_by_side(settings, in_window, known, now, run, progress):
+            if isinstance(found, WeekManifest):
+                known[week] = found
+            else:
+                not_read[week] = str(found)
+    if in_window and len(not_read) == len(in_window) and not any(known.values()):
+        # nothing is there and nothing came: no run can go on from that
+        raise LakeError(next(iter(not_read.values())))
+    return Ingested({week: known.get(week) for week in wanted}, not_read)
 
 
 def _ingest_side_by_side(
@@ -237,17 +307,19 @@ def _ingest_side_by_side(
     now: str,
     run: str,
     progress: Callable[[str], None],
-) -> Iterator[tuple[date, WeekManifest]]:
-    """The new manifests of the weeks that had to be read; every worker has a reader of its own."""
+) -> Iterator[tuple[date, WeekManifest | NotReadError]]:
+    """The new manifests of the weeks that had to be read, or why not; every worker has a reader of its own."""
     opened = _open_readers(settings, len(weeks))
     readers: queue.SimpleQueue[UsageReader] = queue.SimpleQueue()
     for reader in opened:
         readers.put(reader)
 
-    def one(week: date) -> WeekManifest | str:
+    def one(week: date) -> WeekManifest | NotReadError | str:
         reader = readers.get()
         try:
             return _ingest_week(reader, week, known.get(week), now, run)
+        except NotReadError as error:
+            return error
         finally:
             readers.put(reader)
 
@@ -260,6 +332,9 @@ def _ingest_side_by_side(
                 skipped[found] += 1
                 continue
             yield week, found
+            if isinstance(found, NotReadError):
+                progress(f"week {week} was not read, and stays as it was: {found}; the next run reads it")
+                continue
             read, rows = read + 1, rows + found.rows_read
             if read % 13 == 0 or number == len(weeks):
                 left = (time.perf_counter() - started) / number * (len(weeks) - number)
@@ -288,15 +363,19 @@ def _open_readers(settings: Settings, weeks: int) -> Sequence[UsageReader]:
 def _ingest_week(
     reader: UsageReader, week: date, before: WeekManifest | None, now: str, run: str
 ) -> WeekManifest | str:
-    """Reads one week and writes its facts; or says why there was nothing to do."""
+    """Reads one week and writes its facts; or says why there was nothing to do. Raises NotReadError."""
     started = time.perf_counter()
     files = reader.files_of(week)
     if not files:
         return "have no file in the lake any more; their facts are kept" if before else "have no file in the lake"
     settings = reader.settings
-    if difference(settings, before, files, reader.source, week) is None:
-        return "had nothing new and were not read"
-    rows = reader.read(week, files)
+    if before and difference(settings, before, files, reader.source, week) is None:
+        keys = {item["key"] for item in before.set_aside}
+        if not keys:
+            return "had nothing new and were not read"
+        if not reader.source.partitioned or not reader.look_again(week, files, keys):
+            return "have quarantined files, which are as they were"
+    rows = _read_week(reader, week, files, before)
     manifest = WeekManifest(
         week=week.isoformat(),
         files=[asdict(file) | {"rows": rows.file_rows.get(file.key)} for file in files],
@@ -317,6 +396,25 @@ def _ingest_week(
         notes=rows.notes,
         run=run,
         as_of_day=settings.as_of_day.isoformat(),
+        unreadable=rows.unreadable,
     )
     _write_week(settings, rows, manifest)
     return manifest
+
+
+def _read_week(reader: UsageReader, week: date, files: list[LakeFile], before: WeekManifest | None) -> WeekRows:
+    """The rows of a week. Of a source that is read whole, a file that cannot be read may hold rows of any week: weeks
+    that were whole stay as they were. Raises NotReadError."""
+    if reader.source.partitioned:
+        return reader.read(week, files)
+    was_whole = before is not None and not before.set_aside
+    try:
+        rows = reader.read(week, files)
+    except (SourceError, LakeError) as error:
+        if was_whole:
+            raise NotReadError(str(error)) from error
+        raise
+    if rows.set_aside and was_whole:
+        listed = "; ".join(f"{item['key']}: {item['reason']}" for item in rows.set_aside)
+        raise NotReadError(listed)
+    return rows

@@ -1,21 +1,24 @@
 """The lake: somebody else's files, read only, in a folder or an S3-compatible store.
 
-Belongs here: listing what a path holds, and telling DuckDB how to read it. Nothing else in the product asks a store
-anything. Does not: opening the files (`sources.py`), or which weeks are wanted (`weeks.py`).
+Belongs here: listing what a path holds, what of it is data, and bringing files near whole. Nothing else in the product
+asks a store anything. Does not: opening the files (`sources.py`), or which weeks are wanted (`weeks.py`).
 
-Listing a week lists that week's prefix and no other. Errors of a store are one sentence that names the place and the
-remedy; an error that will not go away (no such bucket, denied, expired) is not tried again, one that may is tried
-three times with growing pauses, and an address that does not answer is given up within 15 seconds.
+Listing a week lists that week's prefix and no other. What lies below a path is data, or is named with the reason.
+
+Three kinds of trouble are told apart. LakeError: the place as a whole cannot be used, and the message says what to do.
+NotReadError: the way to a file is in trouble; it was tried again, and nothing is said about the file. FileError: the
+file itself, whose bytes have all arrived, or which its store refuses to hand out.
 """
 
-import importlib.util
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import cache, cached_property
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 import duckdb
@@ -24,15 +27,23 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from dagster_aws.s3 import S3Resource
 from pyarrow import fs
+from urllib3.exceptions import HTTPError
 
 from usage_pipeline.config import Settings, Source, StoreSettings
-from usage_pipeline.lib.contract import CONTRACTS
-from usage_pipeline.lib.sql import literal
-from usage_pipeline.lib.weeks import WeekFolder, folders_of
+from usage_pipeline.lib.weeks import PartitionCalendar, WeekFolder, folders_of, weeks_of
 
 _YEAR = re.compile(r"year=(\d{4})")
 _WEEK = re.compile(r"week=(\d{1,2})")
-_SUFFIXES = {"parquet": (".parquet", ".parq"), "csv": (".csv", ".csv.gz", ".tsv")}
+_CODECS = ("snappy", "gz", "gzip", "zst", "zstd", "lz4", "lzo", "br", "brotli", "uncompressed")
+# names that are read, without regard to case
+_DATA = {
+    "parquet": re.compile(rf"\.(parquet|parq|pq)(\.({'|'.join(_CODECS)}))?$", re.IGNORECASE),
+    "csv": re.compile(r"\.(csv|tsv|psv|txt)(\.(gz|zst))?$", re.IGNORECASE),
+}
+_ATTEMPTS = 4
+# pauses between them, as shares of `store.retry_seconds`
+_PAUSES = (0.05, 0.2, 0.75)
+_CHUNK = 1 << 20
 # what a store says, and what a person can do about it
 _REMEDIES = {
     "NoSuchBucket": "there is no such bucket; correct the path",
@@ -44,18 +55,34 @@ _REMEDIES = {
     "InvalidToken": "the session token is not valid; renew the credentials",
     "PermanentRedirect": "the bucket lies in another region; set store.region",
 }
-
-
-@cache
-def _httpfs() -> Path:
-    """DuckDB's way to S3, where its package lies: nothing is installed into anybody's home, or fetched."""
-    package = importlib.util.find_spec("duckdb_extension_httpfs")
-    assert package is not None and package.origin is not None
-    return Path(package.origin).parent / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension"
+# of one object: its own trouble, not that of the store
+_REFUSED = {
+    "AccessDenied": "access is denied; give these credentials the right to read it",
+    "403": "access is denied; give these credentials the right to read it",
+    "InvalidObjectState": "it is archived; restore it, or move it out of the path",
+}
+_GONE = ("NoSuchKey", "404")
+WRITTEN = "was written while it was read; the next run reads it again"
+Found = TypeVar("Found")
 
 
 class LakeError(Exception):
     """The lake cannot be listed or read; the message names the place and the remedy."""
+
+
+class NotReadError(LakeError):
+    """The way to the lake is in trouble, after it was tried again; nothing is said about what lies there."""
+
+
+class FileError(Exception):
+    """One file cannot be had as it was listed; the message says why, for whoever delivers it."""
+
+
+class Named(NamedTuple):
+    """Something below a path that is not read, and why."""
+
+    key: str
+    reason: str
 
 
 @dataclass(frozen=True, order=True)
@@ -67,41 +94,65 @@ class LakeFile:
     modified: str
     etag: str
 
+    @property
+    def is_remote(self) -> bool:
+        return self.key.startswith("s3://")
+
+
+@dataclass
+class Listing:
+    """What lies below a path: files that are read, and what is named instead; each sorted by key."""
+
+    files: list[LakeFile] = field(default_factory=list)
+    named: list[Named] = field(default_factory=list)
+
+    def __iadd__(self, other: "Listing") -> "Listing":
+        self.files = sorted([*self.files, *other.files])
+        self.named = sorted([*self.named, *other.named])
+        return self
+
 
 class Lake:
-    """The folders and buckets that a configuration's paths name."""
+    """The folders and buckets that a configuration's paths name.
 
-    def __init__(self, settings: Settings) -> None:
+    `retries` is whether what may go away is asked for again, which takes its time: not where a person waits, or where
+    somebody else looks again soon.
+    """
+
+    def __init__(self, settings: Settings, *, retries: bool = True) -> None:
         self.store = settings.store
-        sources = [settings.sources.get(name) for name in CONTRACTS]
-        paths = [shape.path for source in sources if source for shape in source.file_sets.values()]
-        self.reads_s3 = any(_is_s3(path) for path in paths)
+        self.retries = retries
 
-    def files(self, path: str, file_format: str) -> list[LakeFile]:
-        """Every data file of a path: a file, a folder (all files of the format below it) or, of folders, a glob.
+    def files(self, path: str, file_format: str) -> Listing:
+        """Everything below a path: a file, a folder or, of folders, a glob.
 
         Raises LakeError where the path does not exist or holds no file of the format.
         """
-        if not _is_s3(path) and not Path(path).exists() and not any(letter in path for letter in "*?["):
+        if not _is_s3(path) and not os.path.lexists(path) and not any(letter in path for letter in "*?["):
             raise LakeError(f"{path}: no such file or folder")
         found = self._bucket_files(path) if _is_s3(path) else _folder_files(path)
-        files = sorted(file for file in found if _is_data(file.key, file_format))
-        if not files:
-            raise LakeError(f"{path}: holds no {file_format} file")
-        return files
+        listing = self._judge(path, file_format, found)
+        if not listing.files:
+            named = f"; it holds {_some(listing.named)}" if listing.named else ""
+            raise LakeError(f"{path}: holds no {file_format} file{named}")
+        return listing
 
-    def week_files(self, path: str, file_format: str, folder: WeekFolder) -> list[LakeFile]:
-        """The data files of one week folder, in both spellings (`week=1`, `week=01`); empty where there is none."""
-        spellings = dict.fromkeys((f"week={folder.week}", f"week={folder.week:02d}"))
-        places = [f"{path.rstrip('/')}/year={folder.year}/{spelling}" for spelling in spellings]
-        found = [file for place in places for file in self._below(place)]
-        return sorted(file for file in found if _is_data(file.key, file_format))
+    def week_files(self, path: str, file_format: str, folder: WeekFolder) -> Listing:
+        """Everything in one week folder, in both spellings (`week=1`, `week=01`); empty where there is none."""
+        listing = Listing()
+        for spelling in dict.fromkeys((f"week={folder.week}", f"week={folder.week:02d}")):
+            place = f"{path.rstrip('/')}/year={folder.year}/{spelling}"
+            found = self._listed(place + "/") if _is_s3(place) else _folder_files(place)
+            listing += self._judge(place, file_format, found)
+        return listing
 
-    def files_of_week(self, source: Source, week: date) -> list[LakeFile]:
-        """The data files of every folder that days of the week (a Monday) can lie in, of a partitioned source."""
+    def files_of_week(self, source: Source, week: date) -> Listing:
+        """Everything in the folders that days of the week (a Monday) can lie in, of a partitioned source."""
         assert source.path is not None
-        folders = folders_of(week, source.partition_calendar)
-        return [file for folder in folders for file in self.week_files(source.path, source.format, folder)]
+        listing = Listing()
+        for folder in folders_of(week, source.partition_calendar):
+            listing += self.week_files(source.path, source.format, folder)
+        return listing
 
     def week_folders(self, path: str) -> list[WeekFolder]:
         """Every `year=/week=` folder of a lake, by name only: no file is listed.
@@ -110,35 +161,91 @@ class Lake:
         """
         if not _is_s3(path) and not Path(path).is_dir():
             raise LakeError(f"{path}: no such folder")
-        names = self._names_in_bucket if _is_s3(path) else _names_in_folder
         found = set()
-        for year in names(path):
-            if not (in_year := _YEAR.fullmatch(year)):
-                continue
-            for week in names(f"{path.rstrip('/')}/{year}"):
-                if in_week := _WEEK.fullmatch(week):
-                    found.add(WeekFolder(int(in_year[1]), int(in_week[1])))
+        years, _ = self._names(path)
+        for year in years:
+            if in_year := _YEAR.fullmatch(year):
+                weeks, _ = self._names(f"{path.rstrip('/')}/{year}")
+                found |= {WeekFolder(int(in_year[1]), int(w[1])) for name in weeks if (w := _WEEK.fullmatch(name))}
         if not found:
+            hint = f" (it holds {', '.join(sorted(years)[:3])})" if years else ""
             remedy = "where the files lie flat, say partitioned: false"
-            raise LakeError(f"{path}: holds no year=YYYY/week=WW folder; {remedy}")
+            raise LakeError(f"{path}: holds no year=YYYY/week=WW folder{hint}; {remedy}")
         return sorted(found)
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection in memory that can read the lake; httpfs comes from its package, not from the network."""
-        connection = duckdb.connect()
-        if self.reads_s3:
-            connection.execute(f"LOAD {literal(_httpfs())}")
-            connection.execute(_Store.of(self.store).duckdb_secret())
-            connection.execute("SET http_timeout = 10")
-            # the footers that were read to match columns are not fetched again
-            connection.execute("SET parquet_metadata_cache = true")
-        return connection
+    def beside_the_weeks(self, path: str, calendar: PartitionCalendar) -> list[Named]:
+        """What lies right under a partitioned path or its years and is no week folder."""
+        base, named = path.rstrip("/"), []
+        years, files = self._names(base)
+        for year in years:
+            if not (in_year := _YEAR.fullmatch(year)):
+                named.append(Named(f"{base}/{year}", _no_folder(year, "year=YYYY")))
+                continue
+            weeks, in_year_files = self._names(f"{base}/{year}")
+            files += [f"{year}/{name}" for name in in_year_files]
+            for week in weeks:
+                key = f"{base}/{year}/{week}"
+                if not (in_week := _WEEK.fullmatch(week)):
+                    named.append(Named(key, _no_folder(week, "week=WW")))
+                elif not weeks_of(WeekFolder(int(in_year[1]), int(in_week[1])), calendar):
+                    named.append(Named(key, f"no day belongs to it under partition_calendar: {calendar}; rename it"))
+        beside = "lies beside the week folders; move it into its week's folder"
+        return sorted([*named, *(Named(f"{base}/{name}", beside) for name in files)])
 
     def open(self, file: LakeFile) -> pa.NativeFile:
         """One file of the lake as a stream of bytes that can be read anywhere. Raises OSError where that fails."""
-        if not _is_s3(file.key):
+        if not file.is_remote:
             return pa.OSFile(file.key)
         return self._arrow_store.open_input_file(file.key.removeprefix("s3://"))
+
+    def bring(self, file: LakeFile, target: Path) -> None:
+        """Puts the whole file at `target`: a copy that has all of its bytes and the ETag that was listed, or a link.
+
+        Raises NotReadError where the way is in trouble, FileError where the file is.
+        """
+        if not file.is_remote:
+            target.symlink_to(file.key)
+            return
+        self._with_patience(file.key, lambda: self._copy(file, target))
+
+    # ---------------------------------------------------------------- what is data
+
+    def _judge(self, path: str, file_format: str, found: Iterable[LakeFile | Named]) -> Listing:
+        listing = Listing()
+        for item in found:
+            if isinstance(item, Named):
+                listing.named.append(item)
+            elif why := self._why_no_data(path, file_format, item):
+                listing.named.append(Named(item.key, why))
+            else:
+                listing.files.append(item)
+        return Listing(sorted(listing.files), sorted(listing.named))
+
+    def _why_no_data(self, path: str, file_format: str, file: LakeFile) -> str | None:
+        below = PurePosixPath(file.key.removeprefix(path).lstrip("/") or PurePosixPath(path).name)
+        if file.size == 0 and below.name.endswith("_$folder$"):
+            return "is a marker of a folder"
+        for part in below.parts:
+            if part.startswith(("_", ".")):
+                where = "its name" if part == below.name else f"the folder {part}"
+                return f"{where} begins with {part[0]}: what is unfinished or a marker is called so, and never counted"
+        if _DATA[file_format].search(below.name):
+            return None
+        if "." in below.name:
+            return f"is no {file_format} file by its ending; rename it if it is one"
+        if file_format == "csv" or self._is_parquet(file):
+            return None
+        return "has no ending, and does not begin as a Parquet file does; rename it if it is one"
+
+    def _is_parquet(self, file: LakeFile) -> bool:
+        """Whether a file begins with Parquet's magic bytes; one that cannot be looked into is taken for one."""
+        if file.size < 4:
+            return False
+        try:
+            with self.open(file) as stream:
+                return bytes(stream.read(4)) == b"PAR1"
+        except OSError:
+            return True
 
     # ---------------------------------------------------------------- S3
 
@@ -150,53 +257,115 @@ class Lake:
     def _client(self) -> Any:
         return _Store.of(self.store).get_client()
 
-    def _below(self, place: str) -> Iterable[LakeFile]:
-        return self._listed(place + "/") if _is_s3(place) else _folder_files(place)
+    @cached_property
+    def _patience(self) -> list[float]:
+        """Seconds of pauses left for all that is asked: a store that is gone is not waited for 104 times."""
+        return [2 * self.store.retry_seconds]
+
+    def _with_patience(self, key: str, ask: Callable[[], Found]) -> Found:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return ask()
+            except NotReadError as error:
+                pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
+                if not self.retries or pause is None or pause > self._patience[0]:
+                    raise NotReadError(f"{error} (asked {attempt + 1} times)") from error
+                self._patience[0] -= pause
+                time.sleep(pause)
+        raise AssertionError(key)
+
+    def _copy(self, file: LakeFile, target: Path) -> None:
+        bucket, key = _bucket_and_key(file.key)
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            expected, written = answer["ContentLength"], 0
+            with target.open("wb") as output, answer["Body"] as body:
+                while part := body.read(_CHUNK):
+                    written += output.write(part)
+            after = self._client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise self._of_object(file, error) from error
+        except (BotoCoreError, HTTPError, OSError, ValueError) as error:
+            raise NotReadError(f"{file.key}: did not arrive whole: {_one_line(error)}") from error
+        if written != expected:
+            raise NotReadError(f"{file.key}: did not arrive whole: {written} of {expected} bytes")
+        if {_etag(answer), _etag(after)} != {file.etag} or written != file.size:
+            raise FileError(WRITTEN)
+
+    def _of_object(self, file: LakeFile, error: ClientError) -> Exception:
+        code, status = _code_of(error)
+        if code in _GONE or status == 404:
+            return FileError(WRITTEN)
+        if _may_go_away(code, status):
+            return NotReadError(f"{file.key}: the store answers {code}")
+        return FileError(f"cannot be fetched: {_REFUSED.get(code) or f'the store answers {code}'}")
 
     def _bucket_files(self, path: str) -> Iterable[LakeFile]:
-        """A key, or everything below it: what is a folder and what a file is told by the suffix."""
-        is_file = path.endswith(tuple(suffix for group in _SUFFIXES.values() for suffix in group))
-        found = self._listed(path if is_file else path.rstrip("/") + "/")
-        return (file for file in found if not is_file or file.key == path)
+        """A key, or everything below it: what is a folder and what a file is told by the ending, else by looking."""
+        if any(data.search(path) for data in _DATA.values()):
+            return [file for file in self._listed(path) if file.key == path]
+        below = list(self._listed(path.rstrip("/") + "/"))
+        return below or [file for file in self._listed(path) if file.key == path]
 
     def _listed(self, path: str) -> Iterator[LakeFile]:
         for page in self._pages(path):
             for item in page.get("Contents", []):
+                if item["Key"].endswith("/") and not item["Size"]:
+                    continue  # the folder itself
                 modified = item["LastModified"].astimezone(UTC).isoformat(timespec="seconds")
                 key = f"s3://{_bucket_and_key(path)[0]}/{item['Key']}"
-                yield LakeFile(key, item["Size"], modified, item["ETag"].strip('"'))
+                yield LakeFile(key, item["Size"], modified, _etag(item))
 
-    def _names_in_bucket(self, path: str) -> list[str]:
-        """Names of the folders right below a path; no file is listed."""
-        found = [
-            p["Prefix"] for page in self._pages(path.rstrip("/") + "/", "/") for p in page.get("CommonPrefixes", [])
-        ]
-        return [prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found]
+    def _names(self, path: str) -> tuple[list[str], list[str]]:
+        """Names of the folders and of the files right below a path."""
+        if not _is_s3(path):
+            items = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
+            return [i.name for i in items if i.is_dir()], [i.name for i in items if not i.is_dir()]
+        folders, files = [], []
+        place = path.rstrip("/") + "/"
+        for page in self._pages(place, "/"):
+            folders += [p["Prefix"].rstrip("/").rsplit("/", 1)[-1] for p in page.get("CommonPrefixes", [])]
+            files += [c["Key"].rsplit("/", 1)[-1] for c in page.get("Contents", []) if not c["Key"].endswith("/")]
+        return folders, files
 
-    def _pages(self, path: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, delimiter: str = "") -> list[dict[str, Any]]:
         bucket, prefix = _bucket_and_key(path)
-        try:
-            yield from self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=prefix, Delimiter=delimiter
-            )
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            remedy = _REMEDIES.get(code) or f"the store answers {code}"
-            raise LakeError(f"s3://{bucket}: {remedy}") from error
-        except BotoCoreError as error:
-            where = (self.store.endpoint if self.store else None) or "the store"
-            said = " ".join(str(error).split())
-            if type(error).__name__ == "NoCredentialsError":
-                said = (
-                    "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or store.access_key_id"
+
+        def ask() -> list[dict[str, Any]]:
+            try:
+                pages = self._client.get_paginator("list_objects_v2").paginate(
+                    Bucket=bucket, Prefix=prefix, Delimiter=delimiter
                 )
-            elif "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
-                said = f"{where} cannot be reached; check store.endpoint and the network"
-            raise LakeError(f"s3://{bucket}: {said}") from error
+                return list(pages)
+            except ClientError as error:
+                code, status = _code_of(error)
+                if _may_go_away(code, status):
+                    raise NotReadError(f"s3://{bucket}: the store answers {code}") from error
+                remedy = _REMEDIES.get(code) or f"the store answers {code}"
+                raise LakeError(f"s3://{bucket}: {remedy}") from error
+            except (BotoCoreError, HTTPError, OSError, ValueError) as error:
+                raise self._unreachable(bucket, error) from error
+
+        return self._with_patience(path, ask)
+
+    def _unreachable(self, bucket: str, error: Exception) -> LakeError:
+        where = self.store.endpoint or "the store"
+        if type(error).__name__ == "NoCredentialsError":
+            said = "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or store.access_key_id"
+            return LakeError(f"s3://{bucket}: {said}")
+        if "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
+            return NotReadError(f"s3://{bucket}: {where} cannot be reached; check store.endpoint and the network")
+        if isinstance(error, BotoCoreError) and not isinstance(error, HTTPError):
+            name = type(error).__name__
+            if any(word in name for word in ("Credential", "Profile", "Param", "Region", "Token", "Config")):
+                return LakeError(f"s3://{bucket}: {_one_line(error)}")
+        return NotReadError(f"s3://{bucket}: {_one_line(error)}")
 
 
 class _Store(S3Resource):
     """dagster-aws's client, with times after which a lost store is given up; it has none of its own."""
+
+    timeout_seconds: float = 10
 
     @classmethod
     def of(cls, store: StoreSettings) -> "_Store":
@@ -207,6 +376,7 @@ class _Store(S3Resource):
             aws_access_key_id=store.access_key_id,
             aws_secret_access_key=store.secret_access_key,
             aws_session_token=store.session_token,
+            timeout_seconds=store.timeout_seconds,
         )
 
     def session(self) -> Any:
@@ -220,10 +390,10 @@ class _Store(S3Resource):
 
     def get_client(self) -> Any:
         config = Config(
-            connect_timeout=3,
-            read_timeout=10,
-            # standard mode tries again what may go away (throttling, 5xx, lost connections), and nothing else
-            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=min(3, self.timeout_seconds),
+            read_timeout=self.timeout_seconds,
+            # `Lake` tries again, since it knows what has arrived
+            retries={"mode": "standard", "total_max_attempts": 1},
             s3={"addressing_style": "path"} if self.endpoint_url else {},
         )
         return self.session().client("s3", endpoint_url=self.endpoint_url, config=config)
@@ -242,26 +412,18 @@ class _Store(S3Resource):
             region=session.region_name or "us-east-1",
             endpoint_override=host.rstrip("/") or None,
             scheme=scheme or "https",
-            connect_timeout=3,
-            request_timeout=10,
+            connect_timeout=min(3, self.timeout_seconds),
+            request_timeout=self.timeout_seconds,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
         )
 
-    def duckdb_secret(self) -> str:
-        """The statement that gives DuckDB the same credentials and the same address."""
-        session = self.session()
-        credentials = session.get_credentials()
-        options = {"TYPE": "s3", "REGION": session.region_name or "us-east-1"}
-        if credentials is not None:
-            frozen = credentials.get_frozen_credentials()
-            options |= {"KEY_ID": frozen.access_key, "SECRET": frozen.secret_key}
-            if frozen.token:
-                options["SESSION_TOKEN"] = frozen.token
-        if self.endpoint_url:
-            scheme, _, host = self.endpoint_url.rpartition("://")
-            options |= {"ENDPOINT": host.rstrip("/"), "URL_STYLE": "path"}
-            options["USE_SSL"] = "false" if scheme == "http" else "true"
-        listed = ", ".join(f"{key} {literal(value)}" for key, value in options.items())
-        return f"CREATE OR REPLACE SECRET lake ({listed})"
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in memory; it never asks for the zone of the machine, and fetches nothing by itself."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET autoinstall_known_extensions = false")
+    return connection
 
 
 def _is_s3(path: str) -> bool:
@@ -275,30 +437,74 @@ def _bucket_and_key(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _is_data(key: str, file_format: str) -> bool:
-    name = key.rsplit("/", 1)[-1]
-    return not name.startswith((".", "_")) and name.endswith(_SUFFIXES[file_format])
+def _etag(answer: dict[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"')
 
 
-def _file(path: Path) -> LakeFile:
-    stat = path.stat()
+def _code_of(error: ClientError) -> tuple[str, int]:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return str(error.response.get("Error", {}).get("Code", "")) or str(status), int(status or 0)
+
+
+def _may_go_away(code: str, status: int) -> bool:
+    return status == 429 or status >= 500 or code in ("SlowDown", "RequestTimeout", "Throttling", "InternalError")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _no_folder(name: str, wanted: str) -> str:
+    if name == "_delta_log" or name == ".hoodie":
+        return (
+            "says that a table of Delta Lake or Hudi lies here, whose folders keep files that were removed from it: "
+            "they would be counted; export what is current as plain Parquet"
+        )
+    if name.startswith(("_", ".")):
+        return f"begins with {name[0]}: what is unfinished or a marker is called so, and never counted"
+    return f"is not spelled {wanted}; rename the folder"
+
+
+def _some(named: list[Named]) -> str:
+    shown = "; ".join(f"{PurePosixPath(item.key).name}, which {item.reason}" for item in named[:3])
+    return shown + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+def _folder_files(path: str) -> Iterator[LakeFile | Named]:
+    """A file, everything below a folder, or what a glob finds; empty where there is nothing."""
+    local = Path(path)
+    if local.is_dir():
+        yield from _below(local)
+    elif os.path.lexists(local):
+        yield _local(local)
+    elif any(letter in path for letter in "*?["):
+        for item in sorted(Path(local.anchor).glob(str(local.relative_to(local.anchor)))):
+            yield from _below(item) if item.is_dir() else [_local(item)]
+
+
+def _below(folder: Path) -> Iterator[LakeFile | Named]:
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refused):
+        # a link to a folder above it would be walked for ever
+        real = os.path.realpath(place)
+        folders[:] = sorted(f for f in folders if not _holds(os.path.realpath(Path(place, f)), real))
+        yield from (_local(Path(place, name)) for name in sorted(names))
+
+
+def _holds(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _refused(error: OSError) -> None:
+    raise LakeError(f"{error.filename}: {error.strerror}; give this user the right to list it") from error
+
+
+def _local(path: Path) -> LakeFile | Named:
+    try:
+        stat = path.stat()
+    except OSError:
+        return Named(str(path), "is a link that leads nowhere, or went away")
+    if not path.is_file():
+        return Named(str(path), "is no regular file")
     modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
     # a folder has no ETag: size and time of change in nanoseconds stand for it
     return LakeFile(str(path), stat.st_size, modified, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
-
-
-def _folder_files(path: str) -> list[LakeFile]:
-    """A file, everything below a folder, or what a glob finds; empty where there is nothing."""
-    local = Path(path)
-    if local.is_file():
-        return [_file(local)]
-    found: Iterable[Path] = []
-    if local.is_dir():
-        found = local.rglob("*")
-    elif any(letter in path for letter in "*?["):
-        found = Path(local.anchor).glob(str(local.relative_to(local.anchor)))
-    return [_file(item) for item in found if item.is_file()]
-
-
-def _names_in_folder(path: str) -> list[str]:
-    return [item.name for item in Path(path).iterdir()] if Path(path).is_dir() else []

@@ -9,20 +9,22 @@ written again. A source that is not configured gives an empty table.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.contract import END_REASONS, SourceContract
+from usage_pipeline.config import Settings, Source
+from usage_pipeline.lib import cells
+from usage_pipeline.lib.cells import Reading
+from usage_pipeline.lib.contract import SourceContract
 from usage_pipeline.lib.erased import Erased
 from usage_pipeline.lib.files import put_whole
-from usage_pipeline.lib.lake import Lake
+from usage_pipeline.lib.lake import Lake, connect
 from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.sources import RAW, Mapping, mapped_columns, match_columns, open_source
+from usage_pipeline.lib.sources import RAW, Mapping, Nearby, mapped_columns, match_columns, open_source, settle
 
 # the key of each reference table; subscriptions have none: several spells of one application are normal
 _KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
@@ -38,14 +40,18 @@ class Delivery:
     rows: int
     is_new: bool
     mapping: Mapping | None
+    held_back: str | None = None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a delivery: rows in the table, and rows kept aside by reason."""
+    """What became of a delivery: rows in the table, rows kept aside by reason, cells of the table's rows that could not
+    be read by column, and what is worth knowing."""
 
     rows: int
     rejected: dict[str, int]
+    unreadable: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def deliveries(settings: Settings, name: str) -> list[Path]:
@@ -61,17 +67,27 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     source = settings.sources.get(contract.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    lake = Lake(settings)
-    connection = lake.connect()
+    nearby, connection = Nearby(Lake(settings), settings), connect()
     # an erasure that begins now waits, and then finds what was kept here
     lock = exclusive(ledger_lock(settings), settings.ingest.wait_seconds, what=str(settings.ledger_dir))
     try:
-        open_source(connection, lake, contract.name, source)
-        mapping = match_columns(connection, source, contract)
+        open_source(connection, nearby, contract.name, source)
+        mapping = settled_mapping(connection, settings, source, contract)
         with lock:
             return _keep(connection, settings, contract, mapping)
     finally:
         connection.close()
+        nearby.clear()
+
+
+def settled_mapping(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, contract: SourceContract
+) -> Mapping:
+    """How the raw rows that are open become ours, with what their columns settle. Raises SourceError."""
+    mapping = match_columns(connection, source, contract, Reading.of(settings, source))
+    (settled,), notes = settle(connection, contract, [(RAW, mapping)])
+    settled.notes.extend(notes)
+    return settled
 
 
 def ledger_lock(settings: Settings) -> Path:
@@ -133,37 +149,74 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContra
         connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
         connection.execute(f"CREATE OR REPLACE TABLE {table}_rejected ({columns}, reason VARCHAR)")
         return Loaded(0, {})
+    # texts of the delivery are read by functions of ours; what has a zone is never moved by the machine's
+    cells.install(connection)
     connection.read_parquet(str(delivery.file)).create_view(RAW, replace=True)
-    mapped = f"SELECT {', '.join(mapped_columns(delivery.mapping, contract))} FROM {RAW}"
+    mapping = delivery.mapping
+    unread = {c.name: mapping.cell(c).unreadable for c in contract.columns if c.name in mapping.expressions}
+    flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
+    mapped = f"SELECT {', '.join(mapped_columns(mapping, contract))}, {flags} FROM {RAW}"
     key = _KEYS.get(contract.name)
     place = f"row_number() OVER (PARTITION BY {key})" if key else "1"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(contract)} AS reason "
+        f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(contract, list(unread))} AS reason "
         f"FROM (SELECT *, {place} AS place FROM ({mapped}))"
     )
     connection.execute(f"DROP VIEW {RAW}")
+    ours = ", ".join(contract.names)
     # one that ended before it began makes no contract, and still tells that its account never started
     connection.execute(
-        f"CREATE OR REPLACE TABLE {table} AS SELECT * EXCLUDE (place, reason) FROM judged "
-        f"WHERE reason IS NULL OR reason = '{NEVER_BEGAN}'"
+        f"CREATE OR REPLACE TABLE {table} AS SELECT {ours} FROM judged WHERE reason IS NULL OR reason = '{NEVER_BEGAN}'"
     )
     connection.execute(
-        f"CREATE OR REPLACE TABLE {table}_rejected AS SELECT * EXCLUDE (place) FROM judged WHERE reason IS NOT NULL"
+        f"CREATE OR REPLACE TABLE {table}_rejected AS SELECT {ours}, reason FROM judged WHERE reason IS NOT NULL"
     )
     reasons = connection.execute("SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1").fetchall()
+    counts = ", ".join(f"count(*) FILTER (WHERE unread_{name})" for name in unread)
+    cells_unread = connection.execute(f"SELECT {counts} FROM judged WHERE reason IS NULL").fetchone() or ()
+    words = _unknown_words(connection, contract, mapping, delivery.file)
     kept = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     connection.execute("DROP TABLE judged")
     assert kept is not None
-    return Loaded(kept[0], dict(reasons))
+    unreadable = {name: int(n) for name, n in zip(unread, cells_unread, strict=True) if n}
+    return Loaded(kept[0], dict(reasons), unreadable, words)
 
 
-def _reason(contract: SourceContract) -> str:
+def _unknown_words(
+    connection: duckdb.DuckDBPyConnection, contract: SourceContract, mapping: Mapping, file: Path
+) -> list[str]:
+    """Notes on words for the end of a subscription that nobody has told the meaning of."""
+    if contract.name != "subscriptions" or "end_reason" not in mapping.expressions:
+        return []
+    cell = mapping.cell(contract.column("end_reason"))
+    connection.read_parquet(str(file)).create_view(RAW, replace=True)
+    words = connection.execute(
+        f"SELECT word, count(*) FROM (SELECT {cell.given} AS word, {cell.unreadable} AS is_unknown FROM {RAW}) "
+        "WHERE is_unknown GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
+    ).fetchall()
+    connection.execute(f"DROP VIEW {RAW}")
+    return [
+        f"sources.subscriptions.columns.end_reason: '{word}' ({rows} rows) is none of cancelled, completed, "
+        "renewed; the rows keep their days, and the reason is unknown: say which it is under "
+        "sources.subscriptions.end_reasons"
+        for word, rows in words
+    ]
+
+
+# columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside
+_DECIDING = {"subscriptions": ("start_date", "end_date", "notice_date"), "known_causes": ("first_day", "last_day")}
+
+
+def _reason(contract: SourceContract, delivered: list[str]) -> str:
     cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in contract.required]
+    cases += [
+        f"WHEN unread_{name} THEN '{name} cannot be read'"
+        for name in _DECIDING.get(contract.name, ())
+        if name in delivered and name not in contract.required
+    ]
     cases.append("WHEN place > 1 THEN 'same key as another row'")
     if contract.name == "subscriptions":
-        known = ", ".join(f"'{reason}'" for reason in END_REASONS)
         cases.append(f"WHEN end_date < start_date THEN '{NEVER_BEGAN}'")
-        cases.append(f"WHEN end_reason NOT IN ({known}) THEN 'end_reason is none of {known.replace(chr(39), '')}'")
     return f"CASE {' '.join(cases)} END"
 
 

@@ -1,23 +1,36 @@
 """Reading a source: from its files, in somebody else's shape, to rows with our columns.
 
-Belongs here: opening files, matching configured columns against those that exist, and the SQL that maps them.
-Does not: what is done with the rows (`facts.py`, `reference.py`), or which files are wanted (`lake.py`, `weeks.py`).
+Belongs here: bringing files near, opening them as views, matching configured columns against those that exist, and
+what whole columns settle. Does not: what a cell of some type means (`cells.py`), what is done with the rows
+(`facts.py`, `reference.py`), or which files are wanted (`lake.py`, `weeks.py`).
+
+Files are opened under names of our own, where all of their bytes are: whatever a library says of them then is about the
+file, and no letter of a foreign name is taken for a pattern.
 """
 
 import difflib
-from dataclasses import dataclass, field
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config import Expression, FileSet, Source
+from usage_pipeline.config import Expression, FileSet, Settings, Source
+from usage_pipeline.lib import cells
+from usage_pipeline.lib.cells import Cell, Reading
 from usage_pipeline.lib.contract import SourceColumn, SourceContract
-from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
+from usage_pipeline.lib.lake import FileError, Lake, LakeFile, Listing, NotReadError
 from usage_pipeline.lib.sql import literal
 
 RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
-_WHOLE_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_MOST_TEXTS = 100_000
 
 
 class SourceError(Exception):
@@ -34,14 +47,20 @@ class Mapping:
 
     `expressions` holds an SQL expression for each of our columns that is delivered, `types` the DuckDB type it
     has over there; `used` and `ignored` are columns of theirs that something or nothing maps, `notes` what was not
-    found but may be missing, and what is converted.
+    found but may be missing, and what is converted; `reading` how cells are read.
     """
 
     expressions: dict[str, str]
     types: dict[str, str]
+    reading: Reading
     used: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def cell(self, column: SourceColumn) -> Cell:
+        """A column of ours; NULL where it is not delivered."""
+        expression = self.expressions.get(column.name, "NULL")
+        return Cell(column, expression, self.types.get(column.name, cells.NOTHING), self.reading)
 
 
 def quoted(identifier: str) -> str:
@@ -50,77 +69,264 @@ def quoted(identifier: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What DuckDB says of an error, without the query that it repeats below it."""
-    return str(error).strip().splitlines()[0]
+    """What a library says of an error, without the query that DuckDB repeats below it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
-def open_files(
-    connection: duckdb.DuckDBPyConnection, name: str, files: list[LakeFile], shape: FileSet, *, with_place: bool = False
-) -> None:
-    """Makes `files` a view called `name`. Raises duckdb.Error where a file cannot be read.
+# ---------------------------------------------------------------- files nearby
 
-    `with_place` adds the columns of PLACE, file and row (from 1, below a header), for rows that are to be
-    found again.
+
+class Nearby:
+    """Files of the lake in a folder of our own, each brought once; a folder's file is a link, and costs nothing."""
+
+    def __init__(self, lake: Lake, settings: Settings) -> None:
+        self.lake = lake
+        self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
+        self._paths: dict[LakeFile, Path] = {}
+
+    def path(self, file: LakeFile, file_format: str) -> Path:
+        """Where the whole file is. Raises NotReadError or FileError, as `Lake.bring` does."""
+        if file not in self._paths:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            target = self.folder / f"{len(self._paths):06d}{_suffix(file, file_format)}"
+            self.lake.bring(file, target)
+            self._paths[file] = target
+        return self._paths[file]
+
+    def key_of(self) -> dict[str, str]:
+        """The keys of the files in the lake by the paths that they have here."""
+        return {str(path): file.key for file, path in self._paths.items()}
+
+    def rows(self, file: LakeFile) -> int:
+        """Rows of a Parquet file that was brought, as its footer says."""
+        return int(pq.read_metadata(self._paths[file]).num_rows)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._paths = {}
+
+
+def _suffix(file: LakeFile, file_format: str) -> str:
+    if file_format == "parquet":
+        return ".parquet"
+    return next((f".csv{packed}" for packed in (".gz", ".zst") if file.key.lower().endswith(packed)), ".csv")
+
+
+# ---------------------------------------------------------------- views
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a file in order, name and DuckDB type, and which are no more than they seem.
+
+    `instants` are times in UTC that DuckDB reads as times without a zone, `empty` columns without any type.
     """
-    listed = ", ".join(literal(file.key) for file in files)
-    place = ", filename = '_file_'" if with_place else ""
-    if shape.format == "parquet":
-        # year and week come from the folder's name in weeks.py; DuckDB would read week=05 as the number 5
-        place += ", file_row_number = true" if with_place else ""
-        rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{place})"
-        columns = "* EXCLUDE (file_row_number), file_row_number + 1 AS _row_" if with_place else "*"
+
+    kinds: tuple[tuple[str, str], ...]
+    instants: frozenset[str] = frozenset()
+    empty: frozenset[str] = frozenset()
+
+
+def columns_of_file(connection: duckdb.DuckDBPyConnection, path: Path, shape: FileSet) -> Columns:
+    """The columns of one file nearby. Raises duckdb.Error where it cannot be opened."""
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {_rows([path], shape)}").fetchall()
+    kinds = tuple((name, kind) for name, kind, *_ in rows)
+    if shape.format != "parquet":
+        return Columns(kinds)
+    schema = connection.execute(
+        "SELECT type, num_children, logical_type, converted_type FROM parquet_schema($1)", [str(path)]
+    ).fetchall()
+    top = list(zip(kinds, _top_level(schema), strict=False))
+    instants = frozenset(name for (name, _), (kind, _, logical, old) in top if _is_instant(kind, logical, old))
+    empty = frozenset(name for (name, _), (_, _, logical, _) in top if logical == "NullType()")
+    return Columns(kinds, instants, empty)
+
+
+def _is_instant(kind: str, logical: str | None, old: str | None) -> bool:
+    """Whether a column holds times in UTC that DuckDB reads as times without a zone.
+
+    INT96, and the older annotation without a newer one beside it, which the format defines as adjusted to UTC
+    (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#deprecated-timestamp-convertedtype).
+    """
+    return kind == "INT96" or (logical is None and old in ("TIMESTAMP_MILLIS", "TIMESTAMP_MICROS"))
+
+
+def _top_level(schema: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """The entries of a Parquet schema, which lists the tree depth first, that are columns."""
+    at = 1
+    while at < len(schema):
+        yield schema[at]
+        left, at = schema[at][1] or 0, at + 1
+        while left:
+            left, at = left - 1 + (schema[at][1] or 0), at + 1
+
+
+def view_of(
+    connection: duckdb.DuckDBPyConnection,
+    view: str,
+    paths: list[Path],
+    shape: FileSet,
+    columns: Columns,
+    keys: dict[str, str] | None = None,
+) -> None:
+    """Makes files with the same columns a view.
+
+    With `keys` (of the lake, by path) it has the columns of PLACE too, file and row (from 1, below a header), for rows
+    that are to be found again.
+    """
+    replaced = [f"{quoted(name)} AT TIME ZONE 'UTC' AS {quoted(name)}" for name in columns.instants]
+    replaced += [f"CAST(NULL AS VARCHAR) AS {quoted(name)}" for name in columns.empty]
+    normal = f" REPLACE ({', '.join(replaced)})" if replaced else ""
+    if keys is None:
+        selected = f"SELECT *{normal} FROM {_rows(paths, shape)}"
     else:
-        delimiter = f", delim = {literal(shape.delimiter)}" if shape.delimiter else ""
-        rows = f"read_csv([{listed}], union_by_name = true, header = true, sample_size = -1{delimiter}{place})"
-        if with_place:
-            # rows come in the order of the files; from 1 within each
-            rows = f"(SELECT *, row_number() OVER () AS _row_ FROM {rows})"
-        from_one = "_row_ - min(_row_) OVER (PARTITION BY _file_) + 1 AS _row_"
-        columns = f"* REPLACE ({from_one})" if with_place else "*"
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS SELECT {columns} FROM {rows}")
+        selected = " UNION ALL ".join(f"SELECT *{normal} FROM {_placed(path, shape, keys)}" for path in paths)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {selected}")
+
+
+def _placed(path: Path, shape: FileSet, keys: dict[str, str]) -> str:
+    file, row = PLACE
+    number = "file_row_number + 1" if shape.format == "parquet" else "row_number() OVER ()"
+    left_out = " EXCLUDE (file_row_number)" if shape.format == "parquet" else ""
+    rows = _rows([path], shape, ", file_row_number = true" if shape.format == "parquet" else "")
+    return f"(SELECT *{left_out}, {literal(keys[str(path)])} AS {file}, {number} AS {row} FROM {rows})"
+
+
+def _rows(paths: list[Path], shape: FileSet, more: str = "") -> str:
+    """SQL of the raw rows of files; text of CSV stays text, and folders give no columns."""
+    listed = ", ".join(literal(path) for path in paths)
+    if shape.format == "parquet":
+        return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{more})"
+    delimiter = f", delim = {literal(shape.delimiter)}" if shape.delimiter else ""
+    return (
+        f"read_csv([{listed}], union_by_name = true, hive_partitioning = false, header = true, all_varchar = true, "
+        f"quote = '\"', escape = '\"'{delimiter}{more})"
+    )
 
 
 def open_source(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, source: Source, *, with_place: bool = False
-) -> list[LakeFile]:
-    """Makes the rows of a source that is read whole a view called `raw_rows`; returns the files behind it.
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, name: str, source: Source, *, with_place: bool = False
+) -> Listing:
+    """Makes the rows of a source that is read whole a view called `raw_rows`; returns what lies below its paths.
 
-    Raises LakeError where files are missing, SourceError where they or the query cannot be read.
+    Raises LakeError where files are missing or could not be fetched, SourceError where one or the query cannot be read.
     """
-    opened: list[LakeFile] = []
+    listing = Listing()
     for set_name, shape in source.file_sets.items():
-        files = lake.files(shape.path, shape.format)
-        try:
-            open_files(connection, set_name, files, shape, with_place=with_place)
-        except duckdb.Error as error:
-            raise SourceError([f"sources.{name}: {shape.path}: cannot be read: {first_line(error)}"]) from error
-        opened += files
+        found = nearby.lake.files(shape.path, shape.format)
+        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, with_place=with_place)
+        listing += found
     query = source.query or "SELECT * FROM files"
     try:
         connection.sql(query).create_view(RAW, replace=True)
     except duckdb.Error as error:
         raise SourceError([f"sources.{name}.query: {first_line(error)}; correct the query"]) from error
-    return opened
+    return listing
 
 
-def verify_checksums(lake: Lake, file: LakeFile, columns: list[str]) -> None:
+def open_files(
+    connection: duckdb.DuckDBPyConnection,
+    nearby: Nearby,
+    match: Callable[[str], Any],
+    source: Source,
+    files: list[LakeFile],
+) -> tuple[list[LakeFile], list[tuple[LakeFile, str]]]:
+    """Makes those of the files that open and `match` (a view) the view `raw_rows`; returns them, and why not others.
+
+    Raises NotReadError where the way to a file is in trouble.
+    """
+    shape, good, wrong = source.file_sets["files"], list[LakeFile](), list[tuple[LakeFile, str]]()
+    for file in files:
+        try:
+            _open_set(connection, nearby, "", RAW, shape, [file], with_place=False)
+            match(RAW)
+            good.append(file)
+        except SourceError as error:
+            wrong.append((file, "; ".join(problem.removeprefix(f": {file.key}: ") for problem in error.problems)))
+    if good:
+        _open_set(connection, nearby, "", RAW, shape, good, with_place=False)
+    return good, wrong
+
+
+def _open_set(
+    connection: duckdb.DuckDBPyConnection,
+    nearby: Nearby,
+    where: str,
+    view: str,
+    shape: FileSet,
+    files: list[LakeFile],
+    *,
+    with_place: bool,
+) -> None:
+    """Makes files of whatever columns one view; where types differ, a column is text."""
+    groups: dict[Columns, list[Path]] = {}
+    for file in files:
+        try:
+            path = nearby.path(file, shape.format)
+            groups.setdefault(columns_of_file(connection, path, shape), []).append(path)
+        except FileError as error:
+            raise SourceError([f"{where}: {file.key}: {error}"]) from error
+        except NotReadError:
+            raise
+        except Exception as error:
+            raise SourceError([f"{where}: {file.key}: {reason_of(error)}"]) from error
+    keys = nearby.key_of() if with_place else None
+    parts = []
+    for number, (columns, paths) in enumerate(groups.items()):
+        part = f"{view}_{number}"
+        view_of(connection, part, paths, shape, columns, keys)
+        parts.append((part, columns_of(connection, part)))
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts)}")
+
+
+def _union(parts: list[tuple[str, dict[str, str]]]) -> str:
+    """SQL of views one below the other, by name; a column of several types becomes text."""
+    kinds: dict[str, set[str]] = {}
+    for _, columns in parts:
+        for name, kind in columns.items():
+            kinds.setdefault(name.lower(), set()).add(kind)
+    selects = []
+    for view, columns in parts:
+        as_text = [
+            f"{_raw_text(quoted(name), kind)} AS {quoted(name)}"
+            for name, kind in columns.items()
+            if len(kinds[name.lower()]) > 1
+        ]
+        replaced = f" REPLACE ({', '.join(as_text)})" if as_text else ""
+        selects.append(f"SELECT *{replaced} FROM {quoted(view)}")
+    return " UNION ALL BY NAME ".join(selects)
+
+
+def _raw_text(expression: str, kind: str) -> str:
+    """A value as text that the rules of text read as the value itself."""
+    if kind in ("DOUBLE", "FLOAT"):
+        whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
+        is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9007199254740992"
+        return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
+    if kind == "BLOB":
+        return f"try(decode({expression}))"
+    return f"CAST({expression} AS VARCHAR)"
+
+
+def verify_checksums(path: Path, columns: list[str]) -> None:
     """Compares the pages of a Parquet file with the checksums that its writer left, where it left any.
 
     DuckDB does not look at them, and sums up garbage. Whether a writer left any shows in the header of its first
     page (https://parquet.apache.org/docs/file-format/data-pages/checksumming/), so that files without cost nothing.
-    Raises SourceError where a page is not what was written, LakeError where the store does not answer.
+    Raises SourceError where a page is not what was written.
     """
+    with path.open("rb") as stream:
+        if not _has_checksums(stream.read(64)):
+            return
     try:
-        with lake.open(file) as stream:
-            if not _has_checksums(stream.read_at(64, 0)):
-                return
-            whole = pq.ParquetFile(stream, page_checksum_verification=True)
-            for number in range(whole.num_row_groups):
-                whole.read_row_group(number, columns=columns)
-    except OSError as error:
+        whole = pq.ParquetFile(path, page_checksum_verification=True)
+        for number in range(whole.num_row_groups):
+            whole.read_row_group(number, columns=columns)
+    except (OSError, pa.ArrowException) as error:
         if "CRC" in str(error):
             raise SourceError(["a page is not what was written: its checksum is wrong; deliver it again"]) from error
-        raise LakeError(f"{file.key}: {first_line(error)}") from error
+        raise SourceError([f"cannot be read: {first_line(error)}; deliver it again"]) from error
 
 
 def _has_checksums(head: bytes) -> bool:
@@ -143,7 +349,12 @@ def reason_of(error: Exception) -> str:
         return "cannot be read: it is encrypted; deliver it as plain Parquet"
     if "TProtocolException" in said:
         return f"cannot be read: its footer is broken, or parts of it are encrypted; deliver it again ({said})"
+    if "unicode" in said.lower() or "utf-8" in said.lower() or "utf8" in said.lower():
+        return f"cannot be read: its text is not UTF-8; save it as UTF-8 ({said})"
     return f"cannot be read: {said}"
+
+
+# ---------------------------------------------------------------- columns
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, view: str = RAW) -> dict[str, str]:
@@ -153,18 +364,22 @@ def columns_of(connection: duckdb.DuckDBPyConnection, view: str = RAW) -> dict[s
 
 
 def match_columns(
-    connection: duckdb.DuckDBPyConnection, source: Source, contract: SourceContract, view: str = RAW
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    contract: SourceContract,
+    reading: Reading,
+    view: str = RAW,
 ) -> Mapping:
     """Matches the configured columns against those that the files have; other case matches too.
 
     An optional column that the files lack is noted and NULL. Raises SourceError naming every required column
-    that does not exist and every expression that cannot be computed, with the columns that do exist.
+    that does not exist, every column of a type that cannot be ours, and every expression that cannot be computed, with
+    the columns that do exist.
     """
+    cells.install(connection)
     existing = {name: kind for name, kind in columns_of(connection, view).items() if name not in PLACE}
     by_lower = {name.lower(): name for name in existing}
-    expressions: dict[str, str] = {}
-    types: dict[str, str] = {}
-    notes: list[str] = []
+    mapping = Mapping({}, {}, reading)
     problems: list[str] = []
     used: set[str] = set()
     for ours, theirs in source.columns.items():
@@ -173,33 +388,43 @@ def match_columns(
             try:
                 described = connection.execute(f"DESCRIBE SELECT ({theirs.sql}) AS x FROM {quoted(view)}").fetchone()
             except duckdb.Error as error:
-                problems.append(f"{key}.sql: {first_line(error)}; columns that exist: {', '.join(existing)}")
+                is_text = set(existing.values()) == {"VARCHAR"}
+                hint = "; where these come from CSV they are text: cast what you calculate with" if is_text else ""
+                problems.append(f"{key}.sql: {first_line(error)}; columns that exist: {', '.join(existing)}{hint}")
                 continue
             assert described is not None
-            expressions[ours], types[ours] = f"({theirs.sql})", described[1]
+            expression, kind, told = f"({theirs.sql})", described[1], theirs.sql
             used |= {name for name in existing if name.lower() in theirs.sql.lower()}
-            notes += _conversion(key, theirs.sql, described[1], contract, ours)
         elif found := by_lower.get(theirs.lower()):
-            expressions[ours], types[ours] = quoted(found), existing[found]
+            expression, kind, told = quoted(found), existing[found], found
             used.add(found)
-            notes += _conversion(key, found, existing[found], contract, ours)
         else:
-            near = difflib.get_close_matches(theirs, list(existing), n=1, cutoff=0.6)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            sentence = f"{key}: there is no column '{theirs}'{hint}; columns that exist: {', '.join(existing)}"
+            sentence = f"{key}: {_not_there(theirs, existing)}"
             if source.partitioned:
                 sentence += f"; if it was named otherwise in some weeks, say so under sources.{contract.name}.earlier"
-            (problems if ours in contract.needed else notes).append(sentence)
+            (problems if ours in contract.needed else mapping.notes).append(sentence)
+            continue
+        if why := cells.refused(contract.column(ours), kind):
+            problems.append(f"{key}: '{told}' {why}")
+            continue
+        mapping.expressions[ours], mapping.types[ours] = expression, kind
+        mapping.notes.extend(_conversion(key, told, kind, contract.column(ours)))
     if problems:
         raise SourceError(problems)
-    ignored = [name for name in existing if name not in used]
-    return Mapping(expressions, types, [name for name in existing if name in used], ignored, notes)
+    mapping.used.extend(name for name in existing if name in used)
+    mapping.ignored.extend(name for name in existing if name not in used)
+    return mapping
 
 
-def _conversion(key: str, theirs: str, kind: str, contract: SourceContract, ours: str) -> list[str]:
+def _not_there(theirs: str, existing: dict[str, str]) -> str:
+    near = difflib.get_close_matches(theirs, list(existing), n=1, cutoff=0.6)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    return f"there is no column '{theirs}'{hint}; columns that exist: {', '.join(existing)}"
+
+
+def _conversion(key: str, theirs: str, kind: str, column: SourceColumn) -> list[str]:
     """Says where a count is no count over there: such a column can hold what is not a number."""
-    wanted = contract.column(ours).type
-    if wanted != "BIGINT" or kind in _WHOLE_NUMBERS:
+    if column.type != "BIGINT" or cells.is_exact_count(kind):
         return []
     return [f"{key}: '{theirs}' is {kind} and is converted; a value that is not a whole number is not taken"]
 
@@ -207,57 +432,114 @@ def _conversion(key: str, theirs: str, kind: str, contract: SourceContract, ours
 def mapped_columns(mapping: Mapping, contract: SourceContract) -> list[str]:
     """The columns of the contract as SQL, each of our type, NULL where not delivered.
 
-    A value that cannot be converted without loss becomes NULL: whoever needs it rejects the row with the reason.
+    A value that cannot be read becomes NULL: whoever needs it rejects the row with the reason.
     """
-    return [f"{_converted(mapping, column)} AS {column.name}" for column in contract.columns]
+    return [f"{mapping.cell(column).value} AS {column.name}" for column in contract.columns]
 
 
-def unreadable(mapping: Mapping, column: SourceColumn) -> str:
-    """SQL for whether a row has a value in the column that cannot be converted."""
-    expression = mapping.expressions.get(column.name)
-    if expression is None or mapping.types[column.name] in _WHOLE_NUMBERS:
-        return "FALSE"
-    return f"({expression} IS NOT NULL AND {_converted(mapping, column)} IS NULL)"
+# ---------------------------------------------------------------- what whole columns settle
 
 
-def _converted(mapping: Mapping, column: SourceColumn) -> str:
-    expression, kind = mapping.expressions.get(column.name, "NULL"), mapping.types.get(column.name, "")
-    if column.type == "BIGINT" and kind in ("DOUBLE", "FLOAT"):
-        # what is not whole is not a count; engines cast what is too large for one in ways of their own
-        is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9.2e18"
-        return f"CASE WHEN {is_whole} THEN CAST({expression} AS BIGINT) END"
-    if column.type == "BIGINT" and kind not in _WHOLE_NUMBERS and expression != "NULL":
-        # DuckDB rounds 3.7 to 4: what is not whole is not a count
-        whole = f"TRY_CAST({expression} AS BIGINT)"
-        return f"CASE WHEN TRY_CAST({expression} AS DOUBLE) = {whole} THEN {whole} END"
-    if column.type == "TIMESTAMP" and kind == "TIMESTAMP WITH TIME ZONE":
-        # a bare cast would take the zone of the machine
-        return f"CAST({expression} AT TIME ZONE 'UTC' AS TIMESTAMP)"
-    if column.type != "VARCHAR":
-        return f"TRY_CAST({expression} AS {column.type})"
-    if kind in ("DOUBLE", "FLOAT"):
-        # a column of numbers with one gap arrives as floating point: account 12 is not account 12.0
-        text = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
-        expression = f"CASE WHEN {expression} = floor({expression}) THEN {text} ELSE CAST({expression} AS VARCHAR) END"
-    elif kind != "VARCHAR":
-        expression = f"CAST({expression} AS VARCHAR)"
-    # an empty cell is nothing, and an id does not begin or end with a space
-    return f"nullif(trim({expression}), '')"
+def settle(
+    connection: duckdb.DuckDBPyConnection,
+    contract: SourceContract,
+    parts: Sequence[tuple[str, Mapping]],
+    week: date | None = None,
+) -> tuple[list[Mapping], list[str]]:
+    """Looks at all cells that can be read in two ways, in every part (a view with its mapping) of one source.
 
-
-def day_expression(mapping: Mapping, timezone: str, partition_timezone: str | None) -> str:
-    """SQL for the day, in the configured zone, that a usage row happened on; NULL where only week folders come.
-
-    A time with a zone is moved into ours. A time without one is taken as it stands, or, where the folders are
-    cut in a zone of their own, as a time of that zone.
+    Returns the mappings with what was settled, and notes on what was not. Of usage in week folders the folder's `week`
+    settles what the days themselves leave open.
     """
-    if "event_time" not in mapping.expressions:
-        return "CAST(NULL AS DATE)"
-    expression, kind = mapping.expressions["event_time"], mapping.types["event_time"]
-    zone = literal(timezone)
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"CAST({expression} AT TIME ZONE {zone} AS DATE)"
-    if kind != "DATE" and partition_timezone:
-        theirs = literal(partition_timezone)
-        return f"CAST(TRY_CAST({expression} AS TIMESTAMP) AT TIME ZONE {theirs} AT TIME ZONE {zone} AS DATE)"
-    return f"TRY_CAST(TRY_CAST({expression} AS TIMESTAMP) AS DATE)"
+    if not parts:
+        return [], []
+    reading, notes = parts[0][1].reading, list[str]()
+    order, days = _day_order(connection, contract, parts, week)
+    if days and reading.date_order == "auto":
+        notes.append(_open_days(contract, order, days))
+    decimals: dict[str, str] = {}
+    for column in contract.columns:
+        if column.type not in ("BIGINT", "DOUBLE"):
+            continue
+        texts = _texts(connection, parts, column, cells.PLAIN_WHOLE, "[0-9][.,][0-9]")
+        said, example = cells.decimal_of(texts) if texts else ("", None)
+        decimals[column.name] = said if reading.decimal == "auto" else reading.decimal
+        if reading.decimal == "auto" and said == "open" and example:
+            notes.append(
+                f"sources.{contract.name}.columns.{column.name}: numbers such as '{example}' can be read in two ways, "
+                f"and are not read; say decimal: point or decimal: comma under sources.{contract.name}"
+            )
+    settled = reading.settled(order or "open", decimals)
+    return [replace(mapping, reading=settled) for _, mapping in parts], notes
+
+
+def _day_order(
+    connection: duckdb.DuckDBPyConnection,
+    contract: SourceContract,
+    parts: Sequence[tuple[str, Mapping]],
+    week: date | None,
+) -> tuple[str, dict[str, str]]:
+    """The order of day and month, and for each column that leaves it open one such day."""
+    reading = parts[0][1].reading
+    texts = {
+        column.name: _texts(connection, parts, column, cells.ISO, "^[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}")
+        for column in contract.columns
+        if column.type in ("TIMESTAMP", "DATE")
+    }
+    everything = [text for found in texts.values() for text in found]
+    if reading.date_order != "auto":
+        return reading.date_order, {}
+    order, _ = cells.day_order_of(everything)
+    if order == "open" and week is not None and (by_folder := _order_of_week(everything, week, reading.timezone)):
+        return by_folder, {}
+    if order in ("mdy", "dmy"):
+        return order, {}
+    examples = {name: cells.day_order_of(found)[1] for name, found in texts.items()}
+    return order, {name: example for name, example in examples.items() if example}
+
+
+def _order_of_week(texts: list[str], week: date, zone: str) -> str | None:
+    """The order under which more of the days lie in or near the week of their folder; None where both do alike."""
+    near = {
+        order: sum(
+            found is not None and -3 <= (found.date() - week).days <= 9
+            for found in (cells.time_of(text, order, zone, "") for text in texts)
+        )
+        for order in ("mdy", "dmy")
+    }
+    return None if near["mdy"] == near["dmy"] else max(near, key=lambda order: near[order])
+
+
+def _open_days(contract: SourceContract, order: str, days: dict[str, str]) -> str:
+    listed = ", ".join(f"{name} '{example}'" for name, example in days.items())
+    taken = (
+        "other days say day first and others again month first, so these are not read"
+        if order == "only"
+        else "month first is taken for / and -, day first for ."
+    )
+    return (
+        f"sources.{contract.name}: days can be read in two ways ({listed}); {taken}: "
+        f"say date_order: mdy or date_order: dmy under sources.{contract.name}"
+    )
+
+
+def _texts(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Sequence[tuple[str, Mapping]],
+    column: SourceColumn,
+    plain: str,
+    wanted: str,
+) -> list[str]:
+    """Different texts of a column that are not of the plain form and hold what is wanted."""
+    found: dict[str, None] = {}
+    for view, mapping in parts:
+        cell = mapping.cell(column)
+        if column.name not in mapping.expressions or not cell.is_text:
+            continue
+        rows = connection.execute(
+            f"SELECT DISTINCT text FROM (SELECT {cell.given} AS text FROM {quoted(view)}) "
+            f"WHERE NOT regexp_full_match(text, {literal(plain)}) AND regexp_matches(text, {literal(wanted)}) "
+            f"LIMIT {_MOST_TEXTS}"
+        ).fetchall()
+        found |= dict.fromkeys(text for (text,) in rows)
+    return sorted(found)

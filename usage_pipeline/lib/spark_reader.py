@@ -26,10 +26,10 @@ import pyarrow as pa
 from usage_pipeline.config import Settings, Source, SparkSettings
 from usage_pipeline.lib.contract import USAGE
 from usage_pipeline.lib.lake import LakeError, LakeFile
-from usage_pipeline.lib.sources import PLACE, RAW, Mapping, columns_of, first_line
+from usage_pipeline.lib.sources import PLACE, Mapping, columns_of, first_line
 from usage_pipeline.lib.spark_sql import READING, SETTINGS, TYPES, is_alike, named, spark_sql
 from usage_pipeline.lib.sql import run_sql
-from usage_pipeline.lib.usage_reader import UsageReader, WeekRows
+from usage_pipeline.lib.usage_reader import Part, UsageReader, WeekRows, spelled_twice
 
 # more rejected rows than this are not gathered from the cluster, but written by the embedded engine, which streams
 _MOST_REJECTED = 1_000_000
@@ -184,18 +184,24 @@ class SparkReader(UsageReader):
         return super().read(week, files)
 
     def _read_on_cluster(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows:
+        if spelled_twice(files):
+            raise _LeftToEmbeddedError("a week is spelled in two ways")
+        self._forget()
         # checksums are verified by the cluster, while it reads
-        readable, aside, notes = self._sift(source, files, with_checksums=False)
+        readable, aside, notes = self._sift(files, lambda file: self._inspect(source, file, with_checksums=False))
         if not readable:
             raise _LeftToEmbeddedError("no file of theirs can be read")
-        mapping = self._open(source, readable)
+        parts, more = self._open(source, readable, week)
+        if len(parts) > 1:
+            raise _LeftToEmbeddedError("columns have another type or name in some files than in others")
+        ((view, mapping),) = parts
         self._must_be_alike(mapping, readable)
-        self._show(mapping, readable)
-        selected = self._select(source, mapping)
+        self._show(view, mapping, readable)
+        selected = self._select(parts, with_place=True)
         values = self._values(week, source)
         counted = self._ask(self._counted_sql(f"({selected})"), values)
         self._keep("counted", counted)
-        rows = self._week_rows(source, readable, values)
+        rows = self._week_rows(week, source, readable, values)
 
         def total(clicks: str) -> tuple[int, int]:
             found = self._ask(f"SELECT count(*) AS source_rows, {clicks} AS clicks FROM ({selected})", {}).to_pylist()[
@@ -204,8 +210,8 @@ class SparkReader(UsageReader):
             return int(found["source_rows"]), int(found["clicks"] or 0)
 
         self._count_files(rows, week, source, readable, total)
-        rows.write_rejected = lambda file: self._write_rejected(file, source, mapping, readable, values, rows)
-        rows.set_aside, rows.notes = aside, notes
+        rows.write_rejected = lambda file: self._write_rejected(file, week, source, parts, readable, values, rows)
+        rows.set_aside, rows.notes = aside, list(dict.fromkeys([*notes, *more]))
         return rows
 
     # ---------------------------------------------------------------- what may be asked
@@ -215,22 +221,15 @@ class SparkReader(UsageReader):
         for ours, kind in mapping.types.items():
             if not is_alike(USAGE.column(ours).type, kind):
                 raise _LeftToEmbeddedError(f"{ours} is {kind}, which engines read in ways of their own")
-        found = self.connection.execute(
-            "SELECT lower(name), count(DISTINCT (type, duckdb_type)), bool_or(type = 'INT96') "
-            "FROM parquet_schema($files) WHERE lower(name) IN (SELECT lower(unnest($used))) GROUP BY ALL",
-            {"files": [file.key for file in files], "used": mapping.used},
-        ).fetchall()
-        for name, kinds, is_old in found:
-            if kinds > 1:
-                raise _LeftToEmbeddedError(f"'{name}' has another type in some files than in others")
-            if is_old:
-                raise _LeftToEmbeddedError(f"'{name}' is a time of the old kind, INT96")
+        instants = {name for file in files for name in self._columns[file].instants}
+        if old := sorted(instants & set(mapping.used)):
+            raise _LeftToEmbeddedError(f"'{old[0]}' is a time of an old kind")
         if any(letter in file.key for file in files for letter in "*?[]{}\\,"):
             raise _LeftToEmbeddedError("the name of a file holds a letter that Spark takes for a pattern")
 
-    def _has_repeated(self, mapping: Mapping) -> bool:  # noqa: ARG002
+    def _has_repeated(self, parts: list[Part]) -> bool:
         # on a cluster looking first would cost as much as numbering
-        return True
+        return any("event_id" in mapping.expressions for _, mapping in parts)
 
     # ---------------------------------------------------------------- asking
 
@@ -240,9 +239,9 @@ class SparkReader(UsageReader):
             self._opened = self.cluster.session()
         return self._opened
 
-    def _show(self, mapping: Mapping, files: list[LakeFile]) -> None:
+    def _show(self, view: str, mapping: Mapping, files: list[LakeFile]) -> None:
         """Makes the files the view of raw rows over there; text that is not UTF-8 is an error, as it is here."""
-        kinds = {name: kind for name, kind in columns_of(self.connection).items() if name in mapping.used}
+        kinds = {name: kind for name, kind in columns_of(self.connection, view).items() if name in mapping.used}
         schema = ", ".join(f"`{name.replace('`', '``')}` {TYPES[kind]}" for name, kind in kinds.items())
         paths = [re.sub(r"^s3://", "s3a://", file.key) for file in files]
         session = self._session
@@ -255,7 +254,7 @@ class SparkReader(UsageReader):
             ]
             file, row = PLACE
             rows = rows.selectExpr(*valid, f"_metadata.file_path AS {file}", f"_metadata.row_index + 1 AS {row}")
-            rows.createOrReplaceTempView(RAW)
+            rows.createOrReplaceTempView(view)
 
         self._on_cluster(show)
 
@@ -303,16 +302,17 @@ class SparkReader(UsageReader):
     def _write_rejected(
         self,
         file: Path,
+        week: date,
         source: Source,
-        mapping: Mapping,
+        parts: list[Part],
         files: list[LakeFile],
         values: dict[str, Any],
         rows: WeekRows,
     ) -> None:
         if sum(rows.reasons.values()) > _MOST_REJECTED:
-            self._copy_rejected(file, source, files, values)
+            self._copy_rejected(file, week, source, files, values)
             return
-        place = self._select(source, mapping, with_place=True)
+        place = self._select(parts, with_place=True)
         found = self._ask(self._rejected_sql(f"({place})"), values)
         keys = {_as_spark_says(name): name for name in (listed.key for listed in files)}
         at = found.schema.get_field_index("source_file")

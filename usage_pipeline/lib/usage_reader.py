@@ -2,18 +2,20 @@
 
 Belongs here: reading the usage source, one week at a time, and saying of every file and every row what became of
 it. Does not: which weeks are read and where facts are kept (`facts.py`). Another engine takes the place of
-`UsageReader`: `files_of`, `read` and `remarks` are all that `facts.py` knows, and `spark_reader.py` is one.
+`UsageReader`: `files_of`, `read`, `look_again` and `remarks` are all that `facts.py` knows; `spark_reader.py` is one.
 
 A week is read in one pass: rows are summed to account x application x user x day. A week of nothing but plain rows
-goes the quick way of `plain_week.py`; any other is read by DuckDB, with the reason why rows are kept aside, and the
-files are read again only for the rejected rows themselves. What is larger than `ingest.memory_mb` goes to disk.
+goes the quick way of `plain_week.py`; any other is read by DuckDB from whole files nearby, with the reason why rows are
+kept aside, and the files are read again only for the rejected rows themselves. What is larger than `ingest.memory_mb`
+goes to disk. Files whose columns differ are converted each by its own types, and then put together.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import duckdb
@@ -22,28 +24,34 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
+from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import USAGE
-from usage_pipeline.lib.lake import Lake, LakeError, LakeFile
+from usage_pipeline.lib.lake import WRITTEN, FileError, Lake, LakeFile, NotReadError, connect
 from usage_pipeline.lib.plain_week import read_plain_week
 from usage_pipeline.lib.sources import (
     PLACE,
     RAW,
+    Columns,
     Mapping,
+    Nearby,
     SourceError,
-    day_expression,
+    columns_of_file,
     first_line,
     mapped_columns,
     match_columns,
-    open_files,
     open_source,
+    quoted,
     reason_of,
-    unreadable,
+    settle,
     verify_checksums,
+    view_of,
 )
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.weeks import folders_of, weeks_of
 
-_WRITTEN = "was written while it was read; the next run reads it again"
+# a view of raw rows with what its columns are
+Part = tuple[str, Mapping]
+_DISK = ("No space left", "failed to offload", "Disk quota")
 
 
 @dataclass
@@ -52,7 +60,8 @@ class WeekRows:
 
     `write_facts` writes a Parquet file with a text in its metadata, `write_rejected` one without. `groups` counts rows
     and clicks by (reason or None, whether a duplicate); `rows_in_files` and `clicks_in_files` are counted apart from
-    them, where a folder holds no other week. `file_rows` are rows by file, as footers say.
+    them, where a folder holds no other week. `file_rows` are rows by file, as footers say; `unreadable` counts cells of
+    rows that are kept, by column.
     """
 
     groups: dict[tuple[str | None, bool], tuple[int, int]]
@@ -63,6 +72,7 @@ class WeekRows:
     file_rows: dict[str, int] = field(default_factory=dict)
     rows_in_files: int | None = None
     clicks_in_files: int | None = None
+    unreadable: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows_read(self) -> int:
@@ -98,13 +108,14 @@ class UsageReader:
     `workers` is how many readers work side by side: they share the cores and `ingest.memory_mb`.
     """
 
-    def __init__(self, settings: Settings, workers: int = 1) -> None:
+    def __init__(self, settings: Settings, workers: int = 1, *, retries: bool = True) -> None:
         self.settings = settings
         self.source = settings.sources.usage
         # why weeks were not read by the engine that is configured, counted
         self.remarks: Counter[str] = Counter()
-        self.lake = Lake(settings)
-        self.connection = self.lake.connect()
+        self.lake = Lake(settings, retries=retries)
+        self.nearby = Nearby(self.lake, settings)
+        self.connection = connect()
         self.connection.execute(f"SET memory_limit = '{settings.ingest.memory_mb // workers}MB'")
         self.connection.execute(f"SET temp_directory = {literal(settings.home / 'spill')}")
         if workers > 1:
@@ -112,29 +123,55 @@ class UsageReader:
         if self.source.format == "parquet":
             # the order of rows means nothing, and their number in the file is told by the reader
             self.connection.execute("SET preserve_insertion_order = false")
-        self._whole: list[LakeFile] | None = None
+        self._whole_files: list[LakeFile] | None = None
+        self._whole: tuple[list[dict[str, str]], list[str]] | None = None
+        # of the files nearby
+        self._columns: dict[LakeFile, Columns] = {}
+        self._mappings: dict[Columns, Mapping] = {}
 
     def close(self) -> None:
         self.connection.close()
+        self.nearby.clear()
 
     def files_of(self, week: date) -> list[LakeFile]:
         """The files that hold the week. A source that is read whole has the same files for every week."""
         if self.source.partitioned:
-            return self.lake.files_of_week(self.source, week)
-        return self._open_whole()
+            return self.lake.files_of_week(self.source, week).files
+        if self._whole_files is None:
+            shapes = self.source.file_sets.values()
+            self._whole_files = sorted(f for shape in shapes for f in self.lake.files(shape.path, shape.format).files)
+        return self._whole_files
 
     def read(self, week: date, files: list[LakeFile]) -> WeekRows:
-        """The rows of a week in its files; a file that cannot be read is set aside, and the others go through.
+        """The rows of a week in its files; a file that cannot be read is quarantined, and the others go through.
 
-        Raises LakeError where the store fails, SourceError where a source that is read whole cannot be mapped.
+        Raises NotReadError where the way to a file is in trouble, LakeError where the store fails, SourceError where a
+        source that is read whole cannot be mapped.
         """
         if not self.source.partitioned:
-            return self._count(week, self.source, [], None)
+            return self._read_of_whole(week)
+        self._forget()
         source = self.source.at(week)
-        rows = self._read_plain(week, source, files)
+        twice = spelled_twice(files)
+        once = [file for file in files if file not in twice]
+        rows = self._read_plain(week, source, once)
         if rows is None or set(files) != set(self.files_of(week)):
-            rows = self._read_carefully(week, source, files)
+            rows = self._read_carefully(week, source, once)
+        rows.set_aside += [{"key": file.key, "reason": reason} for file, reason in twice.items()]
         return rows
+
+    def look_again(self, week: date, files: list[LakeFile], keys: set[str]) -> bool:
+        """Whether one of the files with these keys, which were quarantined, can be read by now."""
+        self._forget()
+        twice = spelled_twice(files)
+        suspects = [file for file in files if file.key in keys and file not in twice]
+        source = self.source.at(week)
+        readable, _, _ = self._sift(suspects, lambda file: self._inspect(source, file))
+        return bool(self._sift(readable, lambda file: self._read(week, source, [file]))[0])
+
+    def _forget(self) -> None:
+        self.nearby.clear()
+        self._columns, self._mappings = {}, {}
 
     def _read_plain(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows | None:
         """The quick way; None where it cannot judge."""
@@ -186,97 +223,145 @@ class UsageReader:
         )
 
     def _read_carefully(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows:
-        readable, aside, notes = self._sift(source, files)
+        readable, aside, notes = self._sift(files, lambda file: self._inspect(source, file))
         try:
             rows = self._read(week, source, readable)
-        except duckdb.HTTPException as error:
-            raise LakeError(f"{source.path}: {first_line(error)}") from error
-        except duckdb.Error:
+        except duckdb.Error as error:
+            if _is_ours(error):
+                raise NotReadError(f"week {week}: {first_line(error)}") from error
             # a footer can be sound and a page behind it broken: whose, only reading each file alone tells
-            readable, broken, _ = self._sift(source, readable, lambda file: self._read(week, source, [file]))
+            readable, broken, _ = self._sift(readable, lambda file: self._read(week, source, [file]))
             aside += broken
             rows = self._read(week, source, readable)
         if changed := set(files) - set(self.files_of(week)):
-            aside += [{"key": file.key, "reason": _WRITTEN} for file in readable if file in changed]
+            aside += [{"key": file.key, "reason": WRITTEN} for file in readable if file in changed]
             rows = self._read(week, source, [file for file in readable if file not in changed])
-        rows.set_aside, rows.notes = aside, notes
+        rows.set_aside, rows.notes = aside, list(dict.fromkeys([*notes, *rows.notes]))
         return rows
 
     # ---------------------------------------------------------------- files
 
     def _sift(
-        self,
-        source: Source,
-        files: list[LakeFile],
-        attempt: Callable[[LakeFile], Any] | None = None,
-        *,
-        with_checksums: bool = True,
+        self, files: list[LakeFile], attempt: Callable[[LakeFile], Any]
     ) -> tuple[list[LakeFile], list[dict[str, str]], list[str]]:
-        """Splits files by whether each can be read; those set aside come with the reason, the others with notes."""
+        """Splits files by whether each can be read; those quarantined come with the reason, the others with notes.
+
+        Whatever a library says of one file is about that file: its bytes are all here.
+        """
         good, aside, notes = [], [], []
         ignored: dict[str, None] = {}
         for file in files:
             try:
-                if attempt:
-                    attempt(file)
-                else:
-                    mapping = self._inspect(source, file, with_checksums)
-                    notes += mapping.notes
-                    ignored |= dict.fromkeys(mapping.ignored)
+                found = attempt(file)
+                if isinstance(found, Mapping):
+                    notes += found.notes
+                    ignored |= dict.fromkeys(found.ignored)
                 good.append(file)
-            except duckdb.HTTPException as error:
-                if "ETag" not in str(error):
-                    # the store's fault, not the file's: the week is read again next time
-                    raise LakeError(f"{file.key}: {first_line(error)}") from error
-                aside.append({"key": file.key, "reason": _WRITTEN})
-            except duckdb.Error as error:
-                aside.append({"key": file.key, "reason": reason_of(error)})
+            except (NotReadError, MemoryError, duckdb.OutOfMemoryException):
+                raise
+            except FileError as error:
+                aside.append({"key": file.key, "reason": str(error)})
             except SourceError as error:
                 aside.append({"key": file.key, "reason": "; ".join(error.problems)})
+            except Exception as error:
+                if _is_ours(error):
+                    raise NotReadError(f"{file.key}: {first_line(error)}") from error
+                aside.append({"key": file.key, "reason": reason_of(error)})
         return good, aside, list(dict.fromkeys(notes)) + _ignored(list(ignored))
 
-    def _inspect(self, source: Source, file: LakeFile, with_checksums: bool) -> Mapping:
+    def _inspect(self, source: Source, file: LakeFile, *, with_checksums: bool = True) -> Mapping:
         """Whether a file opens, has the columns and is what was written."""
-        mapping = self._open(source, [file])
+        path, shape = self.nearby.path(file, source.format), source.file_sets["files"]
+        columns = columns_of_file(self.connection, path, shape)
+        if columns not in self._mappings:
+            view_of(self.connection, RAW, [path], shape, columns)
+            self._mappings[columns] = match_columns(self.connection, source, USAGE, self._reading(source), RAW)
+        mapping = self._mappings[columns]
         if source.format == "parquet" and with_checksums:
-            verify_checksums(self.lake, file, mapping.used)
+            verify_checksums(path, mapping.used)
+        self._columns[file] = columns
         return mapping
 
-    def _open(self, source: Source, files: list[LakeFile], *, with_place: bool = False) -> Mapping:
-        """Makes the files the view of raw rows, and matches their columns."""
-        open_files(self.connection, RAW, files, source.file_sets["files"], with_place=with_place)
-        return match_columns(self.connection, source, USAGE)
+    def _reading(self, source: Source) -> Reading:
+        return Reading.of(self.settings, source)
 
-    def _open_whole(self) -> list[LakeFile]:
+    def _open(
+        self, source: Source, files: list[LakeFile], week: date | None, *, with_place: bool = False
+    ) -> tuple[list[Part], list[str]]:
+        """Makes the files views of raw rows, one a kind of columns, with what their columns settle, and notes."""
+        shape, parts = source.file_sets["files"], []
+        groups: dict[Columns, list[Path]] = {}
+        for file in files:
+            groups.setdefault(self._columns[file], []).append(self.nearby.path(file, source.format))
+        keys = self.nearby.key_of() if with_place else None
+        for number, (columns, paths) in enumerate(groups.items()):
+            view = f"{RAW}_{number}"
+            view_of(self.connection, view, paths, shape, columns, keys)
+            parts.append((view, self._mappings[columns]))
+        mappings, notes = settle(self.connection, USAGE, parts, week if source.partitioned else None)
+        return [(view, mapping) for (view, _), mapping in zip(parts, mappings, strict=True)], notes
+
+    # ---------------------------------------------------------------- a source that is read whole
+
+    def _read_of_whole(self, week: date) -> WeekRows:
         if self._whole is None:
-            plain = self.source.query is None
-            self._whole = open_source(self.connection, self.lake, "usage", self.source, with_place=plain)
-            mapping = match_columns(self.connection, self.source, USAGE)
-            self._define(f"TEMP TABLE source_usage AS {self._select(self.source, mapping, with_place=plain)}")
-        return self._whole
+            self._whole = self._open_whole()
+        rows = self._count(week, self.source)
+        rows.set_aside, rows.notes = list(self._whole[0]), list(self._whole[1])
+        return rows
+
+    def _open_whole(self) -> tuple[list[dict[str, str]], list[str]]:
+        """Makes all rows of the source a table; returns files that were quarantined, and notes."""
+        source = self.source
+        if source.query is not None:
+            open_source(self.connection, self.nearby, "usage", source)
+            mapping = match_columns(self.connection, source, USAGE, self._reading(source))
+            mappings, notes = settle(self.connection, USAGE, [(RAW, mapping)])
+            self._define(f"TEMP TABLE source_usage AS {self._select([(RAW, mappings[0])])}")
+            return [], [*mapping.notes, *notes, *_ignored(mapping.ignored)]
+        readable, aside, notes = self._sift(self.files_of(date.min), lambda file: self._inspect(source, file))
+        try:
+            more = self._define_whole(readable)
+        except duckdb.Error as error:
+            if _is_ours(error):
+                raise NotReadError(f"{source.path}: {first_line(error)}") from error
+            readable, broken, _ = self._sift(readable, lambda file: self._define_whole([file]))
+            aside += broken
+            more = self._define_whole(readable)
+        if not readable:
+            problems = [f"sources.usage: {item['key']}: {item['reason']}" for item in aside]
+            raise SourceError(problems or [f"sources.usage: {source.path}: holds no file that can be read"])
+        return aside, list(dict.fromkeys([*notes, *more]))
+
+    def _define_whole(self, files: list[LakeFile]) -> list[str]:
+        parts, notes = self._open(self.source, files, None, with_place=True)
+        self._define(f"TEMP TABLE source_usage AS {self._select(parts, with_place=True)}")
+        return notes
 
     # ---------------------------------------------------------------- rows
 
     def _read(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows:
-        if not files:
-            self._define(f"TEMP VIEW source_usage AS {_NOTHING}")
-            return self._count(week, source, [], None)
-        mapping = self._open(source, files)
-        self._define(f"TEMP VIEW source_usage AS {self._select(source, mapping)}")
-        return self._count(week, source, files, mapping)
+        parts, notes = self._open(source, files, week)
+        self._define(f"TEMP VIEW source_usage AS {self._select(parts)}")
+        rows = self._count(week, source, files)
+        rows.notes = notes
+        return rows
 
     def _define(self, what: str) -> None:
-        self.connection.execute("DROP VIEW IF EXISTS source_usage")
+        for kind in ("VIEW", "TABLE"):
+            found = self.connection.execute(
+                f"SELECT 1 FROM duckdb_{kind.lower()}s() WHERE {kind.lower()}_name = 'source_usage'"
+            ).fetchone()
+            if found:
+                self.connection.execute(f"DROP {kind} source_usage")
         self.connection.execute(f"CREATE {what}")
 
-    def _select(self, source: Source, mapping: Mapping, *, with_place: bool = False) -> str:
+    def _select(self, parts: list[Part], *, with_place: bool = False) -> str:
         """SQL of the raw rows with our columns, their day, their place, and whether they came before."""
-        day = day_expression(mapping, self.settings.timezone, source.partition_timezone)
-        bad = f"{unreadable(mapping, USAGE.column('records_created'))} AS has_unreadable_records"
-        file, row = PLACE if with_place else ("NULL::VARCHAR", "NULL::BIGINT")
-        columns = ", ".join(mapped_columns(mapping, USAGE))
-        rows = f"SELECT {columns}, {day} AS day, {bad}, {file} AS source_file, {row} AS source_row FROM {RAW}"
-        if "event_id" not in mapping.expressions or not self._has_repeated(mapping):
+        if not parts:
+            return _NOTHING
+        rows = " UNION ALL ".join(f"({self._select_part(*part, with_place=with_place)})" for part in parts)
+        if not self._has_repeated(parts):
             return f"SELECT *, FALSE AS is_duplicate FROM ({rows})"
         # rows that are merely equal are summed; only a key that comes again is a duplicate. All that is ours says which
         # row came first: whichever engine reads, and however often, it is the same one
@@ -284,20 +369,37 @@ class UsageReader:
         again = f"event_id IS NOT NULL AND row_number() OVER (PARTITION BY event_id ORDER BY {order}) > 1"
         return f"SELECT *, {again} AS is_duplicate FROM ({rows})"
 
-    def _has_repeated(self, mapping: Mapping) -> bool:
+    @staticmethod
+    def _select_part(view: str, mapping: Mapping, *, with_place: bool) -> str:
+        day = mapping.cell(USAGE.column("event_time")).day
+        records = mapping.cell(USAGE.column("records_created")).unreadable
+        user = mapping.cell(USAGE.column("user_id")).unreadable
+        file, row = PLACE if with_place else ("NULL::VARCHAR", "NULL::BIGINT")
+        columns = ", ".join(mapped_columns(mapping, USAGE))
+        return (
+            f"SELECT {columns}, {day} AS day, {records} AS has_unreadable_records, {user} AS has_unreadable_user, "
+            f"{file} AS source_file, {row} AS source_row FROM {quoted(view)}"
+        )
+
+    def _has_repeated(self, parts: list[Part]) -> bool:
         """Looked up first: numbering all rows of a week by key costs far more than finding that none comes again."""
-        key = mapping.expressions["event_id"]
+        column = USAGE.column("event_id")
+        keys = [
+            f"SELECT {m.cell(column).value} AS key FROM {quoted(v)}" for v, m in parts if "event_id" in m.expressions
+        ]
+        if not keys:
+            return False
         found = self.connection.execute(
-            f"SELECT 1 FROM {RAW} WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
+            f"SELECT 1 FROM ({' UNION ALL '.join(keys)}) WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1 LIMIT 1"
         ).fetchone()
         return found is not None
 
-    def _count(self, week: date, source: Source, files: list[LakeFile], mapping: Mapping | None) -> WeekRows:
+    def _count(self, week: date, source: Source, files: list[LakeFile] | None = None) -> WeekRows:
         values = self._values(week, source)
         counted = self._counted_sql("source_usage")
         run_sql(self.connection, f"CREATE OR REPLACE TEMP TABLE counted AS {counted}", values)
-        rows = self._week_rows(source, files, values)
-        if mapping is not None:
+        rows = self._week_rows(week, source, files or [], values)
+        if files:
             self._count_files(rows, week, source, files, self._total)
         return rows
 
@@ -311,13 +413,16 @@ class UsageReader:
     def _rejected_sql(rows: str) -> str:
         """SQL of the rejected rows, likewise."""
         judged = load_sql("ingest", "usage_rows").replace("source_usage", rows)
-        return f"SELECT * FROM ({judged}) WHERE reason IS NOT NULL"
+        return f"SELECT * EXCLUDE (has_unreadable_user) FROM ({judged}) WHERE reason IS NOT NULL"
 
-    def _week_rows(self, source: Source, files: list[LakeFile], values: dict[str, Any]) -> WeekRows:
+    def _week_rows(self, week: date, source: Source, files: list[LakeFile], values: dict[str, Any]) -> WeekRows:
         """What the table `counted` holds, whoever made it."""
         groups = self.connection.execute(
             "SELECT reason, is_duplicate, sum(source_rows), sum(clicks) FROM counted GROUP BY ALL"
         ).fetchall()
+        users = self.connection.execute(
+            "SELECT sum(unreadable_users) FROM counted WHERE reason IS NULL AND NOT is_duplicate"
+        ).fetchone()
 
         def write_facts(file: Path, manifest: str) -> None:
             self._copy(load_sql("ingest", "usage_facts"), file, values, manifest)
@@ -325,13 +430,16 @@ class UsageReader:
         return WeekRows(
             {(reason, again): (int(n), int(clicks or 0)) for reason, again, n, clicks in groups},
             write_facts,
-            lambda file: self._copy_rejected(file, source, files, values),
+            lambda file: self._copy_rejected(file, week, source, files, values),
+            unreadable={"user_id": int(users[0])} if users and users[0] else {},
         )
 
-    def _copy_rejected(self, file: Path, source: Source, files: list[LakeFile], values: dict[str, Any]) -> None:
+    def _copy_rejected(
+        self, file: Path, week: date, source: Source, files: list[LakeFile], values: dict[str, Any]
+    ) -> None:
         if files:
-            with_place = self._select(source, self._open(source, files, with_place=True), with_place=True)
-            self._define(f"TEMP VIEW source_usage AS {with_place}")
+            parts, _ = self._open(source, files, week, with_place=True)
+            self._define(f"TEMP VIEW source_usage AS {self._select(parts, with_place=True)}")
         rejected = self._rejected_sql("source_usage")
         run_sql(self.connection, f"COPY ({rejected}) TO $file (FORMAT parquet)", values | {"file": str(file)})
 
@@ -345,10 +453,7 @@ class UsageReader:
     ) -> None:
         """Counts rows and clicks of the files in another way, to be compared; `total` asks for both of all raw rows."""
         if source.format == "parquet":
-            found = self.connection.execute(
-                "SELECT file_name, num_rows FROM parquet_file_metadata($files)", {"files": [f.key for f in files]}
-            ).fetchall()
-            rows.file_rows = dict(found)
+            rows.file_rows = {file.key: self.nearby.rows(file) for file in files}
         if not _weeks_beside(week, source):
             counted, rows.clicks_in_files = total("sum(clicks)" if source.delivers("clicks") else "count(*)")
             rows.rows_in_files = sum(rows.file_rows.values()) if rows.file_rows else counted
@@ -381,12 +486,32 @@ def _weeks_beside(week: date, source: Source) -> list[date]:
     return sorted({other for folder in folders for other in weeks_of(folder, source.partition_calendar)} - {week})
 
 
+def spelled_twice(files: list[LakeFile]) -> dict[LakeFile, str]:
+    """Files of `week=9` where there is a `week=09` too, with the reason: whether a week came twice cannot be told."""
+    folders = {str(folder) for file in files for folder in PurePosixPath(file.key).parents}
+    found = {}
+    for file in files:
+        for folder in PurePosixPath(file.key).parents:
+            short = re.fullmatch(r"week=(\d)", folder.name)
+            if short and str(folder.with_name(f"week=0{short[1]}")) in folders:
+                found[file] = (
+                    f"the week lies in {folder.name} and in week=0{short[1]}: whether it was delivered twice cannot be "
+                    "told; move what belongs to it into one folder, and remove the other"
+                )
+    return found
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a disk of ours is full: that says nothing of a file."""
+    return any(words in str(error) for words in _DISK)
+
+
 def _ignored(columns: list[str]) -> list[str]:
     return [f"columns that nothing maps: {', '.join(columns)}"] if columns else []
 
 
 _CONTRACT = ", ".join(f"NULL::{column.type} AS {column.name}" for column in USAGE.columns)
 _NOTHING = (
-    f"SELECT {_CONTRACT}, NULL::DATE AS day, FALSE AS has_unreadable_records, NULL::VARCHAR AS source_file, "
-    "NULL::BIGINT AS source_row, FALSE AS is_duplicate LIMIT 0"
+    f"SELECT {_CONTRACT}, NULL::DATE AS day, FALSE AS has_unreadable_records, FALSE AS has_unreadable_user, "
+    "NULL::VARCHAR AS source_file, NULL::BIGINT AS source_row, FALSE AS is_duplicate LIMIT 0"
 )

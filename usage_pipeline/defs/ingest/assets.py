@@ -44,21 +44,29 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
         One row: week folder x account x application x user x week.
         """
         asked = weeks_of_run(context)
-        manifests = ingest_weeks(
+        ingested = ingest_weeks(
             settings,
             asked,
             now=settings.as_of.isoformat(),
             run=run_name(context.run.run_id),
             progress=context.log.info,
         )
+        manifests = ingested.manifests
         found = [manifest for manifest in manifests.values() if manifest]
         for line in [f"{item['key']}: {item['reason']}" for m in found for item in m.set_aside]:
-            context.log.warning(f"set aside: {line}")
+            context.log.warning(f"quarantined: {line}")
         for note, count in Counter(note for m in found for note in m.notes).items():
             context.log.info(f"{note} ({count} weeks)")
         for week in asked:
             context.add_asset_metadata(_week_metadata(manifests[week]), partition_key=week.isoformat())
-        return dg.MaterializeResult(metadata={"weeks_of_the_run": len(manifests), **_totals(found)})
+        not_read = {str(week): why for week, why in ingested.not_read.items()}
+        return dg.MaterializeResult(
+            metadata={
+                "weeks_of_the_run": len(manifests),
+                "weeks_not_read": dg.MetadataValue.json(not_read),
+                **_totals(found),
+            }
+        )
 
     return usage_facts
 
@@ -116,7 +124,7 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
             context.log.info("not delivered: no such source is configured")
         else:
             context.log.info(f"{loaded.rows:,} rows, {'a new delivery' if delivery.is_new else 'unchanged'}")
-        notes = delivery.mapping.notes if delivery.mapping else []
+        notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
         for note in notes:
             context.log.warning(note)
         return dg.MaterializeResult(
@@ -126,6 +134,7 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
                 "is_new_delivery": delivery.is_new,
                 "rows_delivered": delivery.rows,
                 "rows_rejected": dg.MetadataValue.json(loaded.rejected),
+                "cells_unreadable": dg.MetadataValue.json(loaded.unreadable),
                 "notes": dg.MetadataValue.json(notes),
             }
         )

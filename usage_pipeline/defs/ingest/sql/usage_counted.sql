@@ -7,6 +7,7 @@ SELECT
     reason,
     is_duplicate,
     count(*) AS source_rows,
+    count(*) FILTER (WHERE has_unreadable_user) AS unreadable_users,
     sum(clicks) AS clicks,
     sum(records_created) AS records_created
 FROM usage_rows

@@ -9,6 +9,7 @@ SELECT
     CASE WHEN $has_clicks THEN clicks ELSE 1 END AS clicks,
     records_created,
     day,
+    has_unreadable_user,
     is_duplicate,
     source_file,
     source_row,
