@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,7 @@ def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> N
     for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
     with put_whole(target) as unfinished:
-        rows.write_facts(unfinished, json.dumps(asdict(manifest)))
+        rows.write_facts(unfinished, json.dumps(vars(manifest)))
         replace_users(unfinished, erased)
 
 
@@ -294,7 +294,7 @@ def ingest_weeks(
                 known[week] = found
             else:
                 not_read[week] = str(found)
-    if in_window and len(not_read) == len(in_window) and not any(known.values()):
+    if not_read and not any(settings.facts_dir.glob("week=*/facts.parquet")):
         # nothing is there and nothing came: no run can go on from that
         raise LakeError(next(iter(not_read.values())))
     return Ingested({week: known.get(week) for week in wanted}, not_read)
@@ -378,7 +378,7 @@ def _ingest_week(
     rows = _read_week(reader, week, files, before)
     manifest = WeekManifest(
         week=week.isoformat(),
-        files=[asdict(file) | {"rows": rows.file_rows.get(file.key)} for file in files],
+        files=[vars(file) | {"rows": rows.file_rows.get(file.key)} for file in files],
         set_aside=rows.set_aside,
         rows_read=rows.rows_read,
         rows_kept=rows.kept[0],

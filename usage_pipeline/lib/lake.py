@@ -12,6 +12,7 @@ file itself, whose bytes have all arrived, or which its store refuses to hand ou
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -222,16 +223,17 @@ class Lake:
         return Listing(sorted(listing.files), sorted(listing.named))
 
     def _why_no_data(self, path: str, file_format: str, file: LakeFile) -> str | None:
-        below = PurePosixPath(file.key.removeprefix(path).lstrip("/") or PurePosixPath(path).name)
-        if file.size == 0 and below.name.endswith("_$folder$"):
+        below = file.key.removeprefix(path).lstrip("/") or path.rsplit("/", 1)[-1]
+        *folders, name = below.split("/")
+        if file.size == 0 and name.endswith("_$folder$"):
             return "is a marker of a folder"
-        for part in below.parts:
+        for part in (*folders, name):
             if part.startswith(("_", ".")):
-                where = "its name" if part == below.name else f"the folder {part}"
+                where = "its name" if part == name else f"the folder {part}"
                 return f"{where} begins with {part[0]}: what is unfinished or a marker is called so, and never counted"
-        if _DATA[file_format].search(below.name):
+        if _DATA[file_format].search(name):
             return None
-        if "." in below.name:
+        if "." in name:
             return f"is no {file_format} file by its ending; rename it if it is one"
         if file_format == "csv" or self._is_parquet(file):
             return None
@@ -476,10 +478,10 @@ def _folder_files(path: str) -> Iterator[LakeFile | Named]:
     if local.is_dir():
         yield from _below(local)
     elif os.path.lexists(local):
-        yield _local(local)
+        yield _local(path)
     elif any(letter in path for letter in "*?["):
         for item in sorted(Path(local.anchor).glob(str(local.relative_to(local.anchor)))):
-            yield from _below(item) if item.is_dir() else [_local(item)]
+            yield from _below(item) if item.is_dir() else [_local(str(item))]
 
 
 def _below(folder: Path) -> Iterator[LakeFile | Named]:
@@ -487,7 +489,7 @@ def _below(folder: Path) -> Iterator[LakeFile | Named]:
         # a link to a folder above it would be walked for ever
         real = os.path.realpath(place)
         folders[:] = sorted(f for f in folders if not _holds(os.path.realpath(Path(place, f)), real))
-        yield from (_local(Path(place, name)) for name in sorted(names))
+        yield from (_local(f"{place}{os.sep}{name}") for name in sorted(names))
 
 
 def _holds(folder: str, path: str) -> bool:
@@ -498,13 +500,13 @@ def _refused(error: OSError) -> None:
     raise LakeError(f"{error.filename}: {error.strerror}; give this user the right to list it") from error
 
 
-def _local(path: Path) -> LakeFile | Named:
+def _local(path: str) -> LakeFile | Named:
     try:
-        stat = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - a lake can hold many thousand small files
     except OSError:
-        return Named(str(path), "is a link that leads nowhere, or went away")
-    if not path.is_file():
-        return Named(str(path), "is no regular file")
-    modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
+        return Named(path, "is a link that leads nowhere, or went away")
+    if not stat.S_ISREG(found.st_mode):
+        return Named(path, "is no regular file")
+    modified = datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="seconds")
     # a folder has no ETag: size and time of change in nanoseconds stand for it
-    return LakeFile(str(path), stat.st_size, modified, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
+    return LakeFile(path, found.st_size, modified, f"{found.st_size:x}-{found.st_mtime_ns:x}")

@@ -92,7 +92,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     """The rows of all files in tables of about `BATCH_ROWS`."""
     names, text = list(columns.values()), [columns[name] for name in _TEXT if name in columns]
-    held: list[pa.Table] = []
+    held, waiting = list[pa.Table](), 0
     for file in files:
         with lake.open(file) as stream:
             parquet = pq.ParquetFile(stream, read_dictionary=text, page_checksum_verification=True)
@@ -103,9 +103,10 @@ def _batches(
             found.ignored += [n for n in schema.names if n not in names and n not in found.ignored]
             for groups in _row_groups(parquet, BATCH_ROWS):
                 held.append(parquet.read_row_groups(groups, columns=names, use_threads=False))
-                if sum(table.num_rows for table in held) >= BATCH_ROWS:
+                waiting += held[-1].num_rows
+                if waiting >= BATCH_ROWS:
                     yield pa.concat_tables(held)
-                    held = []
+                    held, waiting = [], 0
     if held:
         yield pa.concat_tables(held)
 

@@ -98,9 +98,13 @@ class Nearby:
         """The keys of the files in the lake by the paths that they have here."""
         return {str(path): file.key for file, path in self._paths.items()}
 
-    def rows(self, file: LakeFile) -> int:
-        """Rows of a Parquet file that was brought, as its footer says."""
-        return int(pq.read_metadata(self._paths[file]).num_rows)
+    def rows(self, connection: duckdb.DuckDBPyConnection, files: list[LakeFile]) -> dict[str, int]:
+        """Rows of Parquet files that were brought, by key, as their footers say."""
+        paths = {str(self._paths[file]): file.key for file in files}
+        found = connection.execute(
+            "SELECT file_name, num_rows FROM parquet_file_metadata($files)", {"files": list(paths)}
+        ).fetchall()
+        return {paths[path]: int(rows) for path, rows in found}
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -143,6 +147,21 @@ def columns_of_file(connection: duckdb.DuckDBPyConnection, path: Path, shape: Fi
     return Columns(kinds, instants, empty)
 
 
+def columns_of_files(connection: duckdb.DuckDBPyConnection, paths: list[Path], shape: FileSet) -> list[Columns]:
+    """The columns of each of many Parquet files. Raises duckdb.Error where one cannot be opened."""
+    schemas: dict[str, list[Any]] = {str(path): [] for path in paths}
+    rows = connection.execute(
+        "SELECT file_name, columns(* EXCLUDE file_name) FROM parquet_schema($files)", {"files": list(schemas)}
+    ).fetchall()
+    for name, *described in rows:
+        schemas[name].append(tuple(described))
+    known: dict[tuple[Any, ...], Columns] = {}
+    for name, schema in schemas.items():
+        if (key := tuple(schema)) not in known:
+            known[key] = columns_of_file(connection, Path(name), shape)
+    return [known[tuple(schemas[str(path)])] for path in paths]
+
+
 def _is_instant(kind: str, logical: str | None, old: str | None) -> bool:
     """Whether a column holds times in UTC that DuckDB reads as times without a zone.
 
@@ -179,18 +198,29 @@ def view_of(
     replaced += [f"CAST(NULL AS VARCHAR) AS {quoted(name)}" for name in columns.empty]
     normal = f" REPLACE ({', '.join(replaced)})" if replaced else ""
     if keys is None:
-        selected = f"SELECT *{normal} FROM {_rows(paths, shape)}"
+        rows = _rows(paths, shape)
     else:
-        selected = " UNION ALL ".join(f"SELECT *{normal} FROM {_placed(path, shape, keys)}" for path in paths)
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {selected}")
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS lake_files (path VARCHAR, key VARCHAR)")
+        connection.execute("DELETE FROM lake_files")
+        connection.execute("INSERT INTO lake_files SELECT unnest($1), unnest($2)", [list(keys), list(keys.values())])
+        rows = _placed(paths, shape, keys)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS SELECT *{normal} FROM {rows}")
 
 
-def _placed(path: Path, shape: FileSet, keys: dict[str, str]) -> str:
+def _placed(paths: list[Path], shape: FileSet, keys: dict[str, str]) -> str:
+    """SQL of the raw rows with the key of their file and their number in it."""
     file, row = PLACE
-    number = "file_row_number + 1" if shape.format == "parquet" else "row_number() OVER ()"
-    left_out = " EXCLUDE (file_row_number)" if shape.format == "parquet" else ""
-    rows = _rows([path], shape, ", file_row_number = true" if shape.format == "parquet" else "")
-    return f"(SELECT *{left_out}, {literal(keys[str(path)])} AS {file}, {number} AS {row} FROM {rows})"
+    if shape.format == "parquet":
+        rows = _rows(paths, shape, ", file_row_number = true, filename = '_path_'")
+        return (
+            f"(SELECT rows.* EXCLUDE (file_row_number, _path_), lake_files.key AS {file}, file_row_number + 1 AS {row} "
+            f"FROM {rows} AS rows INNER JOIN lake_files ON rows._path_ = lake_files.path)"
+        )
+    numbered = [
+        f"SELECT *, {literal(keys[str(path)])} AS {file}, row_number() OVER () AS {row} FROM {_rows([path], shape)}"
+        for path in paths
+    ]
+    return f"({' UNION ALL BY NAME '.join(numbered)})"
 
 
 def _rows(paths: list[Path], shape: FileSet, more: str = "") -> str:

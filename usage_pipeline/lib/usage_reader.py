@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -36,6 +36,7 @@ from usage_pipeline.lib.sources import (
     Nearby,
     SourceError,
     columns_of_file,
+    columns_of_files,
     first_line,
     mapped_columns,
     match_columns,
@@ -49,8 +50,12 @@ from usage_pipeline.lib.sources import (
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.weeks import folders_of, weeks_of
 
+# files from which on they are looked at together
+_MANY = 8
+_SMALL_BYTES = 200_000_000
 # a view of raw rows with what its columns are
 Part = tuple[str, Mapping]
+_SHORT_WEEK = re.compile(r"/week=(\d)/")
 _DISK = ("No space left", "failed to offload", "Disk quota")
 
 
@@ -128,6 +133,9 @@ class UsageReader:
         # of the files nearby
         self._columns: dict[LakeFile, Columns] = {}
         self._mappings: dict[Columns, Mapping] = {}
+        # files that were read into tables, and those
+        self._gathered: list[LakeFile] | None = None
+        self._parts: tuple[list[Part], list[str]] = ([], [])
 
     def close(self) -> None:
         self.connection.close()
@@ -171,7 +179,7 @@ class UsageReader:
 
     def _forget(self) -> None:
         self.nearby.clear()
-        self._columns, self._mappings = {}, {}
+        self._columns, self._mappings, self._gathered = {}, {}, None
 
     def _read_plain(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows | None:
         """The quick way; None where it cannot judge."""
@@ -223,6 +231,7 @@ class UsageReader:
         )
 
     def _read_carefully(self, week: date, source: Source, files: list[LakeFile]) -> WeekRows:
+        self._inspect_together(source, files)
         readable, aside, notes = self._sift(files, lambda file: self._inspect(source, file))
         try:
             rows = self._read(week, source, readable)
@@ -272,7 +281,7 @@ class UsageReader:
     def _inspect(self, source: Source, file: LakeFile, *, with_checksums: bool = True) -> Mapping:
         """Whether a file opens, has the columns and is what was written."""
         path, shape = self.nearby.path(file, source.format), source.file_sets["files"]
-        columns = columns_of_file(self.connection, path, shape)
+        columns = self._columns.get(file) or columns_of_file(self.connection, path, shape)
         if columns not in self._mappings:
             view_of(self.connection, RAW, [path], shape, columns)
             self._mappings[columns] = match_columns(self.connection, source, USAGE, self._reading(source), RAW)
@@ -282,6 +291,17 @@ class UsageReader:
         self._columns[file] = columns
         return mapping
 
+    def _inspect_together(self, source: Source, files: list[LakeFile]) -> None:
+        """Looks at the columns of many files at once, which costs far less; where one is broken, each is looked at."""
+        if source.format != "parquet" or len(files) < _MANY:
+            return
+        try:
+            paths = [self.nearby.path(file, source.format) for file in files]
+            found = columns_of_files(self.connection, paths, source.file_sets["files"])
+            self._columns = dict(zip(files, found, strict=True))
+        except (duckdb.Error, FileError):
+            return
+
     def _reading(self, source: Source) -> Reading:
         return Reading.of(self.settings, source)
 
@@ -290,16 +310,30 @@ class UsageReader:
     ) -> tuple[list[Part], list[str]]:
         """Makes the files views of raw rows, one a kind of columns, with what their columns settle, and notes."""
         shape, parts = source.file_sets["files"], []
+        is_gathered = len(files) >= _MANY and sum(file.size for file in files) < _SMALL_BYTES
+        if is_gathered and self._gathered == files:
+            return self._parts
         groups: dict[Columns, list[Path]] = {}
         for file in files:
             groups.setdefault(self._columns[file], []).append(self.nearby.path(file, source.format))
-        keys = self.nearby.key_of() if with_place else None
+        keys = self.nearby.key_of() if with_place or is_gathered else None
         for number, (columns, paths) in enumerate(groups.items()):
             view = f"{RAW}_{number}"
+            mapping = self._mappings[columns]
             view_of(self.connection, view, paths, shape, columns, keys)
-            parts.append((view, self._mappings[columns]))
+            parts.append((self._gather(view, mapping) if is_gathered else view, mapping))
         mappings, notes = settle(self.connection, USAGE, parts, week if source.partitioned else None)
-        return [(view, mapping) for (view, _), mapping in zip(parts, mappings, strict=True)], notes
+        found = [(view, mapping) for (view, _), mapping in zip(parts, mappings, strict=True)], notes
+        if is_gathered:
+            self._gathered, self._parts = files, found
+        return found
+
+    def _gather(self, view: str, mapping: Mapping) -> str:
+        """Many small files as a table: each look at a view of them would open every file again."""
+        table = f"{view}_gathered"
+        columns = ", ".join([*(quoted(name) for name in mapping.used), *PLACE])
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {columns} FROM {quoted(view)}")
+        return table
 
     # ---------------------------------------------------------------- a source that is read whole
 
@@ -453,7 +487,7 @@ class UsageReader:
     ) -> None:
         """Counts rows and clicks of the files in another way, to be compared; `total` asks for both of all raw rows."""
         if source.format == "parquet":
-            rows.file_rows = {file.key: self.nearby.rows(file) for file in files}
+            rows.file_rows = self.nearby.rows(self.connection, files)
         if not _weeks_beside(week, source):
             counted, rows.clicks_in_files = total("sum(clicks)" if source.delivers("clicks") else "count(*)")
             rows.rows_in_files = sum(rows.file_rows.values()) if rows.file_rows else counted
@@ -488,16 +522,15 @@ def _weeks_beside(week: date, source: Source) -> list[date]:
 
 def spelled_twice(files: list[LakeFile]) -> dict[LakeFile, str]:
     """Files of `week=9` where there is a `week=09` too, with the reason: whether a week came twice cannot be told."""
-    folders = {str(folder) for file in files for folder in PurePosixPath(file.key).parents}
     found = {}
-    for file in files:
-        for folder in PurePosixPath(file.key).parents:
-            short = re.fullmatch(r"week=(\d)", folder.name)
-            if short and str(folder.with_name(f"week=0{short[1]}")) in folders:
-                found[file] = (
-                    f"the week lies in {folder.name} and in week=0{short[1]}: whether it was delivered twice cannot be "
-                    "told; move what belongs to it into one folder, and remove the other"
-                )
+    short = {file: match for file in files if (match := _SHORT_WEEK.search(file.key))}
+    for file, match in short.items():
+        other = f"{file.key[: match.start(1)]}0{match[1]}/"
+        if any(known.key.startswith(other) for known in files):
+            found[file] = (
+                f"the week lies in week={match[1]} and in week=0{match[1]}: whether it was delivered twice cannot be "
+                "told; move what belongs to it into one folder, and remove the other"
+            )
     return found
 
 

@@ -156,7 +156,7 @@ spells AS (
         first_use.account_id NOT IN (SELECT account_id FROM has_account_rows)
         AND first_use.account_id NOT IN (SELECT account_id FROM has_application_rows)
         -- what is known of it could not be read: that it is used makes no contract
-        AND first_use.account_id NOT IN (SELECT account_id FROM ref.subscriptions_rejected WHERE account_id IS NOT NULL)
+        AND first_use.account_id NOT IN (SELECT coalesce(account_id, '') FROM ref.subscriptions_rejected)
 )
 
 SELECT
