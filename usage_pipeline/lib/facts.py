@@ -112,7 +112,8 @@ def read_manifests(facts_dir: Path, weeks: Iterable[date] | None = None) -> dict
 def mapping_fingerprint(source: Source, settings: Settings) -> str:
     """Changes whenever the same files would give other facts: a re-mapped column, another zone, another limit."""
     limits = settings.completeness
-    parts = [source.model_dump(mode="json"), settings.timezone, limits.late_days, limits.largest_count]
+    read_by = source.model_dump(mode="json", exclude={"deliveries"})
+    parts = [read_by, settings.timezone, limits.late_days, limits.largest_count]
     return json.dumps(parts, sort_keys=True)
 
 
