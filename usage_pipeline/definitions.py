@@ -41,7 +41,9 @@ class _Plain(logging.Formatter):
         event = meta.get("dagster_event")
         if event is not None and event.is_step_failure and event.step_failure_data.error is not None:
             error = event.step_failure_data.error
-            text = f"FAILED: {(error.cause or error).message.strip()}"
+            # of what we raise as a failure, the sentence alone
+            said = (error.cause or error).message.strip().removeprefix(f"{dg.Failure.__module__}.Failure: ")
+            text = f"FAILED: {said}"
         return f"  {step}: {text}"
 
 

@@ -167,8 +167,8 @@ def _without_delivery(settings: Settings, contract: SourceContract, source: Sour
     """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
     if not deliveries(settings, contract.name):
         raise NoDeliveryError(
-            f"{in_words(contract.name)} cannot be read, and none were taken before: {reason}. Deliver them, or take "
-            f"sources.{contract.name} out of the configuration"
+            f"no delivery of {in_words(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
+            f"or take sources.{contract.name} out of the configuration"
         )
     return _in_force(contract, source, report_missing(settings, contract.name, reason))
 

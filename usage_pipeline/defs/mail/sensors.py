@@ -29,7 +29,7 @@ def alarm_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
         job=refresh,
         minimum_interval_seconds=_LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the data team of failed runs, stale data and held-back deliveries, once when it begins and ends.",
+        description="Tells the data team of failed runs, stale data and held-back deliveries, once at begin and end.",
     )
     def alarms() -> dg.SkipReason:
         said: list[str] = []
