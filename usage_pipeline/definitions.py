@@ -47,11 +47,18 @@ class _Plain(logging.Formatter):
         return f"  {step}: {text}"
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Not that a step waits for one that failed: a hundred of those would bury the sentence that says why."""
+    said = getattr(record, "dagster_meta", {}).get("orig_message") or ""
+    return not said.startswith("Dependencies for step ")
+
+
 @dg.logger(None, "One plain line a message, for people who start a run from the command line.")
 def plain_console(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("usage_pipeline", logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
+    handler.addFilter(_is_worth_a_line)
     logger.addHandler(handler)
     return logger
 
