@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.reference import ledger_lock
 from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
 

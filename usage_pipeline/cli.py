@@ -19,6 +19,8 @@ dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code,
 app.add_typer(dashboards_app, name="dashboards")
 account_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
 app.add_typer(account_app, name="account")
+deliveries_app = typer.Typer(no_args_is_help=True, help="Deliveries of reference sources: in force, and held back.")
+app.add_typer(deliveries_app, name="deliveries")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="sources.yaml to use; default: $USAGE_PIPELINE_CONFIG")
@@ -533,6 +535,36 @@ def account_remove(username: str, config: ConfigOption = None) -> None:
 def account_list(config: ConfigOption = None) -> None:
     """List who may log in, and as what."""
     manage_people(config, "list")
+
+
+@deliveries_app.command("list")
+def deliveries_list(config: ConfigOption = None) -> None:
+    """Say of each reference source which delivery is in force, what is held back, and why."""
+    from usage_pipeline.lib.deliveries import SOURCES, describe
+
+    settings = settings_of(config)
+    for source in SOURCES:
+        for line in describe(settings, source):
+            say(line)
+
+
+@deliveries_app.command("accept")
+def deliveries_accept(
+    source: Annotated[str, typer.Argument(help="reference source, such as subscriptions")], config: ConfigOption = None
+) -> None:
+    """Put the delivery that is held back in force: it is right as it is. The next refresh shows it."""
+    from usage_pipeline.lib.deliveries import NoDeliveryError, accept
+    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.local import forget_inputs, record_status
+
+    settings = settings_of(config)
+    try:
+        file = accept(settings, source, progress=say)
+    except (NoDeliveryError, BusyError) as error:
+        raise fail(str(error)) from error
+    forget_inputs(settings)
+    record_status(settings)
+    say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 
 
 @dashboards_app.command("check")

@@ -65,6 +65,20 @@ class EarlierColumns(_Model):
     columns: dict[str, str | Expression] = Field(description="only the columns that were named otherwise")
 
 
+class DeliverySettings(_Model):
+    """When a new delivery of a reference source cannot be right, and the one before stays in force."""
+
+    min_rows: Positive = Field(
+        20, description="rows of the delivery before, and ids in use, below which shares say too little to go by"
+    )
+    min_share: Share = Field(0.7, description="share of the rows before, below which a delivery is held back")
+    max_share: float = Field(2.0, ge=1, description="the same, above which it is held back")
+    max_keys_gone: Share = Field(0.2, description="share of the keys before that are gone, above which it is held back")
+    max_match_lost: Share = Field(
+        0.2, description="share of what is in use that the delivery before knew and it does not, likewise"
+    )
+
+
 class Source(_Model):
     """One source: a plain set of files (pruned by week), or a SELECT over several named sets."""
 
@@ -95,6 +109,9 @@ class Source(_Model):
     end_reasons: dict[str, Literal["cancelled", "completed", "renewed"]] = Field(
         default_factory=dict,
         description="subscriptions only: your words for why one ended, and ours",
+    )
+    deliveries: DeliverySettings = Field(
+        DeliverySettings(), description="reference sources only: when a delivery is held back"
     )
 
     @model_validator(mode="after")
@@ -167,6 +184,11 @@ class Sources(_Model):
                 raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
             if source.end_reasons and name != "subscriptions":
                 raise ValueError(f"{name}.end_reasons: only subscriptions end; remove it")
+        if self.usage.deliveries != DeliverySettings():
+            raise ValueError(
+                "usage.deliveries: only deliveries of reference sources are held back; weeks of usage that are too "
+                "small or too large are marked by completeness.collapse_share and completeness.explosion_share"
+            )
         if not self.usage.partitioned and not self.usage.delivers("event_time"):
             raise ValueError(
                 "usage.columns lacks event_time: without year=/week= folders nothing says when usage happened; "

@@ -41,8 +41,16 @@ class _Plain(logging.Formatter):
         event = meta.get("dagster_event")
         if event is not None and event.is_step_failure and event.step_failure_data.error is not None:
             error = event.step_failure_data.error
-            text = f"FAILED: {(error.cause or error).message.strip()}"
+            # of what we raise as a failure, the sentence alone
+            said = (error.cause or error).message.strip().removeprefix(f"{dg.Failure.__module__}.Failure: ")
+            text = f"FAILED: {said}"
         return f"  {step}: {text}"
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Not that a step waits for one that failed: a hundred of those would bury the sentence that says why."""
+    said = getattr(record, "dagster_meta", {}).get("orig_message") or ""
+    return not said.startswith("Dependencies for step ")
 
 
 @dg.logger(None, "One plain line a message, for people who start a run from the command line.")
@@ -50,6 +58,7 @@ def plain_console(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("usage_pipeline", logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
+    handler.addFilter(_is_worth_a_line)
     logger.addHandler(handler)
     return logger
 

@@ -16,9 +16,9 @@ import psutil
 
 from usage_pipeline import local
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.alarms import raise_alarms
+from usage_pipeline.lib.alarms import LOOKED_AT, raise_alarms
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
-from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_runs, status_rows
+from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_deliveries, judge_runs, status_rows
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.tables import broken_contract
 
@@ -39,6 +39,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("servers", lambda: _servers(settings, config)),
         ("data", lambda: judge_data(settings, store)),
         ("runs", lambda: judge_runs(settings, now)),
+        ("sources", lambda: judge_deliveries(settings)),
         ("checks", lambda: _checks(settings)),
         ("files", lambda: _set_aside(settings)),
         ("builds", lambda: _builds(store)),
@@ -59,7 +60,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
 def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.Say) -> None:
     """Tells the data team of what was found, once per incident, also where Dagster itself is down."""
     # checks and files that fail a run are told with the run
-    looked_at = ("servers", "data", "runs", "builds", "disk", "memory")
+    looked_at = ("servers", *LOOKED_AT, "builds", "disk", "memory")
     try:
         raise_alarms(settings, findings, looked_at, now, say)
     except BusyError as error:

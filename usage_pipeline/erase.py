@@ -24,12 +24,13 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import CONTACTS
+from usage_pipeline.lib.deliveries import deliveries, held_back_files, ledger_lock
 from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
 from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
 from usage_pipeline.lib.facts import facts_lock, facts_path, read_manifests
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.reference import deliveries, ledger_lock, person_columns
+from usage_pipeline.lib.reference import person_columns
 from usage_pipeline.lib.sources import RAW, SourceError, columns_of, match_columns, quoted
 from usage_pipeline.lib.sql import literal
 from usage_pipeline.resources import Warehouse, warehouse_of
@@ -163,7 +164,7 @@ class _Person:
         return sorted((self.settings.ledger_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
-        return deliveries(self.settings, CONTACTS.name)
+        return [*deliveries(self.settings, CONTACTS.name), *held_back_files(self.settings, CONTACTS.name)]
 
     def _contacts_of(self, build: Build) -> Path:
         return self.store.path(build.build_id) / "contacts.duckdb"

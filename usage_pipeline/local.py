@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -31,7 +31,7 @@ from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.defs.schedules import window_tags
 from usage_pipeline.lib.contract import REFERENCE
 from usage_pipeline.lib.dashboards import ASSETS
-from usage_pipeline.lib.lake import Lake, LakeFile
+from usage_pipeline.lib.lake import Lake, LakeError
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import weeks_between
 from usage_pipeline.run_launcher import alive_now, says_that_it_is_alive
@@ -70,23 +70,38 @@ def input_fingerprint(settings: Settings) -> str:
         digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.as_of_day.isoformat().encode())
-    for item in _lake_files(settings):
-        digest.update(f"{item.key} {item.etag}\n".encode())
+    for line in _lake_state(settings):
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
 
-def _lake_files(settings: Settings) -> list[LakeFile]:
-    usage, lake = settings.sources.usage, Lake(settings)
-    files: list[LakeFile] = []
+def _lake_state(settings: Settings) -> Iterator[str]:
+    """Every file that a refresh would read, or why it cannot be listed: that is for the run to report."""
+    usage, lake = settings.sources.usage, Lake(settings, retries=False)
     if usage.partitioned:
         for week in weeks_between(settings.window_start, settings.running_week):
-            files += lake.files_of_week(usage, week).files
+            try:
+                yield from (f"{file.key} {file.etag}" for file in lake.files_of_week(usage, week).files)
+            except LakeError as error:
+                yield str(error)
+                break
     whole = [settings.sources.get(contract.name) for contract in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
-        if source is not None:
-            for shape in source.file_sets.values():
-                files += lake.files(shape.path, shape.format).files
-    return files
+        for shape in source.file_sets.values() if source else []:
+            try:
+                yield from (f"{file.key} {file.etag}" for file in lake.files(shape.path, shape.format).files)
+            except LakeError as error:
+                yield str(error)
+
+
+def forget_inputs(settings: Settings) -> None:
+    """Has the next refresh run even where the lake has not changed."""
+    _stamp(settings).unlink(missing_ok=True)
+
+
+def _stamp(settings: Settings) -> Path:
+    """Holds what the last good run depended on."""
+    return settings.home / "inputs"
 
 
 def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
@@ -95,7 +110,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
     written in any case.
     """
-    stamp = settings.home / "inputs"
+    stamp = _stamp(settings)
     fingerprint = input_fingerprint(settings)
     current = store_of(settings).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:

@@ -28,9 +28,9 @@ from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.locks import BusyError, exclusive
-from usage_pipeline.lib.reference import ledger_lock
 from usage_pipeline.lib.status import write_status
 from usage_pipeline_tests.conftest import event, free_port, run_refresh, write_config, write_week
 

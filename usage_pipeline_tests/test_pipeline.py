@@ -349,7 +349,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
 def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(
     tmp_path, instance
 ) -> None:
-    from usage_pipeline.lib.reference import deliveries
+    from usage_pipeline.lib.deliveries import deliveries
 
     settings = small(tmp_path)
     source = {"path": "accounts.csv", "format": "csv", "columns": {"account_id": "id", "account_name": "name"}}

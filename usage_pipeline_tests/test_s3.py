@@ -68,17 +68,22 @@ class Store:
                 client.upload_file(str(file), BUCKET, f"{prefix}/{file.relative_to(folder)}")
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch) -> Iterator[Store]:
+def started_store(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store with one bucket, and an environment that has its keys."""
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    made = Store(tmp_path / "store")
+        patch.delenv(name, raising=False)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("AWS_ACCESS_KEY_ID", "key")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    made = Store(folder / "store")
     made.client.create_bucket(Bucket=BUCKET)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Iterator[Store]:
+    yield from started_store(tmp_path, monkeypatch)
 
 
 def config(tmp_path: Path, store: Store, path: str = f"s3://{BUCKET}/usage", **changes: Any) -> Settings:

@@ -16,23 +16,27 @@ from typing import Any
 from usage_pipeline.config import Settings
 from usage_pipeline.lib import post
 from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.deliveries import SOURCES
 from usage_pipeline.lib.files import put_whole
-from usage_pipeline.lib.judgement import Finding, judge_data, judge_runs
+from usage_pipeline.lib.judgement import Finding, judge_data, judge_deliveries, judge_runs
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.plain_words import day_and_time
 
 _SECONDS_TO_WAIT = 120
+# what `look` looks at; each reference source by itself, so that a second one is told while the first is held back
+LOOKED_AT = ("data", "runs", *SOURCES)
 Say = Callable[[str], None]
 
 
 def look(settings: Settings, now: datetime) -> list[Finding]:
-    """What can be judged without the machine that all runs on: how new the data is, and how the runs went.
+    """What can be judged without the machine that all runs on: how new the data is, how runs went, what is held back.
 
     Of an installation whose first run has not ended there is nothing to judge yet.
     """
     if not settings.status_path.exists():
         return []
-    return [*judge_data(settings, BuildStore(settings.published_dir)), *judge_runs(settings, now)]
+    data = judge_data(settings, BuildStore(settings.published_dir))
+    return [*data, *judge_runs(settings, now), *judge_deliveries(settings)]
 
 
 def raise_alarms(

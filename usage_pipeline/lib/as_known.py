@@ -10,15 +10,16 @@ back so far, those of its first delivery, without the ends, notices, renewals an
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import SUBSCRIPTIONS
+from usage_pipeline.lib.deliveries import delivered_at, deliveries
 from usage_pipeline.lib.lake import connect
-from usage_pipeline.lib.reference import Delivery, deliveries, load_reference, settled_mapping
+from usage_pipeline.lib.reference import Delivery, load_reference, settled_mapping
 from usage_pipeline.lib.sources import RAW, SourceError
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.values import sql_values
@@ -58,7 +59,7 @@ class History:
         """Brings `ref.subscriptions_delivered` to what the ledger knew of the week; whether it is of that time."""
         source = self.settings.sources.subscriptions
         files = [file for file in deliveries(self.settings, SUBSCRIPTIONS.name) if str(file) not in self.unreadable]
-        of_then = [file for file in files if _day_of(file) < week + timedelta(days=_DAYS_AFTER)]
+        of_then = [file for file in files if delivered_at(file).date() < week + timedelta(days=_DAYS_AFTER)]
         if source is None or not files:
             load_reference(self.connection, SUBSCRIPTIONS, Delivery(None, 0, False, None))
             self.connection.execute("CREATE OR REPLACE TABLE ref.delivered AS FROM ref.subscriptions")
@@ -89,7 +90,3 @@ def open_history(settings: Settings) -> Iterator[History]:
         yield History(connection, settings)
     finally:
         connection.close()
-
-
-def _day_of(delivery: Path) -> date:
-    return datetime.strptime(delivery.stem.split("_")[1], "%Y%m%dT%H%M%S").date()

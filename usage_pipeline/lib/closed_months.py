@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.deliveries import deliveries
 from usage_pipeline.lib.facts import WeekManifest, read_manifests
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.kpis import Kpi, KpiCatalogue, Ratio, Sum
 from usage_pipeline.lib.ledger import issued_files, issued_rows
-from usage_pipeline.lib.reference import deliveries
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.weeks import WEEK
 

@@ -25,8 +25,8 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib import plain_words as words
 from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.contract import REFERENCE
+from usage_pipeline.lib.deliveries import HeldBack, all_held_back, delivered_at, deliveries
 from usage_pipeline.lib.facts import WeekManifest, facts_path, read_manifests
-from usage_pipeline.lib.reference import deliveries
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 
 Rows = list[dict[str, Any]]
@@ -198,15 +198,17 @@ class Health:
     def _reference(self, name: str) -> dict[str, Any]:
         if self.settings.sources.get(name) is None:
             return {"source": words.in_words(name), "delivery": "not delivered"}
-        files = deliveries(self.settings, name)
+        files, held_back = deliveries(self.settings, name), self.held_back.get(name)
+        delivery = "delivered" if files else "nothing taken in yet"
         row: dict[str, Any] = {
             "source": words.in_words(name),
-            "delivery": "delivered" if files else "nothing taken in yet",
+            "delivery": "held back" if held_back else delivery,
             "read_at": self._read_at(name),
+            "held_back": self._without_places(str(held_back)) if held_back else None,
         }
         with self._told(f"the newest delivery of {words.in_words(name)} cannot be read"):
             if files:
-                taken = datetime.strptime(files[-1].stem.split("_")[1], "%Y%m%dT%H%M%S")
+                taken = delivered_at(files[-1])
                 row |= {"newest": f"delivery of {words.day(taken)}", "taken_in_at": taken}
                 row["rows_kept"] = pq.read_metadata(files[-1]).num_rows
         materialized = self._materialized(name)
@@ -215,6 +217,13 @@ class Health:
             row["rows_left_out"] = ", ".join(f"{rows:,} x {reason}" for reason, rows in rejected.items())
             row["rows_kept"] = row.get("rows_kept", 0) - sum(rejected.values())
         return row
+
+    @cached_property
+    def held_back(self) -> dict[str, HeldBack]:
+        """What is held back of reference sources, by source."""
+        with self._told("what is held back cannot be read"):
+            return {held_back.source: held_back for held_back in all_held_back(self.settings)}
+        return {}
 
     def _event(self, asset: str) -> dg.EventLogEntry | None:
         return self.instance.get_latest_materialization_event(dg.AssetKey(asset))
@@ -337,6 +346,9 @@ class Health:
         """A text without the places of the lake and of the data home: long, the same everywhere, nobody's business."""
         for place in (self.settings.sources.usage.path, str(self.settings.home)):
             text = text.replace(f"{place.rstrip('/')}/", "") if place else text
+        sources = [self.settings.sources.get(contract.name) for contract in REFERENCE]
+        for place in [shape.path for source in sources if source for shape in source.file_sets.values()]:
+            text = text.replace(place, place.rstrip("/").rpartition("/")[2])
         return text
 
     @cached_property
@@ -446,6 +458,8 @@ class Health:
             return "red", "Clicks were lost on the way to the pages"
         if self.store.pinned:
             return "amber", "An older build is held: new numbers are not shown"
+        if self.held_back:
+            return "amber", "A delivery is held back: the one before stays in force"
         if self.problems:
             return "amber", "Something cannot be read"
         if counts["checks_failed"] or counts["checks_warning"] or counts["files_set_aside"]:
@@ -453,7 +467,7 @@ class Health:
         return "green", "All is well"
 
     def _sentence(self, counts: dict[str, int]) -> str:
-        parts = [self._what_is_shown(), self._what_ran(), self._what_was_found(counts)]
+        parts = [self._what_is_shown(), self._what_ran(), self._what_was_found(counts), *self._what_is_held_back()]
         parts += [f"{problem[0].upper()}{problem[1:]}." for problem in self.problems]
         parts.append(f"Times are those of {self.settings.timezone}.")
         return " ".join(parts)
@@ -482,6 +496,10 @@ class Health:
             return f"{said}{cause}."
         stay = f"The numbers of before stay up, as they have stood since {words.day_and_time(self.shown_since)}"
         return f"{said}{cause}. {stay}."
+
+    def _what_is_held_back(self) -> list[str]:
+        found = [(words.in_words(name), self._without_places(str(held))) for name, held in self.held_back.items()]
+        return [f"{name[0].upper()}{name[1:]}: {said}." for name, said in found]
 
     def _what_was_found(self, counts: dict[str, int]) -> str:
         failed = words.counted(counts["checks_failed"], "check failed", "checks failed")

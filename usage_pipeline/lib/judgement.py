@@ -15,6 +15,7 @@ import duckdb
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
+from usage_pipeline.lib.deliveries import all_held_back
 from usage_pipeline.lib.facts import newest_due_week, settled_on
 from usage_pipeline.lib.plain_words import day_and_time
 from usage_pipeline.lib.sql import as_dicts
@@ -106,6 +107,15 @@ def judge_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`", is_alarming=True
         )
+
+
+def judge_deliveries(settings: Settings) -> Iterator[Finding]:
+    """Each reference source of which something is held back; it is an incident of its own."""
+    found = list(all_held_back(settings))
+    if not found:
+        yield Finding("sources", "ok", "no delivery is held back")
+    for held_back in found:
+        yield Finding(held_back.source, "warning", held_back.found, held_back.remedy, is_alarming=True)
 
 
 def last_tick(settings: Settings, now: datetime) -> datetime | None:

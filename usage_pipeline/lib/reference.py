@@ -5,10 +5,12 @@ what was known of a contract in March is gone from the source in April. The tabl
 newest delivery, mapped; rows that cannot be used are kept aside with the reason.
 
 People who were erased are left out of contacts before they are kept. A delivery that equals the one before is not
-written again. A source that is not configured gives an empty table.
+written again. One that cannot be right, or cannot be read, is held back (`deliveries.py`), and the tables stay those of
+the delivery before. A source that is not configured gives an empty table.
 """
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +22,33 @@ from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib import cells
 from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import SourceContract
+from usage_pipeline.lib.deliveries import (
+    HeldBack,
+    NoDeliveryError,
+    clear,
+    compare,
+    deliveries,
+    hold_back,
+    ledger_lock,
+    problems_of,
+    report_missing,
+    write_delivery,
+)
 from usage_pipeline.lib.erased import Erased
-from usage_pipeline.lib.files import put_whole
-from usage_pipeline.lib.lake import Lake, connect
+from usage_pipeline.lib.lake import Lake, LakeError, connect
 from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.sources import RAW, Mapping, Nearby, mapped_columns, match_columns, open_source, settle
+from usage_pipeline.lib.plain_words import in_words, without_values
+from usage_pipeline.lib.sources import (
+    RAW,
+    Mapping,
+    Nearby,
+    SourceError,
+    first_line,
+    mapped_columns,
+    match_columns,
+    open_source,
+    settle,
+)
 
 # the key of each reference table; subscriptions have none: several spells of one application are normal
 _KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
@@ -34,7 +58,10 @@ NEVER_BEGAN = "ended before it began"
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a reference source delivered."""
+    """The delivery of a reference source that is in force.
+
+    `held_back` says why a later one is not, with the remedy; None where this is the newest.
+    """
 
     file: Path | None
     rows: int
@@ -45,38 +72,40 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a delivery: rows in the table, rows kept aside by reason, cells of the table's rows that could not
-    be read by column, and what is worth knowing."""
+    """What became of a delivery: rows in the table, rows kept aside by reason, and cells that cannot be read by column.
+
+    `notes` say what was read in one of several ways, and which setting changes it.
+    """
 
     rows: int
     rejected: dict[str, int]
-    unreadable: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def deliveries(settings: Settings, name: str) -> list[Path]:
-    """Every delivery of a source that the ledger keeps, oldest first."""
-    return sorted((settings.ledger_dir / "reference" / name).glob("*.parquet"))
+    unreadable: dict[str, int] = field(default_factory=dict)
 
 
 def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
-    """Reads a reference source and keeps it in the ledger, unless it equals the delivery before.
+    """Reads a reference source and keeps it in the ledger, unless it equals the delivery before or cannot be right.
 
-    Raises LakeError or SourceError, naming the key and the remedy.
+    What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
+    where there is none before.
     """
     source = settings.sources.get(contract.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    nearby, connection = Nearby(Lake(settings), settings), connect()
+    nearby = Nearby(Lake(settings), settings)
     # an erasure that begins now waits, and then finds what was kept here
     lock = exclusive(ledger_lock(settings), settings.ingest.wait_seconds, what=str(settings.ledger_dir))
     try:
-        open_source(connection, nearby, contract.name, source)
-        mapping = settled_mapping(connection, settings, source, contract)
-        with lock:
-            return _keep(connection, settings, contract, mapping)
+        with closing(connect()) as connection:
+            try:
+                mapping = _read_whole(connection, nearby, settings, source, contract)
+            except (LakeError, SourceError, duckdb.Error, OSError) as error:
+                problems = error.problems if isinstance(error, SourceError) else [first_line(error)]
+                with lock:
+                    return _without_delivery(settings, contract, source, without_values("; ".join(problems)))
+            with lock:
+                return _keep(connection, settings, contract, source, mapping)
     finally:
-        connection.close()
         nearby.clear()
 
 
@@ -90,31 +119,97 @@ def settled_mapping(
     return settled
 
 
-def ledger_lock(settings: Settings) -> Path:
-    """Held by whoever writes deliveries or takes people out of them."""
-    return settings.ledger_dir / ".lock"
+def _read_whole(
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, contract: SourceContract
+) -> Mapping:
+    """Makes `raw_rows` a copy of what the source holds now, every cell of which was read and mapped once.
+
+    Raises LakeError, SourceError or duckdb.Error where that fails.
+    """
+    open_source(connection, nearby, contract.name, source)
+    connection.execute(f"CREATE TEMP TABLE delivered AS FROM {RAW}")
+    connection.table("delivered").create_view(RAW, replace=True)
+    mapping = settled_mapping(connection, settings, source, contract)
+    mapped = ", ".join(mapped_columns(mapping, contract))
+    connection.execute(f"SELECT count(COLUMNS(*)) FROM (SELECT {mapped} FROM {RAW})")
+    return mapping
 
 
 def _keep(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceContract, mapping: Mapping
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    contract: SourceContract,
+    source: Source,
+    mapping: Mapping,
 ) -> Delivery:
-    """Writes the rows that are open to the ledger, unless they equal the delivery before."""
+    """Writes the rows that are open to the ledger: in force, or held back; not where they are in force already."""
     erased = Erased.read(settings.home)
-    if contract.name == "contacts" and erased:
-        rows = _without_people(connection, mapping, contract, erased)
-    else:
-        rows = connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
+    rows = _rows(connection, mapping, contract, erased)
     # of all rows: that a person was taken out makes no delivery new
     fingerprint = _fingerprint(connection)
     before = deliveries(settings, contract.name)
     if before and before[-1].stem.endswith(fingerprint):
+        clear(settings, contract.name)
         return Delivery(before[-1], rows.num_rows, False, mapping)
-    # numbered, because two deliveries can be taken on one as_of
-    name = f"{len(before) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
-    file = settings.ledger_dir / "reference" / contract.name / name
-    with put_whole(file) as unfinished:
-        pq.write_table(rows, unfinished, compression="zstd")
+    if before:
+        with connect() as other:
+            known = _read_taken(other, settings, before[-1], source, contract, erased)
+            problems = problems_of(settings, contract, compare(other, settings, contract, (rows, mapping), known))
+        if problems:
+            held_back = hold_back(settings, contract.name, rows, fingerprint, problems)
+            return _in_force(settings, contract, source, held_back)
+    file = write_delivery(settings, contract.name, rows, fingerprint)
     return Delivery(file, rows.num_rows, True, mapping)
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceContract, erased: Erased
+) -> pa.Table:
+    if contract.name == "contacts" and erased and mapping is not None:
+        return _without_people(connection, mapping, contract, erased)
+    return connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
+
+
+def _read_taken(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    file: Path,
+    source: Source,
+    contract: SourceContract,
+    erased: Erased,
+) -> tuple[pa.Table, Mapping | None]:
+    """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
+    connection.read_parquet(str(file)).create_view(RAW, replace=True)
+    try:
+        mapping = settled_mapping(connection, settings, source, contract)
+        return _rows(connection, mapping, contract, erased), mapping
+    except (SourceError, duckdb.Error):
+        return _rows(connection, None, contract, erased), None
+
+
+def _without_delivery(settings: Settings, contract: SourceContract, source: Source, reason: str) -> Delivery:
+    """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
+    if not deliveries(settings, contract.name):
+        raise NoDeliveryError(
+            f"no delivery of {in_words(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
+            f"or take sources.{contract.name} out of the configuration"
+        )
+    return _in_force(settings, contract, source, report_missing(settings, contract.name, reason))
+
+
+def _in_force(settings: Settings, contract: SourceContract, source: Source, held_back: HeldBack) -> Delivery:
+    """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
+    with connect() as connection:
+        connection.read_parquet(str(held_back.in_force)).create_view(RAW, replace=True)
+        try:
+            mapping = settled_mapping(connection, settings, source, contract)
+        except SourceError as error:
+            raise NoDeliveryError(
+                f"{in_words(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
+                f"{'; '.join(error.problems)}"
+            ) from error
+    rows = pq.read_metadata(held_back.in_force).num_rows
+    return Delivery(held_back.in_force, rows, False, mapping, str(held_back))
 
 
 def person_columns(mapping: Mapping, contract: SourceContract) -> tuple[str, str]:
@@ -179,7 +274,7 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContra
     connection.execute("DROP TABLE judged")
     assert kept is not None
     unreadable = {name: int(n) for name, n in zip(unread, cells_unread, strict=True) if n}
-    return Loaded(kept[0], dict(reasons), unreadable, words)
+    return Loaded(kept[0], dict(reasons), words, unreadable)
 
 
 def _unknown_words(

@@ -9,6 +9,7 @@ file, and no letter of a foreign name is taken for a pattern.
 """
 
 import difflib
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from usage_pipeline.lib.sql import literal
 RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
 _MOST_TEXTS = 100_000
+# where `Nearby` puts files: people know them by their names in the lake
+_NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f]{32}/\d{6}[a-z.]*[\"')]*")
 
 
 class SourceError(Exception):
@@ -71,7 +74,7 @@ def quoted(identifier: str) -> str:
 def first_line(error: Exception) -> str:
     """What a library says of an error, without the query that DuckDB repeats below it."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return _NEARBY.sub("the file", lines[0]) if lines else type(error).__name__
 
 
 # ---------------------------------------------------------------- files nearby
@@ -434,7 +437,11 @@ def match_columns(
                 sentence += f"; if it was named otherwise in some weeks, say so under sources.{contract.name}.earlier"
             (problems if ours in contract.needed else mapping.notes).append(sentence)
             continue
-        if why := cells.refused(contract.column(ours), kind):
+        why = cells.refused(contract.column(ours), kind)
+        if why and _is_empty(connection, expression, view):
+            # writers give a column in which nothing stands any type
+            why, kind = None, cells.NOTHING
+        if why:
             problems.append(f"{key}: '{told}' {why}")
             continue
         mapping.expressions[ours], mapping.types[ours] = expression, kind
@@ -444,6 +451,11 @@ def match_columns(
     mapping.used.extend(name for name in existing if name in used)
     mapping.ignored.extend(name for name in existing if name not in used)
     return mapping
+
+
+def _is_empty(connection: duckdb.DuckDBPyConnection, expression: str, view: str) -> bool:
+    found = connection.execute(f"SELECT 1 FROM {quoted(view)} WHERE {expression} IS NOT NULL LIMIT 1").fetchone()
+    return found is None
 
 
 def _not_there(theirs: str, existing: dict[str, str]) -> str:

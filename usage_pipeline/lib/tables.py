@@ -290,7 +290,7 @@ TABLES = {
             "sources",
             "a source, delivered or not",
             "source",
-            "source delivery newest taken_in_at age_days read_at rows_kept rows_left_out",
+            "source delivery newest taken_in_at age_days read_at rows_kept rows_left_out held_back",
             schema="status",
             may_be_empty=False,
         ),

@@ -13,8 +13,9 @@ from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import run_name, weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
 from usage_pipeline.lib.contract import REFERENCE, SourceContract
+from usage_pipeline.lib.deliveries import NoDeliveryError
 from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
-from usage_pipeline.lib.reference import load_reference, take_delivery
+from usage_pipeline.lib.reference import Delivery, load_reference, take_delivery
 from usage_pipeline.resources import Warehouse
 
 _WHY = {
@@ -104,6 +105,12 @@ def _week_metadata(manifest: WeekManifest | None) -> dict[str, Any]:
     }
 
 
+def _newness(delivery: Delivery) -> str:
+    if delivery.held_back:
+        return "of the delivery before"
+    return "a new delivery" if delivery.is_new else "unchanged"
+
+
 def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
     @dg.asset(
         key=contract.name,
@@ -117,15 +124,21 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
     def reference(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
-        delivery = take_delivery(settings, contract)
+        try:
+            delivery = take_delivery(settings, contract)
+        except NoDeliveryError as error:
+            # the one sentence is all there is to know: no traceback of ours beside it
+            raise dg.Failure(str(error), allow_retries=False) from None
         with warehouse.get_connection() as connection:
             loaded = load_reference(connection, contract, delivery)
         if delivery.file is None:
             context.log.info("not delivered: no such source is configured")
         else:
-            context.log.info(f"{loaded.rows:,} rows, {'a new delivery' if delivery.is_new else 'unchanged'}")
+            context.log.info(f"{loaded.rows:,} rows, {_newness(delivery)}")
         notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
-        for note in notes:
+        if delivery.file is not None and delivery.rows == 0:
+            notes.append(f"the delivery of {contract.name} holds no row: nothing is known of any; check the path")
+        for note in [*([delivery.held_back] if delivery.held_back else []), *notes]:
             context.log.warning(note)
         return dg.MaterializeResult(
             metadata={
@@ -135,6 +148,7 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
                 "rows_delivered": delivery.rows,
                 "rows_rejected": dg.MetadataValue.json(loaded.rejected),
                 "cells_unreadable": dg.MetadataValue.json(loaded.unreadable),
+                "held_back": delivery.held_back or "nothing",
                 "notes": dg.MetadataValue.json(notes),
             }
         )

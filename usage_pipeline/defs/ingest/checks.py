@@ -8,6 +8,9 @@ import duckdb
 from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import run_name
 from usage_pipeline.defs.tables import warning
+from usage_pipeline.lib import plain_words as words
+from usage_pipeline.lib.contract import REFERENCE
+from usage_pipeline.lib.deliveries import read_held_back
 from usage_pipeline.lib.facts import facts_path, read_manifests, vanished_weeks
 from usage_pipeline.lib.plain_week import FACTS
 
@@ -88,10 +91,26 @@ def no_week_vanished(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResul
     return warning(not vanished, {"weeks": dg.MetadataValue.json(vanished)})
 
 
+def delivery_check(source: str) -> dg.AssetChecksDefinition:
+    """A warning where the newest delivery of a reference source is not in force."""
+
+    @dg.asset_check(
+        asset=source,
+        name=f"{source}_delivery_is_taken",
+        description=f"The newest delivery of {words.in_words(source)} is in force: nothing is held back or missing.",
+    )
+    def check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        held_back = read_held_back(settings, source)
+        return warning(held_back is None, {"held_back": str(held_back)} if held_back else {})
+
+    return check
+
+
 INGEST_CHECKS = [
     facts_keep_their_contract,
     no_file_was_set_aside,
     every_row_read_is_accounted_for,
     few_rows_are_rejected,
     no_week_vanished,
+    *(delivery_check(contract.name) for contract in REFERENCE),
 ]

@@ -9,7 +9,7 @@ import duckdb
 from usage_pipeline.config import ConfigError, Settings
 from usage_pipeline.defs.mail.assets import digests
 from usage_pipeline.defs.schedules import refresh
-from usage_pipeline.lib.alarms import look, raise_alarms
+from usage_pipeline.lib.alarms import LOOKED_AT, look, raise_alarms
 from usage_pipeline.lib.digest import worth_another_try
 from usage_pipeline.lib.locks import BusyError
 
@@ -22,20 +22,20 @@ send_digests = dg.define_asset_job(
 
 
 def alarm_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
-    """Tells the data team of failed runs and of stale data, once per incident; never asks for a run."""
+    """Tells the data team of failed runs, stale data and held-back deliveries, once per incident; asks for no run."""
 
     @dg.sensor(
         name="alarms",
         job=refresh,
         minimum_interval_seconds=_LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the data team of failed runs and of stale data, once when it begins and once when it ends.",
+        description="Tells the data team of failed runs, stale data and held-back deliveries, once at begin and end.",
     )
     def alarms() -> dg.SkipReason:
         said: list[str] = []
         try:
             settings, now = load(), datetime.now().astimezone()
-            raise_alarms(settings, look(settings, now), ("data", "runs"), now, said.append)
+            raise_alarms(settings, look(settings, now), LOOKED_AT, now, said.append)
         except (ConfigError, BusyError, OSError, duckdb.Error) as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("; ".join(said) or "nothing to tell")

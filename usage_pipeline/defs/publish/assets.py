@@ -14,6 +14,8 @@ from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib.builds import Build, BuildStore, PublishError
 from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
+from usage_pipeline.lib.deliveries import all_held_back, delivered_at
+from usage_pipeline.lib.plain_words import day, in_words
 from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES
@@ -35,9 +37,17 @@ def store_of(settings: Settings) -> BuildStore:
     return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)
 
 
+def _held_back(settings: Settings) -> str:
+    """What readers of every page have to know of reference data that is not the newest; empty where all is."""
+    return "".join(
+        f" Held back: {in_words(found.source)}; those of {day(delivered_at(found.in_force))} are shown."
+        for found in all_held_back(settings)
+    )
+
+
 def _fingerprint(connection: Any, settings: Settings) -> str:
     """Of the content of every published table: equal content is not published twice."""
-    digest = hashlib.sha256(settings.as_of.isoformat().encode())
+    digest = hashlib.sha256((settings.as_of.isoformat() + _held_back(settings)).encode())
     for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
         columns = ", ".join(column.name for column in table.columns)
         if table.name == "build":
@@ -76,6 +86,7 @@ def published_build(
         values = sql_values(settings) | {
             "build_id": build_id,
             "name": settings.name,
+            "held_back": _held_back(settings),
             "as_of_time": settings.as_of.replace(tzinfo=None),
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('publish', 'build')}", values)

@@ -50,6 +50,7 @@ SELECT
         WHEN running.has_data THEN '. The running week is shown only where it is marked.'
         ELSE '.'
     END
+    || $held_back
     || ' Build ' || $build_id || '.' AS sentence,
     '<a href="/superset/dashboard/health/">health of the data</a>' AS health_link
 FROM newest

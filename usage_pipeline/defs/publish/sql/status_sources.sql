@@ -11,6 +11,7 @@ SELECT
     ) AS age_days,
     sources.read_at,
     sources.rows_kept,
-    sources.rows_left_out
+    sources.rows_left_out,
+    sources.held_back
 FROM written.sources AS sources
 CROSS JOIN written.clock AS clock
