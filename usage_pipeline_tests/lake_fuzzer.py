@@ -36,6 +36,7 @@ from usage_pipeline_tests.lake_writer import to_bytes
 OPEN_SEEDS = range(10_000)
 HELD_OUT_SEEDS = range(50_000, 51_000)
 SHOWN_AT_MOST = 6
+CHECKED_EVERY = 5
 KEYS = {"aws_access_key_id": "fuzz", "aws_secret_access_key": "fuzz", "region_name": "us-east-1"}
 # what a reason speaks of, in whatever words
 SPEAKS_OF = {"account_id": "account", "application": "application", "time": "day|time|date|week"}
@@ -383,7 +384,10 @@ def fuzz(seed: int, folder: Path, s3_address: str | None) -> Report:
     for number, step in enumerate(world.steps, 1):
         store.put(tree_of(world, step))
         config = write_config(world, step, store, folder)
-        for difference in _compare_step(step, config):
+        differences = _compare_step(step, config)
+        if seed % CHECKED_EVERY == 0:
+            differences += _check(config)
+        for difference in differences:
             report.differences.append(Difference(difference.kind, f"step {number}: {difference.text}"))
     return report
 
@@ -405,6 +409,16 @@ def _compare_step(step: Step, config: Path) -> list[Difference]:
         except Exception:
             differences.append(Difference("reference raised", f"{source}: {_last_lines()}"))
     return differences
+
+
+def _check(config: Path) -> list[Difference]:
+    """`check-sources` has something to say of any lake."""
+    from usage_pipeline_tests.lake_probe import check
+
+    try:
+        return [] if check(config) else [Difference("check-sources", "says nothing")]
+    except Exception:
+        return [Difference("check-sources raised", _last_lines())]
 
 
 def _last_lines() -> str:

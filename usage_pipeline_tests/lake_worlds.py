@@ -120,9 +120,15 @@ def make_world(seed: int) -> World:
         reference_paths={},
         questions=questions,
     )
-    for source in rng.sample(list(oracle.FAMILIES), rng.choice([0, 1, 1, 2, 3])):
+    for source in _drawn_sources(rng):
         _ReferenceMaker(rng, questions, source, steps[0].usage).add_to(world)
     return world
+
+
+def _drawn_sources(rng: random.Random) -> list[str]:
+    """Reference sources of a world; subscriptions more often, since they hold of every kind of cell."""
+    drawn = rng.sample(sorted(oracle.FAMILIES), rng.choice([0, 1, 1, 2]))
+    return sorted({*drawn, *(["subscriptions"] if rng.random() < 0.5 else [])})
 
 
 def _until_sure(
@@ -208,9 +214,10 @@ def _bad_count(rng: random.Random, kind: str, largest: int) -> Any:
     return rng.choice([-1, -1000, largest + 1])
 
 
-def _clock_text(rng: random.Random, moment: datetime) -> str:
-    forms = ["%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p"]
-    return moment.strftime(rng.choice(forms[:3]) if rng.random() < 0.7 else rng.choice(forms[3:]))
+def _clock_text(rng: random.Random, moment: datetime, halves: bool = False) -> str:
+    """A time of day, of 24 hours; where `halves`, at times of 12."""
+    forms = ["%H:%M:%S", "%H:%M", "%H:%M:%S.%f"]
+    return moment.strftime(rng.choice([*forms, "%I:%M %p", "%I:%M:%S %p"] if halves else forms))
 
 
 def _zone_text(rng: random.Random, moment: datetime) -> tuple[str, datetime]:
@@ -247,12 +254,15 @@ def _time_text(rng: random.Random, moment: datetime, wall: datetime, order: str,
     if style < 0.25 and may_lack_clock:
         return _padded(rng, rng.choice([_iso_day, _named_day])(rng, wall.date()))
     if style < 0.5 and order != "auto":
-        return _padded(rng, f"{_numeric_day(rng, wall.date(), order, rng.choice('/.-'))} {_clock_text(rng, wall)}")
+        return _padded(
+            rng, f"{_numeric_day(rng, wall.date(), order, rng.choice('/.-'))} {_clock_text(rng, wall, halves=True)}"
+        )
     mark = rng.choice("  T")
     if style < 0.75:
         zone, there = _zone_text(rng, moment)
         return _padded(rng, f"{there:%Y-%m-%d}{mark}{_clock_text(rng, there)}{zone}")
-    return _padded(rng, f"{wall:%Y-%m-%d}{mark}{_clock_text(rng, wall)}")
+    day = wall.strftime(rng.choice(["%Y-%m-%d", "%Y-%m-%d", "%Y/%m/%d"]))
+    return _padded(rng, f"{day}{mark}{_clock_text(rng, wall)}")
 
 
 def _time_cell(rng: random.Random, moment: datetime, rules: CellRules, kind: str) -> Any:
@@ -651,7 +661,9 @@ class _UsageMaker:
     def _changed(self, first: Step) -> Step:
         assert first.usage
         lake = replace(first.usage, files=dict(first.usage.files))
-        what = self.rng.choice(["nothing", "repaired", "more", "zone", "renamed", "gone", "settings"])
+        what = self.rng.choice(
+            ["nothing", "repaired", "broken", "more", "zone", "renamed", "gone", "settings", "words"]
+        )
         if what == "repaired":
             self._repair(lake)
         elif what == "more":
@@ -663,6 +675,10 @@ class _UsageMaker:
                 "application": lake.columns["user_id"],
                 "user_id": lake.columns["application"],
             }
+        elif what == "broken" and self.partitioned:
+            self._break(lake)
+        elif what == "words":
+            lake.rules = replace(lake.rules, null_values=["NA", "null", "-", "00012"])
         elif what == "settings":
             lake.late_days, lake.largest_count = self.rng.choice([0, 3]), 4998
         elif what == "gone" and self.partitioned and self.calendar == "iso":
@@ -673,6 +689,14 @@ class _UsageMaker:
         for key, file in lake.files.items():
             if file.damage:
                 lake.files[key] = replace(file, damage="")
+
+    def _break(self, lake: UsageLake) -> None:
+        sound = [
+            key for key, file in lake.files.items() if "." in key.split("/")[-1] and file.columns and not file.damage
+        ]
+        if sound:
+            key = self.rng.choice(sound)
+            lake.files[key] = replace(lake.files[key], damage="garbage")
 
     def _without_a_week(self, first: Step, lake: UsageLake) -> Step:
         assert first.expected_usage
@@ -786,7 +810,7 @@ class _ReferenceMaker:
             mark=rng.choice("/.-"),
             order=rng.choice(["mdy", "dmy"]),
             amounts=rng.choice(["plain", "point", "comma", "open", "open", "signs", "space", "apostrophe"]),
-            dirt=rng.choice([0, 0.1, 0.3]) / (1 + attempt // 6),
+            dirt=rng.choice([0, 0.2, 0.6]) / (1 + attempt // 6),
             open_days=rng.random() < 0.25,
         )
 
@@ -867,6 +891,8 @@ class _ReferenceMaker:
             return key
         if ours == "account_id":
             return "77" if self.sort == "number" else "Account 7"
+        if ours == "cause":
+            return rng.choice(["storm", "Move to a new office", "test, twice"])
         if ours == "phone":
             return rng.choice(["004912345", "+1 555 0100", None])
         if ours == "application":
@@ -886,7 +912,7 @@ class _ReferenceMaker:
 
     def _cell(self, ours: str, meant: Any, kind: str, style: _Style, clean: bool) -> Any:
         family = oracle.FAMILIES[self.source][ours]
-        if not clean and self.rng.random() < style.dirt / len(self.columns) * 2:
+        if not clean and ours != "cause" and self.rng.random() < style.dirt / len(self.columns) * 2:
             bad = self._bad(family, kind)
             if bad is not None:
                 return bad
@@ -940,7 +966,7 @@ class _ReferenceMaker:
             return _named_day(rng, day)
         order = rng.choice(["mdy", "dmy"]) if days == "contradicting" else style.order
         text = _numeric_day(rng, day, order, style.mark)
-        return f"{text} {_clock_text(rng, moment)}" if rng.random() < 0.2 else text
+        return f"{text} {_clock_text(rng, moment, halves=True)}" if rng.random() < 0.2 else text
 
     def _amount_cell(self, amount: Decimal, kind: str, style: _Style) -> Any:
         if kind == "int64":
