@@ -386,7 +386,7 @@ def fuzz(seed: int, folder: Path, s3_address: str | None) -> Report:
         config = write_config(world, step, store, folder)
         differences = _compare_step(step, config)
         if seed % CHECKED_EVERY == 0:
-            differences += _check(config)
+            differences += _check(config, step.expected_usage)
         for difference in differences:
             report.differences.append(Difference(difference.kind, f"step {number}: {difference.text}"))
     return report
@@ -411,14 +411,34 @@ def _compare_step(step: Step, config: Path) -> list[Difference]:
     return differences
 
 
-def _check(config: Path) -> list[Difference]:
-    """`check-sources` has something to say of any lake."""
+def _check(config: Path, expected: ExpectedUsage | None) -> list[Difference]:
+    """What `check-sources` does not list of files that are named or quarantined."""
     from usage_pipeline_tests.lake_probe import check
 
     try:
-        return [] if check(config) else [Difference("check-sources", "says nothing")]
+        lines = check(config)
     except Exception:
         return [Difference("check-sources raised", _last_lines())]
+    keys = sorted({*expected.named, *expected.quarantined}) if expected else []
+    return [
+        Difference("not listed by check-sources", key)
+        for key in keys
+        if not any(spelled in line for line in lines for spelled in _spelled(key))
+    ]
+
+
+def _spelled(key: str) -> list[str]:
+    """A key, and the folders above it that can be named in its place: those that are no ordinary week folder."""
+    parts = key.split("/")
+    above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [key, *(folder for folder in above if not _is_ordinary(folder))]
+
+
+def _is_ordinary(folder: str) -> bool:
+    if re.fullmatch(r"year=\d{4}", folder):
+        return True
+    week = oracle.folder_of_key(f"{folder}/file") if folder.count("/") == 1 else None
+    return week is not None and bool(week.weeks("iso") or week.weeks("calendar_year"))
 
 
 def _last_lines() -> str:

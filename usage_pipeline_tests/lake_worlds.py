@@ -743,6 +743,7 @@ class _ReferenceMaker:
         self.delimiter = rng.choice([",", ";", "\t", "|"])
         self.zone = usage.rules.zone if usage else "UTC"
         self.columns = self._draw_columns()
+        self.used: frozenset[str] = frozenset()
         self.path_kind = rng.choice(["file", "folder", "glob"])
         self.sort = rng.choice(["number", "text", "text"])
         self.settings = CellRules(
@@ -765,16 +766,21 @@ class _ReferenceMaker:
         # where the zone changes, so do days, and with them what may be the key of a subscription
         follows = self.rng.random() < 0.45 and (len(set(zones)) == 1 or "start_date" not in self.columns)
         follows &= self.source != "known_causes"
+        # where usage changes, so may what it matches, between two deliveries
+        follows &= len([step for step in world.steps if step.expected_usage]) == 1
         if world.on_s3 and self.path_kind == "glob":
             self.path_kind = "folder"
+        self.used = oracle.used_keys(self.source, world.steps[0].expected_usage)
         deliveries = self._sequence() if follows else [self._content()]
         last = world.steps[0].as_of
         before: ExpectedReference | None = None
+        usage: ExpectedUsage | None = None
         for number, delivery in enumerate(deliveries):
             if number == len(world.steps):
                 world.steps.append(Step(last + timedelta(days=number)))
             delivery.rules = replace(delivery.rules, zone=zones[min(number, len(zones) - 1)])
-            expected = oracle.expect_delivery(delivery, before)
+            usage = world.steps[number].expected_usage or usage
+            expected = oracle.expect_delivery(delivery, before, oracle.used_keys(self.source, usage))
             world.steps[number].deliveries[self.source] = delivery
             world.steps[number].expected[self.source] = expected
             before = replace(expected, held_back=False, notes_about=[]) if expected.held_back else expected
@@ -1011,16 +1017,30 @@ class _ReferenceMaker:
         return _until_sure(self.questions, lambda _: self._drawn_sequence(), lambda: [self._plain()])
 
     def _drawn_sequence(self) -> list[Delivery]:
-        size = self.rng.choice([5, 12, 20, 40, 50])
         style = _Style("iso", "-", "mdy", "plain", 0, False)
-        first = self._rows(size, style, clean=True)
-        deliveries = [self._delivery(first, style, clean=True)]
-        for _ in range(self.rng.choice([1, 1, 2])):
-            deliveries.append(self._next(first, style))
+        nulls = {word.casefold() for word in self.settings.null_values}
+        matching = self.source in ("accounts", "applications") and not nulls & {w.casefold() for w in self.used}
+        if matching and self.used and self.rng.random() < 0.4:
+            deliveries = self._matching_usage(style)
+        else:
+            first = self._rows(self.rng.choice([5, 12, 20, 40, 50]), style, clean=True)
+            deliveries = [self._delivery(first, style, clean=True)]
+            deliveries += [self._next(first, style) for _ in range(self.rng.choice([1, 1, 2]))]
         before: ExpectedReference | None = None
         for delivery in deliveries:
-            before = oracle.expect_delivery(delivery, before)
+            expected = oracle.expect_delivery(delivery, before, self.used)
+            before = replace(expected, held_back=False)
         return deliveries
+
+    def _matching_usage(self, style: _Style) -> list[Delivery]:
+        """Few rows, so that only what they match in usage matters: all ids that are used, spelled so, and otherwise."""
+        self.sort, key = "text", oracle.WANTED[self.source][0]
+        words = sorted(self.used)
+        first = [row | {key: word} for row, word in zip(self._rows(len(words), style, clean=True), words, strict=True)]
+        respelled = [row | {key: f"id-{row[key]}"} for row in first]
+        more = self._rows(1, style, clean=True, first=900)
+        after = self.rng.choice([[first], [respelled], [respelled, first], [first + more]])
+        return [self._delivery(rows, style, clean=True) for rows in [first, *after]]
 
     def _next(self, first: list[dict[str, Any]], style: _Style) -> Delivery:
         size = len(first)
