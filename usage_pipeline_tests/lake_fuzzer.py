@@ -386,7 +386,7 @@ def fuzz(seed: int, folder: Path, s3_address: str | None) -> Report:
         config = write_config(world, step, store, folder)
         differences = _compare_step(step, config)
         if seed % CHECKED_EVERY == 0:
-            differences += _check(config, step.expected_usage)
+            differences += _check(config, step)
         for difference in differences:
             report.differences.append(Difference(difference.kind, f"step {number}: {difference.text}"))
     return report
@@ -400,49 +400,52 @@ def _compare_step(step: Step, config: Path) -> list[Difference]:
     if step.expected_usage:
         try:
             differences += compare_usage(step.expected_usage, read_usage(config), step.stays)
-        except Exception:
-            differences.append(Difference("usage raised", _last_lines()))
+        except Exception as error:
+            differences.append(Difference("usage raised", _raised(error)))
     for source, delivery in step.deliveries.items():
         try:
             found = read_reference(config, source)
             differences += compare_reference(delivery, step.expected[source], found)
-        except Exception:
-            differences.append(Difference("reference raised", f"{source}: {_last_lines()}"))
+        except Exception as error:
+            differences.append(Difference("reference raised", f"{source}: {_raised(error)}"))
     return differences
 
 
-def _check(config: Path, expected: ExpectedUsage | None) -> list[Difference]:
+def _check(config: Path, step: Step) -> list[Difference]:
     """What `check-sources` does not list of files that are named or quarantined."""
     from usage_pipeline_tests.lake_probe import check
 
     try:
         lines = check(config)
-    except Exception:
-        return [Difference("check-sources raised", _last_lines())]
+    except Exception as error:
+        return [Difference("check-sources raised", _raised(error))]
+    expected, calendar = step.expected_usage, step.usage.calendar if step.usage else "iso"
     keys = sorted({*expected.named, *expected.quarantined}) if expected else []
     return [
         Difference("not listed by check-sources", key)
         for key in keys
-        if not any(spelled in line for line in lines for spelled in _spelled(key))
+        if not any(spelled in line for line in lines for spelled in _spelled(key, calendar))
     ]
 
 
-def _spelled(key: str) -> list[str]:
+def _spelled(key: str, calendar: str) -> list[str]:
     """A key, and the folders above it that can be named in its place: those that are no ordinary week folder."""
     parts = key.split("/")
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-    return [key, *(folder for folder in above if not _is_ordinary(folder))]
+    return [key, *(folder for folder in above if not _is_ordinary(folder, calendar))]
 
 
-def _is_ordinary(folder: str) -> bool:
+def _is_ordinary(folder: str, calendar: str) -> bool:
     if re.fullmatch(r"year=\d{4}", folder):
         return True
     week = oracle.folder_of_key(f"{folder}/file") if folder.count("/") == 1 else None
-    return week is not None and bool(week.weeks("iso") or week.weeks("calendar_year"))
+    return week is not None and bool(week.weeks(calendar))
 
 
-def _last_lines() -> str:
-    return " | ".join(line.strip() for line in traceback.format_exc().strip().splitlines()[-3:])
+def _raised(error: Exception) -> str:
+    """What was raised, and where, on a line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.name}: {' '.join(str(error).split())[:600]}"
 
 
 def seeds_of(text: str) -> range:

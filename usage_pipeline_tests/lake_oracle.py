@@ -898,7 +898,7 @@ def _read_delivery(delivery: Delivery, files: Sequence[StoredFile]) -> ExpectedR
     for file in files:
         for number in range(file.rows):
             _read_reference_row(delivery, file, number, order, decimals, found)
-    if order.has_open and order.order is None:
+    if order.has_open and order.order is None and not order.conflict:
         found.notes_about.append("date_order")
     if any(_all_open(_texts(delivery, files, ours), mode) for ours, mode in decimals.items()):
         found.notes_about.append("decimal")

@@ -70,7 +70,8 @@ FOREIGN: tuple[str, ...] = (
     "x.csv.bak", "x.parquet.inprogress", "x.zip",
 )
 # fmt: on
-EXTRA_NAMES = ("note", "__index_level_0__", "Größe", "year", "week", "filename", "file_row_number", "select")
+EXTRA_NAMES = ("note", "__index_level_0__", "Größe", "year", "week", "filename", "select", "region", "day")
+RARE_EXTRA_NAME = "file_row_number"
 GARBAGE_TIMES = ("never", "2025-13-45", "2025-02-30", "N/A", "?", "soon 5")
 GARBAGE_NUMBERS = ("abc", "12 %", "n/a", "--", "?", "five", "12 clicks")
 QUESTIONS_AT_MOST = 40
@@ -537,7 +538,8 @@ class _UsageMaker:
                 cells[ours] = _time_cell(self.rng, far, lake.rules, kind)
 
     def _add_extra_columns(self, file: StoredFile, rows: int) -> None:
-        for name in self.rng.sample(EXTRA_NAMES, self.rng.choice([0, 0, 1, 2])):
+        rare = [RARE_EXTRA_NAME] if self.rng.random() < 0.005 else []
+        for name in [*self.rng.sample(EXTRA_NAMES, self.rng.choice([0, 0, 1, 2])), *rare]:
             values: list[Any] = [
                 self.rng.choice([None, "x", "1", 'a "quote"', "two\nlines", "a,b;c"]) for _ in range(rows)
             ]
@@ -751,7 +753,9 @@ class _ReferenceMaker:
             null_values=rng.choice([[], [], ["NA", "n/a"], ["null"]]),
             date_order=rng.choice(["auto", "auto", "auto", "mdy", "dmy"]),
             decimal=rng.choice(["auto", "auto", "auto", "point", "comma"]),
-            end_reasons=rng.choice([{}, {}, {"left": "cancelled", "Done": "completed"}]),
+            end_reasons=rng.choice([{}, {"left": "cancelled", "Done": "completed"}])
+            if source == "subscriptions"
+            else {},
         )
 
     def _draw_columns(self) -> dict[str, str]:
