@@ -531,7 +531,8 @@ def labels() -> Iterator[Specimen]:
         yield _specimen(f"{column}_utf8_by_new_label_only", READ, _relabelled(column, None, 1))
         yield _specimen(f"{column}_bytes_without_a_label", READ, _relabelled(column, None, None))
         lenient = quarantined(column).or_(READ).or_(ALL_REJECTED).or_(read(user_id=[None] * ROWS))
-        yield _specimen(f"{column}_json", lenient, _relabelled(column, *json))
+        # bare words are no JSON: whoever looks at it closely says so
+        yield _specimen(f"{column}_json", lenient.or_(quarantined("JSON")), _relabelled(column, *json))
         yield _specimen(f"{column}_bson", lenient, _relabelled(column, *bson))
         yield _specimen(f"{column}_label_that_nobody_knows", lenient.or_(BROKEN), _relabelled(column, None, 99))
         twelve = pa.array([b"abcdefghijkl"] * ROWS, pa.binary(12))
@@ -569,13 +570,16 @@ def encodings() -> Iterator[Specimen]:
         "byte_stream_split": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
     }
     codecs = ("none", "snappy", "gzip", "brotli", "lz4", "zstd")
+    # of whole numbers and of bytes it is younger than many readers: it may be refused by its name
+    unusual = READ.or_(quarantined("BYTE_STREAM_SPLIT"))
     for version in ("1.0", "2.0"):
         common = {"data_page_version": version, "write_page_checksum": True}
         for codec in codecs:
             yield _columns(f"dictionary_{codec}_v{version[0]}", READ, {}, {"compression": codec, **common})
             for name, columns in of.items():
                 options = {"compression": codec, "use_dictionary": False, "column_encoding": columns, **common}
-                yield _columns(f"{name}_{codec}_v{version[0]}", READ, {}, options)
+                expected = unusual if name == "byte_stream_split" else READ
+                yield _columns(f"{name}_{codec}_v{version[0]}", expected, {}, options)
         flags = {"use_dictionary": False, "column_encoding": {"flag": "RLE"}, **common}
         yield _columns(f"rle_boolean_beside_v{version[0]}", READ, {"flag": BOOLEAN}, flags)
         yield _columns(
@@ -592,7 +596,7 @@ def encodings() -> Iterator[Specimen]:
         fixed = pa.array([b"ab", b"cd", b"ef", b"gh"], pa.binary(2))
         yield _columns(
             f"byte_stream_split_fixed_binary_v{version[0]}",
-            read(user_id=["ab", "cd", "ef", "gh"]),
+            read(user_id=["ab", "cd", "ef", "gh"]).or_(quarantined("BYTE_STREAM_SPLIT")),
             {"user_id": fixed},
             split,
         )
