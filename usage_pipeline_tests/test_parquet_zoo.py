@@ -186,13 +186,17 @@ def test_a_file_is_read_right_or_set_apart_with_the_reason(
 # ---- times and zones ---------------------------------------------------------------------------------------------
 
 
-def _zoned_files(monday: date) -> dict[str, tuple[Any, dict[str, Any], int]]:
-    """Wednesday 02:00 in several types: name, cells, options of the writer, days after Monday in Denver."""
+# cells, options of the writer, days after Monday in Denver
+Zoned = tuple[Any, dict[str, Any], int]
+
+
+def _zoned_files(monday: date) -> dict[str, Zoned]:
+    """Wednesday 02:00 in several types, by name."""
     moment = datetime.combine(monday + timedelta(days=2), datetime.min.time()) + timedelta(hours=2)
     units = ("ms", "us", "ns")
-    naive = {f"naive_{u}": (pa.array([moment], pa.timestamp(u)), {}, 2) for u in units}
-    zoned = {f"utc_{u}": (pa.array([moment], pa.timestamp(u, "UTC")), {}, 1) for u in units}
-    other: dict[str, tuple[Any, dict[str, Any], int]] = {
+    naive: dict[str, Zoned] = {f"naive_{u}": (pa.array([moment], pa.timestamp(u)), {}, 2) for u in units}
+    zoned: dict[str, Zoned] = {f"utc_{u}": (pa.array([moment], pa.timestamp(u, "UTC")), {}, 1) for u in units}
+    other: dict[str, Zoned] = {
         # the type says the moment; in which zone it was written stands beside it, and changes nothing
         "of_tokyo": (pa.array([moment], pa.timestamp("us", "Asia/Tokyo")), {}, 1),
         "int96": (pa.array([moment], pa.timestamp("us")), {"use_deprecated_int96_timestamps": True}, 1),
