@@ -88,7 +88,8 @@ def read_reference(config: Path, source: str) -> ReferenceOutcome:
         rows, aside = (
             connection.sql(f"FROM ref.{source}{suffix}").to_arrow_table().to_pylist() for suffix in ("", "_rejected")
         )
-    return ReferenceOutcome(rows, aside, dict(loaded.unreadable), list(loaded.notes), delivery.held_back)
+    notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
+    return ReferenceOutcome(rows, aside, dict(loaded.unreadable), notes, delivery.held_back)
 
 
 def check(config: Path) -> list[str]:

@@ -110,6 +110,11 @@ def is_exact_count(kind: str) -> bool:
 # ---------------------------------------------------------------- SQL
 
 
+def without_zeros(decimal: str) -> str:
+    """SQL of a decimal number as text, without zeros that say nothing."""
+    return f"regexp_replace(CAST({decimal} AS VARCHAR), '\\.0*$|(\\.\\d*[1-9])0+$', '\\1')"
+
+
 @dataclass(frozen=True)
 class Cell:
     """One column of theirs (an SQL expression of a DuckDB type) as a column of ours."""
@@ -169,8 +174,9 @@ class Cell:
             return "FALSE"
         if self.column.type == "VARCHAR" and self.column.name != "end_reason" and self.kind == "VARCHAR":
             return "FALSE"
-        there = f"octet_length({self.expression}) > 0" if self.kind == "BLOB" else f"({self.given}) IS NOT NULL"
-        return f"({there} AND ({self.value}) IS NULL)"
+        if self.kind == "BLOB" and self.column.name != "end_reason":
+            return f"({self.expression} IS NOT NULL AND try(decode({self.expression})) IS NULL)"
+        return f"(({self.given}) IS NOT NULL AND ({self.value}) IS NULL)"
 
     def _text(self) -> str:
         expression = self.expression
@@ -182,7 +188,7 @@ class Cell:
             other = "" if self.column.name in _KEYS else f" ELSE CAST({expression} AS VARCHAR)"
             return f"CASE WHEN {is_whole} THEN {whole}{other} END"
         if self.kind.startswith("DECIMAL"):
-            return f"regexp_replace(CAST({expression} AS VARCHAR), '\\.0*$|(\\.\\d*[1-9])0+$', '\\1')"
+            return without_zeros(expression)
         return f"CAST({expression} AS VARCHAR)"
 
     def _time(self, zone: str) -> str:

@@ -126,7 +126,7 @@ def _read_whole(
 
     Raises LakeError, SourceError or duckdb.Error where that fails.
     """
-    open_source(connection, nearby, contract.name, source)
+    open_source(connection, nearby, contract, source, Reading.of(settings, source))
     connection.execute(f"CREATE TEMP TABLE delivered AS FROM {RAW}")
     connection.table("delivered").create_view(RAW, replace=True)
     mapping = settled_mapping(connection, settings, source, contract)
@@ -299,7 +299,10 @@ def _unknown_words(
 
 
 # columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside
-_DECIDING = {"subscriptions": ("start_date", "end_date", "notice_date"), "known_causes": ("first_day", "last_day")}
+_DECIDING = {
+    "subscriptions": ("application", "start_date", "end_date", "notice_date"),
+    "known_causes": ("account_id", "application", "first_day", "last_day"),
+}
 
 
 def _reason(contract: SourceContract, delivered: list[str]) -> str:

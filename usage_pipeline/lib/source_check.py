@@ -27,6 +27,7 @@ from usage_pipeline.lib.sources import (
     open_source,
     settle,
 )
+from usage_pipeline.lib.usage_reader import spelled_twice
 from usage_pipeline.lib.weeks import WeekFolder, folder_of, weeks_between, weeks_of
 
 _AROUND_NEW_YEAR = (1, 52, 53)
@@ -78,7 +79,8 @@ class _SourceCheck:
             if name == "usage" and self.source.partitioned:
                 self._check_weeks()
             else:
-                listing = open_source(self.connection, self.nearby, name, self.source)
+                reading = Reading.of(self.settings, self.source)
+                listing = open_source(self.connection, self.nearby, self.contract, self.source, reading)
                 self._named(listing.named)
                 self._groups(self._columns(len(listing.files)))
         except LakeError as error:
@@ -222,7 +224,16 @@ class _SourceCheck:
                 "set as_of to a day after the last week, or raise lookback_weeks"
             )
             return
+        self._check_names(inside)
         self._check_files(folders, inside)
+
+    def _check_names(self, weeks: list[date]) -> None:
+        """What of every week of the window is not read, by names alone."""
+        for week in weeks:
+            listing = self.lake.files_of_week(self.source, week)
+            self._named(listing.named)
+            for file, why in spelled_twice(listing.files).items():
+                self.report.problems.append(f"sources.usage: {file.key} is quarantined by a run: {why}")
 
     def _check_files(self, folders: list[WeekFolder], inside: list[date]) -> None:
         """Looks into the newest week, and into the days of some others."""
@@ -248,11 +259,11 @@ class _SourceCheck:
         source, problems = self.source, self.report.problems
         assert source.path is not None
         listing = self.lake.week_files(source.path, source.format, folder)
-        self._named(listing.named)
         if not listing.files and told:
             problems.append(f"sources.usage.path: {folder} holds no {source.format} file")
         source_then = source.at(weeks_of(folder, source.partition_calendar)[0])
-        good, wrong = open_files(self.connection, self.nearby, self._match(source_then), source, listing.files)
+        files = [file for file in listing.files if file not in spelled_twice(listing.files)]
+        good, wrong = open_files(self.connection, self.nearby, self._match(source_then), source, files)
         for file, why in wrong:
             problems.append(f"sources.usage: {file.key} is quarantined by a run, and its week is incomplete: {why}")
         return good

@@ -8,10 +8,14 @@ Files are opened under names of our own, where all of their bytes are: whatever 
 file, and no letter of a foreign name is taken for a pattern.
 """
 
+import csv
 import difflib
+import gzip
+import io
 import re
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -32,6 +36,8 @@ from usage_pipeline.lib.sql import literal
 RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
 _MOST_TEXTS = 100_000
+_CHUNK = 1 << 20
+_DELIMITERS = (",", ";", "\t", "|")
 # where `Nearby` puts files: people know them by their names in the lake
 _NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f]{32}/\d{6}[a-z.]*[\"')]*")
 
@@ -92,8 +98,10 @@ class Nearby:
         """Where the whole file is. Raises NotReadError or FileError, as `Lake.bring` does."""
         if file not in self._paths:
             self.folder.mkdir(parents=True, exist_ok=True)
-            target = self.folder / f"{len(self._paths):06d}{_suffix(file, file_format)}"
+            target = self.folder / f"{len(self._paths):06d}.{file_format}"
             self.lake.bring(file, target)
+            if file_format == "csv" and (packed := _PACKED.search(file.key)):
+                target = _unpacked(target, packed[1].lower())
             self._paths[file] = target
         return self._paths[file]
 
@@ -114,10 +122,25 @@ class Nearby:
         self._paths = {}
 
 
-def _suffix(file: LakeFile, file_format: str) -> str:
-    if file_format == "parquet":
-        return ".parquet"
-    return next((f".csv{packed}" for packed in (".gz", ".zst") if file.key.lower().endswith(packed)), ".csv")
+_PACKED = re.compile(r"\.(gz|zst)$", re.IGNORECASE)
+
+
+def _unpacked(path: Path, packing: str) -> Path:
+    """The text of a packed file, whole: only at its end a checksum tells. Raises FileError where it is not right."""
+    target = path.with_name(f"{path.stem}-text.csv")
+    try:
+        with (
+            gzip.open(path) if packing == "gz" else pa.input_stream(str(path), compression="zstd") as text,
+            target.open("wb") as output,
+        ):
+            shutil.copyfileobj(text, output, _CHUNK)
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+        raise FileError(f"cannot be unpacked: {first_line(error)}; deliver it again") from error
+    except OSError as error:
+        if error.errno is None:
+            raise FileError(f"cannot be unpacked: {first_line(error)}; deliver it again") from error
+        raise NotReadError(f"{path}: {error}") from error
+    return target
 
 
 # ---------------------------------------------------------------- views
@@ -127,20 +150,28 @@ def _suffix(file: LakeFile, file_format: str) -> str:
 class Columns:
     """Columns of a file in order, name and DuckDB type, and which are no more than they seem.
 
-    `instants` are times in UTC that DuckDB reads as times without a zone, `empty` columns without any type.
+    `instants` are times in UTC that DuckDB reads as times without a zone, `empty` columns without any type; `delimiter`
+    is that of a CSV file.
     """
 
     kinds: tuple[tuple[str, str], ...]
     instants: frozenset[str] = frozenset()
     empty: frozenset[str] = frozenset()
+    delimiter: str | None = None
+
+    @property
+    def has_row_number(self) -> bool:
+        """Whether a column of theirs has the name under which DuckDB tells the number of a row."""
+        return any(name.lower() == "file_row_number" for name, _ in self.kinds)
 
 
 def columns_of_file(connection: duckdb.DuckDBPyConnection, path: Path, shape: FileSet) -> Columns:
     """The columns of one file nearby. Raises duckdb.Error where it cannot be opened."""
-    rows = connection.execute(f"DESCRIBE SELECT * FROM {_rows([path], shape)}").fetchall()
+    delimiter = (shape.delimiter or _delimiter_of(path)) if shape.format == "csv" else None
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {_rows([path], delimiter)}").fetchall()
     kinds = tuple((name, kind) for name, kind, *_ in rows)
-    if shape.format != "parquet":
-        return Columns(kinds)
+    if delimiter is not None:
+        return Columns(kinds, delimiter=delimiter)
     schema = connection.execute(
         "SELECT type, num_children, logical_type, converted_type FROM parquet_schema($1)", [str(path)]
     ).fetchall()
@@ -148,6 +179,17 @@ def columns_of_file(connection: duckdb.DuckDBPyConnection, path: Path, shape: Fi
     instants = frozenset(name for (name, _), (kind, _, logical, old) in top if _is_instant(kind, logical, old))
     empty = frozenset(name for (name, _), (_, _, logical, _) in top if logical == "NullType()")
     return Columns(kinds, instants, empty)
+
+
+def _delimiter_of(path: Path) -> str:
+    """The sign between the columns of a CSV file: the one that its header has most of, outside of quotes."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
+        head = text.read(_CHUNK)
+    counts = {
+        sign: len(next(csv.reader(io.StringIO(head.lstrip("\r\n"), newline=""), delimiter=sign), []))
+        for sign in _DELIMITERS
+    }
+    return max(counts, key=lambda sign: counts[sign])
 
 
 def columns_of_files(connection: duckdb.DuckDBPyConnection, paths: list[Path], shape: FileSet) -> list[Columns]:
@@ -188,7 +230,6 @@ def view_of(
     connection: duckdb.DuckDBPyConnection,
     view: str,
     paths: list[Path],
-    shape: FileSet,
     columns: Columns,
     keys: dict[str, str] | None = None,
 ) -> None:
@@ -201,54 +242,64 @@ def view_of(
     replaced += [f"CAST(NULL AS VARCHAR) AS {quoted(name)}" for name in columns.empty]
     normal = f" REPLACE ({', '.join(replaced)})" if replaced else ""
     if keys is None:
-        rows = _rows(paths, shape)
+        rows = _rows(paths, columns.delimiter)
     else:
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS lake_files (path VARCHAR, key VARCHAR)")
         connection.execute("DELETE FROM lake_files")
         connection.execute("INSERT INTO lake_files SELECT unnest($1), unnest($2)", [list(keys), list(keys.values())])
-        rows = _placed(paths, shape, keys)
+        rows = _placed(paths, columns, keys)
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS SELECT *{normal} FROM {rows}")
 
 
-def _placed(paths: list[Path], shape: FileSet, keys: dict[str, str]) -> str:
+def _placed(paths: list[Path], columns: Columns, keys: dict[str, str]) -> str:
     """SQL of the raw rows with the key of their file and their number in it."""
     file, row = PLACE
-    if shape.format == "parquet":
-        rows = _rows(paths, shape, ", file_row_number = true, filename = '_path_'")
+    if columns.delimiter is None:
+        # DuckDB gives no numbers where a column of theirs has that name
+        numbers = "" if columns.has_row_number else ", file_row_number = true"
+        left_out, number = ("", "NULL") if columns.has_row_number else ("file_row_number, ", "file_row_number + 1")
+        rows = _rows(paths, None, f"{numbers}, filename = '_path_'")
         return (
-            f"(SELECT rows.* EXCLUDE (file_row_number, _path_), lake_files.key AS {file}, file_row_number + 1 AS {row} "
+            f"(SELECT rows.* EXCLUDE ({left_out}_path_), lake_files.key AS {file}, CAST({number} AS BIGINT) AS {row} "
             f"FROM {rows} AS rows INNER JOIN lake_files ON rows._path_ = lake_files.path)"
         )
     numbered = [
-        f"SELECT *, {literal(keys[str(path)])} AS {file}, row_number() OVER () AS {row} FROM {_rows([path], shape)}"
+        f"SELECT *, {literal(keys[str(path)])} AS {file}, row_number() OVER () AS {row} "
+        f"FROM {_rows([path], columns.delimiter)}"
         for path in paths
     ]
     return f"({' UNION ALL BY NAME '.join(numbered)})"
 
 
-def _rows(paths: list[Path], shape: FileSet, more: str = "") -> str:
-    """SQL of the raw rows of files; text of CSV stays text, and folders give no columns."""
+def _rows(paths: list[Path], delimiter: str | None, more: str = "") -> str:
+    """SQL of the raw rows of files, of CSV where there is a delimiter; text stays text, folders give no columns."""
     listed = ", ".join(literal(path) for path in paths)
-    if shape.format == "parquet":
+    if delimiter is None:
         return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{more})"
-    delimiter = f", delim = {literal(shape.delimiter)}" if shape.delimiter else ""
     return (
         f"read_csv([{listed}], union_by_name = true, hive_partitioning = false, header = true, all_varchar = true, "
-        f"quote = '\"', escape = '\"'{delimiter}{more})"
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"'{more})"
     )
 
 
 def open_source(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, name: str, source: Source, *, with_place: bool = False
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, contract: SourceContract, source: Source, reading: Reading
 ) -> Listing:
     """Makes the rows of a source that is read whole a view called `raw_rows`; returns what lies below its paths.
 
+    Every file of a plain set must have the columns that are needed.
+
     Raises LakeError where files are missing or could not be fetched, SourceError where one or the query cannot be read.
     """
-    listing = Listing()
+    name, listing = contract.name, Listing()
+
+    def match(view: str) -> Mapping:
+        return match_columns(connection, source, contract, reading, view)
+
     for set_name, shape in source.file_sets.items():
         found = nearby.lake.files(shape.path, shape.format)
-        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, with_place=with_place)
+        each = match if source.query is None and len(found.files) > 1 else None
+        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, each)
         listing += found
     query = source.query or "SELECT * FROM files"
     try:
@@ -261,7 +312,7 @@ def open_source(
 def open_files(
     connection: duckdb.DuckDBPyConnection,
     nearby: Nearby,
-    match: Callable[[str], Any],
+    match: Callable[[str], Mapping],
     source: Source,
     files: list[LakeFile],
 ) -> tuple[list[LakeFile], list[tuple[LakeFile, str]]]:
@@ -272,13 +323,14 @@ def open_files(
     shape, good, wrong = source.file_sets["files"], list[LakeFile](), list[tuple[LakeFile, str]]()
     for file in files:
         try:
-            _open_set(connection, nearby, "", RAW, shape, [file], with_place=False)
-            match(RAW)
+            _open_set(connection, nearby, "", RAW, shape, [file], match)
+            if shape.format == "parquet":
+                verify_checksums(nearby.path(file, shape.format), match(RAW).used)
             good.append(file)
         except SourceError as error:
             wrong.append((file, "; ".join(problem.removeprefix(f": {file.key}: ") for problem in error.problems)))
     if good:
-        _open_set(connection, nearby, "", RAW, shape, good, with_place=False)
+        _open_set(connection, nearby, "", RAW, shape, good, None)
     return good, wrong
 
 
@@ -289,26 +341,30 @@ def _open_set(
     view: str,
     shape: FileSet,
     files: list[LakeFile],
-    *,
-    with_place: bool,
+    match: Callable[[str], Mapping] | None,
 ) -> None:
-    """Makes files of whatever columns one view; where types differ, a column is text."""
+    """Makes files of whatever columns one view; where types differ, a column is text. Each kind of them must match."""
     groups: dict[Columns, list[Path]] = {}
     for file in files:
         try:
             path = nearby.path(file, shape.format)
-            groups.setdefault(columns_of_file(connection, path, shape), []).append(path)
+            columns = columns_of_file(connection, path, shape)
+            if match and columns not in groups:
+                view_of(connection, f"{view}_tried", [path], columns)
+                match(f"{view}_tried")
+            groups.setdefault(columns, []).append(path)
+        except SourceError as error:
+            raise SourceError([f"{where}: {file.key}: {problem}" for problem in error.problems]) from error
         except FileError as error:
             raise SourceError([f"{where}: {file.key}: {error}"]) from error
         except NotReadError:
             raise
         except Exception as error:
             raise SourceError([f"{where}: {file.key}: {reason_of(error)}"]) from error
-    keys = nearby.key_of() if with_place else None
     parts = []
     for number, (columns, paths) in enumerate(groups.items()):
         part = f"{view}_{number}"
-        view_of(connection, part, paths, shape, columns, keys)
+        view_of(connection, part, paths, columns)
         parts.append((part, columns_of(connection, part)))
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts)}")
 
@@ -337,6 +393,8 @@ def _raw_text(expression: str, kind: str) -> str:
         whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
         is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9007199254740992"
         return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
+    if kind.startswith("DECIMAL("):
+        return cells.without_zeros(expression)
     if kind == "BLOB":
         return f"try(decode({expression}))"
     return f"CAST({expression} AS VARCHAR)"

@@ -283,7 +283,7 @@ class UsageReader:
         path, shape = self.nearby.path(file, source.format), source.file_sets["files"]
         columns = self._columns.get(file) or columns_of_file(self.connection, path, shape)
         if columns not in self._mappings:
-            view_of(self.connection, RAW, [path], shape, columns)
+            view_of(self.connection, RAW, [path], columns)
             self._mappings[columns] = match_columns(self.connection, source, USAGE, self._reading(source), RAW)
         mapping = self._mappings[columns]
         if source.format == "parquet" and with_checksums:
@@ -309,7 +309,7 @@ class UsageReader:
         self, source: Source, files: list[LakeFile], week: date | None, *, with_place: bool = False
     ) -> tuple[list[Part], list[str]]:
         """Makes the files views of raw rows, one a kind of columns, with what their columns settle, and notes."""
-        shape, parts = source.file_sets["files"], []
+        parts: list[Part] = []
         is_gathered = len(files) >= _MANY and sum(file.size for file in files) < _SMALL_BYTES
         if is_gathered and self._gathered == files:
             return self._parts
@@ -320,7 +320,7 @@ class UsageReader:
         for number, (columns, paths) in enumerate(groups.items()):
             view = f"{RAW}_{number}"
             mapping = self._mappings[columns]
-            view_of(self.connection, view, paths, shape, columns, keys)
+            view_of(self.connection, view, paths, columns, keys)
             parts.append((self._gather(view, mapping) if is_gathered else view, mapping))
         mappings, notes = settle(self.connection, USAGE, parts, week if source.partitioned else None)
         found = [(view, mapping) for (view, _), mapping in zip(parts, mappings, strict=True)], notes
@@ -348,7 +348,7 @@ class UsageReader:
         """Makes all rows of the source a table; returns files that were quarantined, and notes."""
         source = self.source
         if source.query is not None:
-            open_source(self.connection, self.nearby, "usage", source)
+            open_source(self.connection, self.nearby, USAGE, source, self._reading(source))
             mapping = match_columns(self.connection, source, USAGE, self._reading(source))
             mappings, notes = settle(self.connection, USAGE, [(RAW, mapping)])
             self._define(f"TEMP TABLE source_usage AS {self._select([(RAW, mappings[0])])}")
@@ -407,11 +407,12 @@ class UsageReader:
     def _select_part(view: str, mapping: Mapping, *, with_place: bool) -> str:
         day = mapping.cell(USAGE.column("event_time")).day
         records = mapping.cell(USAGE.column("records_created")).unreadable
-        user = mapping.cell(USAGE.column("user_id")).unreadable
+        user, event = (mapping.cell(USAGE.column(name)).unreadable for name in ("user_id", "event_id"))
         file, row = PLACE if with_place else ("NULL::VARCHAR", "NULL::BIGINT")
         columns = ", ".join(mapped_columns(mapping, USAGE))
         return (
             f"SELECT {columns}, {day} AS day, {records} AS has_unreadable_records, {user} AS has_unreadable_user, "
+            f"{event} AS has_unreadable_event, "
             f"{file} AS source_file, {row} AS source_row FROM {quoted(view)}"
         )
 
@@ -447,16 +448,18 @@ class UsageReader:
     def _rejected_sql(rows: str) -> str:
         """SQL of the rejected rows, likewise."""
         judged = load_sql("ingest", "usage_rows").replace("source_usage", rows)
-        return f"SELECT * EXCLUDE (has_unreadable_user) FROM ({judged}) WHERE reason IS NOT NULL"
+        return f"SELECT * EXCLUDE (has_unreadable_user, has_unreadable_event) FROM ({judged}) WHERE reason IS NOT NULL"
 
     def _week_rows(self, week: date, source: Source, files: list[LakeFile], values: dict[str, Any]) -> WeekRows:
         """What the table `counted` holds, whoever made it."""
         groups = self.connection.execute(
             "SELECT reason, is_duplicate, sum(source_rows), sum(clicks) FROM counted GROUP BY ALL"
         ).fetchall()
-        users = self.connection.execute(
-            "SELECT sum(unreadable_users) FROM counted WHERE reason IS NULL AND NOT is_duplicate"
+        unread = self.connection.execute(
+            "SELECT sum(unreadable_users), sum(unreadable_events) FROM counted "
+            "WHERE reason IS NULL AND NOT is_duplicate"
         ).fetchone()
+        assert unread is not None
 
         def write_facts(file: Path, manifest: str) -> None:
             self._copy(load_sql("ingest", "usage_facts"), file, values, manifest)
@@ -465,7 +468,7 @@ class UsageReader:
             {(reason, again): (int(n), int(clicks or 0)) for reason, again, n, clicks in groups},
             write_facts,
             lambda file: self._copy_rejected(file, week, source, files, values),
-            unreadable={"user_id": int(users[0])} if users and users[0] else {},
+            unreadable={name: int(cells) for name, cells in zip(("user_id", "event_id"), unread, strict=True) if cells},
         )
 
     def _copy_rejected(
@@ -546,5 +549,6 @@ def _ignored(columns: list[str]) -> list[str]:
 _CONTRACT = ", ".join(f"NULL::{column.type} AS {column.name}" for column in USAGE.columns)
 _NOTHING = (
     f"SELECT {_CONTRACT}, NULL::DATE AS day, FALSE AS has_unreadable_records, FALSE AS has_unreadable_user, "
+    "FALSE AS has_unreadable_event, "
     "NULL::VARCHAR AS source_file, NULL::BIGINT AS source_row, FALSE AS is_duplicate LIMIT 0"
 )

@@ -8,6 +8,7 @@ SELECT
     is_duplicate,
     count(*) AS source_rows,
     count(*) FILTER (WHERE has_unreadable_user) AS unreadable_users,
+    count(*) FILTER (WHERE has_unreadable_event) AS unreadable_events,
     sum(clicks) AS clicks,
     sum(records_created) AS records_created
 FROM usage_rows

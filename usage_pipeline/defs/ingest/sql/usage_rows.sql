@@ -10,6 +10,7 @@ SELECT
     records_created,
     day,
     has_unreadable_user,
+    has_unreadable_event,
     is_duplicate,
     source_file,
     source_row,
