@@ -470,6 +470,23 @@ def restore(
 
 
 @app.command()
+def webserver(
+    workspace: Annotated[Path, typer.Option(help="file that says where the code server is")],
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen at")] = 3000,
+) -> None:
+    """Serve Dagster's pages behind the guard; `demo`, `up` and the images start it (README: USAGE_DAGSTER_...)."""
+    from usage_pipeline.dagster_guard import GuardError
+    from usage_pipeline.dagster_internals import InternalsError
+    from usage_pipeline.webserver import serve
+
+    try:
+        serve(workspace, host, port, os.environ)
+    except (GuardError, InternalsError) as error:
+        raise fail(str(error)) from error
+
+
+@app.command()
 def stop(config: ConfigOption = None) -> None:
     """End the servers that `demo` or `up` started for a configuration, and nothing else."""
     from usage_pipeline import local

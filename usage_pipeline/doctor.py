@@ -49,7 +49,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     for about, look in parts:
         try:
             findings += list(look())
-        except (OSError, duckdb.Error, ValueError, TypeError, KeyError) as error:
+        except (OSError, duckdb.Error, local.LocalError, ValueError, TypeError, KeyError) as error:
             # one thing that cannot be looked at hides nothing of the others
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             findings.append(Finding(about, "failed", f"cannot be looked at: {said}"))

@@ -28,6 +28,7 @@ import psutil
 import yaml
 
 from usage_pipeline.config import CONFIG_VARIABLE, Settings
+from usage_pipeline.dagster_guard import HEALTH
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.defs.schedules import window_tags
@@ -469,11 +470,11 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
         web_server(
             WEBSERVER,
             [
-                *(_command("dagster-webserver"), "-h", "127.0.0.1", "-p", str(dagster_port)),
-                *("-w", str(workspace)),
+                *(_command("usage-pipeline"), "webserver", "--workspace", str(workspace)),
+                *("--host", "127.0.0.1", "--port", str(dagster_port)),
             ],
             dagster_port,
-            health="/server_info",
+            health=HEALTH,
             variable="DAGSTER_PORT",
             environment=home,
             after=CODE,

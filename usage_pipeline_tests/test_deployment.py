@@ -117,7 +117,7 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
     secret = [
         v for k, v in written.items() if k.endswith(("_PASSWORD", "SECRET_KEY")) and not k.startswith("USAGE_SMTP")
     ]
-    assert len(secret) == len(set(secret)) == 5
+    assert len(secret) == len(set(secret)) == 6
     assert all(len(value) >= 40 for value in secret)
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "config").stat().st_mode & 0o777 == 0o755, "read by a user of the container"
