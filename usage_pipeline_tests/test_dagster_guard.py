@@ -252,7 +252,6 @@ def scripts(url: str, target: Target) -> str:
     return f"<script>Promise.all([{', '.join(calls)}])</script>"
 
 
-@pytest.mark.superset
 @pytest.mark.parametrize("place", ["127.0.0.1", "localhost"], ids=["another site", "another port of the same site"])
 @pytest.mark.parametrize("attack", [pictures, forms, scripts])
 def test_a_page_that_an_engineer_opens_changes_nothing(
@@ -272,7 +271,6 @@ def test_a_page_that_an_engineer_opens_changes_nothing(
         clean = target.state()
 
 
-@pytest.mark.superset
 def test_no_page_frames_ours_and_links_from_elsewhere_go_through(
     servers: Servers, browser: Any, tmp_path: Path
 ) -> None:
@@ -289,7 +287,6 @@ def test_no_page_frames_ours_and_links_from_elsewhere_go_through(
             page.close()
 
 
-@pytest.mark.superset
 def test_dagster_s_own_pages_work_and_listen_and_start_a_run(servers: Servers, target: Target, browser: Any) -> None:
     page, heard, wrong = browser.new_page(), [], []
     page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: heard.append(frame)))
@@ -566,7 +563,6 @@ def test_with_a_password_nothing_is_shown_to_strangers(servers: Servers, target:
         assert "Try again in" in right.text
 
 
-@pytest.mark.superset
 def test_somebody_logs_in_once_and_pages_and_links_from_elsewhere_work(
     servers: Servers, target: Target, browser: Any, tmp_path: Path
 ) -> None:
