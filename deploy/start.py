@@ -145,7 +145,9 @@ def code(environment: dict[str, str]) -> None:
 
 def webserver(environment: dict[str, str]) -> None:
     workspace = APP / "deploy" / "workspace.yaml"
-    become([PIPELINE / "dagster-webserver", "-h", "0.0.0.0", "-p", "3000", "-w", workspace], environment)  # noqa: S104
+    # behind our guard; inside the container it listens for all, and compose publishes it on loopback
+    listen = ["--host", "0.0.0.0", "--port", "3000"]  # noqa: S104
+    become([PIPELINE / "usage-pipeline", "webserver", "--workspace", workspace, *listen], environment)
 
 
 def daemon(environment: dict[str, str]) -> None:

@@ -313,24 +313,24 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
         local.demo_accounts(folder)
     try:
         servers = local.services(settings, config.absolute(), folder)
-        for variable, server in servers.items():
+        for server in servers.values():
             if not local.running(folder, server.name):
-                local.check_port(server, variable)
+                local.check_port(server)
         steps.step("materialising every asset through Dagster")
         if not local.refresh(settings, only_if_changed=True, say=steps.inner):
             raise fail("the run failed; its log is above")
         steps.step("setting up Superset")
         local.set_up_superset(settings, folder, only_if_changed=True, say=steps.inner)
         steps.step("starting the servers")
-        local.start(servers, folder, steps.inner)
+        local.start(servers.values(), folder, steps.inner)
     except local.LocalError as error:
         raise fail(str(error)) from error
     steps.step("ready")
     say("")
-    say(f"  Dashboards (Superset)  {servers['SUPERSET_PORT'].address}/dashboard/list/")
+    say(f"  Dashboards (Superset)  {servers[local.SUPERSET_SERVER].address}/dashboard/list/")
     for account in local.demo_accounts(folder) if with_demo_accounts else []:
         say(f"      {account['username']:8} {account['password']:14} {account['role']}")
-    say(f"  Pipeline (Dagster)     {servers['DAGSTER_PORT'].address}")
+    say(f"  Pipeline (Dagster)     {servers[local.WEBSERVER].address}")
 
 
 @app.command()
@@ -348,7 +348,7 @@ def demo(
         steps.step(f"writing a demo lake: {accounts} accounts, 156 weeks")
         write_demo_lake(DEMO, date.today(), accounts=accounts, seed=seed, progress=steps.inner)
     bring_up(config, steps, with_demo_accounts=True)
-    say("  To stop both           make stop")
+    say("  To stop all            make stop")
 
 
 @app.command()
@@ -368,17 +368,18 @@ def demo_week(
         say(line)
     settings = settings_of(config)
     folder = settings.home / "run"
-    server = local.services(settings, config.absolute(), folder)["DAGSTER_PORT"]
-    if not local.running(folder, server.name):
+    servers = local.services(settings, config.absolute(), folder)
+    if not local.running(folder, local.DAEMON):
         say("Dagster does not run: `make demo` starts it, and takes in the new week")
         return
     # partitions end with as_of, which is pinned in the demo: a code server reads it when it starts
-    local.stop(folder, server.name, say)
-    local.start({"DAGSTER_PORT": server}, folder, say)
+    local.stop(folder, local.CODE, say)
+    local.start([servers[local.CODE]], folder, say)
+    address = servers[local.WEBSERVER].address
     say(f"the sensor looks every {settings.timetable.look_every_seconds} s:")
-    say(f"  what it sees       {server.address}/locations/usage_pipeline/sensors/new_weeks_in_the_lake")
-    say(f"  the run            {server.address}/runs")
-    say(f"  files set aside    {server.address}/assets/usage_facts?view=checks")
+    say(f"  what it sees       {address}/locations/usage_pipeline/sensors/new_weeks_in_the_lake")
+    say(f"  the run            {address}/runs")
+    say(f"  files set aside    {address}/assets/usage_facts?view=checks")
 
 
 @app.command()
@@ -387,7 +388,7 @@ def up(config: ConfigOption = None) -> None:
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
     bring_up(path, Steps(), with_demo_accounts=False)
     say(f"  First administrator    .venv/bin/usage-pipeline create-admin NAME -c {path}")
-    say(f"  To stop both           make stop CONFIG={path}")
+    say(f"  To stop all            make stop CONFIG={path}")
 
 
 @app.command()
@@ -429,7 +430,7 @@ def backup(
     from usage_pipeline.lib.locks import BusyError
 
     settings = settings_of(config)
-    if any(local.running(settings.home / "run", name) for name in ("superset", "dagster")):
+    if any(local.running(settings.home / "run", name) for name in local.SERVERS):
         raise fail("servers run on this home, whose databases must stand still: `make stop` first")
     if out != "-" and Path(out).exists():
         raise fail(f"{out} is there already: name another file, or remove it")
@@ -471,6 +472,23 @@ def restore(
 
 
 @app.command()
+def webserver(
+    workspace: Annotated[Path, typer.Option(help="file that says where the code server is")],
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen at")] = 3000,
+) -> None:
+    """Serve Dagster's pages behind the guard; `demo`, `up` and the images start it (README: USAGE_DAGSTER_...)."""
+    from usage_pipeline.dagster_guard import GuardError
+    from usage_pipeline.dagster_internals import InternalsError
+    from usage_pipeline.webserver import serve
+
+    try:
+        serve(workspace, host, port, os.environ)
+    except (GuardError, InternalsError) as error:
+        raise fail(str(error)) from error
+
+
+@app.command()
 def stop(config: ConfigOption = None) -> None:
     """End the servers that `demo` or `up` started for a configuration, and nothing else."""
     from usage_pipeline import local
@@ -479,9 +497,9 @@ def stop(config: ConfigOption = None) -> None:
     names: list[str] = []
     if path.exists():
         folder = settings_of(path).home / "run"
-        names = [name for name in ("superset", "dagster") if local.running(folder, name)]
+        names = [name for name in local.SERVERS if local.running(folder, name)]
         # one that has died is forgotten too, or a doctor would start it again
-        for name in ("superset", "dagster"):
+        for name in local.SERVERS:
             local.stop(folder, name, say)
     if not names:
         say("nothing of ours was running")

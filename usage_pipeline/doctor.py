@@ -50,7 +50,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     for about, look in parts:
         try:
             findings += list(look())
-        except (OSError, duckdb.Error, ValueError, TypeError, KeyError) as error:
+        except (OSError, duckdb.Error, local.LocalError, ValueError, TypeError, KeyError) as error:
             # one thing that cannot be looked at hides nothing of the others
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             findings.append(Finding(about, "failed", f"cannot be looked at: {said}"))
@@ -91,16 +91,16 @@ def _state_of(service: local.Service, folder: Path) -> tuple[Level, str]:
     if process is None:
         return "failed", "is down: its process has ended"
     if _answers_in_time(service):
-        return "ok", f"answers at {service.address}"
+        return "ok", f"answers{service.place}"
     age = time.time() - process.create_time()
     if age < _START_SECONDS:
         return "warning", f"does not answer yet: it was started {age:.0f} s ago"
-    return "failed", f"is down: process {process.pid} runs, and does not answer at {service.address}{service.health}"
+    return "failed", f"is down: process {process.pid} runs, and does not answer{service.place}"
 
 
 def _answers_in_time(service: local.Service) -> bool:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (found := local.answers(service)) and time.monotonic() < deadline:
+    while not (found := service.answers()) and time.monotonic() < deadline:
         time.sleep(1)
     return found
 
@@ -113,14 +113,14 @@ def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
     folder = settings.home / "run"
     found = []
     with exclusive(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
-        for variable, service in local.services(settings, config, folder).items():
+        for service in local.services(settings, config, folder).values():
             stamp = _stamp(folder, service)
             if not stamp.exists() or _state_of(service, folder)[0] != "failed":
                 continue
             known = stamp.read_text(encoding="utf-8")
             try:
                 local.stop(folder, service.name, say)
-                local.start({variable: service}, folder, say, _RESTART_SECONDS)
+                local.start([service], folder, say, _RESTART_SECONDS)
             except local.LocalError as error:
                 # it is still one that should run: the next doctor tries again
                 stamp.write_text(known, encoding="utf-8")

@@ -14,18 +14,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
 import psutil
+import yaml
 
 from usage_pipeline.config import CONFIG_VARIABLE, Settings
+from usage_pipeline.dagster_guard import HEALTH
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.defs.schedules import window_tags
@@ -34,12 +37,14 @@ from usage_pipeline.lib.dashboards import ASSETS
 from usage_pipeline.lib.lake import Lake, LakeError
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import weeks_between
-from usage_pipeline.run_launcher import alive_now, says_that_it_is_alive
+from usage_pipeline.run_launcher import alive_now, says_that_it_is_alive, this_process
 
 REPO = Path(__file__).parents[1]
 SUPERSET_PYTHON = REPO / ".venv-superset" / "bin" / "python"
 SUPERSET = REPO / "superset"
 ACCOUNTS = "accounts.json"
+# as sensors, schedules and links to Dagster's pages know it
+LOCATION = "usage_pipeline"
 Say = Callable[[str], None]
 
 
@@ -124,7 +129,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=window_tags(settings) | alive_now(),
+            tags=window_tags(settings) | alive_now() | this_process(),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )
@@ -146,17 +151,47 @@ def record_status(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class Service:
-    """A server of ours: its command, where it answers, where its log goes."""
+    """A server of ours: its command, how to ask whether it is well, and where it is reached."""
 
     name: str
     command: list[str]
-    port: int
-    health: str
     environment: dict[str, str]
+    answers: Callable[[], bool]
+    # as people read it; empty where nobody connects
+    address: str = ""
+    port: int | None = None
+    # names the environment variable that chooses the port
+    variable: str = ""
+    # the server that has to answer before this one starts
+    after: str = ""
 
     @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def place(self) -> str:
+        return f" at {self.address}" if self.address else ""
+
+
+def web_server(
+    name: str,
+    command: list[str],
+    port: int,
+    *,
+    health: str,
+    variable: str,
+    environment: dict[str, str] | None = None,
+    after: str = "",
+) -> Service:
+    """A server that says at the path `health` of its port whether it is well."""
+    address = f"http://127.0.0.1:{port}"
+    return Service(
+        name,
+        command,
+        environment or {},
+        lambda: _answers(address + health),
+        address=address,
+        port=port,
+        variable=variable,
+        after=after,
+    )
 
 
 def _answers(url: str) -> bool:
@@ -165,11 +200,6 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def answers(service: Service) -> bool:
-    """Whether a server says that it is well."""
-    return _answers(service.address + service.health)
 
 
 def running(folder: Path, name: str) -> psutil.Process | None:
@@ -189,11 +219,13 @@ def running(folder: Path, name: str) -> psutil.Process | None:
 
 def port_of(folder: Path, name: str) -> int | None:
     file = folder / f"{name}.json"
-    return int(json.loads(file.read_text(encoding="utf-8"))["port"]) if file.exists() else None
+    return json.loads(file.read_text(encoding="utf-8"))["port"] if file.exists() else None
 
 
-def check_port(service: Service, variable: str) -> None:
+def check_port(service: Service) -> None:
     """Raises LocalError where the port is taken by somebody else."""
+    if service.port is None:
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -201,30 +233,40 @@ def check_port(service: Service, variable: str) -> None:
         except OSError as error:
             raise LocalError(
                 f"port {service.port}, wanted for {service.name}, is in use: end what uses it, "
-                f"or choose another, for example {variable}={service.port + 1} before the command"
+                f"or choose another, for example {service.variable}={service.port + 1} before the command"
             ) from error
 
 
-def start(services_by_variable: dict[str, Service], folder: Path, say: Say, seconds: float = 120) -> None:
-    """Starts servers side by side, those that do not run yet, and waits until each answers.
+def start(services: Iterable[Service], folder: Path, say: Say, seconds: float = 120) -> None:
+    """Starts servers, those that do not run yet, side by side as far as none has to wait for another.
 
-    The keys name the variable that chooses the port. Raises LocalError with the end of the log of one that fails.
+    Returns when each answers. Raises LocalError with the end of the log of one that does not within `seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    launched = []
-    for variable, service in services_by_variable.items():
+    on_their_way: dict[str, tuple[Service, subprocess.Popen[bytes]]] = {}
+
+    def settle(name: str) -> None:
+        if name in on_their_way:
+            _settle(*on_their_way.pop(name), folder, say, seconds)
+
+    for service in services:
         if running(folder, service.name):
             say(f"{service.name} runs already")
-        else:
-            check_port(service, variable)
-            launched.append((service, _launch(service, folder)))
-    for service, process in launched:
-        if not _wait_until_it_answers(service, process, seconds):
-            log = folder / f"{service.name}.log"
-            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            stop(folder, service.name, say)
-            raise LocalError(f"{service.name} did not start within {seconds:.0f} s; the end of {log}:\n{tail}")
-        say(f"{service.name} answers at {service.address}")
+            continue
+        settle(service.after)
+        check_port(service)
+        on_their_way[service.name] = (service, _launch(service, folder))
+    for name in list(on_their_way):
+        settle(name)
+
+
+def _settle(service: Service, process: subprocess.Popen[bytes], folder: Path, say: Say, seconds: float) -> None:
+    if not _wait_until_it_answers(service, process, seconds):
+        log = folder / f"{service.name}.log"
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        stop(folder, service.name, say)
+        raise LocalError(f"{service.name} did not start within {seconds:.0f} s; the end of {log}:\n{tail}")
+    say(f"{service.name} answers{service.place}")
 
 
 def _launch(service: Service, folder: Path) -> subprocess.Popen[bytes]:
@@ -246,7 +288,7 @@ def _launch(service: Service, folder: Path) -> subprocess.Popen[bytes]:
 def _wait_until_it_answers(service: Service, process: subprocess.Popen[bytes], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        if _answers(service.address + service.health):
+        if service.answers():
             return True
         time.sleep(0.5)
     return False
@@ -407,38 +449,126 @@ def _tree_fingerprint(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
+# ---------------------------------------------------------------- which servers there are
+
+CODE, DAEMON, WEBSERVER, SUPERSET_SERVER = "dagster-code", "dagster-daemon", "dagster-webserver", "superset"
+# what asks for runs is stopped before what runs them
+SERVERS = (SUPERSET_SERVER, WEBSERVER, DAEMON, CODE)
+# a daemon that evaluates a slow sensor is silent meanwhile
+_DAEMON_SECONDS = 600
+# of the path of a socket; the system allows 107
+_SOCKET_LENGTH = 100
+
+
 def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
-    """The two servers of a local installation, by the variable that chooses the port of each."""
-    bin_dir = Path(sys.executable).parent
-    # a server that runs keeps its port; otherwise the environment says, else that of a server that died, else the usual
-
-    def port(name: str, variable: str, usual: int) -> int:
-        known = port_of(folder, name)
-        return known if known and running(folder, name) else int(os.environ.get(variable) or known or usual)
-
-    dagster_port, superset_port = port("dagster", "DAGSTER_PORT", 3000), port("superset", "SUPERSET_PORT", 8088)
-    return {
-        "DAGSTER_PORT": Service(
-            "dagster",
+    """The servers of a local installation by name, in the order of their start."""
+    dagster_port = _port(folder, WEBSERVER, "DAGSTER_PORT", 3000)
+    home = {"DAGSTER_HOME": str(dagster_home(settings))}
+    workspace = _workspace(folder)
+    found = [
+        Service(
+            CODE,
+            # `dagster code-server` forgets its runs when definitions are loaded anew
+            [_command("dagster"), "api", "grpc", "--socket", str(_socket(folder)), "-m", "usage_pipeline.definitions"],
+            home | {CONFIG_VARIABLE: str(config)},
+            lambda: _code_answers(_socket(folder)),
+            address=f"unix:{_socket(folder)}",
+        ),
+        _superset_server(settings, folder),
+        Service(
+            DAEMON,
+            [_command("dagster-daemon"), "run", "-w", str(workspace)],
+            home,
+            lambda: _daemon_answers(settings, folder),
+            after=CODE,
+        ),
+        web_server(
+            WEBSERVER,
             [
-                *(str(bin_dir / "dagster"), "dev", "-w", str(REPO / "workspace.yaml")),
-                *("-h", "127.0.0.1", "-p", str(dagster_port)),
+                *(_command("usage-pipeline"), "webserver", "--workspace", str(workspace)),
+                *("--host", "127.0.0.1", "--port", str(dagster_port)),
             ],
             dagster_port,
-            "/server_info",
-            {"DAGSTER_HOME": str(dagster_home(settings)), CONFIG_VARIABLE: str(config)},
+            health=HEALTH,
+            variable="DAGSTER_PORT",
+            environment=home,
+            after=CODE,
         ),
-        "SUPERSET_PORT": Service(
-            "superset",
-            [
-                str(SUPERSET_PYTHON.with_name("gunicorn")),
-                # one thread a worker: DuckDB through Superset has known trouble with threads
-                *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
-                *("--config", str(SUPERSET / "gunicorn_config.py")),
-                *("--bind", f"127.0.0.1:{superset_port}", "superset.app:create_app()"),
-            ],
-            superset_port,
-            "/health",
-            superset_environment(settings, folder),
-        ),
-    }
+    ]
+    return {service.name: service for service in found}
+
+
+def _superset_server(settings: Settings, folder: Path) -> Service:
+    port = _port(folder, SUPERSET_SERVER, "SUPERSET_PORT", 8088)
+    command = [
+        str(SUPERSET_PYTHON.with_name("gunicorn")),
+        # one thread a worker: DuckDB through Superset has known trouble with threads
+        *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
+        *("--config", str(SUPERSET / "gunicorn_config.py")),
+        *("--bind", f"127.0.0.1:{port}", "superset.app:create_app()"),
+    ]
+    return web_server(
+        SUPERSET_SERVER,
+        command,
+        port,
+        health="/health",
+        variable="SUPERSET_PORT",
+        environment=superset_environment(settings, folder),
+    )
+
+
+def _command(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _port(folder: Path, name: str, variable: str, usual: int) -> int:
+    """A server that runs keeps its port; else the environment says, else that of one that died, else the usual."""
+    known = port_of(folder, name)
+    return known if known and running(folder, name) else int(os.environ.get(variable) or known or usual)
+
+
+def _socket(folder: Path) -> Path:
+    """Where the code server listens: who can connect there runs code as us, so the folder is closed to others."""
+    place = folder.absolute() / "code"
+    if len(str(place / "grpc.sock")) > _SOCKET_LENGTH:
+        digest = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+        place = Path(tempfile.gettempdir()) / f"usage-pipeline-{os.getuid()}-{digest}"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = place.lstat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o077 or place.is_symlink():
+        raise LocalError(f"{place} can be entered by others: remove it, it is made anew")
+    return place / "grpc.sock"
+
+
+def _workspace(folder: Path) -> Path:
+    """The file that tells webserver and daemon where the code server is."""
+    server = {"socket": str(_socket(folder)), "location_name": LOCATION}
+    file = folder / "workspace.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    return file
+
+
+def _code_answers(socket_file: Path) -> bool:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    question = health_pb2.HealthCheckRequest(service="DagsterApi")
+    with grpc.insecure_channel(f"unix:{socket_file}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=3)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _daemon_answers(settings: Settings, folder: Path) -> bool:
+    """Whether each of its parts was heard of lately; what another process said before it does not count."""
+    process = running(folder, DAEMON)
+    if process is None:
+        return False
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        heard = instance.get_daemon_heartbeats()
+        parts = instance.get_required_daemon_types()
+    since = max(process.create_time(), time.time() - _DAEMON_SECONDS)
+    return all(part in heard and heard[part].timestamp >= since for part in parts)

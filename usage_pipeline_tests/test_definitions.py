@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from usage_pipeline import local
 from usage_pipeline.config import load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.partitions import weekly_partitions
@@ -71,13 +72,14 @@ def test_importing_the_package_reads_no_configuration() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_dg_and_the_workspace_load_the_same_module() -> None:
+def test_dg_and_the_servers_load_the_same_module(tmp_path: Path) -> None:
     import tomllib
 
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["dg"]["project"]
-    (location,) = yaml.safe_load((REPO / "workspace.yaml").read_text())["load_from"]
-    assert location["python_module"]["module_name"] == project["code_location_target_module"]
-    assert location["python_module"]["location_name"] == project["code_location_name"]
+    settings = load_settings(write_config(tmp_path))
+    code = local.services(settings, tmp_path / "sources.yaml", settings.home / "run")[local.CODE]
+    assert code.command[-1] == project["code_location_target_module"]
+    assert project["code_location_name"] == local.LOCATION
 
 
 def test_partitions_are_mondays_up_to_the_running_week(tmp_path) -> None:

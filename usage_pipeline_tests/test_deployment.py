@@ -23,7 +23,7 @@ import yaml
 from dagster._core.launcher import WorkerStatus
 from typer.testing import CliRunner
 
-from usage_pipeline import backup, run_launcher
+from usage_pipeline import backup, local, run_launcher
 from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
 from usage_pipeline.config import Settings, load_settings
@@ -117,7 +117,7 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
     secret = [
         v for k, v in written.items() if k.endswith(("_PASSWORD", "SECRET_KEY")) and not k.startswith("USAGE_SMTP")
     ]
-    assert len(secret) == len(set(secret)) == 5
+    assert len(secret) == len(set(secret)) == 6
     assert all(len(value) >= 40 for value in secret)
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "config").stat().st_mode & 0o777 == 0o755, "read by a user of the container"
@@ -126,11 +126,14 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
     assert "already" in again.stderr
 
 
-def test_webserver_and_daemon_load_the_same_place_as_the_local_ones() -> None:
-    local = yaml.safe_load((REPO / "workspace.yaml").read_text())["load_from"][0]["python_module"]
+def test_webserver_and_daemon_load_the_same_place_as_the_local_ones(tmp_path: Path) -> None:
+    settings = load_settings(write_config(tmp_path))
+    ours = local.services(settings, tmp_path / "sources.yaml", settings.home / "run")[local.CODE]
+    written = yaml.safe_load((settings.home / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     deployed = yaml.safe_load((REPO / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
-    assert deployed["location_name"] == local["location_name"]
-    assert f'"-m", "{local["module_name"]}"' in (REPO / "deploy" / "start.py").read_text()
+    assert deployed["location_name"] == written["location_name"]
+    assert ours.address == f"unix:{written['socket']}"
+    assert f'"-m", "{ours.command[-1]}"' in (REPO / "deploy" / "start.py").read_text()
 
 
 # ---------------------------------------------------------------- backups

@@ -112,21 +112,21 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 @pytest.fixture
 def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, local.Service]]:
     """Two real servers, started as `up` starts its own; small ones, so that a test can end them often."""
-    ports = {"dagster": free_port(), "superset": free_port()}
+    ports = {"dagster-webserver": free_port(), "superset": free_port()}
 
     def small(settings: Settings, config: Path, folder: Path) -> dict[str, local.Service]:
         def one(name: str) -> local.Service:
             command = [sys.executable, "-c", SERVER, str(ports[name]), str(folder / f"{name}.hangs")]
-            return local.Service(name, command, ports[name], "/health", {})
+            return local.web_server(name, command, ports[name], health="/health", variable="SOME_PORT")
 
-        return {f"{name.upper()}_PORT": one(name) for name in ports}
+        return {name: one(name) for name in ports}
 
     monkeypatch.setattr(local, "services", small)
     monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 5)
     settings = load_settings(config)
     folder = settings.home / "run"
     made = small(settings, config, folder)
-    local.start(made, folder, print)
+    local.start(made.values(), folder, print)
     yield made
     for hang in folder.glob("*.hangs"):
         hang.unlink()
@@ -143,7 +143,7 @@ def pid_of(config: Path, name: str) -> int:
 def test_a_server_that_was_killed_is_named_and_started_again(config: Path, servers: dict[str, local.Service]) -> None:
     code, said = run_doctor(config)
     assert code == 0, said
-    killed, other = pid_of(config, "superset"), pid_of(config, "dagster")
+    killed, other = pid_of(config, "superset"), pid_of(config, "dagster-webserver")
     (child,) = psutil.Process(killed).children()
     os.kill(killed, signal.SIGKILL)
     psutil.Process(killed).wait(5)
@@ -151,14 +151,14 @@ def test_a_server_that_was_killed_is_named_and_started_again(config: Path, serve
     assert code == 1
     assert "failed   servers   superset is down: its process has ended" in said
     assert "`usage-pipeline doctor --restart` starts it again; its log: " in said
-    assert "dagster answers at" in said
+    assert "dagster-webserver answers at" in said
     assert child.is_running(), "what it left behind still runs"
 
     code, said = run_doctor(config, "--restart")
     assert code == 0, said
     assert "superset answers at" in said
     assert pid_of(config, "superset") != killed
-    assert pid_of(config, "dagster") == other, "one that answers is left alone"
+    assert pid_of(config, "dagster-webserver") == other, "one that answers is left alone"
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
@@ -166,25 +166,27 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
     folder = load_settings(config).home / "run"
-    hung = pid_of(config, "dagster")
-    (folder / "dagster.hangs").touch()
+    hung = pid_of(config, "dagster-webserver")
+    (folder / "dagster-webserver.hangs").touch()
     starting = findings(config, "warning")
-    assert any("dagster does not answer yet: it was started" in line for line in starting), "it may be on its way"
-    stamp = folder / "dagster.json"
+    assert any("dagster-webserver does not answer yet: it was started" in line for line in starting), (
+        "it may be on its way"
+    )
+    stamp = folder / "dagster-webserver.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "_START_SECONDS", 1)
         (line,) = [line for line in findings(config) if "servers" in line]
-        assert f"dagster is down: process {hung} runs, and does not answer at http://127.0.0.1:" in line
+        assert f"dagster-webserver is down: process {hung} runs, and does not answer at http://127.0.0.1:" in line
         # it comes back when it is started anew
         settings = load_settings(config)
         said: list[str] = []
 
         def say(line: str) -> None:
             said.append(line)
-            (folder / "dagster.hangs").unlink(missing_ok=True)
+            (folder / "dagster-webserver.hangs").unlink(missing_ok=True)
 
         assert doctor.restart(settings, config, say) == []
-    assert said[0] == "dagster stopped"
+    assert said[0] == "dagster-webserver stopped"
     assert not psutil.pid_exists(hung) or psutil.Process(hung).status() == psutil.STATUS_ZOMBIE
     assert stamp.exists()
     assert [line for line in findings(config) if "servers" in line] == []
@@ -203,7 +205,7 @@ def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
     for left in local._left_behind(folder, "superset"):
         left.kill()
     taken = subprocess.Popen(
-        [sys.executable, "-m", "http.server", str(servers["SUPERSET_PORT"].port), "--bind", "127.0.0.1"]
+        [sys.executable, "-m", "http.server", str(servers["superset"].port), "--bind", "127.0.0.1"]
     )
     try:
         time.sleep(1)
@@ -232,10 +234,10 @@ def test_a_server_that_died_keeps_its_port_unless_another_is_asked_for(tmp_path:
     folder = settings.home / "run"
     folder.mkdir(parents=True)
     (folder / "superset.json").write_text(json.dumps({"pid": 4_000_000, "started": 1.0, "port": 12345}))
-    assert local.services(settings, tmp_path / "sources.yaml", folder)["SUPERSET_PORT"].port == 12345
+    assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12345
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUPERSET_PORT", "12346")
-        assert local.services(settings, tmp_path / "sources.yaml", folder)["SUPERSET_PORT"].port == 12346
+        assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12346
 
 
 # ---------------------------------------------------------------- data, runs, checks

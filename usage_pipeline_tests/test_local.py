@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[1]
 
 def server(port: int, name: str = "server") -> local.Service:
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    return local.Service(name, command, port, "/", {})
+    return local.web_server(name, command, port, health="/", variable="SOME_PORT")
 
 
 def test_a_server_is_started_once_and_stopped_by_its_own_id(tmp_path) -> None:
@@ -27,10 +27,10 @@ def test_a_server_is_started_once_and_stopped_by_its_own_id(tmp_path) -> None:
     one = server(free_port())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        local.start({"PORT": one}, tmp_path, said.append)
+        local.start([one], tmp_path, said.append)
         process = local.running(tmp_path, "server")
         assert process is not None
-        local.start({"PORT": one}, tmp_path, said.append)
+        local.start([one], tmp_path, said.append)
         assert said[-1] == "server runs already"
         assert local.running(tmp_path, "server") == process
         local.stop(tmp_path, "server", said.append)
@@ -81,13 +81,14 @@ def test_a_busy_port_is_named_with_the_remedy(tmp_path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(local.LocalError, match=f"port {port}, wanted for server, is in use.*SOME_PORT={port + 1}"):
-            local.start({"SOME_PORT": server(port)}, tmp_path, print)
+            local.start([server(port)], tmp_path, print)
 
 
 def test_a_server_that_fails_shows_the_end_of_its_log(tmp_path) -> None:
-    broken = local.Service("broken", [sys.executable, "-c", "raise SystemExit('no such thing')"], free_port(), "/", {})
+    command = [sys.executable, "-c", "raise SystemExit('no such thing')"]
+    broken = local.web_server("broken", command, free_port(), health="/", variable="SOME_PORT")
     with pytest.raises(local.LocalError, match="no such thing"):
-        local.start({"PORT": broken}, tmp_path, print, seconds=10)
+        local.start([broken], tmp_path, print, seconds=10)
 
 
 def test_passwords_are_made_per_installation_and_readable_by_their_owner_only(tmp_path) -> None:

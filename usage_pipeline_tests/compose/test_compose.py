@@ -77,6 +77,7 @@ class Deployment:
                 "USAGE_MAIL_FROM": "usage@mail.invalid",
                 "SUPERSET_PORT": str(free_port()),
                 "DAGSTER_PORT": str(free_port()),
+                "USAGE_DAGSTER_PASSWORD": secrets.token_urlsafe(36),
             }
             | more,
         )
@@ -106,6 +107,7 @@ class Deployment:
         answer = requests.post(
             f"http://127.0.0.1:{self.environment['DAGSTER_PORT']}/graphql",
             json={"query": query, "variables": variables},
+            headers={"Authorization": f"Bearer {self.environment['USAGE_DAGSTER_PASSWORD']}"},
             timeout=60,
         )
         told: dict[str, Any] = answer.json()
