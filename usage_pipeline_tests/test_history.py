@@ -151,7 +151,7 @@ def test_an_entry_is_listed_withdrawn_with_a_reason_and_restored(settings: Setti
     code, said = command(settings, "withdraw", "scores", "2025-02-27", "--reason", "clock  was ahead")
     assert code == 0, said
     assert f"scores of {WEEK} withdrawn" in said
-    assert kept(settings) == ["2025-02-17"]
+    assert kept(settings) == readable(settings) == ["2025-02-17"]
     assert not (settings.home / "inputs").exists(), "or the next refresh would find that nothing changed"
     listed = command(settings, "list")[1]
     assert f"scores 2025-02-17 as of 2025-03-05 00:00 build {build.build_id} 1 rows" in listed

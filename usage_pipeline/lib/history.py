@@ -177,6 +177,8 @@ def promote(settings: Settings) -> list[Entry]:
             # copied: a volume of its own may hold the builds
             with put_whole(kept) as unfinished:
                 shutil.copyfile(file, unfinished)
+            # or it would be proposed again where the entry is withdrawn
+            (kept.parent / "pending" / kept.name).unlink(missing_ok=True)
             found.append(_entry(kind, kept))
     return found
 
@@ -262,6 +264,7 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
         with put_whole(moved.with_suffix(".json")) as unfinished:
             unfinished.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         file.rename(moved)
+        (file.parent / "pending" / file.name).unlink(missing_ok=True)
         _forget_what_was_made_of_it(settings, kind, period)
         return next(entry for entry in _withdrawn(settings, kind) if entry.file == moved)
 
