@@ -2,7 +2,7 @@
 
 Belongs here: what has to be kept to show the same pages and to go on from there. Does not: databases of Dagster and
 Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Not in it: what can be made again at once
-(caches, spilled data), locks and logs.
+(caches, spilled data), locks and logs. Which places there are stands in `data_home.py`.
 
 Taken while nothing is written: locks are waited for, as by a run. A run that is under way waits between two of its
 assets; facts, ledger, builds and the status are whole then, and the warehouse is as far as that run has come: where it
@@ -16,29 +16,16 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.data_home import PLACES, files_to_back_up, walk
 from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
 
-# below the home; the demo's lake lies there too in a deployment
-_KEPT = (
-    "facts",
-    "ledger",
-    "models",
-    "warehouse",
-    "published",
-    "status",
-    "erased",
-    "inputs",
-    "mail",
-    "dagster",
-    "run",
-    "demo",
-)
+# top folders below the home
+_KEPT = {place.name: place for place in PLACES if place.is_backed_up}
 _END = "end-of-backup"
-_LEFT_OUT = (".lock", ".holder", ".log", ".tmp")
 
 
 class BackupError(Exception):
@@ -66,13 +53,7 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
 
 
 def _paths(home: Path, name: str) -> Iterator[Path]:
-    top = home / name
-    if top.is_file():
-        yield top
-    for path in sorted(top.rglob("*")) if top.is_dir() else []:
-        is_cache = path.relative_to(home).parts[:3] == ("run", "superset", "results")
-        if (path.is_file() or path.is_symlink()) and not path.name.endswith(_LEFT_OUT) and not is_cache:
-            yield path
+    yield from files_to_back_up(home, _KEPT[name])
 
 
 def _add(archive: tarfile.TarFile, path: Path, home: Path) -> bool:
@@ -95,7 +76,7 @@ def restore(home: Path, source: BinaryIO) -> int:
 
     Raises BackupError where the home holds data already, or the stream is no backup.
     """
-    there = [name for name in _KEPT if any(_found(home / name))]
+    there = [name for name in _KEPT if any(walk(home / name))]
     if there:
         raise BackupError(
             f"{home} holds {', '.join(there)} already: restore into an empty place, and move that away first"
@@ -125,7 +106,3 @@ def _is_ours(member: tarfile.TarInfo) -> bool:
     if parts[0] not in _KEPT or ".." in parts:
         return False
     return member.isfile() or (member.issym() and "/" not in member.linkname and member.linkname not in ("", ".."))
-
-
-def _found(place: Path) -> Iterator[Path]:
-    yield from [place] if place.is_file() else (p for p in place.rglob("*") if p.is_file() or p.is_symlink())

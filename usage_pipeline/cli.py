@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,8 @@ account_app = typer.Typer(no_args_is_help=True, help="The people who may log in 
 app.add_typer(account_app, name="account")
 deliveries_app = typer.Typer(no_args_is_help=True, help="Deliveries of reference sources: in force, and held back.")
 app.add_typer(deliveries_app, name="deliveries")
+history_app = typer.Typer(no_args_is_help=True, help="What was published and is kept for good.")
+app.add_typer(history_app, name="history")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="sources.yaml to use; default: $USAGE_PIPELINE_CONFIG")
@@ -263,6 +266,8 @@ def builds(config: ConfigOption = None) -> None:
 
     store = store_of(settings_of(config))
     current, pinned = store.current(), store.pinned
+    if store.pin_problem:
+        typer.secho(store.pin_problem, fg=typer.colors.YELLOW, err=True)
     for build in store.builds():
         marks = ["shown"] * (current is not None and build.build_id == current.build_id)
         marks += ["pinned"] * (build.build_id == pinned)
@@ -278,6 +283,8 @@ def rollback(
     """Show an older build, and hold it until released."""
     from usage_pipeline.defs.publish.assets import store_of
     from usage_pipeline.lib.builds import PublishError
+    from usage_pipeline.lib.history import history_held, promote
+    from usage_pipeline.lib.locks import BusyError
     from usage_pipeline.local import record_status
 
     settings = settings_of(config)
@@ -286,6 +293,11 @@ def rollback(
         build = store.release() if release else store.rollback(build_id)
     except PublishError as error:
         raise fail(str(error)) from error
+    except OSError as error:
+        raise fail(f"{store.folder} cannot be written to, and nothing was changed: {error}") from error
+    if release:
+        with suppress(BusyError), history_held(settings, seconds=10):  # if a run is at it, the next refresh does it
+            promote(settings)
     record_status(settings)
     say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
 
@@ -583,6 +595,62 @@ def deliveries_accept(
     forget_inputs(settings)
     record_status(settings)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
+
+
+KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores or months")]
+PeriodArgument = Annotated[
+    str, typer.Argument(metavar="WEEK", help="any day of the week, YYYY-MM-DD; of months YYYY-MM")
+]
+
+
+@history_app.command("list")
+def history_list(config: ConfigOption = None) -> None:
+    """List what is kept for good: week or month, as of when, which build, rows; and what was withdrawn, and why."""
+    from usage_pipeline.lib.history import entries
+
+    found = entries(settings_of(config))
+    for entry in found:
+        as_of = f"{entry.issued_as_of:%Y-%m-%d %H:%M}" if entry.issued_as_of else "-"
+        line = f"{entry.kind:9}  {entry.period:10}  as of {as_of}  build {entry.build_id or '-'}  {entry.rows:,} rows"
+        if entry.is_withdrawn:
+            line += f"  withdrawn {entry.withdrawn_at} by {entry.withdrawn_by}: {entry.reason}"
+        say(line)
+    if not found:
+        say("nothing is kept yet: the first refresh that publishes keeps the newest complete week")
+
+
+@history_app.command("withdraw")
+def history_withdraw(
+    kind: KindArgument,
+    period: PeriodArgument,
+    reason: Annotated[str, typer.Option(help="why it is wrong; stays beside the entry")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Take an entry out of what pages and predictions read; it is kept with the reason, and can be restored."""
+    from usage_pipeline.lib.history import HistoryError, withdraw
+    from usage_pipeline.lib.locks import BusyError
+
+    settings = settings_of(config)
+    try:
+        entry = withdraw(settings, kind, period, reason)
+    except (HistoryError, BusyError) as error:
+        raise fail(str(error)) from error
+    say(f"{entry.kind} of {entry.period} withdrawn: {entry.file}")
+    say("the next refresh leaves them out of the pages, and issues them anew where they are due still")
+
+
+@history_app.command("restore")
+def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOption = None) -> None:
+    """Put an entry that was withdrawn back."""
+    from usage_pipeline.lib.history import HistoryError, restore
+    from usage_pipeline.lib.locks import BusyError
+
+    settings = settings_of(config)
+    try:
+        entry = restore(settings, kind, period)
+    except (HistoryError, BusyError) as error:
+        raise fail(str(error)) from error
+    say(f"{entry.kind} of {entry.period} restored; the next refresh brings them back to the pages")
 
 
 @dashboards_app.command("check")

@@ -18,6 +18,7 @@ from usage_pipeline import local
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.alarms import LOOKED_AT, raise_alarms
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
+from usage_pipeline.lib.data_home import unknown
 from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_deliveries, judge_runs, status_rows
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.tables import broken_contract
@@ -43,6 +44,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("checks", lambda: _checks(settings)),
         ("files", lambda: _set_aside(settings)),
         ("builds", lambda: _builds(store)),
+        ("home", lambda: _home(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
     ]
@@ -191,6 +193,8 @@ def _builds(store: BuildStore) -> Iterator[Finding]:
     if store.pinned is not None:
         words = f"a rollback holds {store.pinned}; the newest is {ids[-1]}"
         yield Finding("builds", "warning", words, "`usage-pipeline rollback --release` shows the newest again")
+    if store.pin_problem:
+        yield Finding("builds", "warning", store.pin_problem)
 
 
 def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
@@ -209,6 +213,17 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
         except duckdb.Error as error:
             problems.append(f"{file.name} cannot be read: {_short(str(error))}")
     return problems
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    found = unknown(settings.home)
+    if not found:
+        yield Finding("home", "ok", f"everything below {settings.home} is known")
+    remedy = "no backup packs it; move it away, or remove it, if nobody needs it there"
+    for path in found[:_LISTED]:
+        yield Finding("home", "warning", f"{path} is none of ours", remedy)
+    if len(found) > _LISTED:
+        yield Finding("home", "warning", f"{len(found) - _LISTED} more below {settings.home} are none of ours", remedy)
 
 
 # ---------------------------------------------------------------- disk and memory

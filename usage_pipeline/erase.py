@@ -8,22 +8,28 @@ written without them; then each file is replaced whole by a rename. Nothing rest
 that was killed is run again, from the start, and a second run finds nothing.
 
 DuckDB leaves what was deleted in its file until the place is needed: the warehouse is copied to a new one.
+
+What killed processes left is removed first, place by place. At the end everything below the home is searched, also in
+files that nobody knows: where the person stands still, the erasure fails and names the file.
 """
 
 import difflib
-import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import CONTACTS
+from usage_pipeline.lib.data_home import clean_facts, clean_ledger, clean_warehouse, place_of, walk
 from usage_pipeline.lib.deliveries import deliveries, held_back_files, ledger_lock
 from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
 from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
@@ -31,20 +37,23 @@ from usage_pipeline.lib.facts import facts_lock, facts_path, read_manifests
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.reference import person_columns
-from usage_pipeline.lib.sources import RAW, SourceError, columns_of, match_columns, quoted
+from usage_pipeline.lib.sources import RAW, SourceError, columns_of, mapped_columns, match_columns, quoted
 from usage_pipeline.lib.sql import literal
+from usage_pipeline.lib.traces import UnreadableError, open_as_it_is, rows_that_tell, tells_of
 from usage_pipeline.resources import Warehouse, warehouse_of
 
 Progress = Callable[[str], None]
 # a shorter id stands in every log by chance
 _TELLING = 5
 _IS_PERSON = "user_id = $user AND (account_id = $account OR account_id IS NULL)"
-# compressed: these are looked at table by table
+# digits of the shortest telephone number that tells a person
+_PHONE_DIGITS = 7
+# compressed: of the logs and states of others they are not looked into
 _TABLES = (".parquet", ".duckdb", ".skops")
 
 
 class EraseError(Exception):
-    """Nobody was erased; the message says why."""
+    """The person is not erased, or not everywhere; the message says why, or where."""
 
 
 @dataclass
@@ -85,20 +94,33 @@ def erase(
     account_id, near = _account(settings, account)
     user_id = user.strip()
     person = _Person(settings, account_id, user_id)
-    seen = person.look()
+    with _whatever_cannot_be_read(account_id, user_id):
+        seen = person.look()
     known_before = Erased.read(settings.home).key_of(account_id, user_id)
     if not person.is_known and known_before is None:
         raise EraseError(near or person.not_found())
-    words = [user_id, *person.details]
+    words = [user_id, *sorted(person.details)]
     if dry:
         seen.key = known_before
         seen.notes = _not_reached(settings, words)
         return seen
     remember(settings.home, account_id, user_id)
-    done = person.remove(progress)
+    with _whatever_cannot_be_read(account_id, user_id):
+        done = person.remove(progress)
+        person.must_be_gone()
     done.key = Erased.read(settings.home).key_of(account_id, user_id)
     done.notes = _not_reached(settings, words)
     return done
+
+
+@contextmanager
+def _whatever_cannot_be_read(account: str, user: str) -> Iterator[None]:
+    """Fails in words where a file is broken: the person may stand in it."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        told = f"user {user} of account {account} is not erased everywhere: {error}"
+        raise EraseError(f"{told}: mend or remove what cannot be read, and run this again") from error
 
 
 def _account(settings: Settings, text: str) -> tuple[str, str | None]:
@@ -124,7 +146,9 @@ class _Person:
         self.settings, self.account, self.user = settings, account, user
         self.values = {"account": account, "user": user}
         self.store = BuildStore(settings.published_dir)
+        # by which they can be told where there are no columns: addresses and numbers; and names, which others may have
         self.details: set[str] = set()
+        self.names: set[str] = set()
         # whether a row names account and user both: one that names no account may be of anybody of that id
         self.is_known = False
 
@@ -141,8 +165,9 @@ class _Person:
             with warehouse_of(self.settings).read() as connection:
                 places |= self._in_tables(connection, "warehouse")
         for build in self.store.builds():
-            with duckdb.connect(str(self._contacts_of(build)), read_only=True) as connection:
-                places |= self._in_tables(connection, f"build {build.build_id}")
+            if (file := self._contacts_of(build)).exists():
+                with open_as_it_is(file) as connection:
+                    places |= self._in_tables(connection, f"build {build.build_id}")
         return Erasure(self.account, self.user, places={place: rows for place, rows in places.items() if rows})
 
     def not_found(self) -> str:
@@ -166,6 +191,9 @@ class _Person:
     def _deliveries(self) -> list[Path]:
         return [*deliveries(self.settings, CONTACTS.name), *held_back_files(self.settings, CONTACTS.name)]
 
+    def _reasons_to_hold_back(self) -> list[Path]:
+        return sorted((self.settings.ledger_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
+
     def _contacts_of(self, build: Build) -> Path:
         return self.store.path(build.build_id) / "contacts.duckdb"
 
@@ -178,12 +206,26 @@ class _Person:
     def _in_delivery(self, file: Path) -> int:
         with duckdb.connect() as connection:
             connection.read_parquet(str(file)).create_view(RAW, replace=True)
-            rows = connection.execute(f"FROM {RAW} WHERE {self._is_person(connection)}", self.values).fetchall()
+            of_person = self._is_person(connection)
+            rows = connection.execute(f"FROM {RAW} WHERE {of_person}", self.values).fetchall()
             named = self._is_person(connection, or_none=False)
             self.is_known |= connection.execute(f"FROM {RAW} WHERE {named} LIMIT 1", self.values).fetchone() is not None
+            if name := self._name_column(connection):
+                self._note_names(connection.execute(f"SELECT {name} FROM {RAW} WHERE {of_person}", self.values))
         for row in rows:
             self._note(row)
         return len(rows)
+
+    def _name_column(self, connection: duckdb.DuckDBPyConnection) -> str | None:
+        """SQL of the name in an open delivery; None where it delivers none, or cannot be mapped."""
+        source = self.settings.sources.contacts
+        if source is None or not source.delivers("name"):
+            return None
+        with suppress(SourceError):
+            reading = Reading.of(self.settings, source)
+            mapped = mapped_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
+            return dict(zip(CONTACTS.names, mapped, strict=True))["name"].removesuffix(" AS name")
+        return None
 
     def _is_person(self, connection: duckdb.DuckDBPyConnection, *, or_none: bool = True) -> str:
         """SQL for whether a row of an open delivery is the person's; with `or_none`, may be."""
@@ -206,11 +248,74 @@ class _Person:
             self.is_known |= any(account == self.account for account, *_ in rows)
             for row in rows if is_contacts else []:
                 self._note(row)
+            if is_contacts:
+                self._note_names(connection.execute(f"SELECT name FROM {table} WHERE {_IS_PERSON}", self.values))
         return places
 
     def _note(self, values: Iterable[object]) -> None:
-        """Keeps the person's e-mail addresses in mind, to look for them in what is no table."""
-        self.details |= {value.strip() for value in values if isinstance(value, str) and "@" in value}
+        """Keeps the person's addresses and telephone numbers in mind, to look for them in what is no table."""
+        texts = [value.strip() for value in values if isinstance(value, str)]
+        self.details |= {text for text in texts if text != self.user and ("@" in text or _is_phone(text))}
+
+    def _note_names(self, found: duckdb.DuckDBPyConnection) -> None:
+        texts = [str(name).strip() for (name,) in found.fetchall() if name is not None]
+        self.names |= {text for text in texts if len(text) >= _TELLING}
+
+    # ---------------------------------------------------------------- searching what is left
+
+    def must_be_gone(self) -> None:
+        """Looks into every file below the home, known or not. Raises EraseError naming those that tell of them."""
+        wrong = [f"{place}: {rows:,} rows" for place, rows in self.look().places.items()]
+        shared = self._shared()
+        telling, names = sorted(self.details - shared), sorted(self.names - shared)
+        foreign = _foreign_folders(self.settings)
+        for file in walk(self.settings.home):
+            place = place_of(self.settings.home, file)
+            is_foreign = any(file.is_relative_to(folder) for folder in foreign)
+            if file.is_symlink() or is_foreign or (place and place.personal == "logs"):
+                continue
+            is_known = place is not None and place.knows(PurePosixPath(file.relative_to(self.settings.home)))
+            user = [self.user] if len(self.user) >= _TELLING else []
+            words = telling if is_known else [*telling, *names, *user]
+            try:
+                told = tells_of(file, words, None if is_known else (self.account, self.user))
+            except UnreadableError as error:
+                wrong.append(str(error))
+                continue
+            if told is not None:
+                wrong.append(f"{file} holds {self._kind_of(told)}")
+        if wrong:
+            raise EraseError(
+                f"user {self.user} of account {self.account} is erased from all that is known, and not from: "
+                f"{'; '.join(wrong)}. Remove it by hand, all of it: another run knows their id and no address"
+            )
+
+    def _kind_of(self, told: str) -> str:
+        """What was found, without saying it: messages go into logs."""
+        kind = (
+            "their name" if told in self.names else "a row of theirs" if told not in self.details else "their address"
+        )
+        return "their id" if told == self.user else kind
+
+    def _shared(self) -> set[str]:
+        """Of their details, those that stand in the contacts of others, now that their own rows are gone."""
+        words = sorted(self.details | self.names)
+        shared: set[str] = set()
+
+        def look_into(connection: duckdb.DuckDBPyConnection, source: str) -> None:
+            while left := [word for word in words if word not in shared]:
+                if (word := rows_that_tell(connection, source, left)) is None:
+                    return
+                shared.add(word)
+
+        for file in self._deliveries():
+            with duckdb.connect() as connection:
+                look_into(connection, f"read_parquet({literal(file)}, hive_partitioning = false)")
+        if words and self.settings.warehouse_path.exists():
+            with warehouse_of(self.settings).read() as connection:
+                for table in [table for table, is_contacts in _tables_with_users(connection) if is_contacts]:
+                    look_into(connection, table)
+        return shared
 
     # ---------------------------------------------------------------- removing
 
@@ -220,21 +325,21 @@ class _Person:
         done = Erasure(self.account, self.user)
         wait = settings.ingest.wait_seconds
         with exclusive(ledger_lock(settings), wait, what=str(settings.ledger_dir), who="erase", progress=progress):
+            _say(clean_ledger(settings), progress)
             place = "contacts as delivered (ledger)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
-            _remove_unfinished(settings.ledger_dir / "reference")
+            done.places["reasons to hold back (ledger)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
         with exclusive(facts_lock(settings), wait, what=str(settings.facts_dir), who="erase", progress=progress):
+            # also what readers that were killed have spilled: nobody reads while this is held
+            _say(clean_facts(settings), progress)
             done.places["rejected rows (ledger)"] = sum(forget_users(file, erased) for file in self._rejected())
             done.places["facts"] = sum(replace_users(file, erased) for file in self._facts())
-            _remove_unfinished(settings.ledger_dir / "rejected")
-            _remove_unfinished(settings.facts_dir)
-            # of a run that was killed: nobody reads while this is held
-            shutil.rmtree(settings.home / "spill", ignore_errors=True)
         warehouse = warehouse_of(settings)
+        with warehouse.held():
+            _say(clean_warehouse(settings), progress)
         if settings.warehouse_path.exists():
             done.places |= self._rewrite_warehouse(warehouse, erased)
         with warehouse.held():
-            self.store.remove_unfinished()
             for build in self.store.builds():
                 progress(f"build {build.build_id}")
                 gone = self.store.rewrite_contacts(build, f"({_IS_PERSON}) IS NOT TRUE", self.values)
@@ -251,6 +356,19 @@ class _Person:
         if gone:
             with put_whole(file) as unfinished:
                 pq.write_table(rows, unfinished, compression="zstd")
+        return gone
+
+    def _rewrite_reason(self, file: Path) -> int:
+        """Takes the person's id and details out of the text beside a delivery that is held back; returns the places."""
+        text, gone = file.read_text(encoding="utf-8"), 0
+        for word in sorted({self.user, *self.details, *self.names}, key=len, reverse=True):
+            # as JSON writes it, and as a whole word: ids can be short
+            written = re.escape(json.dumps(word)[1:-1])
+            text, count = re.subn(rf"(?<![\w@.-]){written}(?![\w@-])", "(erased)", text)
+            gone += count
+        if gone:
+            with put_whole(file) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
         return gone
 
     def _rewrite_warehouse(self, warehouse: Warehouse, erased: Erased) -> dict[str, int]:
@@ -271,8 +389,6 @@ class _Person:
                 connection.execute("COMMIT")
                 # a log that was left beside the new file would be played into it
                 connection.execute("CHECKPOINT")
-            _remove_unfinished(path.parent)
-            shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
             with put_whole(path) as unfinished, duckdb.connect() as connection:
                 connection.execute(f"ATTACH {literal(path)} AS before (READ_ONLY)")
                 connection.execute(f"ATTACH {literal(unfinished)} AS after")
@@ -291,20 +407,33 @@ def _tables_with_users(connection: duckdb.DuckDBPyConnection) -> list[tuple[str,
     ).fetchall()
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Removes what writers that were killed have left beside their files."""
-    for left in folder.rglob(".*.*"):
-        if left.is_file() and left.suffix not in (".lock", ".holder") and len(left.suffix) == 33:
-            left.unlink()
+def _is_phone(text: str) -> bool:
+    return sum(c.isdigit() for c in text) >= _PHONE_DIGITS and re.fullmatch(r"[\d\s()+./x-]+", text) is not None
+
+
+def _say(lines: Iterable[str], progress: Progress) -> None:
+    for line in lines:
+        progress(line)
 
 
 # ---------------------------------------------------------------- what is left to others
 
 
+def _lake_paths(settings: Settings) -> list[str]:
+    """Where people come from."""
+    sources = [source for source in (settings.sources.usage, settings.sources.contacts) if source]
+    return list(dict.fromkeys(shape.path for source in sources for shape in source.file_sets.values()))
+
+
+def _foreign_folders(settings: Settings) -> list[Path]:
+    """The lake, where it lies below the home: it is somebody else's there too."""
+    found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(settings) if "://" not in path]
+    return [path for path in found if path != settings.home and path.is_relative_to(settings.home)]
+
+
 def _not_reached(settings: Settings, words: list[str]) -> list[str]:
     """What a command of ours cannot erase, or has no right to, in words."""
-    sources = [source for source in (settings.sources.usage, settings.sources.contacts) if source]
-    paths = list(dict.fromkeys(shape.path for source in sources for shape in source.file_sets.values()))
+    paths = _lake_paths(settings)
     lake = (
         f"the lake ({', '.join(paths)}) is somebody else's: ask for the person to be deleted there. Until then every "
         "delivery is kept out by the list of erased people"
@@ -322,8 +451,9 @@ def _files_that_say(home: Path, words: list[str]) -> list[Path]:
     """Files that are no tables and hold one of the words."""
     needles = [word.encode() for word in words]
     found = []
-    for file in sorted(home.rglob("*")):
-        if file.is_symlink() or not file.is_file() or file.suffix in _TABLES:
+    for file in walk(home):
+        place = place_of(home, file)
+        if file.is_symlink() or file.suffix in _TABLES or not (place and place.personal == "logs"):
             continue
         with file.open("rb") as stream:
             before = b""

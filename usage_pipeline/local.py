@@ -34,6 +34,8 @@ from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.defs.schedules import window_tags
 from usage_pipeline.lib.contract import REFERENCE
 from usage_pipeline.lib.dashboards import ASSETS
+from usage_pipeline.lib.data_home import clean
+from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake, LakeError
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import weeks_between
@@ -115,6 +117,8 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
     written in any case.
     """
+    # first of all: what a killed run left may be what fills the disk
+    clean(settings, say)
     stamp = _stamp(settings)
     fingerprint = input_fingerprint(settings)
     current = store_of(settings).current()
@@ -135,7 +139,8 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         )
         write_status(settings, instance)
     if result.success:
-        stamp.write_text(fingerprint, encoding="utf-8")
+        with put_whole(stamp) as unfinished:
+            unfinished.write_text(fingerprint, encoding="utf-8")
     return result.success
 
 

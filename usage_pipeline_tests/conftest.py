@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import yaml
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
+from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.lib.history import attach_pending, history_held, promote
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import WeekFolder
 from usage_pipeline.local import SUPERSET_PYTHON, demo_accounts, set_up_superset, superset_environment
@@ -59,6 +61,21 @@ def run_refresh(
             run_config={"loggers": {"console": {"config": {}}}},
         )
     )
+
+
+def keep_as_published(settings: Settings) -> Build:
+    """Publishes what is pending for history in a build of nothing else, as `published_build` does it."""
+    store = BuildStore(settings.published_dir)
+    newest = max((build.newest_week for build in store.builds()), default=str(settings.running_week))
+    as_of = settings.as_of.isoformat()
+    build = Build(store.next_id(as_of, "0" * 8), as_of, newest, "0" * 8, {})
+    with history_held(settings):
+        attach_pending(settings, build, store.path(build.build_id))
+        store.path(build.build_id).mkdir(parents=True, exist_ok=True)
+        (store.path(build.build_id) / "build.json").write_text(json.dumps(asdict(build)), encoding="utf-8")
+        store.finish()
+        promote(settings)
+    return build
 
 
 def write_week(lake: Path, folder: WeekFolder | str, rows: list[dict[str, Any]], name: str = "part-0.parquet") -> Path:

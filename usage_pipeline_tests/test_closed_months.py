@@ -16,7 +16,7 @@ from usage_pipeline.lib.kpis import KpiCatalogue, read_kpis
 from usage_pipeline.lib.reference import take_delivery
 from usage_pipeline.lib.tables import TABLES, broken_contract
 from usage_pipeline.lib.weeks import monday_of, weeks_between
-from usage_pipeline_tests.conftest import write_config, write_week
+from usage_pipeline_tests.conftest import keep_as_published, write_config, write_week
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import GROUPS, a_world, computed, contract, settings_of
 
@@ -77,35 +77,42 @@ def of(rows: pd.DataFrame, kpi: str, entity: str, period: str = "month") -> Any:
     return found.iloc[0]
 
 
+def closed(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[date]:
+    """The months that a run closes which is published."""
+    months = close_months(connection, settings, read_kpis())
+    keep_as_published(settings)
+    return months
+
+
 def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_path: Path) -> None:
     connection, settings = at("2025-02-05T06:59:00", tmp_path)
-    assert close_months(connection, settings, read_kpis()) == [date(2024, 12, 1)]
+    assert closed(connection, settings) == [date(2024, 12, 1)]
     connection, settings = at("2025-02-05T07:00:00", tmp_path)
-    assert close_months(connection, settings, read_kpis()) == [date(2025, 1, 1)]
-    files = {file: file.read_bytes() for file in (settings.ledger_dir / "months").iterdir()}
+    assert closed(connection, settings) == [date(2025, 1, 1)]
+    files = {file: file.read_bytes() for file in (settings.ledger_dir / "months").glob("*.parquet")}
     assert sorted(file.name for file in files) == ["2024-12.parquet", "2025-01.parquet"]
     connection, settings = at("2025-02-20T09:00:00", tmp_path, [*EVENTS, ("a", "p", "v", date(2025, 1, 7), 5)])
-    assert close_months(connection, settings, read_kpis()) == []
+    assert closed(connection, settings) == []
     assert {file: file.read_bytes() for file in files} == files
 
 
 def test_months_that_no_run_closed_in_time_are_closed_later_and_none_of_before_the_first(tmp_path: Path) -> None:
     connection, settings = at("2024-12-06T00:00:00", tmp_path)
-    assert close_months(connection, settings, read_kpis()) == [date(2024, 11, 1)]  # October was nobody's to close
+    assert closed(connection, settings) == [date(2024, 11, 1)]  # October was nobody's to close
     connection, settings = at("2025-02-28T00:00:00", tmp_path)
-    assert close_months(connection, settings, read_kpis()) == [date(2024, 12, 1), date(2025, 1, 1)]
+    assert closed(connection, settings) == [date(2024, 12, 1), date(2025, 1, 1)]
 
 
 def test_a_month_with_a_week_missing_waits_for_it(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path, not_arrived=(date(2025, 1, 13),))
-    assert close_months(connection, settings, read_kpis()) == [date(2024, 12, 1)]
+    assert closed(connection, settings) == [date(2024, 12, 1)]
     connection, settings = at("2025-02-10T00:00:00", tmp_path)
-    assert close_months(connection, settings, read_kpis()) == [date(2025, 1, 1)]
+    assert closed(connection, settings) == [date(2025, 1, 1)]
 
 
 def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
-    close_months(connection, settings, read_kpis())
+    closed(connection, settings)
     rows = reported(connection, settings)
     assert set(rows["reference"]) == {"Jan 2025"}
     assert not rows["is_restated"].any() and rows["why_restated"].isna().all()
@@ -126,7 +133,7 @@ def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tm
 
 def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
-    close_months(connection, settings, read_kpis())
+    closed(connection, settings)
     connection, settings = at("2025-02-07T00:00:00", tmp_path, late=[("a", "p", "w", date(2025, 1, 14), 3)])
     why = of(reported(connection, settings), "Clicks", "a")["why_restated"]
     assert why == "week of 13 Jan 2025: late files (13 clicks, were 10)"
@@ -134,7 +141,7 @@ def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
 
 def test_contracts_groups_and_definitions_that_changed_are_reasons(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
-    close_months(connection, settings, read_kpis())
+    closed(connection, settings)
 
     ended = [CONTRACTS[0], contract("b", "q", date(2024, 1, 1), date(2025, 1, 20))]
     connection, settings = at("2025-02-07T00:00:00", tmp_path, contracts=ended)
@@ -152,7 +159,7 @@ def test_contracts_groups_and_definitions_that_changed_are_reasons(tmp_path: Pat
 
 def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
-    close_months(connection, settings, read_kpis())
+    closed(connection, settings)
     now = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), CONTRACTS)
     now.groups = GROUPS.model_copy(update={"accounts": {"Pilots": ["b"]}})
     others = settings.model_copy(update={"groups": now.groups})
@@ -163,7 +170,7 @@ def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
 
 def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
-    close_months(connection, settings, read_kpis())
+    closed(connection, settings)
     catalogue = read_kpis()
     clicks = catalogue.kpis[0].model_copy(
         update={

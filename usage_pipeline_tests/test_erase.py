@@ -54,7 +54,11 @@ def week_rows(week: date) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home of two builds and two deliveries of contacts, and its lake. Nobody changes it."""
-    folder = tmp_path_factory.mktemp("erase")
+    return make_home(tmp_path_factory.mktemp("erase"))
+
+
+def make_home(folder: Path) -> Path:
+    """A lake with contacts in `folder`, and a home beside it that was refreshed twice."""
     for week in WEEKS:
         write_week(folder / "lake", f"year=2025/week={week.isocalendar().week:02d}", week_rows(week))
     write_contacts(folder)

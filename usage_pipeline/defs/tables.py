@@ -11,7 +11,7 @@ import dagster as dg
 import duckdb
 
 from usage_pipeline.config import Settings
-from usage_pipeline.lib.ledger import Issued
+from usage_pipeline.lib.history import Proposal
 from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.tables import TABLES, broken_contract
 from usage_pipeline.lib.values import sql_values
@@ -68,10 +68,13 @@ def sql_table(name: str, *, schema: str, group: str, deps: Sequence[str], descri
     return table
 
 
-def issued_result(context: dg.AssetExecutionContext, issued: Issued, what: str) -> dg.MaterializeResult[Any]:
-    """What is there to say of an asset that keeps a week in the ledger."""
-    context.log.info(f"{what} of the week of {issued.week} {'kept' if issued.is_new else 'were kept before'}")
-    return dg.MaterializeResult(metadata={"week": str(issued.week), "file": str(issued.file), "is_new": issued.is_new})
+def proposal_result(context: dg.AssetExecutionContext, proposal: Proposal, what: str) -> dg.MaterializeResult[Any]:
+    """What is there to say of an asset that proposes a week for history."""
+    state = "are kept once they are published" if proposal.is_new else "were kept before"
+    context.log.info(f"{what} of the week of {proposal.period} {state}")
+    return dg.MaterializeResult(
+        metadata={"week": str(proposal.period), "file": str(proposal.file), "is_new": proposal.is_new}
+    )
 
 
 def warning(passed: bool, metadata: dict[str, Any], description: str | None = None) -> dg.AssetCheckResult:

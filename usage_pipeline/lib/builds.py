@@ -7,19 +7,23 @@ nothing. Builds beyond the last N are removed, never the current one.
 One thing is taken out of builds that are there: people who were erased. Their file is put in place whole, by a rename:
 whoever has the old one open goes on reading it, and whoever opens the path finds the new one.
 
-Layout: `published/<build id>/warehouse.duckdb` (marts), `contacts.duckdb` (personal data, nothing else),
-`build.json`; `published/current` -> build id; `published/pinned` while a rollback holds.
+A process that is killed at any point leaves what was published up: what it did not finish has names of its own, and
+`finish` brings it to its end or removes it.
+
+Layout: `published/<build id>/warehouse.duckdb` (marts), `contacts.duckdb` (personal data, nothing else), `history/`
+(what is kept for good of it, `history.py`), `build.json`; `published/current` -> build id; `published/pinned` while a
+rollback holds.
 """
 
 import json
-import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
 
-from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.files import is_unfinished, put_whole, remove, sync, sync_tree
 from usage_pipeline.lib.sql import literal
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
 
@@ -58,10 +62,32 @@ class BuildStore:
         return self.folder / "current"
 
     @property
+    def pin_file(self) -> Path:
+        return self.folder / "pinned"
+
+    @property
     def pinned(self) -> str | None:
-        """The build that a rollback holds, if any."""
-        file = self.folder / "pinned"
-        return file.read_text(encoding="utf-8").strip() if file.exists() else None
+        """The build that a rollback holds, if any; a pin that names no build that is there holds nothing."""
+        return self._pin()[0]
+
+    @property
+    def pin_problem(self) -> str | None:
+        """Why a pin that is there holds nothing, with the remedy; None where there is none, or it holds."""
+        return self._pin()[1]
+
+    def _pin(self) -> tuple[str | None, str | None]:
+        remedy = "it holds nothing, and `usage-pipeline rollback --release` removes it"
+        try:
+            build_id = self.pin_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None, None
+        except (OSError, UnicodeDecodeError) as error:
+            return None, f"{self.pin_file} cannot be read ({error}): {remedy}"
+        if not build_id:
+            return None, f"{self.pin_file} is empty: {remedy}"
+        if build_id not in [build.build_id for build in self.builds()]:
+            return None, f"{self.pin_file} names build {build_id}, which is gone: {remedy}"
+        return build_id, None
 
     def builds(self) -> list[Build]:
         """Every build, oldest first."""
@@ -83,11 +109,12 @@ class BuildStore:
         numbers = [int(build.build_id.split("-")[0]) for build in self.builds()]
         return f"{max(numbers, default=0) + 1:05d}-{as_of[:10]}-{fingerprint[:8]}"
 
-    def publish(self, warehouse: Path, build: Build) -> Build:
+    def publish(self, warehouse: Path, build: Build, attach: Callable[[Path], None] = lambda _: None) -> Build:
         """Writes the published tables of a warehouse as a build and makes it current, unless a rollback is pinned.
 
-        Nobody in this process may have the warehouse open. Raises PublishError where a table breaks its contract,
-        where rows collapsed against the build before, or where the newest week went back.
+        `attach` puts more files into its folder, which are there from then on exactly if the build is. Nobody in this
+        process may have the warehouse open. Raises PublishError where a table breaks its contract, where rows collapsed
+        against the build before, or where the newest week went back.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
@@ -98,12 +125,16 @@ class BuildStore:
             problems = self._problems(unfinished, build)
             if problems:
                 raise PublishError([f"{warehouse}: {problem}" for problem in problems])
+            attach(unfinished)
             (unfinished / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
-            for file in unfinished.iterdir():
-                file.chmod(0o444)
+            for file in unfinished.rglob("*"):
+                if file.is_file():
+                    file.chmod(0o444)
+            sync_tree(unfinished)
             unfinished.rename(self.path(build.build_id))
+            sync(self.folder)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove(unfinished)
             raise
         if self.pinned is None:
             self._point(build.build_id)
@@ -123,13 +154,15 @@ class BuildStore:
         if build_id not in ids:
             wanted = build_id or "before the current one"
             raise PublishError([f"there is no build {wanted}; kept are: {', '.join(ids) or 'none'}"])
-        (self.folder / "pinned").write_text(build_id, encoding="utf-8")
-        self._point(build_id)
+        with put_whole(self.pin_file) as unfinished:
+            # on a full disk this fails first, and nothing has changed
+            unfinished.write_text(build_id, encoding="utf-8")
+            self._point(build_id)
         return next(build for build in builds if build.build_id == build_id)
 
     def release(self) -> Build | None:
         """Ends a rollback: the newest build is shown again."""
-        (self.folder / "pinned").unlink(missing_ok=True)
+        self.pin_file.unlink(missing_ok=True)
         builds = self.builds()
         if builds:
             self._point(builds[-1].build_id)
@@ -165,23 +198,51 @@ class BuildStore:
             unfinished.chmod(0o444)
         return gone
 
-    def remove_unfinished(self) -> int:
-        """Removes what publishes that were killed have left; nobody else may publish meanwhile."""
-        left = [*self.folder.glob(".[0-9]*"), *self.folder.glob("[0-9]*/.*.*")]
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return len(left)
+    def unfinished(self) -> list[Path]:
+        """What publishes, removals and rollbacks that were killed have left, and nobody will bring to its end."""
+        hidden = [p for p in self.folder.glob(".*") if is_unfinished(p.name) or p.match(".[0-9]*-*") or _is_link(p)]
+        # a removal that was cut short, of a time or by a hand that did not rename first
+        headless = [p for p in self.folder.glob("[0-9]*-*") if p.is_dir() and not (p / "build.json").exists()]
+        inside = [
+            p for p in self.folder.glob("[0-9]*-*/*") if is_unfinished(p.name) or p.name.endswith((".wal", ".tmp"))
+        ]
+        return [*hidden, *headless, *(p for p in inside if p.parent not in headless)]
+
+    def finish(self) -> list[str]:
+        """Removes what was killed half-way, and shows what should be shown; returns what was done, a sentence each.
+
+        Nobody else may publish meanwhile.
+        """
+        done = []
+        for path in self.unfinished():
+            remove(path)
+            done.append(f"{path} was left by a process that was killed: removed")
+        builds, current = self.builds(), self.current()
+        wanted = self.pinned or (builds[-1].build_id if builds else None)
+        if wanted and (current is None or current.build_id != wanted):
+            self._point(wanted)
+            why = "is held by a rollback" if self.pinned else "was published"
+            done.append(f"build {wanted} {why} and was not shown: it is now")
+        return done
 
     def _point(self, build_id: str) -> None:
         unfinished = self.folder / f".current.{uuid.uuid4().hex[:8]}"
-        unfinished.symlink_to(build_id)
-        unfinished.replace(self.link)
+        try:
+            unfinished.symlink_to(build_id)
+            unfinished.replace(self.link)
+        except BaseException:
+            remove(unfinished)
+            raise
+        sync(self.folder)
 
     def _prune(self) -> None:
         builds, current = self.builds(), self.current()
         for build in builds[: -self.keep]:
             if current is None or build.build_id != current.build_id:
-                shutil.rmtree(self.path(build.build_id), ignore_errors=True)
+                # renamed first: a build is there whole or not at all, also while it goes
+                gone = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
+                self.path(build.build_id).rename(gone)
+                remove(gone)
 
     def _write(self, warehouse: Path, folder: Path) -> dict[str, int]:
         rows: dict[str, int] = {}
@@ -221,6 +282,10 @@ class BuildStore:
                     "for an earlier as_of use a data home of its own"
                 )
         return problems
+
+
+def _is_link(path: Path) -> bool:
+    return path.is_symlink() and path.name.startswith(".current.")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:

@@ -1,8 +1,9 @@
 """Months as they were reported: closed once, kept for good, and beside them what the same data say today, and why.
 
-A month is closed by the first run after the moment of the monthly refresh that finds it complete. Its file in the
-ledger holds the sheet of all periods that end with it, and what it was computed from: files of each week, deliveries
-of contracts and accounts, groups, and how each KPI was computed. What differs from that is why figures differ.
+A month is closed by the first run after the moment of the monthly refresh that finds it complete and is published. Its
+entry of history holds the sheet of all periods that end with it, and what it was computed from: files of each week,
+deliveries of contracts and accounts, groups, and how each KPI was computed. What differs from that is why figures
+differ.
 """
 
 import json
@@ -18,13 +19,18 @@ import pyarrow.parquet as pq
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.deliveries import deliveries
 from usage_pipeline.lib.facts import WeekManifest, read_manifests
-from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.history import (
+    MONTHS,
+    entries,
+    kept_files,
+    propose,
+    readable_files,
+    rows_to_keep,
+)
 from usage_pipeline.lib.kpis import Kpi, KpiCatalogue, Ratio, Sum
-from usage_pipeline.lib.ledger import issued_files, issued_rows
 from usage_pipeline.lib.sql import literal, load_sql, run_sql
 from usage_pipeline.lib.weeks import WEEK
 
-MONTHS = "months"
 MADE_OF = b"made_of"
 # entities that are made of accounts, or of applications, and change with what is known of those
 _MOVES = {"segment": "accounts", "region": "accounts", "owner": "accounts", "application type": "applications"}
@@ -40,22 +46,25 @@ def closing_time(settings: Settings, month: date) -> datetime:
 
 
 def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> list[date]:
-    """Writes the months that are due to `ledger/months/<YYYY-MM>.parquet`, each once; returns those written.
+    """Proposes the months that are due for history, each once; returns them. The caller holds history.
 
-    Due is what is complete and came after the last one closed; where none was closed yet, the newest alone.
+    Due is what is complete and came after the last one closed; where none was closed yet, the newest alone. A month
+    that was withdrawn is due again.
     """
     complete = connection.execute(
         "SELECT reference_day FROM core.kpi_periods WHERE period = 'month' AND is_complete ORDER BY reference_day"
     ).fetchall()
     months = [month for (month,) in complete if closing_time(settings, month) <= settings.as_of]
-    closed = [file.stem for file in issued_files(settings, MONTHS)]
-    due = [month for month in months if f"{month:%Y-%m}" > closed[-1]] if closed else months[-1:]
+    closed = [file.stem for file in kept_files(settings, MONTHS)]
+    withdrawn = {entry.period for entry in entries(settings, [MONTHS]) if entry.is_withdrawn} - set(closed)
+    newer = [month for month in months if f"{month:%Y-%m}" > closed[-1]] if closed else months[-1:]
+    due = [month for month in months if month in newer or f"{month:%Y-%m}" in withdrawn]
+    made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
+    proposed = {}
     for month in due:
-        rows = issued_rows(connection, settings, load_sql("kpis", "closing_rows"), {"month": month})
-        made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
-        rows = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
-        with put_whole(settings.ledger_dir / MONTHS / f"{month:%Y-%m}.parquet") as unfinished:
-            pq.write_table(rows, unfinished, compression="zstd")
+        rows = rows_to_keep(connection, settings, load_sql("kpis", "closing_rows"), {"month": month})
+        proposed[f"{month:%Y-%m}"] = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
+    propose(settings, MONTHS, proposed)
     return due
 
 
@@ -78,7 +87,7 @@ def _week(manifest: WeekManifest) -> dict[str, Any]:
 
 def replace_reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
     """Replaces `mart.kpi_reported`: closed months as they were reported, beside what is computed of them now."""
-    files = issued_files(settings, MONTHS)
+    files = readable_files(settings, MONTHS)
     rows = f"({load_sql('kpis', 'closing_rows')})".replace("$month", "NULL")
     closed = f"SELECT *, CAST(NULL AS TIMESTAMP) AS issued_as_of FROM {rows} LIMIT 0"
     if files:

@@ -23,9 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.locks import exclusive
 
 _PLACE = Path("erased") / "people.json"
 _PERSON = ["account_id", "user_id"]
+_SECONDS_TO_WAIT = 60
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,19 @@ class Erased:
 
 def remember(home: Path, account: str, user: str) -> str:
     """Puts a person on the list, unless they stand there, and returns their key."""
+    folder = (home / _PLACE).parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # of two at once, none may write the list without the other's person
+    with exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder), who="erase"):
+        return _remember(home, account, user)
+
+
+def _remember(home: Path, account: str, user: str) -> str:
     known = Erased.read(home)
     if key := known.key_of(account, user):
         return key
     salt, key = known.salt or secrets.token_bytes(32), f"erased-{secrets.token_hex(8)}"
     file = home / _PLACE
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = json.loads(file.read_text(encoding="utf-8"))["people"] if file.exists() else []
     person = {"person": _hash(salt, account, user), "user": _hash(salt, user), "key": key}
     with put_whole(file) as unfinished:

@@ -1,15 +1,66 @@
-"""Files that are there whole or not at all, whenever a run is killed."""
+"""Files that are there whole or not at all, whenever a run is killed, the disk is full, or the power fails.
 
+What a writer that was killed leaves has a name that nothing else has (`is_unfinished`): whoever holds the lock of that
+writer may remove it (`data_home.py`).
+"""
+
+import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# DuckDB puts a log and a folder beside the file that it writes
+_BESIDE = (".wal", ".tmp")
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}(\.wal|\.tmp)?")
+
 
 @contextmanager
 def put_whole(target: Path) -> Iterator[Path]:
-    """A place beside the target to write to; what the body wrote is put in place at its end, by one rename."""
+    """A place beside the target to write a file or a folder to; put in place by one rename when the body ends.
+
+    Where the body raises, nothing of it stays. What is in place is on the disk: a crash of the machine undoes no part.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    yield unfinished
-    unfinished.replace(target)
+    try:
+        yield unfinished
+        sync_tree(unfinished)
+        unfinished.replace(target)
+    except BaseException:
+        for path in (unfinished, *(Path(f"{unfinished}{end}") for end in _BESIDE)):
+            remove(path)
+        raise
+    sync(target.parent)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file or folder of this name is one that `put_whole` did not come to the end of."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def sync_tree(path: Path) -> None:
+    """`sync` of a file, or of a folder and of everything in it."""
+    for inside in path.rglob("*") if path.is_dir() else ():
+        if not inside.is_symlink():
+            sync(inside)
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Waits until the bytes of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -430,6 +430,8 @@ class Health:
             "rows_rejected": sum(row["rows_rejected"] for row in self.rejected_rows),
             "weeks_wrong": len(wrong),
         }
+        if self.store.pin_problem:
+            self.problems.append(self._without_places(self.store.pin_problem))
         light, verdict = self._verdict(counts)
         return [
             {

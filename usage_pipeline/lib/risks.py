@@ -25,7 +25,7 @@ from usage_pipeline.lib import as_known, backtest, risk_features, risk_models
 from usage_pipeline.lib.as_known import History
 from usage_pipeline.lib.backtest import Decision, Trial
 from usage_pipeline.lib.files import put_whole
-from usage_pipeline.lib.ledger import Issued, issued_files, keep_issued
+from usage_pipeline.lib.history import SCORES, Proposal, propose_newest_week, readable_files
 from usage_pipeline.lib.risk_features import FEATURES, features_at, matrix
 from usage_pipeline.lib.risk_models import Model, Rows, best_of, by_rule, learn, load_model, save_model
 from usage_pipeline.lib.risk_reasons import chance_in_words, contributions, middle_of_peers, reasons, rule_reasons
@@ -492,18 +492,19 @@ def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) ->
         connection.unregister("scores")
 
 
-def keep_issued_scores(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Issued:
-    """Writes the newest week's scores to the ledger, once."""
+def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+    """Proposes the newest week's scores for history; the caller holds it."""
     sql = "FROM core.risk_scores WHERE as_of_week = $week ORDER BY target, account_id, application"
-    return keep_issued(connection, settings, "scores", sql)
+    return propose_newest_week(connection, settings, SCORES, sql)
 
 
 def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
-    """Replaces `core.issued_scores` by what the ledger holds, and `core.issued_outcomes` by what came of it.
+    """Replaces `core.issued_scores` by history as it is if this run is published, and `core.issued_outcomes` by what
+    came of it.
 
     Returns the number of weeks issued.
     """
-    files = [str(file) for file in issued_files(settings, "scores")]
+    files = [str(file) for file in readable_files(settings, SCORES)]
     rows = "FROM core.risk_scores LIMIT 0"
     if files:
         rows = f"FROM read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"

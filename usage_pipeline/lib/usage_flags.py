@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.calendars import is_known, working_days
-from usage_pipeline.lib.ledger import Issued, keep_issued
+from usage_pipeline.lib.history import ANOMALIES, Proposal, propose_newest_week
 from usage_pipeline.lib.spikes import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.lib.weeks import weeks_between
 
@@ -230,7 +230,7 @@ def _write(
     connection.unregister("expected")
 
 
-def keep_issued_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Issued:
-    """Writes the newest week's flags to the ledger, once."""
+def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+    """Proposes the newest week's flags for history; the caller holds it."""
     sql = "FROM core.usage_flags WHERE week_start = $week ORDER BY scope, measure, account_id, application"
-    return keep_issued(connection, settings, "flags", sql)
+    return propose_newest_week(connection, settings, ANOMALIES, sql)

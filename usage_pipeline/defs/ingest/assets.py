@@ -13,6 +13,7 @@ from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import run_name, weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
 from usage_pipeline.lib.contract import REFERENCE, SourceContract
+from usage_pipeline.lib.data_home import clean
 from usage_pipeline.lib.deliveries import NoDeliveryError
 from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
 from usage_pipeline.lib.reference import Delivery, load_reference, take_delivery
@@ -44,6 +45,7 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
 
         One row: week folder x account x application x user x week.
         """
+        clean(settings, context.log.warning)
         asked = weeks_of_run(context)
         ingested = ingest_weeks(
             settings,

@@ -17,7 +17,7 @@ from usage_pipeline.lib import closed_months as closing
 from usage_pipeline.lib import kpi_sheet as steps
 from usage_pipeline.lib import kpis as catalogue
 from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.ledger import issued_files
+from usage_pipeline.lib.history import MONTHS, entries, history_held, promote
 from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
@@ -128,13 +128,15 @@ def kpi_sheet(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.
 def closed_months(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
-    """The sheet of each month as it was when the month was closed, kept for good in the ledger.
+    """The sheet of each month as it was when the month was closed, kept for good once it is published.
 
     One file: a month; written once, by the first run after the monthly refresh is due that finds it complete.
     """
-    with warehouse.read() as connection:
-        months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
-    context.log.info(f"closed: {', '.join(months) or 'nothing is due'}")
+    with history_held(settings):
+        promote(settings)
+        with warehouse.read() as connection:
+            months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
+    context.log.info(f"closed once they are published: {', '.join(months) or 'nothing is due'}")
     return dg.MaterializeResult(metadata={"closed_now": dg.MetadataValue.json(months)})
 
 
@@ -172,10 +174,10 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
 
     Made once a month, from the first build after the month was closed; pages offer it as /kpi-sheets/newest.
     """
-    months = issued_files(settings, closing.MONTHS)
-    if not months:
+    closed = [entry for entry in entries(settings, [MONTHS]) if not entry.is_withdrawn]
+    if not closed:
         return dg.MaterializeResult(metadata={"closed": "no month is closed yet"})
-    month = months[-1].stem
+    month = closed[-1].period
     folder = settings.published_dir / "kpi-sheets" / month
     file = folder / f"kpi-sheet-{month}.xlsx"
     is_new = not file.exists()
@@ -184,9 +186,13 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
         from usage_pipeline.lib.kpi_selection import Selection, read_selection
         from usage_pipeline.lib.kpi_workbook import write_charts, write_workbook
 
-        newest = BuildStore(settings.published_dir).builds()[-1]
+        store = BuildStore(settings.published_dir)
+        # the build that closed it, else the one that pages read; never one that nobody has seen
+        wanted_build = {build.build_id: build for build in store.builds()}.get(closed[-1].build_id or "")
+        shown = wanted_build or store.current()
+        assert shown is not None
         wanted = Selection(month=date.fromisoformat(f"{month}-01"))
-        sheet = read_selection(settings.published_dir / newest.build_id, wanted)
+        sheet = read_selection(store.path(shown.build_id), wanted)
         write_charts(sheet, folder)
         write_workbook(sheet, file)
     context.log.info(f"{file} {'written' if is_new else 'was written before'}")

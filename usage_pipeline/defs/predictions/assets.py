@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, issued_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, proposal_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib.as_known import open_history
+from usage_pipeline.lib.history import history_held, promote
 from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
@@ -101,17 +102,19 @@ def risk_scores(
 def issued_scores(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
-    """The scores of the newest complete week as they were said, kept for good in the ledger; with all before them.
+    """The scores of the newest complete week as they were said, kept for good once they are published; with all before.
 
     One file: a complete week; written once. `core.issued_scores` is all of them, `core.issued_outcomes` what came.
     """
     from usage_pipeline.lib import risks
 
-    with warehouse.get_connection() as connection:
-        issued = risks.keep_issued_scores(connection, settings)
-        weeks = risks.replace_issued(connection, settings)
+    with history_held(settings):
+        promote(settings)
+        with warehouse.get_connection() as connection:
+            proposal = risks.propose_score_snapshot(connection, settings)
+            weeks = risks.replace_issued(connection, settings)
     context.log.info(f"{weeks} weeks of scores are on record")
-    return issued_result(context, issued, "scores")
+    return proposal_result(context, proposal, "scores")
 
 
 PREDICTION_TABLES = [

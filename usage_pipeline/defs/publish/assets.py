@@ -1,10 +1,12 @@
 """Publish: the build that pages read, and the dashboards that read it.
 
-`published_build` writes an immutable build and moves `current`; where nothing changed it writes nothing. Each
-dashboard is an asset: it is there when every column that its charts use is in the build.
+`published_build` writes an immutable build and moves `current`; where nothing changed it writes nothing. What is kept
+for good is kept with it, of what it shows. Each dashboard is an asset: it is there when every column that its charts
+use is in the build.
 """
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,6 +17,7 @@ from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib.builds import Build, BuildStore, PublishError
 from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.lib.deliveries import all_held_back, delivered_at
+from usage_pipeline.lib.history import KINDS, attach_pending, history_held, pending_files, promote
 from usage_pipeline.lib.plain_words import day, in_words
 from usage_pipeline.lib.sql import load_sql, run_sql
 from usage_pipeline.lib.status import write_status
@@ -73,13 +76,21 @@ def published_build(
 ) -> dg.MaterializeResult[Any]:
     """The build that pages read: checked, immutable, put in place with one rename; the last ones are kept.
 
-    A build that does not pass its checks is not shown, and the one before stays up.
+    A build that does not pass its checks is not shown, and the one before stays up. Flags, scores and closed months are
+    kept for good of a build that is shown, and of no other.
     """
     store = store_of(settings)
+    with warehouse.held():
+        for line in store.finish():
+            context.log.warning(line)
+    if problem := store.pin_problem:
+        context.log.warning(problem)
+    _keep_what_is_shown(context, settings)
+    is_something_to_keep = any(pending_files(settings, kind) for kind in KINDS)
     with warehouse.get_connection() as connection:
         fingerprint = _fingerprint(connection, settings)
         current = store.current()
-        if current and current.fingerprint == fingerprint:
+        if current and current.fingerprint == fingerprint and not is_something_to_keep:
             context.log.info(f"nothing changed: build {current.build_id} stays")
             return dg.MaterializeResult(metadata={"build": current.build_id, "is_new": False})
         build_id = store.next_id(settings.as_of.isoformat(), fingerprint)
@@ -94,14 +105,15 @@ def published_build(
     assert found is not None
     build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
     try:
-        with warehouse.held():
-            build = store.publish(settings.warehouse_path, build)
+        with history_held(settings), warehouse.held():
+            build = store.publish(settings.warehouse_path, build, partial(attach_pending, settings, build))
     except PublishError as error:
         raise dg.Failure(
             f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
             metadata={"problems": dg.MetadataValue.json(error.problems)},
             allow_retries=False,
         ) from error
+    _keep_what_is_shown(context, settings)
     pinned = store.pinned
     context.log.info(f"build {build_id}" + (f" written; {pinned} is pinned and stays shown" if pinned else " is shown"))
     return dg.MaterializeResult(
@@ -113,6 +125,12 @@ def published_build(
             "rows": dg.MetadataValue.json(build.rows),
         }
     )
+
+
+def _keep_what_is_shown(context: dg.AssetExecutionContext, settings: Settings) -> None:
+    with history_held(settings):
+        for entry in promote(settings):
+            context.log.info(f"{entry.kind} of {entry.period} are kept, as build {entry.build_id} shows them")
 
 
 def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefinition:

@@ -6,9 +6,10 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config import Settings
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, issued_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, proposal_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.lib import calendars, spikes, usage_flags
+from usage_pipeline.lib.history import history_held, promote
 from usage_pipeline.resources import Warehouse
 
 
@@ -50,13 +51,15 @@ def usage_flags_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 def issued_flags(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
-    """The flags of the newest complete week as they were when they were new, kept for good in the ledger.
+    """The flags of the newest complete week as they were when they were new, kept for good once they are published.
 
     One file: a complete week; written once, whatever late data and other settings make of that week afterwards.
     """
-    with warehouse.read() as connection:
-        issued = usage_flags.keep_issued_flags(connection, settings)
-    return issued_result(context, issued, "flags")
+    with history_held(settings):
+        promote(settings)
+        with warehouse.read() as connection:
+            proposal = usage_flags.propose_anomaly_snapshot(connection, settings)
+    return proposal_result(context, proposal, "flags")
 
 
 SPIKE_TABLES = [
