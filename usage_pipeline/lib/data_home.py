@@ -21,11 +21,11 @@ import duckdb
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import BuildStore
+from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.files import is_unfinished, remove
 from usage_pipeline.lib.history import unfinished_withdrawals
 from usage_pipeline.lib.locks import BusyError, exclusive
-from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
 

@@ -195,7 +195,7 @@ def _shown(value: Any) -> str:
 def outdated_weeks(settings: Settings) -> dict[date, str]:
     """The weeks of the window whose facts are not those of the lake's files, with what is different.
 
-    Lists the window's weeks and reads no file, except of a source that is read whole.
+    Lists the window's weeks and reads no file.
     """
     reader, known = UsageReader(settings, retries=False), read_manifests(settings.facts_dir)
     found = {}

@@ -184,6 +184,8 @@ class Health:
         aside = sum(len(m.set_aside) for m in self.manifests.values())
         parts = [words.counted(sum(rows for _, rows in left_out), "row rejected", "rows rejected")] * bool(left_out)
         parts += [words.counted(aside, "file set aside", "files set aside")] * bool(aside)
+        unread = sum(cells for m in self.manifests.values() for cells in m.unreadable.values())
+        parts += [words.counted(unread, "cell cannot be read", "cells cannot be read")] * bool(unread)
         newest = max((_monday(m.week) for m in with_rows), default=None)
         return {
             "source": "usage",
@@ -214,7 +216,10 @@ class Health:
         materialized = self._materialized(name)
         if materialized is not None and "rows_rejected" in materialized.metadata:
             rejected: Any = materialized.metadata["rows_rejected"].value or {}
-            row["rows_left_out"] = ", ".join(f"{rows:,} x {reason}" for reason, rows in rejected.items())
+            left_out = [f"{rows:,} x {reason}" for reason, rows in rejected.items()]
+            unread: Any = materialized.metadata["cells_unreadable"].value or {}
+            left_out += [f"{cells:,} x {column} cannot be read and is empty" for column, cells in unread.items()]
+            row["rows_left_out"] = ", ".join(left_out)
             row["rows_kept"] = row.get("rows_kept", 0) - sum(rejected.values())
         return row
 

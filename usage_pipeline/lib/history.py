@@ -35,9 +35,9 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import Build, BuildStore
+from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.weeks import monday_of
 
 ANOMALIES, SCORES, MONTHS = "anomalies", "scores", "months"

@@ -1,5 +1,6 @@
 """Checks on what came in: a bad file must not hold back the good ones, a lost row holds back everything."""
 
+from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -9,12 +10,23 @@ from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import run_name
 from usage_pipeline.defs.tables import warning
 from usage_pipeline.lib import plain_words as words
-from usage_pipeline.lib.contract import REFERENCE
+from usage_pipeline.lib.contract import REFERENCE, SourceContract
 from usage_pipeline.lib.deliveries import read_held_back
-from usage_pipeline.lib.facts import facts_path, read_manifests, vanished_weeks
+from usage_pipeline.lib.facts import (
+    facts_path,
+    lake_oddities,
+    made_otherwise,
+    outdated_weeks,
+    read_manifests,
+    vanished_weeks,
+)
+from usage_pipeline.lib.lake import LakeError
 from usage_pipeline.lib.plain_week import FACTS
+from usage_pipeline.lib.sources import SourceError
 
 _TYPES = {"date32[day]": "DATE", "string": "VARCHAR", "int64": "BIGINT"}
+# files and folders that are told by name
+_NAMED = 200
 _COLUMNS = {name: _TYPES[str(kind)] for name, kind in FACTS.items()}
 
 
@@ -106,11 +118,77 @@ def delivery_check(source: str) -> dg.AssetChecksDefinition:
     return check
 
 
+@dg.asset_check(asset="usage_facts", name="everything_in_the_lake_is_read")
+def everything_is_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Nothing lies below the path of usage that is not read: files and folders that are not, each with the reason."""
+    try:
+        named = lake_oddities(settings)
+    except LakeError as error:
+        return warning(False, {"not_listed": str(error)})
+    listed = {item.key: item.reason for item in named[:_NAMED]}
+    return warning(not named, {"not_read": len(named), "files_and_folders": dg.MetadataValue.json(listed)})
+
+
+@dg.asset_check(asset="usage_facts", name="facts_are_of_what_the_lake_holds")
+def facts_are_of_what_the_lake_holds(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """The facts of every week of the window are those of its files: none could not be read and stayed as it was."""
+    try:
+        behind = {str(week): why for week, why in outdated_weeks(settings).items()}
+    except (LakeError, SourceError) as error:
+        return warning(False, {"not_listed": str(error)})
+    return warning(not behind, {"weeks": dg.MetadataValue.json(behind)})
+
+
+@dg.asset_check(asset="usage_facts", name="facts_were_made_alike")
+def facts_were_made_alike(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """All facts were made by the mapping, zone and calendar of today; those of weeks that cannot be read again are not.
+
+    A longer `lookback_weeks` for one refresh reads weeks before the window again, where the lake still has them.
+    """
+    otherwise = made_otherwise(settings)
+    remedy = "set lookback_weeks so that the window holds them, refresh once, and set it back"
+    metadata: dict[str, Any] = {"weeks": dg.MetadataValue.json(otherwise)} | ({"remedy": remedy} if otherwise else {})
+    return warning(not otherwise, metadata)
+
+
+@dg.asset_check(asset="usage_facts", name="cells_can_be_read")
+def cells_can_be_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """No cell of a row that is kept is empty merely because it could not be read."""
+    unread: Counter[str] = Counter()
+    for manifest in read_manifests(settings.facts_dir).values():
+        unread.update(manifest.unreadable)
+    return warning(not unread, {"cells": dg.MetadataValue.json(dict(unread))})
+
+
+def reference_cells_check(contract: SourceContract) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=contract.name,
+        name=f"cells_of_{contract.name}_can_be_read",
+        description="No row is kept aside, and no cell of a row that is kept is empty, because it could not be read.",
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        event = context.instance.get_latest_materialization_event(dg.AssetKey(contract.name))
+        materialized = event.asset_materialization if event else None
+        metadata = materialized.metadata if materialized else {}
+        unread: Any = metadata["cells_unreadable"].value if "cells_unreadable" in metadata else {}
+        rejected: Any = metadata["rows_rejected"].value if "rows_rejected" in metadata else {}
+        aside = {reason: rows for reason, rows in (rejected or {}).items() if "cannot be read" in reason}
+        told = {"cells": dg.MetadataValue.json(unread or {}), "rows_kept_aside": dg.MetadataValue.json(aside)}
+        return warning(not unread and not aside, told)
+
+    return check
+
+
 INGEST_CHECKS = [
     facts_keep_their_contract,
     no_file_was_set_aside,
     every_row_read_is_accounted_for,
     few_rows_are_rejected,
     no_week_vanished,
+    everything_is_read,
+    facts_are_of_what_the_lake_holds,
+    facts_were_made_alike,
+    cells_can_be_read,
+    *(reference_cells_check(contract) for contract in REFERENCE),
     *(delivery_check(contract.name) for contract in REFERENCE),
 ]
