@@ -253,7 +253,7 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
         if not file.exists():
             raise HistoryError(_not_kept(settings, kind, period))
         moment = (now or datetime.now(UTC)).astimezone(UTC)
-        moved = file.parent / "withdrawn" / f"{period}.{moment:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.parquet"
+        moved = file.parent / "withdrawn" / f"{period}.{moment:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:6]}.parquet"
         about = {
             "reason": why,
             "withdrawn_at": moment.isoformat(timespec="seconds"),
