@@ -86,7 +86,9 @@ CASES = (
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server with an empty bucket."""
     folder = tmp_path_factory.mktemp("s3")
-    process = subprocess.Popen([sys.executable, "-m", "usage_pipeline_tests.s3_server", str(folder)])
+    command = [sys.executable, "-m", "usage_pipeline_tests.s3_server", str(folder)]
+    with (folder / "errors.log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log)
     try:
         for _ in range(300):
             if (folder / "port").exists() and (port := (folder / "port").read_text()):
