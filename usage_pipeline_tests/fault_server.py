@@ -9,7 +9,7 @@ import http.client
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +28,7 @@ Kind = Literal[
     "etag of list only",  # the list answers another ETag than HEAD and GET
     "etag of each request",  # no two answers have one ETag
     "etag in no ascii",  # an ETag of other bytes than ASCII, always the same
-    "rewritten",  # after `after` GETs of it the object becomes `other`
+    "rewritten",  # after `after` GETs of it somebody writes the object anew: `rewrite` does
     "no ranges",  # a range is asked for, the whole is sent
 ]
 _OF_BODIES = ("cut off", "stalled", "length too large", "length too small", "no ranges", "rewritten")
@@ -51,7 +51,7 @@ class Fault:
     seconds: float = 3
     status: int = 503
     code: str = "SlowDown"
-    other: bytes = b""
+    rewrite: Callable[[], object] | None = None
     of_list: bool = False
     struck: int = 0
 
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self._upstream(self.command, self.path, headers, sent)
         if is_list and self.command == "GET":
             self._change_etags(answer)
-        self._send_object(answer, fault, key)
+        self._send_object(answer, fault)
 
     def _is_struck(self, fault: Fault, key: str) -> bool:
         return fault.key in key and fault.strikes(self.command)
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer.body = b"<Contents>".join(parts)
             answer.length = len(answer.body)
 
-    def _send_object(self, answer: _Answer, fault: Fault | None, key: str) -> None:
+    def _send_object(self, answer: _Answer, fault: Fault | None) -> None:
         body, kind = answer.body, fault.kind if fault else None
         if kind in ("other etag", "etag of head only"):
             answer.etag = OTHER
@@ -216,6 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "length too small":
             answer.length = max(0, answer.length - 100)
             body = body[: answer.length]
+        self._rewrite(fault)
         pause = 0.0
         if fault is not None and kind == "cut off":
             body = body[: fault.after]
@@ -224,8 +225,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(answer, body, pause)
         if kind in ("cut off", "length too large"):
             self.close_connection = True
-        if fault is not None and kind == "rewritten" and self.command == "GET" and fault.struck == fault.after:
-            self._upstream("PUT", urllib.parse.quote(key), {"Content-Length": str(len(fault.other))}, fault.other)
+
+    def _rewrite(self, fault: Fault | None) -> None:
+        """Lets the object be written anew, before the last of the old body is sent."""
+        if fault is not None and fault.rewrite is not None and fault.struck == fault.after:
+            fault.rewrite()
 
     def _send(self, answer: _Answer, body: bytes, pause: float = 0) -> None:
         self.send_response(answer.status)

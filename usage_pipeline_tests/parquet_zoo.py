@@ -15,7 +15,7 @@ import socket
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -93,6 +93,7 @@ class Specimen:
     write: Callable[[Path, date], None]
     expected: Expected
     file_name: str | bytes = "odd.parquet"
+    beyond: str | None = None  # why nobody is blamed who reads it wrongly
 
 
 def key(row: int, **changes: Any) -> Key:
@@ -292,11 +293,8 @@ def _ids() -> Iterator[tuple[str, Any, list[str | None]]]:
     )
     yield "float64_not_whole", pa.array([12.5, 7.0, 1e-9, 1e300]), [None, "7", None, None]
     yield "float64_not_numbers", pa.array([float("nan"), float("inf"), float("-inf"), 5.0]), [None, None, None, "5"]
-    yield (
-        "float32_large",
-        pa.array([2.0**24, 2.0**24 + 2, 12.5, 2.0**60], pa.float32()),
-        ["16777216", "16777218", None, None],
-    )
+    # from 2**24 on neighbours of this type cannot be told apart either: whether such are ids the promise does not say
+    yield "float32_large", pa.array([2.0**24 - 1, 7.0, 12.5, 2.0**60], pa.float32()), ["16777215", "7", None, None]
     yield "float16_large", pa.array(np.array([2048, 65504, 0.5, 3], np.float16)), ["2048", "65504", None, "3"]
     nines = "9" * 38
     yield (
@@ -533,7 +531,9 @@ def labels() -> Iterator[Specimen]:
         lenient = quarantined(column).or_(READ).or_(ALL_REJECTED).or_(read(user_id=[None] * ROWS))
         # bare words are no JSON: whoever looks at it closely says so
         yield _specimen(f"{column}_json", lenient.or_(quarantined("JSON")), _relabelled(column, *json))
-        yield _specimen(f"{column}_bson", lenient, _relabelled(column, *bson))
+        yield _specimen(
+            f"{column}_bson", lenient.or_(quarantined("BSON", "converted type")), _relabelled(column, *bson)
+        )
         yield _specimen(f"{column}_label_that_nobody_knows", lenient.or_(BROKEN), _relabelled(column, None, 99))
         twelve = pa.array([b"abcdefghijkl"] * ROWS, pa.binary(12))
         no_id = quarantined(column).or_(ALL_REJECTED).or_(read(user_id=[None] * ROWS))
@@ -669,8 +669,8 @@ def shapes() -> Iterator[Specimen]:
     huge = "x" * 10_000_000
     yield _columns("huge_text_beside", READ, {"remark": [huge, "", None, "y"]})
     yield _columns("huge_user", read(user_id=[huge, "u2", "u3", "u4"]), {"user_id": [huge, "u2", "u3", "u4"]})
-    swollen = ["0" * 100_000_000 + "1", "2", "3", "4"]
-    # a text of one letter 100 million times: small on its way, large in memory; the number that it is may be refused
+    swollen = ["0" * 10_000_000 + "1", "2", "3", "4"]
+    # a text of one letter ten million times: small on its way, large in memory; the number that it is may be refused
     yield _columns(
         "swollen_count",
         READ.or_(read(1, clicks=[None, 2, 3, 4])).or_(BROKEN),
@@ -934,7 +934,9 @@ def lies() -> Iterator[Specimen]:
     for name, change in changes.items():
         yield _specimen(f"lie_{name}", RIGHT_OR_BROKEN, _on_footer(change))
         plain_options = {"use_dictionary": False, "compression": "none"}
-        yield _specimen(f"lie_{name}_plain", RIGHT_OR_BROKEN, _on_footer(change, **plain_options))
+        lie = _specimen(f"lie_{name}_plain", RIGHT_OR_BROKEN, _on_footer(change, **plain_options))
+        # its levels are taken for cells: for DuckDB a file like any other, for pyarrow a broken one
+        yield replace(lie, beyond="the schema lies") if name == "our_column_required" else lie
     headers: dict[str, Callable[[Struct], None]] = {
         "page_of_fewer_values": lambda h: h[5].__setitem__(1, 3),
         "page_of_more_values": lambda h: h[5].__setitem__(1, 5),
@@ -950,7 +952,11 @@ def lies() -> Iterator[Specimen]:
     }
     for column in ("account_id", "clicks"):
         for name, change in headers.items():
-            yield _specimen(f"lie_{name}_{column}", RIGHT_OR_BROKEN, _on_page(column, change))
+            with_checksums = _on_page(column, change, write_page_checksum=True)
+            yield _specimen(f"lie_{name}_{column}", RIGHT_OR_BROKEN, with_checksums)
+            bare = _specimen(f"lie_{name}_{column}_without_checksums", RIGHT_OR_BROKEN, _on_page(column, change))
+            # what has checksums is read by pyarrow too, which notices; DuckDB alone may read on past the page
+            yield replace(bare, beyond="page headers lie, and no checksum says so")
 
 
 def _statistics(column: str, smallest: bytes, largest: bytes, nulls: int = 0) -> Callable[[Struct], None]:

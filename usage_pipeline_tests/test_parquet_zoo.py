@@ -78,18 +78,18 @@ def write_lake(home: Path, specimens: list[Specimen]) -> tuple[Path, dict[str, d
     return config, places, [weeks[0], weeks[-1]]
 
 
-def visit(home: Path, specimens: list[Specimen], seconds: float) -> dict[str, Visit]:
+def visit(home: Path, specimens: list[Specimen]) -> dict[str, Visit]:
     """Reads specimens together; where that ends the run, halves them until the culprit is alone."""
     home.mkdir()
     config, places, good_weeks = write_lake(home, specimens)
     try:
-        outcome = apart(read_usage, config, seconds=seconds)
+        outcome = apart(read_usage, config, seconds=30 + 5 * len(specimens))
     except (DiedError, RaisedError) as error:
         if len(specimens) == 1:
             ended = f"{type(error).__name__}: {error}"
             return {specimens[0].name: Visit(places[specimens[0].name], UsageOutcome(), ended)}
         half = len(specimens) // 2
-        return visit(home / "a", specimens[:half], seconds) | visit(home / "b", specimens[half:], seconds)
+        return visit(home / "a", specimens[:half]) | visit(home / "b", specimens[half:])
     for monday in good_weeks:
         assert facts_of(outcome, monday) == GOOD_FACTS
     return {name: Visit(monday, outcome) for name, monday in places.items()}
@@ -106,14 +106,14 @@ def facts_of(outcome: UsageOutcome, monday: date) -> dict[Key, int]:
 
 @pytest.fixture(scope="module")
 def visits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Specimen], Visit]:
-    """Reads the zoo by the hundred, when one of the hundred is first asked for."""
+    """Reads the zoo by fifties, when one of the fifty is first asked for."""
     found: dict[str, Visit] = {}
 
     def ask(specimen: Specimen) -> Visit:
         if specimen.name not in found:
-            at = ZOO.index(specimen) // 100 * 100
+            at = ZOO.index(specimen) // 50 * 50
             folder = tmp_path_factory.mktemp(f"zoo-{at}")
-            found.update(visit(folder / "lake", ZOO[at : at + 100], seconds=120))
+            found.update(visit(folder / "lake", ZOO[at : at + 50]))
         return found[specimen.name]
 
     return ask
@@ -176,7 +176,12 @@ def _is_reading(reading: Reading, facts: dict[Key, int], outcome: UsageOutcome, 
     )
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def _param(specimen: Specimen) -> Any:
+    beyond = [pytest.mark.xfail(reason=specimen.beyond, strict=False)] if specimen.beyond else []
+    return pytest.param(specimen, id=specimen.name, marks=beyond)
+
+
+@pytest.mark.parametrize("specimen", [_param(specimen) for specimen in ZOO])
 def test_a_file_is_read_right_or_set_apart_with_the_reason(
     specimen: Specimen, visits: Callable[[Specimen], Visit]
 ) -> None:
