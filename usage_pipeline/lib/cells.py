@@ -28,6 +28,8 @@ NOTHING = '"NULL"'
 _WHOLE = frozenset(
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
 )
+# of these, what fits a count of ours is not all
+_WIDER = frozenset(("HUGEINT", "UBIGINT", "UHUGEINT"))
 _FLOATING = {"DOUBLE": 2**53, "FLOAT": 2**24}
 _WITHOUT_ZONE = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"))
 _WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
@@ -170,7 +172,9 @@ class Cell:
     @property
     def unreadable(self) -> str:
         """SQL of whether something stands there that cannot be read."""
-        if (self.kind in _WHOLE and self.column.type != "BOOLEAN") or self.kind in (NOTHING, "BOOLEAN", "UUID"):
+        may_be_too_large = self.kind in _WIDER and self.column.type == "BIGINT"
+        is_exact = self.kind in _WHOLE and self.column.type != "BOOLEAN" and not may_be_too_large
+        if is_exact or self.kind in (NOTHING, "BOOLEAN", "UUID"):
             return "FALSE"
         if self.column.type == "VARCHAR" and self.column.name != "end_reason" and self.kind == "VARCHAR":
             return "FALSE"
@@ -200,7 +204,9 @@ class Cell:
             return f"TRY_CAST({expression} AS TIMESTAMP)"
         moved = f" AT TIME ZONE {literal(theirs)} AT TIME ZONE {ours}" if theirs else ""
         if self.kind in _WITHOUT_ZONE:
-            return f"CAST(CAST({expression} AS TIMESTAMP){moved} AS TIMESTAMP)"
+            # of another unit, a time can lie beyond what ours holds
+            held = "CAST" if self.kind == "TIMESTAMP" else "TRY_CAST"
+            return f"CAST({held}({expression} AS TIMESTAMP){moved} AS TIMESTAMP)"
         text, order = self.given, literal(self.reading.day_order)
         iso = f"CAST(TRY_CAST({text} AS TIMESTAMP){moved} AS TIMESTAMP)"
         other = f"cell_time({text}, {order}, {ours}, {literal(theirs or '')})"

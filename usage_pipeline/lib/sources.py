@@ -37,6 +37,7 @@ RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
 _MOST_TEXTS = 100_000
 _CHUNK = 1 << 20
+_MOST_DIGITS = 38
 _DELIMITERS = (",", ";", "\t", "|")
 # where `Nearby` puts files: people know them by their names in the lake
 _NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f]{32}/\d{6}[a-z.]*[\"')]*")
@@ -151,13 +152,14 @@ class Columns:
     """Columns of a file in order, name and DuckDB type, and which are no more than they seem.
 
     `instants` are times in UTC that DuckDB reads as times without a zone, `empty` columns without any type; `delimiter`
-    is that of a CSV file.
+    is that of a CSV file. `too_wide` are decimals of more digits than DuckDB can hold, which it reads wrongly.
     """
 
     kinds: tuple[tuple[str, str], ...]
     instants: frozenset[str] = frozenset()
     empty: frozenset[str] = frozenset()
     delimiter: str | None = None
+    too_wide: frozenset[str] = frozenset()
 
     @property
     def has_row_number(self) -> bool:
@@ -173,12 +175,13 @@ def columns_of_file(connection: duckdb.DuckDBPyConnection, path: Path, shape: Fi
     if delimiter is not None:
         return Columns(kinds, delimiter=delimiter)
     schema = connection.execute(
-        "SELECT type, num_children, logical_type, converted_type FROM parquet_schema($1)", [str(path)]
+        "SELECT type, num_children, logical_type, converted_type, precision FROM parquet_schema($1)", [str(path)]
     ).fetchall()
     top = list(zip(kinds, _top_level(schema), strict=False))
-    instants = frozenset(name for (name, _), (kind, _, logical, old) in top if _is_instant(kind, logical, old))
-    empty = frozenset(name for (name, _), (_, _, logical, _) in top if logical == "NullType()")
-    return Columns(kinds, instants, empty)
+    instants = frozenset(name for (name, _), (kind, _, logical, old, _) in top if _is_instant(kind, logical, old))
+    empty = frozenset(name for (name, _), (_, _, logical, *_) in top if logical == "NullType()")
+    too_wide = frozenset(name for (name, _), (*_, digits) in top if (digits or 0) > _MOST_DIGITS)
+    return Columns(kinds, instants, empty, too_wide=too_wide)
 
 
 def _delimiter_of(path: Path) -> str:
@@ -240,6 +243,9 @@ def view_of(
     """
     replaced = [f"{quoted(name)} AT TIME ZONE 'UTC' AS {quoted(name)}" for name in columns.instants]
     replaced += [f"CAST(NULL AS VARCHAR) AS {quoted(name)}" for name in columns.empty]
+    # a type that nothing of ours is made of, with the reason for its name
+    wide = f"decimal_of_more_than_{_MOST_DIGITS}_digits"
+    replaced += [f"struct_pack({wide} := {quoted(name)}) AS {quoted(name)}" for name in columns.too_wide]
     normal = f" REPLACE ({', '.join(replaced)})" if replaced else ""
     if keys is None:
         rows = _rows(paths, columns.delimiter)
@@ -433,10 +439,21 @@ def _has_checksums(head: bytes) -> bool:
     return head[at : at + 1] == b"\x15"
 
 
-def reason_of(error: Exception) -> str:
+def is_encrypted(path: Path) -> bool:
+    """Whether a Parquet file that cannot be read has columns that are encrypted, its footer perhaps not."""
+    try:
+        pq.ParquetFile(path).read()
+    except Exception as error:
+        return "crypt" in str(error)
+    return False
+
+
+def reason_of(error: Exception, path: Path | None = None) -> str:
     """Why a file cannot be read, in words for whoever delivers it."""
     said = first_line(error)
-    if "is encrypted" in said:
+    if isinstance(error, (MemoryError, duckdb.OutOfMemoryException)):
+        return f"needs more memory than there is: if it is not broken, raise ingest.memory_mb ({said})"
+    if "is encrypted" in said or (path is not None and path.suffix == ".parquet" and is_encrypted(path)):
         return "cannot be read: it is encrypted; deliver it as plain Parquet"
     if "TProtocolException" in said:
         return f"cannot be read: its footer is broken, or parts of it are encrypted; deliver it again ({said})"

@@ -163,7 +163,8 @@ class UsageReader:
         twice = spelled_twice(files)
         once = [file for file in files if file not in twice]
         rows = self._read_plain(week, source, once)
-        if rows is None or set(files) != set(self.files_of(week)):
+        is_right = rows is not None and rows.rows_in_files in (None, rows.rows_read)
+        if rows is None or not is_right or set(files) != set(self.files_of(week)):
             rows = self._read_carefully(week, source, once)
         rows.set_aside += [{"key": file.key, "reason": reason} for file, reason in twice.items()]
         return rows
@@ -242,11 +243,22 @@ class UsageReader:
             readable, broken, _ = self._sift(readable, lambda file: self._read(week, source, [file]))
             aside += broken
             rows = self._read(week, source, readable)
+        if rows.rows_in_files not in (None, rows.rows_read):
+            readable, lying, _ = self._sift(readable, lambda file: self._count_alone(week, source, file))
+            aside += lying
+            rows = self._read(week, source, readable)
         if changed := set(files) - set(self.files_of(week)):
             aside += [{"key": file.key, "reason": WRITTEN} for file in readable if file in changed]
             rows = self._read(week, source, [file for file in readable if file not in changed])
         rows.set_aside, rows.notes = aside, list(dict.fromkeys([*notes, *rows.notes]))
         return rows
+
+    def _count_alone(self, week: date, source: Source, file: LakeFile) -> None:
+        """Raises SourceError where the footer of a file tells another number of rows than can be read."""
+        rows = self._read(week, source, [file])
+        if rows.rows_in_files not in (None, rows.rows_read):
+            said = f"its footer says {rows.rows_in_files} rows, {rows.rows_read} can be read"
+            raise SourceError([f"cannot be trusted: {said}; deliver it again"])
 
     # ---------------------------------------------------------------- files
 
@@ -266,7 +278,7 @@ class UsageReader:
                     notes += found.notes
                     ignored |= dict.fromkeys(found.ignored)
                 good.append(file)
-            except (NotReadError, MemoryError, duckdb.OutOfMemoryException):
+            except NotReadError:
                 raise
             except FileError as error:
                 aside.append({"key": file.key, "reason": str(error)})
@@ -275,7 +287,7 @@ class UsageReader:
             except Exception as error:
                 if _is_ours(error):
                     raise NotReadError(f"{file.key}: {first_line(error)}") from error
-                aside.append({"key": file.key, "reason": reason_of(error)})
+                aside.append({"key": file.key, "reason": reason_of(error, self.nearby.path(file, self.source.format))})
         return good, aside, list(dict.fromkeys(notes)) + _ignored(list(ignored))
 
     def _inspect(self, source: Source, file: LakeFile, *, with_checksums: bool = True) -> Mapping:

@@ -17,7 +17,8 @@ SELECT
     CASE
         WHEN account_id IS NULL THEN 'no account'
         WHEN application IS NULL THEN 'no application'
-        WHEN $has_days AND day IS NULL THEN 'no day, or one that cannot be read'
+        -- a day without end has no distance to any other
+        WHEN $has_days AND date_diff('day', day, CAST($week AS DATE)) IS NULL THEN 'no day, or one that cannot be read'
         WHEN
             $has_days
             AND greatest(0, date_diff('day', day, CAST($week AS DATE)), date_diff('day', CAST($week AS DATE), day) - 6)
@@ -33,9 +34,10 @@ WHERE
     CASE
         -- a source without week folders is cut by day; rows without a day are rejected with the window's first week,
         -- and in a folder of two weeks with the earlier
-        WHEN day IS NULL AND $is_whole THEN $is_first_week
+        WHEN date_diff('day', CAST($week AS DATE), day) IS NULL AND $is_whole THEN $is_first_week
         WHEN $is_whole THEN date_diff('day', CAST($week AS DATE), day) BETWEEN 0 AND 6
-        WHEN day IS NULL THEN coalesce(CAST($week AS DATE) < CAST($other_week AS DATE), TRUE)
+        WHEN date_diff('day', CAST($week AS DATE), day) IS NULL
+            THEN coalesce(CAST($week AS DATE) < CAST($other_week AS DATE), TRUE)
         -- a folder named by calendar year can hold two ISO weeks: a row belongs to the nearer one, between them to the
         -- earlier
         ELSE
@@ -44,12 +46,12 @@ WHERE
                 coalesce(
                     abs(date_diff('day', CAST($other_week AS DATE), day) - 3)
                     + 0.5 * sign(date_diff('day', CAST($week AS DATE), CAST($other_week AS DATE))),
-                    1000000
+                    1e15
                 ),
                 coalesce(
                     abs(date_diff('day', CAST($another_week AS DATE), day) - 3)
                     + 0.5 * sign(date_diff('day', CAST($week AS DATE), CAST($another_week AS DATE))),
-                    1000000
+                    1e15
                 )
             )
     END
