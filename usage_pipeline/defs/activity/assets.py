@@ -63,7 +63,7 @@ ACTIVITY_TABLES = [
         "usage_grid",
         schema="core",
         group="activity",
-        deps=["contract_spells", "weekly_usage", "weeks"],
+        deps=["contract_spells", "pairs", "weekly_usage", "weeks"],
         description="Usage in every week in contract, with zero where nobody came: what states and flags judge by.",
     ),
     usage_states,
