@@ -210,7 +210,10 @@ class IngestSettings(_Model):
 class CompletenessSettings(_Model):
     """When a week may enter ranks, trends, flags and predictions."""
 
-    late_days: Count = Field(2, description="days a row may lie outside its folder's week, kept under its own date")
+    # a week is made of its own folder and the two beside it
+    late_days: int = Field(
+        2, ge=0, le=7, description="days a row may lie outside its folder's week, kept under its own date; 7 at most"
+    )
     settle_days: Count = Field(1, description="whole days after a week's Sunday before the week counts as complete")
     collapse_share: Share = Field(
         0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
