@@ -16,7 +16,8 @@ import pandas as pd
 from usage_pipeline.config import ActivitySettings, GroupSettings
 from usage_pipeline_tests.histories import OPEN, merged
 
-Pair = tuple[str, str]
+# of a contract about the whole account: no application
+Pair = tuple[str, str | None]
 Key = tuple[str, str, str, str, date]
 WEEK = timedelta(days=7)
 PERIODS = {"3 months": 3, "6 months": 6, "12 months": 12, "year to date": 0}
@@ -243,11 +244,25 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
                     cells[pair, first]["state"] = states.get(step.state_week)
         for first, change in changes_of(spells.get(pair, []), used, complete_steps).items():
             cells[pair, first]["change"] = change
+    for row in world.subscriptions:
+        if row["application"] is None:
+            for first, step in steps.items():
+                if row["start_date"] <= step.last <= (row["end_date"] or OPEN):
+                    cells[(row["account_id"], None), first].setdefault("account rows", []).append(row)
     for first, step in steps.items():
         for pair in world.risks.get(step.state_week, set()) if step.state_week else ():
             cells[pair, first]["at risk"] = True
     for key in cells:
         cells[key]["user_ids"] = users.get(key, set())
+    for ((account, application), first), cell in cells.items():
+        if application is None:
+            # those who use what has no seats of its own
+            cell["seat takers"] = {
+                user
+                for (pair, when), other in cells.items()
+                if pair[0] == account and when == first and (spell := other.get("spell")) and spell.seats is None
+                for user in other["user_ids"]
+            }
     return cells
 
 
@@ -264,7 +279,7 @@ def entities_of(world: World) -> Iterator[tuple[str, str, Callable[[Pair], bool]
     for application in types:
         yield "application", application, lambda pair, application=application: pair[1] == application
     for kind in sorted(set(types.values())):
-        yield "application type", kind, lambda pair, kind=kind: types[pair[1]] == kind
+        yield "application type", kind, lambda pair, kind=kind: types.get(pair[1]) == kind
     for place, (word, groups) in enumerate(
         (("accounts", world.groups.accounts), ("applications", world.groups.applications))
     ):
@@ -315,6 +330,16 @@ def months_of(
                 step["seated"] += 1
                 step["seats"] += spell.seats
                 step["seats_used"] += min(len(cell["user_ids"]), spell.seats)
+        if rows := cell.get("account rows"):
+            step["owners"].add(pair[0])
+            step["owned"] += 1
+            values = [row["annual_value"] for row in rows if row["annual_value"] is not None]
+            seats = [row["seats"] for row in rows if row["seats"] is not None]
+            step["priced"] += bool(values)
+            step["annual_value"] += sum(values)
+            step["seated"] += bool(seats)
+            step["seats"] += sum(seats)
+            step["seats_used"] += min(len(cell["seat takers"]), sum(seats))
     for step in found.values():
         step["accounts"] = len(step["owners"])
         for name, things in step["sets"].items():

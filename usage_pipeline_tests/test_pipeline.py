@@ -516,3 +516,62 @@ def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_the
         assert users == sum((past | expected).values()), day
     known = published(settings, "SELECT account_id FROM mart.accounts_summary")
     assert list(known["account_id"]) == ["a"], "an account whose only row lies ahead is not there yet"
+
+
+def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_each_once(tmp_path, instance) -> None:
+    for week in WEEKS_0:
+        write_week(
+            tmp_path / "lake", folder_of_day(week), [event(week), event(week, application="roads"), event(week, "b")]
+        )
+    (tmp_path / "subscriptions.csv").write_text(
+        "account_id,application,start_date,end_date,renewal_date,seats,annual_value\n"
+        "a,,2024-01-01,,2025-03-20,10,1000\n"  # two about the account run side by side
+        "a,,2025-01-01,2025-12-31,,5,500\n"
+        "a,,2024-01-01,2024-12-31,,100,10000\n"  # over
+        "a,permits,2024-01-01,,,2,20\n"
+        "a,permits,2025-02-01,,,3,30\n"  # overlaps: what reaches furthest
+        "a,roads,2024-01-01,,,,\n"
+        "b,,2024-01-01,,,7,70\n"
+        "c,,2024-01-01,,,9,90\n"  # pays, and never came
+    )
+    usage = {"path": "lake", "partitioned": True, "columns": {c: c for c in event("2025-01-01")}}
+    columns = ("account_id", "application", "start_date", "end_date", "renewal_date", "seats", "annual_value")
+    contracts = {"path": "subscriptions.csv", "format": "csv", "columns": {c: c for c in columns}}
+    settings = load_settings(
+        write_config(tmp_path, lookback_weeks=4, sources={"usage": usage, "subscriptions": contracts})
+    )
+    assert run_refresh(settings, instance).success
+    accounts = published(settings, "SELECT account_id, seats, annual_value FROM mart.accounts_summary ORDER BY 1")
+    assert accounts.to_numpy().tolist() == [["a", 18, 1530.0], ["b", 7, 70.0], ["c", 9, 90.0]]
+    owned = published(settings, "SELECT account_id, application, seats, annual_value FROM mart.account_applications")
+    worth = {(r.account_id, r.application): r.annual_value for r in owned.itertuples() if not pd.isna(r.annual_value)}
+    assert worth == {("a", "permits"): 30.0}
+    history = published(
+        settings,
+        "SELECT account_id, contract_state, sum(annual_value) AS value FROM mart.contract_history "
+        "WHERE application_key = 'all' GROUP BY ALL ORDER BY ALL",
+    )
+    assert history.to_numpy().tolist() == [
+        ["a", "ended", 10000.0],
+        ["a", "in contract", 1500.0],
+        ["b", "in contract", 70.0],
+        ["c", "in contract", 90.0],
+    ]
+    # the renewal is that of the account, so all of its applications are concerned, and the account's own contracts
+    (call,) = published(settings, "SELECT * FROM mart.call_list").itertuples()
+    assert (call.account_id, call.value_concerned, call.annual_value) == ("a", 1530.0, 1530.0)
+    sheet = published(
+        settings,
+        "SELECT kpi, entity_key, value FROM mart.kpi_sheet WHERE kpi_period = 'month' AND entity_type IN "
+        "('all', 'account', 'application') AND reference_month = '2025-03-01' AND kpi IN ('Annual value in contract', 'Seats')",
+    )
+    values = sheet.pivot(index="entity_key", columns="kpi", values="value").fillna(-1)
+    assert values.to_dict("index") == {
+        "all": {"Annual value in contract": 1690, "Seats": 34},
+        "a": {"Annual value in contract": 1530, "Seats": 18},
+        "b": {"Annual value in contract": 70, "Seats": 7},
+        "c": {"Annual value in contract": 90, "Seats": 9},
+        "permits": {"Annual value in contract": 30, "Seats": 3},
+        # in contract at no known price
+        "roads": {"Annual value in contract": -1, "Seats": -1},
+    }

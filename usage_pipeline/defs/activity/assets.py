@@ -113,7 +113,7 @@ ACTIVITY_TABLES = [
         "contract_history",
         schema="mart",
         group="activity",
-        deps=["contract_spells", *NAMES],
+        deps=["contract_spells", "subscriptions", *NAMES],
         description="Every contract of every account, ended ones too, in order.",
     ),
     sql_table(
