@@ -148,23 +148,29 @@ def spells_of(world: World) -> dict[Pair, list[Spell]]:
 
 
 def states_of(
-    spells: list[Spell], clicks: dict[date, int], weeks: list[date], rules: ActivitySettings
+    spells: list[Spell],
+    clicks: dict[date, int],
+    days: dict[date, list[date]],
+    weeks: dict[date, bool],
+    rules: ActivitySettings,
 ) -> dict[date, str]:
-    """The usage state of every full complete week in contract."""
+    """The usage state of every full complete week in contract; of any other week only that it was used is known."""
     found: dict[date, str] = {}
     full: list[int] = []
-    has_used, silent = False, 0
+    used_spells: set[int] = set()
+    silent = 0
     full_of_spell: dict[int, int] = defaultdict(int)
-    for week in weeks:
+    for week, is_complete in sorted(weeks.items()):
         sunday = week + timedelta(6)
         inside = [(n, s) for n, s in enumerate(spells) if s.start <= sunday and s.end >= week]
         if not inside:
             continue
         number, spell = inside[-1]
-        is_full = spell.start <= week and spell.end >= sunday
         came = clicks.get(week, 0)
-        silent = 0 if came else silent + is_full
-        has_used = has_used or came > 0
+        is_used = came > 0 and max(days[week]) >= spell.start and min(days[week]) <= spell.end
+        is_full = is_complete and spell.start <= week and spell.end >= sunday
+        silent = 0 if is_used else silent + is_full
+        used_spells |= {number} if is_used else set()
         if not is_full:
             continue
         full.append(came)
@@ -172,7 +178,7 @@ def states_of(
         recent, usual = full[-rules.recent_weeks :], full[: -rules.recent_weeks][-rules.usual_weeks :]
         if full_of_spell[number] <= rules.new_weeks:
             found[week] = "new"
-        elif not has_used:
+        elif number not in used_spells:
             found[week] = "never used"
         elif silent >= rules.inactive_weeks:
             found[week] = "inactive"
@@ -226,10 +232,12 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
     weekly: dict[Pair, dict[date, int]] = defaultdict(dict)
     for (account, application, week), clicks in by_week.items():
         weekly[account, application][week] = clicks
-    complete_weeks = [week for week, is_complete in sorted(world.weeks.items()) if is_complete]
+    days: dict[Pair, dict[date, list[date]]] = defaultdict(dict)
+    for (account, application, week), of_week in rows.groupby(["account_id", "application", "week"])["day"]:
+        days[account, application][week] = list(of_week)
     complete_steps = [step for step in steps.values() if step.is_complete]
     for pair in set(spells) | {pair for pair, _ in cells}:
-        states = states_of(spells.get(pair, []), weekly.get(pair, {}), complete_weeks, world.rules)
+        states = states_of(spells.get(pair, []), weekly[pair], days[pair], world.weeks, world.rules)
         used = set()
         for first, step in steps.items():
             inside = [s for s in spells.get(pair, []) if s.start <= step.last and s.end >= step.first]

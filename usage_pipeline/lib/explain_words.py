@@ -306,7 +306,8 @@ def _use(found: Explanation) -> list[str]:
         today += f" on {day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
     elif now["usage_state"]:
         today += f", {now['usage_state']}" + (f" ({now['reason']})" if now["reason"] else "")
-    used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else "never used on record"
+    never = "not used in the contract that runs" if now["usage_state"] else "never used on record"
+    used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else never
     return [*lines, f"{today}; {used}"]
 
 

@@ -206,8 +206,8 @@ TABLES = {
             "risk_methods",
             "a target, and the method in force for it",
             "target",
-            "target risk definition method_in_force why horizon_days events others usual_share learned_from learned_until "
-            "version scored listed expected",
+            "target risk definition method_in_force why horizon_days events others lift lift_low lift_high has_signal "
+            "usual_share learned_from learned_until version scored listed expected",
         ),
         _table(
             "risk_backtest",

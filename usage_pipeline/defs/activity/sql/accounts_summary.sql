@@ -19,7 +19,7 @@ pairs AS (
         sum(seats) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS seats,
         sum(annual_value) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS annual_value,
         min(renewal_date) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS renewal_date,
-        max(last_used_on) AS last_used_on
+        max(last_used_ever) AS last_used_on
     FROM core.pair_states
     GROUP BY account_id
 ),

@@ -9,7 +9,7 @@ SELECT
     CAST(sum(source_rows) AS BIGINT) AS source_rows,
     -- without days, all that is known is the week
     coalesce(min(day), week_start) AS first_day,
-    coalesce(max(day), week_start + 6) AS last_day
+    coalesce(max(day), least(week_start + 6, CAST($as_of_day AS DATE))) AS last_day
 FROM read_parquet($files)
 WHERE
     week_start BETWEEN $first_week AND $last_week
