@@ -255,7 +255,10 @@ class IngestSettings(_Model):
 class CompletenessSettings(_Model):
     """When a week may enter ranks, trends, flags and predictions."""
 
-    late_days: Count = Field(2, description="days a row may lie outside its folder's week, kept under its own date")
+    # a week is made of its own folder and the two beside it
+    late_days: int = Field(
+        2, ge=0, le=7, description="days a row may lie outside its folder's week, kept under its own date; 7 at most"
+    )
     settle_days: Count = Field(1, description="whole days after a week's Sunday before the week counts as complete")
     collapse_share: Share = Field(
         0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
@@ -327,6 +330,10 @@ class RiskSettings(_Model):
     bootstraps: Positive = Field(200, description="resamples of accounts behind the interval of a difference")
     seed: Count = Field(7, description="of everything drawn at random")
     listed_lift: float = Field(2, ge=1, description="times the usual chance from which on a risk is listed")
+    rule_lift: float = Field(
+        1.5, gt=1, description="of the rule: times as badly as the others those named must have fared, to be listed"
+    )
+    rule_events: Positive = Field(30, description="of the rule: events without which nothing that it names is listed")
     share: Share = Field(0.7, description="of the rule: recent share of the 8 weeks before, below which it is a risk")
     floor_clicks: float = Field(5, ge=0, description="of the rule: clicks a week before, below which there is none")
 

@@ -78,6 +78,12 @@ def keep_as_published(settings: Settings) -> Build:
     return build
 
 
+def upstream_of(settings: Settings, *assets: str) -> list[str]:
+    """Assets with all that they rest on."""
+    graph = build_definitions(settings).resolve_asset_graph()
+    return sorted(key.to_user_string() for key in dg.AssetSelection.assets(*assets).upstream().resolve(graph))
+
+
 def write_week(lake: Path, folder: WeekFolder | str, rows: list[dict[str, Any]], name: str = "part-0.parquet") -> Path:
     """Rows as one Parquet file of a week folder."""
     file = lake / str(folder) / name

@@ -174,6 +174,7 @@ class History:
     account_rows: list[dict[str, Any]] = field(default_factory=list)
     application_rows: list[dict[str, Any]] = field(default_factory=list)
     clicks: dict[date, int] = field(default_factory=dict)
+    used_on: dict[date, date] = field(default_factory=dict)  # the one day of each week
     first_use: date | None = None
 
 
@@ -187,6 +188,7 @@ def histories_of(fleet: Fleet) -> dict[str, History]:
         history = found.setdefault(str(row["account_id"]), History())
         history.clicks[row["week_start"].date()] = int(row["clicks"])
         day = row["first_day"].date()
+        history.used_on[row["week_start"].date()] = day
         history.first_use = min(day, history.first_use or day)
     return found
 
@@ -236,18 +238,24 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
     spells = spells_of(history, rules.renewal_gap_days)
     found: dict[date, tuple[Any, ...]] = {}
     full: list[int] = []  # clicks of the full weeks so far
+    used_spells: set[int] = set()
     has_used, since_use, before = False, 0, 0
     for row in fleet.weeks.itertuples():
         week = row.week_start.date()
         sunday = week + timedelta(days=6)
         inside = [(n, s) for n, s in enumerate(spells) if s[0] <= sunday and s[1] >= week]
-        if not inside or not row.is_complete:
+        if not inside:
             continue
         clicks = history.clicks.get(week, 0)
-        _, (start, end, notice) = inside[-1]
-        is_full = start <= week and end >= sunday
-        since_use, before = 0 if clicks else since_use + is_full, since_use
-        used_before, has_used = has_used, has_used or clicks > 0
+        number, (start, end, notice) = inside[-1]
+        # a use is known at once, even of a week that is not complete; before the contract it is none of it
+        is_used = clicks > 0 and start <= history.used_on[week] <= end
+        if not row.is_complete and not is_used:
+            continue
+        is_full = row.is_complete and start <= week and end >= sunday
+        since_use, before = 0 if is_used else since_use + is_full, since_use
+        used_before, has_used = has_used, has_used or is_used
+        used_spells |= {number} if is_used else set()
         if not is_full:
             continue
         full.append(clicks)
@@ -260,7 +268,7 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
         level = sum(recent) / len(recent)
         if weeks_of_spell <= rules.new_weeks:
             usage = "new"
-        elif not has_used:
+        elif number not in used_spells:
             usage = "never used"
         elif since_use >= rules.inactive_weeks:
             usage = "inactive"

@@ -16,7 +16,8 @@ import pandas as pd
 from usage_pipeline.config import ActivitySettings, GroupSettings
 from usage_pipeline_tests.histories import OPEN, merged
 
-Pair = tuple[str, str]
+# of a contract about the whole account: no application
+Pair = tuple[str, str | None]
 Key = tuple[str, str, str, str, date]
 WEEK = timedelta(days=7)
 PERIODS = {"3 months": 3, "6 months": 6, "12 months": 12, "year to date": 0}
@@ -147,23 +148,29 @@ def spells_of(world: World) -> dict[Pair, list[Spell]]:
 
 
 def states_of(
-    spells: list[Spell], clicks: dict[date, int], weeks: list[date], rules: ActivitySettings
+    spells: list[Spell],
+    clicks: dict[date, int],
+    days: dict[date, list[date]],
+    weeks: dict[date, bool],
+    rules: ActivitySettings,
 ) -> dict[date, str]:
-    """The usage state of every full complete week in contract."""
+    """The usage state of every full complete week in contract; of any other week only that it was used is known."""
     found: dict[date, str] = {}
     full: list[int] = []
-    has_used, silent = False, 0
+    used_spells: set[int] = set()
+    silent = 0
     full_of_spell: dict[int, int] = defaultdict(int)
-    for week in weeks:
+    for week, is_complete in sorted(weeks.items()):
         sunday = week + timedelta(6)
         inside = [(n, s) for n, s in enumerate(spells) if s.start <= sunday and s.end >= week]
         if not inside:
             continue
         number, spell = inside[-1]
-        is_full = spell.start <= week and spell.end >= sunday
         came = clicks.get(week, 0)
-        silent = 0 if came else silent + is_full
-        has_used = has_used or came > 0
+        is_used = came > 0 and max(days[week]) >= spell.start and min(days[week]) <= spell.end
+        is_full = is_complete and spell.start <= week and spell.end >= sunday
+        silent = 0 if is_used else silent + is_full
+        used_spells |= {number} if is_used else set()
         if not is_full:
             continue
         full.append(came)
@@ -171,7 +178,7 @@ def states_of(
         recent, usual = full[-rules.recent_weeks :], full[: -rules.recent_weeks][-rules.usual_weeks :]
         if full_of_spell[number] <= rules.new_weeks:
             found[week] = "new"
-        elif not has_used:
+        elif number not in used_spells:
             found[week] = "never used"
         elif silent >= rules.inactive_weeks:
             found[week] = "inactive"
@@ -225,10 +232,12 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
     weekly: dict[Pair, dict[date, int]] = defaultdict(dict)
     for (account, application, week), clicks in by_week.items():
         weekly[account, application][week] = clicks
-    complete_weeks = [week for week, is_complete in sorted(world.weeks.items()) if is_complete]
+    days: dict[Pair, dict[date, list[date]]] = defaultdict(dict)
+    for (account, application, week), of_week in rows.groupby(["account_id", "application", "week"])["day"]:
+        days[account, application][week] = list(of_week)
     complete_steps = [step for step in steps.values() if step.is_complete]
     for pair in set(spells) | {pair for pair, _ in cells}:
-        states = states_of(spells.get(pair, []), weekly.get(pair, {}), complete_weeks, world.rules)
+        states = states_of(spells.get(pair, []), weekly[pair], days[pair], world.weeks, world.rules)
         used = set()
         for first, step in steps.items():
             inside = [s for s in spells.get(pair, []) if s.start <= step.last and s.end >= step.first]
@@ -243,11 +252,25 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
                     cells[pair, first]["state"] = states.get(step.state_week)
         for first, change in changes_of(spells.get(pair, []), used, complete_steps).items():
             cells[pair, first]["change"] = change
+    for row in world.subscriptions:
+        if row["application"] is None:
+            for first, step in steps.items():
+                if row["start_date"] <= step.last <= (row["end_date"] or OPEN):
+                    cells[(row["account_id"], None), first].setdefault("account rows", []).append(row)
     for first, step in steps.items():
         for pair in world.risks.get(step.state_week, set()) if step.state_week else ():
             cells[pair, first]["at risk"] = True
     for key in cells:
         cells[key]["user_ids"] = users.get(key, set())
+    for ((account, application), first), cell in cells.items():
+        if application is None:
+            # those who use what has no seats of its own
+            cell["seat takers"] = {
+                user
+                for (pair, when), other in cells.items()
+                if pair[0] == account and when == first and (spell := other.get("spell")) and spell.seats is None
+                for user in other["user_ids"]
+            }
     return cells
 
 
@@ -264,7 +287,7 @@ def entities_of(world: World) -> Iterator[tuple[str, str, Callable[[Pair], bool]
     for application in types:
         yield "application", application, lambda pair, application=application: pair[1] == application
     for kind in sorted(set(types.values())):
-        yield "application type", kind, lambda pair, kind=kind: types[pair[1]] == kind
+        yield "application type", kind, lambda pair, kind=kind: types.get(pair[1]) == kind
     for place, (word, groups) in enumerate(
         (("accounts", world.groups.accounts), ("applications", world.groups.applications))
     ):
@@ -315,6 +338,16 @@ def months_of(
                 step["seated"] += 1
                 step["seats"] += spell.seats
                 step["seats_used"] += min(len(cell["user_ids"]), spell.seats)
+        if rows := cell.get("account rows"):
+            step["owners"].add(pair[0])
+            step["owned"] += 1
+            values = [row["annual_value"] for row in rows if row["annual_value"] is not None]
+            seats = [row["seats"] for row in rows if row["seats"] is not None]
+            step["priced"] += bool(values)
+            step["annual_value"] += sum(values)
+            step["seated"] += bool(seats)
+            step["seats"] += sum(seats)
+            step["seats_used"] += min(len(cell["seat takers"]), sum(seats))
     for step in found.values():
         step["accounts"] = len(step["owners"])
         for name, things in step["sets"].items():

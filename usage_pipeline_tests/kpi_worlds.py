@@ -90,8 +90,8 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     manifests = pd.DataFrame({"week": pd.to_datetime(arrived)})
     subscriptions = pd.DataFrame(world.subscriptions, columns=SUBSCRIPTIONS.names)
     risks = pd.DataFrame(
-        [("low use", pd.Timestamp(week), *pair, True) for week, pairs in world.risks.items() for pair in pairs],
-        columns=["target", "as_of_week", "account_id", "application", "is_listed"],
+        [("low use", pd.Timestamp(week), *pair, True, True) for week, pairs in world.risks.items() for pair in pairs],
+        columns=["target", "as_of_week", "account_id", "application", "is_listed", "has_signal"],
     )
     typed = ", ".join(f"CAST({c.name} AS {c.type}) AS {c.name}" for c in SUBSCRIPTIONS.columns)
     by_user = "account_id, application, user_id"
@@ -104,7 +104,8 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
         "application_type FROM applications",
         "ref.subscriptions": f"SELECT {typed} FROM subscriptions",
         "core.issued_scores": "SELECT target, CAST(as_of_week AS DATE) AS as_of_week, CAST(account_id AS VARCHAR) AS "
-        "account_id, CAST(application AS VARCHAR) AS application, CAST(is_listed AS BOOLEAN) AS is_listed FROM risks",
+        "account_id, CAST(application AS VARCHAR) AS application, CAST(is_listed AS BOOLEAN) AS is_listed, "
+        "CAST(has_signal AS BOOLEAN) AS has_signal FROM risks",
         "core.weekly_users": f"SELECT CAST(week_start AS DATE) AS week_start, {by_user}, sum(clicks) AS clicks, "
         "sum(records_created) AS records_created, count(*) AS source_rows, CAST(min(day) AS DATE) AS first_day, "
         "CAST(max(day) AS DATE) AS last_day FROM rows GROUP BY ALL",
@@ -200,8 +201,9 @@ def risks_of(settings: Settings) -> dict[date, set[kpi_oracle.Pair]]:
     risks = {}
     for file in (settings.ledger_dir / "scores").glob("*.parquet"):
         scores = pd.read_parquet(file)
-        listed = scores[scores["is_listed"].astype(bool) & scores["application"].notna()]
-        if len(scores):  # a week in which nothing was there to be scored says nothing about risk
+        scores = scores[scores["application"].notna() & scores["has_signal"].astype(bool)]
+        listed = scores[scores["is_listed"].astype(bool)]
+        if len(scores):  # a week in which nothing was there to be scored, or to be listed by, says nothing about risk
             risks[date.fromisoformat(file.stem)] = set(zip(listed["account_id"], listed["application"], strict=True))
     return risks
 

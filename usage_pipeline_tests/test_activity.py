@@ -205,3 +205,55 @@ def test_without_contracts_and_use_there_is_nothing_to_judge(world: World) -> No
     world.build()
     assert world.rows("SELECT count(*) FROM core.usage_states") == [(0,)]
     assert world.rows("SELECT count(*) FROM core.pair_states") == [(0,)]
+
+
+def test_never_used_means_never_in_the_contract_that_runs(world: World) -> None:
+    """It once stood beside a day of last use that was before the contract, or counted a use of before it began."""
+    world.contract("2024-10-03")  # a Thursday
+    world.used("2024-09-02", "2024-09-30")  # on Tuesdays, the last in the week that it began in
+    assert world.pair("usage_state, last_used_on, used_before_on::VARCHAR, last_used_ever::VARCHAR") == (
+        "never used",
+        None,
+        "2024-10-01",
+        "2024-10-01",
+    )
+
+
+def test_a_contract_that_returned_and_is_not_used_is_never_used_whatever_was_before(world: World) -> None:
+    world.contract("2024-08-05", "2024-10-20", end_reason="cancelled")
+    world.contract("2024-12-02")
+    world.used("2024-08-05", "2024-10-14")
+    assert world.pair("usage_state, usage_state_since::VARCHAR, last_used_on, used_before_on::VARCHAR") == (
+        "never used",
+        "2024-12-30",
+        None,
+        "2024-10-15",
+    )
+
+
+@pytest.mark.parametrize(("until", "judged", "weeks"), [("2025-01-27", "inactive", 4), (None, "never used", None)])
+def test_who_came_in_the_running_week_is_neither_silent_nor_never_there(
+    world: World, until: str | None, judged: str, weeks: int | None
+) -> None:
+    """An account that bought in the last days of the running week was said to be no longer used."""
+    world.contract("2024-08-05")
+    if until:
+        world.used("2024-08-05", until)
+    world.used("2025-03-03", "2025-03-03")
+    columns = "usage_state, state_of_newest_week, usage_state_since::VARCHAR, last_used_on::VARCHAR, is_used_since"
+    assert world.pair(columns) == ("active", judged, "2025-03-03", "2025-03-04", True)
+    if weeks:
+        assert world.rows("SELECT weeks_without_use FROM core.pair_states") == [(weeks,)]
+
+
+def test_a_use_is_known_of_a_week_that_is_not_complete(world: World) -> None:
+    world.contract("2024-08-05")
+    world.used("2024-12-09", "2024-12-09")
+    world.run("UPDATE core.weeks SET is_complete = FALSE WHERE week_start = '2024-12-09'")
+    assert world.pair("usage_state, last_used_on::VARCHAR, weeks_without_use") == ("inactive", "2024-12-10", 11)
+
+
+def test_a_day_without_a_click_is_no_day_of_use(world: World) -> None:
+    world.contract("2024-08-05")
+    world.used("2024-12-09", "2024-12-09", clicks=0)
+    assert world.pair("usage_state, last_used_on") == ("never used", None)

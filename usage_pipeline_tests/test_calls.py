@@ -60,6 +60,17 @@ def test_every_notice_state_and_renewal_is_a_reason_and_nothing_else_of_the_kind
     assert {"notice given", "no longer used", "never used", "renewal near"} <= {kind for _, _, kind in found}
 
 
+def test_no_state_stands_beside_a_day_of_use_that_it_denies(applications: pd.DataFrame) -> None:
+    """'Never used' once stood beside a day of last use, and 'no longer used' beside one of this week."""
+    running = applications[applications["contract_state"].isin(["in contract", "notice given"])]
+    never, silent = (running[running["usage_state"] == state] for state in ("never used", "inactive"))
+    assert len(never) and len(silent)
+    assert never["last_used_on"].isna().all()
+    assert (silent["last_used_on"] < NEWEST - pd.Timedelta(weeks=3)).all()
+    used = running.dropna(subset="last_used_on")
+    assert (used["last_used_on"] >= used["start_date"]).all()
+
+
 def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: pd.DataFrame) -> None:
     rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["notice_date", "end_date"])
     running = rows[rows["notice_date"].le(AS_OF) & ~rows["end_date"].lt(AS_OF) & rows["application"].notna()]

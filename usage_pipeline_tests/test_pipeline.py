@@ -13,7 +13,16 @@ import pytest
 from usage_pipeline.config import Settings, load_settings
 from usage_pipeline.defs.publish.assets import store_of
 from usage_pipeline.lib.status import write_status
-from usage_pipeline_tests.conftest import DEMO_AS_OF, Demo, event, make_demo, run_refresh, write_config, write_week
+from usage_pipeline_tests.conftest import (
+    DEMO_AS_OF,
+    Demo,
+    event,
+    make_demo,
+    run_refresh,
+    upstream_of,
+    write_config,
+    write_week,
+)
 
 
 def query(path: Path, sql: str) -> pd.DataFrame:
@@ -394,3 +403,175 @@ def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, ins
     )
     sensor(context)
     assert list(query(settings.status_path, "SELECT run_result FROM status.runs")["run_result"]) == ["failed"]
+
+
+WEEKS_0 = ("2025-02-03", "2025-02-10", "2025-02-17", "2025-02-24", "2025-03-03")
+
+
+def folder_of_day(day: str) -> str:
+    year, week, _ = date.fromisoformat(day).isocalendar()
+    return f"year={year}/week={week:02d}"
+
+
+def published(settings: Settings, sql: str) -> pd.DataFrame:
+    return query(settings.published_dir / "current" / "warehouse.duckdb", sql)
+
+
+def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_does_not_count(
+    tmp_path, instance
+) -> None:
+    """The oldest folder holds a row of the day before: the first refresh never published, and said no remedy."""
+    for week in WEEKS_0[:-1]:
+        write_week(tmp_path / "lake", folder_of_day(week), [event(week, clicks=5)])
+    write_week(tmp_path / "lake", folder_of_day(WEEKS_0[0]), [event("2025-02-02", clicks=7)], "late.parquet")
+    settings = load_settings(write_config(tmp_path, lookback_weeks=4))
+    assert settings.window_start == date(2025, 2, 3)
+    result = run_refresh(settings, instance)
+    assert result.success
+    weeks = published(
+        settings,
+        "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR) AS week, sum(clicks) AS clicks, any_value(week_status) AS status, "
+        "any_value(is_complete) AS is_complete FROM mart.usage_by_week GROUP BY 1 ORDER BY 1",
+    )
+    assert weeks.iloc[0].tolist() == ["2025-01-27", 7, "only late rows", False]
+    assert weeks.iloc[1].tolist() == ["2025-02-03", 5, "complete", True]
+    assert weeks["clicks"].sum() == 27
+    assert published(settings, "SELECT min(weeks_in_contract) AS n FROM mart.usage_by_period")["n"][0] == 4
+    months = query(settings.warehouse_path, "SELECT month_start, is_complete FROM core.months ORDER BY 1")
+    assert not months["is_complete"].any(), "February begins in the week of which only late rows are known"
+    pair = published(settings, "SELECT usage_state, CAST(last_used_on AS DATE) AS used FROM mart.account_applications")
+    assert pair["usage_state"][0] == "new"
+    write_status(settings, instance)
+    row = query(settings.status_path, "SELECT * FROM status.reconciled_weeks ORDER BY week_start").iloc[0]
+    assert (row["adds_up"], row["clicks_by_date"], row["published_difference"]) == (
+        "yes; only late rows, from the folder beside",
+        7,
+        0,
+    )
+
+
+def test_a_lake_cut_in_utc_is_published_west_of_it(tmp_path, instance) -> None:
+    """The evening of every Sunday in Denver lies in the folder of the week that UTC has begun."""
+    for week in WEEKS_0:
+        rows = [
+            event(week, clicks=5) | {"event_time": pd.Timestamp(f"{week} {at}").to_pydatetime()}
+            for at in ("03:00", "18:00")
+        ]
+        write_week(tmp_path / "lake", folder_of_day(week), rows)
+    usage = {
+        "path": "lake",
+        "partitioned": True,
+        "partition_timezone": "UTC",
+        "columns": {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")},
+    }
+    config = write_config(tmp_path, lookback_weeks=4, timezone="America/Denver", sources={"usage": usage})
+    settings = load_settings(config)
+    assert run_refresh(settings, instance).success
+    weeks = published(
+        settings,
+        "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR) AS week, sum(clicks) AS clicks, any_value(week_status) AS status "
+        "FROM mart.usage_by_week GROUP BY 1 ORDER BY 1",
+    )
+    assert weeks.iloc[0].tolist() == ["2025-01-27", 5, "only late rows"]
+    assert weeks.iloc[1].tolist() == ["2025-02-03", 10, "complete"]
+    assert weeks.iloc[-1].tolist() == ["2025-03-03", 5, "running"]
+    assert weeks["clicks"].sum() == 50
+
+
+def counted_by_week(settings: Settings) -> dict[str, int]:
+    weeks = query(
+        settings.warehouse_path,
+        "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR) AS week, sum(clicks) AS clicks FROM mart.usage_by_week "
+        "GROUP BY 1 HAVING sum(clicks) > 0 ORDER BY 1",
+    )
+    return dict(zip(weeks["week"], weeks["clicks"].astype(int), strict=True))
+
+
+def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_then(tmp_path, instance) -> None:
+    for week in WEEKS_0:
+        write_week(tmp_path / "lake", folder_of_day(week), [event(week, clicks=5)])
+    ahead = [event("2025-03-06", clicks=100), event("2025-03-07", "b", clicks=1000), event("2025-03-11", clicks=10_000)]
+    write_week(tmp_path / "lake", folder_of_day(WEEKS_0[-1]), ahead, "ahead.parquet")
+    config = write_config(tmp_path, lookback_weeks=4)
+    past = dict.fromkeys(WEEKS_0[:-1], 5)
+    on_days: list[tuple[str, dict[str, int], int]] = [
+        ("2025-03-07", {"2025-03-03": 1105}, 1),
+        # as_of moved back: what was counted waits again
+        ("2025-03-05", {"2025-03-03": 5}, 3),
+        ("2025-03-06", {"2025-03-03": 105}, 2),
+        # the rows of the next week came early, and its own folder has not come by then
+        ("2025-03-13", {"2025-03-03": 1105, "2025-03-10": 10_000}, 0),
+        ("2025-03-04", {"2025-03-03": 5}, 3),
+    ]
+    for day, expected, waiting in on_days:
+        settings = load_settings(config, as_of=date.fromisoformat(day))
+        # the last is the first to be published: a build of an earlier as_of than the one before is not shown
+        only = upstream_of(settings, "usage_by_week") if day != "2025-03-04" else None
+        result = run_refresh(settings, instance, only=only)
+        assert result.success, day
+        assert counted_by_week(settings) == past | expected, day
+        (said,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "no_row_is_dated_after_as_of"]
+        assert (said.passed, said.metadata["rows"].value) == (waiting == 0, waiting), day
+        users = query(settings.warehouse_path, "SELECT sum(clicks) AS n FROM core.monthly_users")["n"][0]
+        assert users == sum((past | expected).values()), day
+    known = published(settings, "SELECT account_id FROM mart.accounts_summary")
+    assert list(known["account_id"]) == ["a"], "an account whose only row lies ahead is not there yet"
+
+
+def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_each_once(tmp_path, instance) -> None:
+    for week in WEEKS_0:
+        write_week(
+            tmp_path / "lake", folder_of_day(week), [event(week), event(week, application="roads"), event(week, "b")]
+        )
+    (tmp_path / "subscriptions.csv").write_text(
+        "account_id,application,start_date,end_date,renewal_date,seats,annual_value\n"
+        "a,,2024-01-01,,2025-03-20,10,1000\n"  # two about the account run side by side
+        "a,,2025-01-01,2025-12-31,,5,500\n"
+        "a,,2024-01-01,2024-12-31,,100,10000\n"  # over
+        "a,permits,2024-01-01,,,2,20\n"
+        "a,permits,2025-02-01,,,3,30\n"  # overlaps: what reaches furthest
+        "a,roads,2024-01-01,,,,\n"
+        "b,,2024-01-01,,,7,70\n"
+        "c,,2024-01-01,,,9,90\n"  # pays, and never came
+    )
+    usage = {"path": "lake", "partitioned": True, "columns": {c: c for c in event("2025-01-01")}}
+    columns = ("account_id", "application", "start_date", "end_date", "renewal_date", "seats", "annual_value")
+    contracts = {"path": "subscriptions.csv", "format": "csv", "columns": {c: c for c in columns}}
+    settings = load_settings(
+        write_config(tmp_path, lookback_weeks=4, sources={"usage": usage, "subscriptions": contracts})
+    )
+    assert run_refresh(settings, instance).success
+    accounts = published(settings, "SELECT account_id, seats, annual_value FROM mart.accounts_summary ORDER BY 1")
+    assert accounts.to_numpy().tolist() == [["a", 18, 1530.0], ["b", 7, 70.0], ["c", 9, 90.0]]
+    owned = published(settings, "SELECT account_id, application, seats, annual_value FROM mart.account_applications")
+    worth = {(r.account_id, r.application): r.annual_value for r in owned.itertuples() if not pd.isna(r.annual_value)}
+    assert worth == {("a", "permits"): 30.0}
+    history = published(
+        settings,
+        "SELECT account_id, contract_state, sum(annual_value) AS value FROM mart.contract_history "
+        "WHERE application_key = 'all' GROUP BY ALL ORDER BY ALL",
+    )
+    assert history.to_numpy().tolist() == [
+        ["a", "ended", 10000.0],
+        ["a", "in contract", 1500.0],
+        ["b", "in contract", 70.0],
+        ["c", "in contract", 90.0],
+    ]
+    # the renewal is that of the account, so all of its applications are concerned, and the account's own contracts
+    (call,) = published(settings, "SELECT * FROM mart.call_list").itertuples()
+    assert (call.account_id, call.value_concerned, call.annual_value) == ("a", 1530.0, 1530.0)
+    sheet = published(
+        settings,
+        "SELECT kpi, entity_key, value FROM mart.kpi_sheet WHERE kpi_period = 'month' AND entity_type IN "
+        "('all', 'account', 'application') AND reference_month = '2025-03-01' AND kpi IN ('Annual value in contract', 'Seats')",
+    )
+    values = sheet.pivot(index="entity_key", columns="kpi", values="value").fillna(-1)
+    assert values.to_dict("index") == {
+        "all": {"Annual value in contract": 1690, "Seats": 34},
+        "a": {"Annual value in contract": 1530, "Seats": 18},
+        "b": {"Annual value in contract": 70, "Seats": 7},
+        "c": {"Annual value in contract": 90, "Seats": 9},
+        "permits": {"Annual value in contract": 30, "Seats": 3},
+        # in contract at no known price
+        "roads": {"Annual value in contract": -1, "Seats": -1},
+    }

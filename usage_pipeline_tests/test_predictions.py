@@ -21,7 +21,7 @@ from usage_pipeline.config import RiskSettings, Settings, load_settings
 from usage_pipeline.lib import backtest, risk_features, risk_models, risks
 from usage_pipeline.lib.as_known import open_history
 from usage_pipeline.lib.risk_features import FEATURES, THEMES, LeakError, features_at, matrix
-from usage_pipeline.lib.risk_models import Model, Rows, by_rule, learn, load_model, save_model
+from usage_pipeline.lib.risk_models import Bools, Model, Rows, by_rule, learn, load_model, save_model
 from usage_pipeline.lib.risk_reasons import chance_in_words, contributions, middle_of_peers, reasons
 from usage_pipeline_tests.conftest import Demo, run_refresh
 
@@ -313,6 +313,46 @@ def test_a_model_is_used_only_where_it_beats_the_best_simple_measure(effect: flo
     )
 
 
+def named_rows(named: float, others: float, share: float, accounts: int = 400, weeks: int = 10) -> tuple[Rows, Bools]:
+    """Accounts over some weeks; a share of them is named by a rule, and it happens to either at a rate of its own."""
+    rng = np.random.default_rng(5)
+    rows = made_rows(effect=0, weeks=weeks, accounts=accounts)
+    flagged = np.tile(rng.random(accounts) < share, weeks)
+    happened = rng.random(len(rows)) < np.where(flagged, named, others)
+    return replace(rows, happened=happened), flagged
+
+
+@pytest.mark.parametrize(
+    ("named", "others", "share", "has_signal"),
+    [
+        (0.10, 0.03, 0.2, True),
+        (0.05, 0.05, 0.2, False),  # no better than chance
+        (0.06, 0.048, 0.5, False),  # better, and not by enough
+        (0.0, 0.0, 0.92, False),  # nearly everybody named, and nothing has ever happened
+        (0.004, 0.0005, 0.2, False),  # a lift of eight, from a handful of events
+        (0.05, 0.05, 1.0, False),  # everybody named
+    ],
+)
+def test_a_rule_has_a_signal_where_those_it_names_fare_clearly_worse(
+    named: float, others: float, share: float, has_signal: bool
+) -> None:
+    rows, flagged = named_rows(named, others, share)
+    found = backtest.rule_lift(rows, flagged, RULES)
+    assert found.has_signal == has_signal, found
+    if named and share < 1:
+        by_hand = rows.happened[flagged].mean() / rows.happened[~flagged].mean()
+        assert found.lift == pytest.approx(by_hand)
+        assert found.low <= found.lift <= found.high
+
+
+def test_the_same_few_accounts_again_and_again_are_no_signal() -> None:
+    """Forty events of two accounts are what happened twice: accounts are drawn, not rows."""
+    rows, flagged = named_rows(0.0, 0.02, 0.1)
+    mine = rows.account == rows.account[flagged][0]
+    found = backtest.rule_lift(replace(rows, happened=rows.happened | mine), flagged, RULES)
+    assert found.low < 1 and not found.has_signal
+
+
 def test_too_few_events_are_counted_and_said() -> None:
     rows = made_rows(effect=0.5, weeks=4, accounts=90)
     decision = backtest.decide(rows, [], RULES, 90)
@@ -575,6 +615,26 @@ def test_the_card_says_what_is_in_force_and_how_well_it_did(demo: Demo, tmp_path
     (tmp_path / "sources.yaml").write_text((demo.folder / "sources.yaml").read_text(), encoding="utf-8")
     done = CliRunner().invoke(app, ["model-card", "-c", str(tmp_path / "sources.yaml")])
     assert done.exit_code == 1 and "no build yet; run `usage-pipeline refresh` first" in done.output.replace("\n", " ")
+
+
+def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(demo: Demo, tmp_path) -> None:
+    """It once named 92 % of all customers, with no event on record."""
+    # more events are asked for than there can be
+    rules = demo.settings.risk.model_copy(update={"rule_events": 10**6})
+    settings = demo.settings.model_copy(update={"home": tmp_path / "home", "risk": rules})
+    shutil.copytree(demo.settings.home, settings.home)
+    shutil.rmtree(settings.ledger_dir / "scores")
+    only = ["risk_models", "risk_scores", "issued_scores", "usage_risks", "risk_methods", "kpi_steps"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance, only=only).success
+    copy = replace(demo, settings=settings)
+    assert ask(copy, "FROM mart.usage_risks").empty
+    scores = ask(copy, "FROM core.risk_scores")
+    assert len(scores) == len(ask(demo, "FROM core.risk_scores")) and not scores["is_listed"].any()
+    methods = ask(copy, "FROM mart.risk_methods")
+    assert (methods["listed"] == 0).all() and not methods["has_signal"].any()
+    assert methods["why"].str.startswith("No signal yet, so nothing is listed: ").all()
+    assert not ask(copy, "SELECT bool_or(is_risk_known) AS known FROM core.kpi_steps")["known"][0]
 
 
 def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(

@@ -47,6 +47,42 @@ def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
     assert found[1] > 0
 
 
+def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_of_no_application(ravenstack) -> None:
+    """All of its contracts are about whole accounts, several of each side by side; none of their value was published."""
+    settings, _ = ravenstack
+    rows = pd.read_csv(
+        Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_subscriptions.csv",
+        parse_dates=["start_date", "end_date"],
+    )
+    day = pd.Timestamp(settings.as_of_day)
+    in_force = rows[(rows["start_date"] <= day) & (rows["end_date"].isna() | (rows["end_date"] >= day))]
+    expected = in_force.groupby("account_id")[["arr_amount", "seats"]].sum()
+    assert (expected["arr_amount"].sum(), expected["seats"].sum()) == (121_915_296, 134_758)
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        accounts = connection.execute("SELECT account_id, annual_value, seats FROM mart.accounts_summary").df()
+        sheet = connection.execute(
+            "SELECT kpi, entity_type, sum(value) AS value FROM mart.kpi_sheet WHERE kpi_period = 'month' "
+            "AND reference_month = '2025-01-01' AND kpi IN ('Annual value in contract', 'Seats') GROUP BY ALL"
+        ).df()
+        applications = connection.execute("SELECT count(annual_value) FROM mart.account_applications").fetchone()
+        history = connection.execute(
+            "SELECT sum(annual_value), sum(seats) FROM mart.contract_history "
+            "WHERE application_key = 'all' AND contract_state = 'in contract'"
+        ).fetchone()
+    found = accounts.set_index("account_id").reindex(expected.index)
+    assert (found["annual_value"] == expected["arr_amount"]).all()
+    assert (found["seats"] == expected["seats"]).all()
+    assert accounts["annual_value"].sum() == 121_915_296
+    values = sheet.pivot(index="entity_type", columns="kpi", values="value")
+    for kind in ("all", "account", "segment", "region", "owner"):
+        assert values.loc[kind].to_list() == [121_915_296, 134_758], kind
+    assert values.loc[["application", "application type"]].isna().all(axis=None) or not values.loc[
+        ["application", "application type"]
+    ].any(axis=None)
+    assert applications == (0,)
+    assert history == (121_915_296, 134_758)
+
+
 def test_that_most_use_lies_outside_every_contract_is_said(ravenstack) -> None:
     _, result = ravenstack
     (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_lies_outside_contracts"]

@@ -64,12 +64,14 @@ class Week:
 class Raw:
     """The facts of the week: a row is a day x user; `sums` of clicks, records and different users, None: not delivered.
 
-    `rejected` are rows of the account that the ledger keeps, of any application.
+    `rejected` are rows of the account that the ledger keeps, of any application. `rows_after_as_of` is how many rows of
+    the week are dated after as_of, and not among `rows`: pages count them from their day on.
     """
 
     rows: list[Row]
     sums: dict[str, int | None]
     rejected: list[Row]
+    rows_after_as_of: int = 0
 
 
 @dataclass
@@ -275,15 +277,16 @@ def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) ->
     # rows that came late lie in the folder beside
     folders = [key["week"] - WEEK, key["week"], key["week"] + WEEK]
     files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
-    rows: list[Row] = []
+    found: list[Row] = []
     if files:
-        rows = _all(
+        found = _all(
             connection,
             "SELECT day, user_id, clicks, records_created, source_rows, week AS folder "
             "FROM read_parquet($files, hive_partitioning = false) WHERE week_start = $week "
             "AND account_id = $account AND application = $application ORDER BY day, user_id, folder",
             key | {"files": files},
         )
+    rows = [row for row in found if (row["day"] or key["week"]) <= settings.as_of_day]
     usage = settings.sources.usage
     records = [row["records_created"] for row in rows if row["records_created"] is not None]
     sums = {
@@ -291,7 +294,7 @@ def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) ->
         "records": sum(records) if usage.delivers("records_created") else None,
         "users": len({row["user_id"] for row in rows} - {None}) if usage.delivers("user_id") else None,
     }
-    return Raw(rows, sums, _rejected(connection, settings, key, folders))
+    return Raw(rows, sums, _rejected(connection, settings, key, folders), len(found) - len(rows))
 
 
 def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row, folders: list[date]) -> list[Row]:

@@ -25,6 +25,7 @@ _BASIS = {
 _WHY_NOT = {
     "running": "it has not ended yet",
     "never arrived": "the lake never delivered it, or no run has read it: what came is not known, and is not 0",
+    "only late rows": "the lake never delivered its folder; what is shown came late, in the folder beside",
     "files set aside": "a file of it could not be read; what is shown is only what the others hold",
     "many rows rejected": "too many of its rows were rejected to judge by it",
     "far fewer rows than usual": "part of it is probably missing",
@@ -98,6 +99,10 @@ def _raw(found: Explanation) -> list[str]:
             lines.append(
                 f"{_many(count, 'row')} of them lie in the folder of {day(folder)}, and count by their own date"
             )
+    if waiting := found.raw.rows_after_as_of:
+        lines.append(
+            f"{_many(waiting, 'row')} dated after {day(found.as_of_day)}: not counted before that day has come"
+        )
     return lines + _rejected(found)
 
 
@@ -301,7 +306,8 @@ def _use(found: Explanation) -> list[str]:
         today += f" on {day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
     elif now["usage_state"]:
         today += f", {now['usage_state']}" + (f" ({now['reason']})" if now["reason"] else "")
-    used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else "never used on record"
+    never = "not used in the contract that runs" if now["usage_state"] else "never used on record"
+    used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else never
     return [*lines, f"{today}; {used}"]
 
 

@@ -244,7 +244,24 @@ class Health:
     @cached_property
     def reconciled_weeks(self) -> Rows:
         by_date, published = self._clicks_by_date(), self._clicks_published()
-        return [self._week(monday, m, by_date, published) for monday, m in self.manifests.items()]
+        weeks = [self._week(monday, m, by_date, published) for monday, m in self.manifests.items()]
+        only_late = sorted(by_date.keys() - self.manifests.keys())
+        return [*(self._week_of_late_rows(monday, by_date, published) for monday in only_late), *weeks]
+
+    def _week_of_late_rows(self, monday: date, by_date: dict[date, int], published: dict[date, int]) -> dict[str, Any]:
+        """A week without a folder of its own: all that is known of it lies in the folders beside."""
+        missing = by_date[monday] - published.get(monday, 0)
+        of_files = ("files", "files_set_aside", "rows_read", "rows_kept", "rows_rejected", "rows_duplicate")
+        of_clicks = ("clicks_in_files", "clicks_kept", "clicks_rejected", "clicks_duplicates", "clicks_difference")
+        return {
+            "week_start": datetime.combine(monday, time()),
+            "adds_up": self._why_not_on_the_pages if missing else "yes; only late rows, from the folder beside",
+            **dict.fromkeys((*of_files, *of_clicks), 0),
+            "clicks_by_date": by_date[monday],
+            "clicks_published": published.get(monday, 0),
+            "published_difference": missing,
+            "taken_in_at": None,
+        }
 
     def _week(
         self, monday: date, manifest: WeekManifest, by_date: dict[date, int], published: dict[date, int]
@@ -298,13 +315,21 @@ class Health:
         return "no: the pages differ"
 
     def _clicks_by_date(self) -> dict[date, int]:
-        """Clicks of the facts by week of the day: rows can come late, into the folder of the next week."""
+        """Clicks of the facts up to as_of by week of the day: rows can come late, into the folder of the next week."""
         files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
         with self._told("the facts cannot be added up"), duckdb.connect() as connection:
             if files:
-                sql = "SELECT CAST(week_start AS DATE), CAST(sum(clicks) AS BIGINT) FROM read_parquet($1) GROUP BY 1"
-                return dict(connection.execute(sql, [files]).fetchall())
+                sql = (
+                    "SELECT CAST(week_start AS DATE), CAST(sum(clicks) AS BIGINT) FROM read_parquet($files) "
+                    "WHERE coalesce(day, week_start) <= $until GROUP BY 1"
+                )
+                return dict(connection.execute(sql, {"files": files, "until": self._counted_until}).fetchall())
         return {}
+
+    @property
+    def _counted_until(self) -> date:
+        """The last day that the pages count: later rows wait in the facts until their day has come."""
+        return self._local(self.shown.as_of).date() if self.shown else self.settings.as_of_day
 
     def _clicks_published(self) -> dict[date, int]:
         if self.shown is None:
@@ -384,9 +409,10 @@ class Health:
         files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
         if self.settings.sources.contacts is None or self.shown is None or not files:
             return row | {"examples": "nothing to compare: contacts or users are not delivered yet"}
+        values = {"files": files, "as_of_day": self._counted_until}
         with duckdb.connect() as connection:
             self._attach(connection, "contacts")
-            found = run_sql(connection, load_sql("publish", "unmatched_users"), {"files": files}).fetchone()
+            found = run_sql(connection, load_sql("publish", "unmatched_users"), values).fetchone()
         users, unknown, clicks, share = found or (0, 0, 0, None)
         if not users:
             return row | {"examples": "users are not delivered"}

@@ -20,6 +20,7 @@ from usage_pipeline.lib.kpis import (
     DENOMINATOR,
     Kpi,
     KpiCatalogue,
+    Stock,
     check_expressions,
     delivered,
     filled,
@@ -61,9 +62,13 @@ class GroupError(ValueError):
 def replace_values(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
     """Replaces `core.kpi_values`: a row an entity and period in which it was in contract or used, a column a KPI.
 
-    Raises KpiError where an expression of the catalogue cannot be computed.
+    Beside it `core.kpi_account_level`: what contracts about whole accounts are of a KPI in a month or week, which sums
+    over applications lack. Raises KpiError where an expression of the catalogue cannot be computed.
     """
     check_expressions(catalogue)
+    connection.execute(
+        "CREATE OR REPLACE TABLE core.kpi_account_level (kpi VARCHAR, calendar VARCHAR, nth INTEGER, value DOUBLE)"
+    )
     with _work_tables(connection):
         for name in ("kpi_pairs", "kpi_people", "kpi_entity_pairs"):
             _make(connection, name, load_sql("kpis", name), {})
@@ -80,6 +85,13 @@ def _values_of(
     values = sql_values(settings) | {"calendar": calendar}
     for name in ("kpi_lying", "kpi_use", "kpi_subscriptions", "kpi_nothing"):
         _make(connection, name, load_sql("kpis", name), values)
+    for kpi in catalogue.kpis:
+        if isinstance(kpi.computed, Stock) and kpi.computed.sum is not None:
+            connection.execute(
+                f"INSERT INTO core.kpi_account_level SELECT $title, $calendar, nth, {kpi.computed.measure} "
+                "FROM kpi_subscriptions WHERE is_whole_account GROUP BY nth",
+                {"title": kpi.title, "calendar": calendar},
+            )
     _make(
         connection,
         "kpi_measured",

@@ -28,7 +28,7 @@ _TAKEN = ("entity_no", "period_no", "nth", "is_present")
 _EXACT = "DECIMAL(18, 4)"
 _SUBSCRIPTION_COLUMNS = (
     "clicks BIGINT, records_created BIGINT, active_users BIGINT, is_in_contract BOOLEAN, "
-    "seats BIGINT, annual_value DOUBLE, usage_state VARCHAR, is_at_risk BOOLEAN, change VARCHAR"
+    "seats BIGINT, seats_taken BIGINT, annual_value DOUBLE, usage_state VARCHAR, is_at_risk BOOLEAN, change VARCHAR"
 )
 _USE_COLUMNS = "clicks BIGINT, records_created BIGINT"
 
@@ -111,7 +111,10 @@ class Stock(_Model):
     def measure(self) -> str:
         where = f"FILTER (WHERE {self.where})"
         if self.sum is None:
-            counted = "DISTINCT account_no" if self.count == "accounts" else "*"
+            counted = "DISTINCT account_no"
+            if self.count == "subscriptions":
+                # a contract about a whole account is no application of it
+                counted, where = "*", f"FILTER (WHERE ({self.where}) AND NOT is_whole_account)"
             # where the condition is unknown for all, so is the count
             return f"CASE WHEN count(({self.where})) > 0 THEN count({counted}) {where} END"
         # what is in contract at no known price is worth nobody knows how much; where nothing is, that is 0

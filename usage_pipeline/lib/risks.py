@@ -23,7 +23,7 @@ import pyarrow as pa
 from usage_pipeline.config import RiskSettings, Settings
 from usage_pipeline.lib import as_known, backtest, risk_features, risk_models
 from usage_pipeline.lib.as_known import History
-from usage_pipeline.lib.backtest import Decision, Trial
+from usage_pipeline.lib.backtest import Decision, RuleLift, Trial
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.history import SCORES, Proposal, propose_newest_week, readable_files
 from usage_pipeline.lib.risk_features import FEATURES, features_at, matrix
@@ -95,6 +95,7 @@ class Learned:
     model: Model | None
     usual: float
     chance_by_rule: tuple[float, float]  # of those that the rule names, and of the others
+    lift_of_rule: RuleLift
     span: tuple[date, date] | None
     rows: int
     trials: list[Trial]
@@ -202,6 +203,7 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
         model=best_of(learn(rows, rules)) if decision.method == "model" else None,
         usual=float(rows.happened.mean()) if len(rows) else np.nan,
         chance_by_rule=(named, others),
+        lift_of_rule=backtest.rule_lift(rows, flagged, rules),
         span=(rows.week.min().item(), rows.week.max().item()) if len(rows) else None,
         rows=len(rows),
         trials=trials,
@@ -272,8 +274,17 @@ def _card(one: Learned, settings: Settings) -> dict[str, Any]:
         "usual_share": None if np.isnan(one.usual) else one.usual,
         "chance_named": None if np.isnan(one.chance_by_rule[0]) else one.chance_by_rule[0],
         "chance_of_others": None if np.isnan(one.chance_by_rule[1]) else one.chance_by_rule[1],
+        **_signal(one),
         **{key: None if value != value else value for key, value in asdict(one.decision).items()},
     }
+
+
+def _signal(one: Learned) -> dict[str, Any]:
+    """Whether what is in force may fill a list: a model has earned it, a rule has to show that it can tell."""
+    rule = one.lift_of_rule
+    lifts = {"lift": rule.lift, "lift_low": rule.low, "lift_high": rule.high}
+    known = {name: value if np.isfinite(value) else None for name, value in lifts.items()}
+    return known | {"has_signal": one.decision.method == "model" or rule.has_signal}
 
 
 _TRIAL_COLUMNS = {
@@ -353,6 +364,10 @@ _CARD = pa.schema(
         ("usual_share", pa.float64()),
         ("chance_named", pa.float64()),
         ("chance_of_others", pa.float64()),
+        ("lift", pa.float64()),
+        ("lift_low", pa.float64()),
+        ("lift_high", pa.float64()),
+        ("has_signal", pa.bool_()),
         ("origins", pa.int64()),
         ("positive_origins", pa.int64()),
         ("best_baseline", pa.string()),
@@ -373,7 +388,7 @@ def read_cards(folder: Path) -> list[dict[str, Any]]:
 _SCORABLE = """
 SELECT
     features.*,
-    states.usage_state
+    states.state_of_newest_week AS usage_state
 FROM features
 LEFT JOIN warehouse.core.pair_states AS states
     ON features.account_id = states.account_id AND features.application = states.application
@@ -396,6 +411,7 @@ _SCORES = {
     "chance_in_words": "VARCHAR",
     "usual_share": "DOUBLE",  # the mean chance of the week
     "is_listed": "BOOLEAN",
+    "has_signal": "BOOLEAN",  # whether anything of the target may be listed
     "strength": "DOUBLE",  # what the list is ordered by where values are equal or not known
     "method": "VARCHAR",
     "version": "VARCHAR",
@@ -441,10 +457,12 @@ def _scored(
         listed = backtest.is_listed(chance, rules.listed_lift)
     else:
         as_rows = _as_rows(rows, x)
-        listed = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
+        flagged = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
         named, others = (np.nan if card[c] is None else card[c] for c in ("chance_named", "chance_of_others"))
-        chance = np.where(listed, named, others)
-        strength = risk_models.baselines(as_rows, listed)["rule"]
+        chance = np.where(flagged, named, others)
+        strength = risk_models.baselines(as_rows, flagged)["rule"]
+        # what the rule names may be nearly everybody: where it has shown no lift, it fills no list
+        listed = flagged & bool(card["has_signal"])
     told = rows[listed]
     middle = middle_of_peers(rows).loc[told.index] if len(rows) else rows
     if model is not None:
@@ -459,6 +477,7 @@ def _scored(
         chance_in_words=[chance_in_words(c) for c in chance],
         usual_share=np.mean(chance) if len(chance) else np.nan,
         is_listed=listed,
+        has_signal=bool(card["has_signal"]),
         strength=strength,
         method=card["method"],
         version=card["version"],
@@ -507,9 +526,14 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
     files = [str(file) for file in readable_files(settings, SCORES)]
     rows = "FROM core.risk_scores LIMIT 0"
     if files:
-        rows = f"FROM read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
+        kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
+        rows = f"({rows}) UNION ALL BY NAME FROM {kept}"
     names = "target, as_of_week, account_id, application, horizon_days, chance, usual_share, is_listed, method, version"
-    connection.execute(f"CREATE OR REPLACE TABLE core.issued_scores AS SELECT {names} FROM ({rows})")
+    connection.execute(
+        # what was issued before a signal was asked for was shown as it was listed
+        f"CREATE OR REPLACE TABLE core.issued_scores AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "
+        f"FROM ({rows})"
+    )
     found = connection.execute("SELECT DISTINCT as_of_week FROM core.issued_scores ORDER BY as_of_week").fetchall()
     weeks = [week for (week,) in found]
     values = sql_values(settings) | {"as_of_weeks": weeks}

@@ -164,7 +164,7 @@ TABLES = {
             "account_id account segment region country state owner contract_state is_contract_known start_date "
             "notice_date end_date end_reason applications_owned applications_used applications_never_used "
             "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
-            "annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
+            "seats annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
             "account_page contacts",
             may_be_empty=False,
         ),
@@ -206,8 +206,8 @@ TABLES = {
             "risk_methods",
             "a target, and the method in force for it",
             "target",
-            "target risk definition method_in_force why horizon_days events others usual_share learned_from learned_until "
-            "version scored listed expected",
+            "target risk definition method_in_force why horizon_days events others lift lift_low lift_high has_signal "
+            "usual_share learned_from learned_until version scored listed expected",
         ),
         _table(
             "risk_backtest",
@@ -244,7 +244,7 @@ TABLES = {
         ),
         _table(
             "contract_history",
-            "account x application x contract: every contract that was delivered, ended ones too",
+            "account x application (or the whole account) x contract: every one that was delivered, ended ones too",
             "account_id application_key spell_number",
             f"{_PAIR} spell_number start_date notice_date end_date end_reason contract_state renewal_date seats "
             "annual_value",

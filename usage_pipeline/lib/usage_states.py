@@ -1,7 +1,10 @@
 """Usage states: never used, new, active, low or inactive, for every account x application and week.
 
-A week is judged by what was known in it, from complete weeks in contract. Millions of weeks are judged at once, with
-arrays: a chain of SQL windows sorts them anew for each rule and took eight times as long (docs/benchmarks.md).
+A week is judged by what was known in it, from complete weeks in contract; that something was used is known of any
+week. "Never used" is about the contract that runs: use before it began is none of it.
+
+Millions of weeks are judged at once, with arrays: a chain of SQL windows sorts them anew for each rule and took eight
+times as long (docs/benchmarks.md).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +27,12 @@ SELECT
     pair_id,
     week_start - DATE '1970-01-01' AS week,
     spell_number,
-    contract_days = 7 AS is_full,
+    contract_days = 7 AND is_complete AS is_full,
     contract_state = 'notice given' AS has_notice,
+    is_used,
     clicks
 FROM core.usage_grid
-WHERE is_complete
+WHERE is_complete OR is_used
 """
 
 _STATES = f"""
@@ -76,21 +80,23 @@ def _parts(pair: Array) -> list[slice]:
 def judge(grid: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
     """The usage state of every full week.
 
-    grid: n complete weeks in contract, sorted by pair and week, as arrays (n,): pair_id, week (its Monday, days since
-    1970), spell_number, is_full (seven contract days), has_notice, clicks.
+    grid: n weeks in contract that are complete or used, sorted by pair and week, as arrays (n,): pair_id, week (its
+    Monday, days since 1970), spell_number, is_full (complete, seven contract days), has_notice, is_used, clicks.
     Returns arrays (m,), one element a full week; levels are clicks a week, NaN where there is none, and -1 stands for
     a week that does not exist.
     """
-    pair, clicks, is_full = grid["pair_id"], grid["clicks"], grid["is_full"]
+    pair, clicks, is_full, is_used = (grid[name] for name in ("pair_id", "clicks", "is_full", "is_used"))
     first = _first_of_run(pair)
     first_of_spell = np.maximum(first, _first_of_run(grid["spell_number"]))
     full_weeks = _count_so_far(is_full, first)
-    last_use = _last_place(clicks > 0, first)
+    last_use = _last_place(is_used, first)
     weeks_without_use = full_weeks - np.where(last_use >= 0, full_weeks[last_use], 0)
     # a return ends a silence between two uses; the time before the first is none
     before = np.maximum(np.arange(len(pair)) - 1, 0)
     has_used_before = (before >= first) & (last_use[before] >= 0)
-    came_back = (clicks > 0) & has_used_before & (weeks_without_use[before] >= rules.inactive_weeks)
+    came_back = is_used & has_used_before & (weeks_without_use[before] >= rules.inactive_weeks)
+
+    has_used = last_use >= first_of_spell
 
     full = np.flatnonzero(is_full)
     nth = full_weeks[full] - 1
@@ -98,7 +104,7 @@ def judge(grid: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
     state = np.select(
         [
             _count_so_far(is_full, first_of_spell)[full] <= rules.new_weeks,
-            last_use[full] < 0,
+            ~has_used[full],
             weeks_without_use[full] >= rules.inactive_weeks,
             (levels["usual_clicks"] >= rules.low_floor_clicks)
             & (levels["recent_clicks"] < rules.low_share * levels["usual_clicks"]),
@@ -118,7 +124,7 @@ def judge(grid: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
         "clicks": clicks[full],
         "full_weeks": full_weeks[full],
         "weeks_without_use": weeks_without_use[full],
-        "last_used_week": np.where(last_use >= 0, grid["week"][last_use], -1)[full],
+        "last_used_week": np.where(has_used, grid["week"][last_use], -1)[full],
         "came_back": came_back[full],
     }
 

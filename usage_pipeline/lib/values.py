@@ -36,6 +36,8 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "low_weeks": settings.risk.low_weeks,
         "gap_weeks": settings.risk.gap_weeks,
         "churn_days": settings.risk.churn_days,
+        "rule_lift": settings.risk.rule_lift,
+        "rule_events": settings.risk.rule_events,
         "renewal_days": settings.calls.renewal_days,
         "recent_call_weeks": settings.calls.recent_weeks,
         "change_relative_floor": settings.changes.relative_floor,

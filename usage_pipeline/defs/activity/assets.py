@@ -63,7 +63,7 @@ ACTIVITY_TABLES = [
         "usage_grid",
         schema="core",
         group="activity",
-        deps=["contract_spells", "weekly_usage", "weeks"],
+        deps=["contract_spells", "pairs", "weekly_usage", "weeks"],
         description="Usage in every week in contract, with zero where nobody came: what states and flags judge by.",
     ),
     usage_states,
@@ -113,7 +113,7 @@ ACTIVITY_TABLES = [
         "contract_history",
         schema="mart",
         group="activity",
-        deps=["contract_spells", *NAMES],
+        deps=["contract_spells", "subscriptions", *NAMES],
         description="Every contract of every account, ended ones too, in order.",
     ),
     sql_table(

@@ -18,7 +18,7 @@ CALL_TABLES = [
         "call_list",
         schema="mart",
         group="calls",
-        deps=["call_reasons", "accounts_summary", "pair_states"],
+        deps=["call_reasons", "accounts_summary", "account_contracts", "pair_states"],
         description="The accounts to call, most urgent and most valuable first, with their reasons in words.",
     ),
 ]

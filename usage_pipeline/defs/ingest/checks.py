@@ -23,6 +23,7 @@ from usage_pipeline.lib.facts import (
 from usage_pipeline.lib.lake import LakeError
 from usage_pipeline.lib.plain_week import FACTS
 from usage_pipeline.lib.sources import SourceError
+from usage_pipeline.lib.weeks import WEEK
 
 _TYPES = {"date32[day]": "DATE", "string": "VARCHAR", "int64": "BIGINT"}
 # files and folders that are told by name
@@ -179,6 +180,32 @@ def reference_cells_check(contract: SourceContract) -> dg.AssetChecksDefinition:
     return check
 
 
+@dg.asset_check(asset="usage_facts", name="no_row_is_dated_after_as_of")
+def no_row_is_dated_after_as_of(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """No row of usage is dated after the day of as_of; those that are wait in the facts, and no page counts them."""
+    files = [
+        str(facts_path(settings.facts_dir, week))
+        for week in read_manifests(settings.facts_dir)
+        if week >= settings.running_week - WEEK
+    ]
+    rows, clicks, first, last = 0, 0, None, None
+    if files:
+        with duckdb.connect() as connection:
+            found = connection.execute(
+                "SELECT coalesce(sum(source_rows), 0), coalesce(sum(clicks), 0), min(day), max(day) "
+                "FROM read_parquet($files, hive_partitioning = false) WHERE coalesce(day, week_start) > $as_of_day",
+                {"files": files, "as_of_day": settings.as_of_day},
+            ).fetchone()
+        assert found is not None
+        rows, clicks, first, last = found
+    metadata = {"rows": int(rows), "clicks": int(clicks), "first_day": str(first), "last_day": str(last)}
+    words = (
+        f"{rows:,} rows ({clicks:,} clicks) are dated after {settings.as_of_day}, the day of as_of; they are counted "
+        "from their day on. If they are of today, see `timezone` and `partition_timezone`"
+    )
+    return warning(not rows, metadata, words if rows else None)
+
+
 INGEST_CHECKS = [
     facts_keep_their_contract,
     no_file_was_set_aside,
@@ -191,4 +218,5 @@ INGEST_CHECKS = [
     cells_can_be_read,
     *(reference_cells_check(contract) for contract in REFERENCE),
     *(delivery_check(contract.name) for contract in REFERENCE),
+    no_row_is_dated_after_as_of,
 ]

@@ -12,7 +12,10 @@ from usage_pipeline.resources import Warehouse
 
 @dg.asset_check(asset="kpi_sheet", name="what_adds_up_adds_up", blocking=True)
 def what_adds_up_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """Accounts, segments, regions, owners, applications and types each give the value of all, for every such KPI."""
+    """Accounts, segments, regions, owners, applications and types each give the value of all, for every such KPI.
+
+    Contracts about whole accounts are of no application: to those sums they are added.
+    """
     titles = [kpi.title for kpi in read_kpis().kpis if kpi.adds_up != "never"]
     with warehouse.read() as connection:
         wrong = as_dicts(run_sql(connection, load_sql("kpis", "kpi_partitions"), {"titles": titles}))

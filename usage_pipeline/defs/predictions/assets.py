@@ -125,7 +125,7 @@ PREDICTION_TABLES = [
         "usage_risks",
         schema="mart",
         group="predictions",
-        deps=["risk_scores", "issued_scores", "pair_states", *NAMES],
+        deps=["risk_scores", "issued_scores", "pair_states", "account_contracts", *NAMES],
         description="The risks to look at, with chance, reasons, value and renewal.",
     ),
     sql_table(

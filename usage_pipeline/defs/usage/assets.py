@@ -2,10 +2,12 @@
 
 `weekly_usage` is partitioned: a run deletes its weeks and the two beside them (rows can come late into the folder
 of the next week) and inserts them again, in one transaction. The marts are whole tables.
+
+What is dated after `as_of` stays in the facts and is counted from its day on. A day that has come, or an `as_of` that
+was moved back, loads the weeks that it touches again, whichever weeks the run is asked for.
 """
 
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -84,7 +86,9 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     """
     make_tables(connection)
     known = dict(connection.execute("SELECT week, facts FROM core.loaded_weeks").fetchall())
-    there = {week: _identity(facts_path(settings.facts_dir, week)) for week in weeks_between(first, last)}
+    asked = weeks_between(first, last)
+    other_days = [week for week, facts in known.items() if not facts.endswith(_days_counted(settings, week))]
+    there = {week: _identity(settings, week) for week in sorted({*asked, *other_days})}
     changed = [week for week, facts in there.items() if known.get(week) != facts]
     for start, end in runs_of(changed):
         # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
@@ -97,12 +101,23 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     return changed
 
 
-def _identity(facts: Path) -> str:
-    """What tells one facts file of a week from the next; each is put in place whole, so its inode is new."""
+def _identity(settings: Settings, week: date) -> str:
+    """What tells one facts file of a week from the next, and its days that are counted from those that wait.
+
+    Each file is put in place whole, so its inode is new.
+    """
+    facts = facts_path(settings.facts_dir, week)
+    counted = _days_counted(settings, week)
     if not facts.exists():
-        return "none"
+        return f"none{counted}"
     stat = facts.stat()
-    return f"{_code()}-{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+    return f"{_code()}-{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}{counted}"
+
+
+def _days_counted(settings: Settings, week: date) -> str:
+    """Up to which day the rows of a week's folder are counted; one that is long past is counted whole."""
+    last_day = week + 2 * WEEK - timedelta(days=1)
+    return f"-{min(last_day, settings.as_of_day)}"
 
 
 def _code() -> str:
@@ -158,7 +173,7 @@ def _replace(
     group_name="usage",
     kinds={"duckdb", "sql"},
     owners=OWNERS,
-    deps=["usage_facts"],
+    deps=["usage_facts", "weekly_usage"],
     pool=POOL,
     code_version=code_version(load_sql("usage", "weeks")),
 )

@@ -79,15 +79,16 @@ def no_click_is_lost(warehouse: Warehouse, settings: dg.ResourceParam[Settings])
 
 
 def lost_clicks(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, dict[str, int]]:
-    """Weeks (by date) whose clicks differ between facts, warehouse and mart, with all three."""
+    """Weeks (by date) whose clicks up to as_of differ between facts, warehouse and mart, with all three."""
     # facts of weeks that left the window stay in the warehouse as well: all three hold the same weeks
     rows = connection.execute(
         "SELECT CAST(week_start AS VARCHAR), sum(facts), sum(core), sum(mart) FROM ("
         "  SELECT week_start, clicks AS facts, 0 AS core, 0 AS mart FROM read_parquet($facts)"
+        "  WHERE coalesce(day, week_start) <= $as_of_day"
         "  UNION ALL SELECT week_start, 0, clicks, 0 FROM core.weekly_usage"
         "  UNION ALL SELECT CAST(week_start AS DATE), 0, 0, clicks FROM mart.usage_by_week"
         ") GROUP BY week_start HAVING NOT (sum(facts) = sum(core) AND sum(core) = coalesce(sum(mart), 0)) ORDER BY 1",
-        {"facts": f"{settings.facts_dir}/week=*/facts.parquet"},
+        {"facts": f"{settings.facts_dir}/week=*/facts.parquet", "as_of_day": settings.as_of_day},
     ).fetchall()
     return {week: {"facts": int(a), "warehouse": int(b), "published": int(c or 0)} for week, a, b, c in rows}
 

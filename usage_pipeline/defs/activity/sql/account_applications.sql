@@ -54,6 +54,7 @@ SELECT
                             'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
                     ELSE 'no use since the contract began on ' || strftime(pairs.start_date, '%-d %b %Y')
                 END
+                || coalesce('; used before it began, last on ' || strftime(pairs.used_before_on, '%-d %b %Y'), '')
         WHEN 'inactive'
             THEN
                 'no use for ' || pairs.weeks_without_use || ' weeks'
@@ -72,7 +73,18 @@ SELECT
             THEN
                 round(pairs.recent_clicks, 1) || ' clicks a week lately, usually ' || round(pairs.usual_clicks)::INTEGER
         WHEN 'new' THEN 'in contract since ' || strftime(pairs.start_date, '%-d %b %Y')
-        WHEN 'active' THEN CASE WHEN pairs.came_back THEN 'came back lately' ELSE '' END
+        WHEN 'active'
+            THEN
+                CASE
+                    WHEN pairs.is_used_since AND pairs.state_of_newest_week = 'never used'
+                        THEN 'used for the first time, on ' || strftime(pairs.last_used_on, '%-d %b %Y')
+                    WHEN pairs.is_used_since
+                        THEN
+                            'used again on ' || strftime(pairs.last_used_on, '%-d %b %Y') || ', after '
+                            || pairs.weeks_without_use || ' weeks without use'
+                    WHEN pairs.came_back THEN 'came back lately'
+                    ELSE ''
+                END
     END AS reason,
     names.account_page,
     applications.application_page,

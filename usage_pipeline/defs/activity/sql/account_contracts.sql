@@ -38,6 +38,21 @@ from_spells AS (
     GROUP BY account_id
 ),
 
+-- contracts about the whole account: several can run side by side, and each is worth what it says
+in_force AS (
+    SELECT
+        account_id,
+        CAST(sum(seats) AS BIGINT) AS seats,
+        sum(annual_value) AS annual_value,
+        min(renewal_date) AS renewal_date
+    FROM ref.subscriptions
+    WHERE
+        application IS NULL
+        AND start_date <= CAST($as_of_day AS DATE)
+        AND coalesce(end_date, DATE '9999-12-31') >= CAST($as_of_day AS DATE)
+    GROUP BY account_id
+),
+
 contracts AS (
     SELECT * FROM from_account_rows
     UNION ALL
@@ -51,6 +66,10 @@ SELECT
     contracts.end_reason,
     contracts.notice_date,
     names.account_id IN (SELECT account_id FROM ref.subscriptions) AS is_contract_known,
+    -- of the account's own rows alone; those of its applications stand with them
+    in_force.seats,
+    in_force.annual_value,
+    in_force.renewal_date,
     CASE
         WHEN contracts.account_id IS NULL THEN 'no contract'
         WHEN contracts.never_started THEN 'never started'
@@ -63,3 +82,4 @@ SELECT
     END AS contract_state
 FROM core.account_names AS names
 LEFT JOIN contracts ON names.account_id = contracts.account_id
+LEFT JOIN in_force ON names.account_id = in_force.account_id

@@ -16,9 +16,10 @@ pairs AS (
         count(*) FILTER (WHERE contract_state = 'notice given') AS applications_notice,
         count(*) FILTER (WHERE contract_state = 'ended') AS applications_ended,
         sum(recent_clicks) AS recent_clicks,
+        sum(seats) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS seats,
         sum(annual_value) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS annual_value,
         min(renewal_date) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS renewal_date,
-        max(last_used_on) AS last_used_on
+        max(last_used_ever) AS last_used_on
     FROM core.pair_states
     GROUP BY account_id
 ),
@@ -33,6 +34,23 @@ around_end AS (
     INNER JOIN core.account_days AS days ON contracts.account_id = days.account_id
     WHERE contracts.contract_state IN ('ended', 'never started') AND days.clicks > 0
     GROUP BY contracts.account_id
+),
+
+-- contracts about applications and contracts about the whole account together
+totals AS (
+    SELECT
+        contracts.account_id,
+        CASE
+            WHEN pairs.seats IS NOT NULL OR contracts.seats IS NOT NULL
+                THEN CAST(coalesce(pairs.seats, 0) + coalesce(contracts.seats, 0) AS BIGINT)
+        END AS seats,
+        CASE
+            WHEN pairs.annual_value IS NOT NULL OR contracts.annual_value IS NOT NULL
+                THEN coalesce(pairs.annual_value, 0) + coalesce(contracts.annual_value, 0)
+        END AS annual_value,
+        least(pairs.renewal_date, contracts.renewal_date) AS renewal_date
+    FROM core.account_contracts AS contracts
+    LEFT JOIN pairs ON contracts.account_id = pairs.account_id
 ),
 
 users AS (
@@ -70,11 +88,12 @@ SELECT
     CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
     pairs.applications_used / nullif(pairs.applications_owned, 0) AS breadth,
     CASE WHEN $has_users THEN pairs.recent_clicks / nullif(users.active_users, 0) END AS depth,
-    pairs.annual_value,
-    CAST(pairs.renewal_date AS TIMESTAMP) AS renewal_date,
+    totals.seats,
+    totals.annual_value,
+    CAST(totals.renewal_date AS TIMESTAMP) AS renewal_date,
     -- a renewal that has passed is none that comes
     CASE
-        WHEN pairs.renewal_date >= CAST($as_of_day AS DATE) THEN pairs.renewal_date - CAST($as_of_day AS DATE)
+        WHEN totals.renewal_date >= CAST($as_of_day AS DATE) THEN totals.renewal_date - CAST($as_of_day AS DATE)
     END AS days_to_renewal,
     CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
     contracts.end_date - around_end.last_used_before AS days_silent_before_end,
@@ -93,6 +112,7 @@ SELECT
     names.contacts
 FROM core.account_names AS names
 INNER JOIN core.account_contracts AS contracts ON names.account_id = contracts.account_id
+INNER JOIN totals ON names.account_id = totals.account_id
 LEFT JOIN pairs ON names.account_id = pairs.account_id
 LEFT JOIN around_end ON names.account_id = around_end.account_id
 LEFT JOIN users ON names.account_id = users.account_id

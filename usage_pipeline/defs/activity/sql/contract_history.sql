@@ -1,28 +1,60 @@
--- a row: account x application x contract, in order: every one that was delivered or inferred, ended ones too
+-- a row: account x application (or the account as a whole) x contract, in order: every one, ended ones too
+WITH contracts AS (
+    SELECT
+        account_id,
+        application,
+        spell_number,
+        start_date,
+        notice_date,
+        end_date,
+        end_reason,
+        renewal_date,
+        seats,
+        annual_value
+    FROM core.contract_spells
+    UNION ALL
+    -- contracts about the whole account run side by side, each with its own seats and value: none is merged
+    SELECT
+        account_id,
+        NULL AS application,
+        row_number() OVER (
+            PARTITION BY account_id ORDER BY start_date, end_date, annual_value, seats
+        ) AS spell_number,
+        start_date,
+        notice_date,
+        coalesce(end_date, DATE '9999-12-31') AS end_date,
+        end_reason,
+        renewal_date,
+        seats,
+        annual_value
+    FROM ref.subscriptions
+    WHERE application IS NULL AND (end_date IS NULL OR end_date >= start_date)
+)
+
 SELECT
-    spells.account_id,
+    contracts.account_id,
     names.account,
-    applications.application_key,
-    applications.application,
-    applications.application_type,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
     names.segment,
     names.region,
     names.owner,
-    CAST(spells.spell_number AS INTEGER) AS spell_number,
-    CAST(spells.start_date AS TIMESTAMP) AS start_date,
-    CAST(spells.notice_date AS TIMESTAMP) AS notice_date,
-    CAST(nullif(spells.end_date, DATE '9999-12-31') AS TIMESTAMP) AS end_date,
-    spells.end_reason,
+    CAST(contracts.spell_number AS INTEGER) AS spell_number,
+    CAST(contracts.start_date AS TIMESTAMP) AS start_date,
+    CAST(contracts.notice_date AS TIMESTAMP) AS notice_date,
+    CAST(nullif(contracts.end_date, DATE '9999-12-31') AS TIMESTAMP) AS end_date,
+    contracts.end_reason,
     CASE
-        WHEN spells.start_date > CAST($as_of_day AS DATE) THEN 'not started'
-        WHEN spells.end_date < CAST($as_of_day AS DATE) THEN 'ended'
-        WHEN spells.notice_date <= CAST($as_of_day AS DATE) THEN 'notice given'
+        WHEN contracts.start_date > CAST($as_of_day AS DATE) THEN 'not started'
+        WHEN contracts.end_date < CAST($as_of_day AS DATE) THEN 'ended'
+        WHEN contracts.notice_date <= CAST($as_of_day AS DATE) THEN 'notice given'
         ELSE 'in contract'
     END AS contract_state,
-    CAST(spells.renewal_date AS TIMESTAMP) AS renewal_date,
-    CAST(spells.seats AS BIGINT) AS seats,
-    spells.annual_value
-FROM core.contract_spells AS spells
-INNER JOIN core.account_names AS names ON spells.account_id = names.account_id
-INNER JOIN core.application_names AS applications ON spells.application = applications.application_key
-ORDER BY names.account, applications.application, spells.spell_number
+    CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
+    CAST(contracts.seats AS BIGINT) AS seats,
+    contracts.annual_value
+FROM contracts
+INNER JOIN core.account_names AS names ON contracts.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON contracts.application = applications.application_key
+ORDER BY names.account, application, contracts.spell_number

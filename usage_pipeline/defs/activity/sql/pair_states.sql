@@ -24,12 +24,19 @@ spells AS (
 
 usage AS (
     SELECT
-        account_id,
-        application,
-        max(last_day) AS last_used_on,
-        sum(clicks) AS clicks
-    FROM core.weekly_usage
-    GROUP BY account_id, application
+        weekly.account_id,
+        weekly.application,
+        max(weekly.last_day) FILTER (WHERE weekly.clicks > 0) AS last_used_ever,
+        -- of the spell, by the same rule as `is_used` of the grid
+        max(least(weekly.last_day, spells.end_date)) FILTER (
+            WHERE weekly.clicks > 0 AND weekly.last_day >= spells.start_date AND weekly.first_day <= spells.end_date
+        ) AS last_used_in_spell,
+        max(weekly.last_day) FILTER (WHERE weekly.clicks > 0 AND weekly.last_day < spells.start_date)
+            AS used_before_on,
+        sum(weekly.clicks) AS clicks
+    FROM core.weekly_usage AS weekly
+    LEFT JOIN spells ON weekly.account_id = spells.account_id AND weekly.application = spells.application
+    GROUP BY weekly.account_id, weekly.application
 ),
 
 in_contract AS (
@@ -119,7 +126,9 @@ placed AS (
         spells.renewal_date,
         spells.seats,
         spells.annual_value,
-        usage.last_used_on,
+        usage.last_used_ever,
+        usage.last_used_in_spell,
+        usage.used_before_on,
         coalesce(usage.clicks, 0) - coalesce(in_contract.clicks, 0) AS clicks_outside_contract,
         before_end.clicks_per_week AS clicks_per_week_before_end,
         CASE
@@ -134,16 +143,37 @@ placed AS (
     LEFT JOIN usage ON pairs.account_id = usage.account_id AND pairs.application = usage.application
     LEFT JOIN in_contract ON spells.pair_id = in_contract.pair_id
     LEFT JOIN before_end ON spells.pair_id = before_end.pair_id
+),
+
+judged AS (
+    SELECT
+        placed.* EXCLUDE (last_used_in_spell, used_before_on),
+        placed.contract_state IN ('in contract', 'notice given') AS is_running,
+        -- beside a state stands the use that it is about; use before the contract is told in words
+        CASE WHEN is_running THEN placed.last_used_in_spell ELSE placed.last_used_ever END AS last_used_on,
+        CASE WHEN is_running THEN placed.used_before_on END AS used_before_on,
+        -- an ended pair has no usage state: it can be neither low nor inactive
+        CASE WHEN is_running THEN coalesce(states.usage_state, 'new') END AS state_of_newest_week,
+        -- that nobody came is known of complete weeks alone; that somebody came is known at once
+        coalesce(
+            is_running
+            AND states.usage_state IN ('never used', 'inactive')
+            AND placed.last_used_in_spell > newest.week_start + 6,
+            FALSE
+        ) AS is_used_since
+    FROM placed
+    CROSS JOIN newest
+    LEFT JOIN newest_states AS states
+        ON placed.pair_id = states.pair_id AND placed.spell_number = states.spell_number
 )
 
 SELECT
-    placed.*,
+    placed.* EXCLUDE (is_running),
     coalesce(placed.spell_number >= 2, FALSE) AS has_returned,
-    -- an ended pair has no usage state: it can be neither low nor inactive
-    CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN coalesce(states.usage_state, 'new') END
-        AS usage_state,
+    CASE WHEN placed.is_used_since THEN 'active' ELSE placed.state_of_newest_week END AS usage_state,
     CASE
-        WHEN placed.contract_state NOT IN ('in contract', 'notice given') THEN NULL
+        WHEN NOT placed.is_running THEN NULL
+        WHEN placed.is_used_since THEN newest.week_start + 7
         -- silence began the week after the last use, not when it had lasted long enough to be called inactive
         WHEN states.usage_state = 'inactive' THEN states.last_used_week + 7
         ELSE coalesce(states.state_since, placed.start_date)
@@ -173,8 +203,11 @@ SELECT
                     PARTITION BY placed.application, states.week_start IS NOT NULL ORDER BY states.recent_clicks DESC
                 )
     END AS rank_in_application
-FROM placed
+FROM judged AS placed
+CROSS JOIN newest
 LEFT JOIN newest_states AS states
-    -- an ended pair is judged no more
-    ON CASE WHEN placed.contract_state IN ('in contract', 'notice given') THEN placed.pair_id END = states.pair_id
+    -- an ended pair is judged no more, nor one by what was before the contract that runs
+    ON
+        CASE WHEN placed.is_running THEN placed.pair_id END = states.pair_id
+        AND placed.spell_number = states.spell_number
 LEFT JOIN trends ON states.pair_id = trends.pair_id

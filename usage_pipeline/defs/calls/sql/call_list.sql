@@ -72,7 +72,7 @@ by_account AS (
 ),
 
 -- an application counts once, for however many reasons
-concerned AS (
+of_applications AS (
     SELECT
         owned.account_id,
         count(*) AS applications,
@@ -88,6 +88,21 @@ concerned AS (
                 AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
         )
     GROUP BY owned.account_id
+),
+
+-- contracts about the whole account are concerned where all of its applications are
+concerned AS (
+    SELECT
+        of_applications.account_id,
+        of_applications.applications,
+        CASE
+            WHEN of_applications.applications = accounts.applications_owned AND contracts.annual_value IS NOT NULL
+                THEN contracts.annual_value + coalesce(of_applications.annual_value, 0)
+            ELSE of_applications.annual_value
+        END AS annual_value
+    FROM of_applications
+    INNER JOIN mart.accounts_summary AS accounts ON of_applications.account_id = accounts.account_id
+    INNER JOIN core.account_contracts AS contracts ON of_applications.account_id = contracts.account_id
 )
 
 SELECT
@@ -95,6 +110,7 @@ SELECT
         ORDER BY
             by_account.urgency_rank,
             concerned.annual_value DESC NULLS LAST,
+            accounts.annual_value DESC NULLS LAST,
             concerned.applications DESC,
             accounts.account
     ) AS place,

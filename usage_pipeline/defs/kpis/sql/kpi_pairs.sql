@@ -1,4 +1,4 @@
--- a row: account x application ever in contract or in use: a number instead of two texts
+-- a row: account x application ever in contract or in use (none: contracts about the whole account), as a number
 SELECT
     CAST(row_number() OVER (ORDER BY account_id, application) AS INTEGER) AS pair_no,
     CAST(dense_rank() OVER (ORDER BY account_id) AS INTEGER) AS account_no,
@@ -14,4 +14,10 @@ FROM (
         account_id,
         application
     FROM core.weekly_usage
+    UNION
+    SELECT
+        account_id,
+        NULL AS application
+    FROM ref.subscriptions
+    WHERE application IS NULL
 ) AS known

@@ -57,7 +57,11 @@ SELECT
     -- the first on record has nothing to be compared with
     numbered.is_complete AND numbered.place > 1 AS is_growth_known,
     coalesce(
-        max(complete_weeks.week_start) IN (SELECT as_of_week FROM core.issued_scores), FALSE
+        max(complete_weeks.week_start) IN (
+            SELECT as_of_week FROM core.issued_scores
+            WHERE application IS NOT NULL AND has_signal
+        ),
+        FALSE
     ) AS is_risk_known
 FROM numbered
 LEFT JOIN complete_weeks ON complete_weeks.week_end BETWEEN numbered.first_day AND numbered.last_day

@@ -15,6 +15,21 @@ SELECT
     methods.definition,
     CASE methods.method WHEN 'model' THEN 'model: ' || kinds.kind ELSE 'rule' END AS method_in_force,
     CASE
+        WHEN methods.has_signal THEN ''
+        WHEN methods.lift IS NULL
+            THEN 'No signal yet, so nothing is listed: nothing has happened yet by which the rule could be judged. '
+        ELSE
+            'No signal yet, so nothing is listed: those that the rule named fared ' || format('{:.1f}', methods.lift)
+            || ' times as badly as the others'
+            || coalesce(
+                ' (95 % interval ' || format('{:.1f}', methods.lift_low) || ' to '
+                || format('{:.1f}', methods.lift_high) || ')',
+                ''
+            )
+            || ', with ' || methods.events || ' events; ' || $rule_lift || ' times, an interval above 1 and '
+            || $rule_events || ' events are asked for. '
+    END
+    || CASE
         WHEN methods.method = 'model'
             THEN
                 'A model (' || kinds.kind || ') says how likely it is. It is used because in back-tests it was better '
@@ -38,6 +53,10 @@ SELECT
     methods.horizon_days,
     CAST(methods.events AS BIGINT) AS events,
     CAST(methods.others AS BIGINT) AS others,
+    methods.lift,
+    methods.lift_low,
+    methods.lift_high,
+    methods.has_signal,
     methods.usual_share,
     CAST(methods.learned_from AS TIMESTAMP) AS learned_from,
     CAST(methods.learned_until AS TIMESTAMP) AS learned_until,

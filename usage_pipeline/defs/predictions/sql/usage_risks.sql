@@ -8,14 +8,19 @@ WITH contracts AS (
     FROM core.pair_states
     WHERE contract_state = 'in contract'
     UNION ALL
+    -- of the account also what its contracts about the whole account are worth
     SELECT
-        account_id,
+        states.account_id,
         NULL AS application,
-        sum(annual_value) AS annual_value,
-        min(renewal_date) AS renewal_date
-    FROM core.pair_states
-    WHERE contract_state = 'in contract'
-    GROUP BY account_id
+        CASE
+            WHEN count(states.annual_value) > 0 OR any_value(accounts.annual_value) IS NOT NULL
+                THEN coalesce(sum(states.annual_value), 0) + coalesce(any_value(accounts.annual_value), 0)
+        END AS annual_value,
+        least(min(states.renewal_date), any_value(accounts.renewal_date)) AS renewal_date
+    FROM core.pair_states AS states
+    INNER JOIN core.account_contracts AS accounts ON states.account_id = accounts.account_id
+    WHERE states.contract_state = 'in contract'
+    GROUP BY states.account_id
 ),
 
 -- the last week in which it was scored and not listed, as issued

@@ -5,7 +5,7 @@ WITH used AS (
         user_id,
         sum(clicks) AS clicks
     FROM read_parquet($files)
-    WHERE user_id IS NOT NULL
+    WHERE user_id IS NOT NULL AND coalesce(day, week_start) <= CAST($as_of_day AS DATE)
     GROUP BY account_id, user_id
 ),
 

@@ -7,5 +7,5 @@ SELECT
     CAST(sum(clicks) AS BIGINT) AS clicks,
     CAST(sum(records_created) AS BIGINT) AS records_created
 FROM read_parquet($files)
-WHERE day BETWEEN $first_day AND $last_day
+WHERE day BETWEEN $first_day AND $last_day AND day <= CAST($as_of_day AS DATE)
 GROUP BY month_start, account_id, application, user_id

@@ -9,7 +9,10 @@ SELECT
     CAST(sum(source_rows) AS BIGINT) AS source_rows,
     -- without days, all that is known is the week
     coalesce(min(day), week_start) AS first_day,
-    coalesce(max(day), week_start + 6) AS last_day
+    coalesce(max(day), least(week_start + 6, CAST($as_of_day AS DATE))) AS last_day
 FROM read_parquet($files)
-WHERE week_start BETWEEN $first_week AND $last_week
+WHERE
+    week_start BETWEEN $first_week AND $last_week
+    -- what is dated after as_of waits in the facts until its day has come
+    AND coalesce(day, week_start) <= CAST($as_of_day AS DATE)
 GROUP BY week_start, account_id, application, user_id

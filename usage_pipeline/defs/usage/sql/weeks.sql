@@ -1,9 +1,18 @@
--- a row: one week since the first that has facts, up to the running one, and whether it may be judged by
-WITH spine AS (
+-- a row: one week since the first of which a row has come, up to the running one, and whether it may be judged by
+-- rows that come late lie in the folder of the next week: those of the oldest folder can be of a week that has none
+WITH came_by_date AS (
+    SELECT DISTINCT week_start FROM core.weekly_usage
+),
+
+spine AS (
     SELECT CAST(week AS DATE) AS week_start
     FROM
         generate_series(
-            (SELECT least(min(week), CAST($window_start AS DATE)) FROM manifests),
+            least(
+                (SELECT min(week) FROM manifests),
+                (SELECT min(week_start) FROM came_by_date),
+                CAST($window_start AS DATE)
+            ),
             CAST($running_week AS DATE),
             INTERVAL 7 DAYS
         ) AS series (week)
@@ -13,6 +22,7 @@ counted AS (
     SELECT
         spine.week_start,
         manifests.week IS NOT NULL AS has_arrived,
+        came_by_date.week_start IS NOT NULL AS has_rows,
         coalesce(manifests.files_set_aside, 0) AS files_set_aside,
         manifests.source_rows,
         manifests.read_on,
@@ -22,6 +32,7 @@ counted AS (
         ) AS rows_before
     FROM spine
     LEFT JOIN manifests ON spine.week_start = manifests.week
+    LEFT JOIN came_by_date ON spine.week_start = came_by_date.week_start
 ),
 
 judged AS (
@@ -51,6 +62,7 @@ SELECT
     AND NOT (has_many_rejected OR has_collapsed OR has_exploded) AS is_complete,
     CASE
         WHEN is_running THEN 'running'
+        WHEN NOT has_arrived AND has_rows THEN 'only late rows'
         WHEN NOT has_arrived THEN 'never arrived'
         WHEN files_set_aside > 0 THEN 'files set aside'
         WHEN has_many_rejected THEN 'many rows rejected'
