@@ -182,7 +182,7 @@ def encrypted(_: bytes) -> bytes:
     ("damage", "said"),
     [
         (lambda _: b"PAR1 this is no Parquet", "cannot be read"),
-        (lambda _: b"", "cannot be read"),
+        (lambda _: b"", "is empty: it has no bytes"),
         (lambda whole: whole[: len(whole) // 2], "cannot be read"),
         (broken_page, "cannot be read"),
         (encrypted, "it is encrypted; deliver it as plain Parquet"),
