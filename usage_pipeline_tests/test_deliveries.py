@@ -506,7 +506,7 @@ def test_a_store_that_refuses_or_is_away_leaves_the_delivery_before_in_force(tmp
         assert "access is denied" in (lab.take().held_back or "")
     finally:
         (store.folder / "answer.json").unlink()
-    lab.configure(store={"endpoint": "http://127.0.0.1:9", "region": "us-east-1"})
+    lab.configure(store={"endpoint": "http://127.0.0.1:9", "region": "us-east-1", "retry_seconds": 1})
     assert "cannot be reached" in (lab.take().held_back or "")
 
 

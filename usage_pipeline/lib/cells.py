@@ -41,6 +41,8 @@ _YES, _NO = ("yes", "true", "y", "t", "1", "x"), ("no", "false", "n", "f", "0")
 # the one form that DuckDB reads right by itself
 ISO = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?"
 PLAIN_WHOLE = r"[+-]?\d{1,18}"
+# letters of a text from which on it is neither a time nor a number
+_LONGEST = 100
 # words that often mean that there is nothing, which `sources check` asks about
 SUSPECT_WORDS = ("na", "n/a", "null", "none", "-", "--", "nan", "nil", "#n/a", "\\n")
 
@@ -313,7 +315,7 @@ def time_of(text: str | None, order: str, zone: str, written_in: str) -> datetim
     `order` is that of day and month (`Reading.day_order`), `written_in` the zone of times that name none, empty for
     ours.
     """
-    parts = _MOMENT.fullmatch(text.strip()) if text else None
+    parts = _MOMENT.fullmatch(text.strip()) if text and len(text) <= _LONGEST else None
     if parts is None:
         return None
     day, clock = _day_of(parts["day"].strip(), order), _clock_of(parts)
@@ -404,7 +406,7 @@ def day_order_of(texts: Iterable[str]) -> tuple[str, str | None]:
     said: Counter[str] = Counter()
     example = None
     for text in texts:
-        parts = _MOMENT.fullmatch(text.strip())
+        parts = _MOMENT.fullmatch(text.strip()) if len(text) <= _LONGEST else None
         found = _NUMBERS.fullmatch(parts["day"].strip()) if parts else None
         if found is None:
             continue
@@ -467,6 +469,8 @@ def _is_grouped(whole: str, sign: str) -> bool:
 
 
 def _number_of(text: str) -> _Number | None:
+    if len(text) > _LONGEST:
+        return None
     body = text.strip()
     is_negative = body.startswith("(") and body.endswith(")")
     if is_negative:
@@ -502,7 +506,7 @@ def _decimal_of(body: str) -> str | None:
 @lru_cache(maxsize=100_000)
 def amount_of(text: str | None, decimal: str) -> float | None:
     """The number that a text says; None where it says none, or leaves open which sign is the decimal one."""
-    if text is None:
+    if text is None or len(text) > _LONGEST:
         return None
     if _SCIENTIFIC.fullmatch(text.strip()):
         value = float(text)
@@ -514,7 +518,7 @@ def amount_of(text: str | None, decimal: str) -> float | None:
 
 def count_of(text: str | None, decimal: str) -> int | None:
     """The whole number that a text says, likewise; None where it is not whole."""
-    if text is None:
+    if text is None or len(text) > _LONGEST:
         return None
     if _SCIENTIFIC.fullmatch(text.strip()):
         found: Decimal | None = Decimal(text.strip())

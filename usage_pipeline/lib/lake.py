@@ -75,6 +75,10 @@ class NotReadError(LakeError):
     """The way to the lake is in trouble, after it was tried again; nothing is said about what lies there."""
 
 
+class _ChangedError(NotReadError):
+    """A file changed between the first byte and the last."""
+
+
 class FileError(Exception):
     """One file cannot be had as it was listed; the message says why, for whoever delivers it."""
 
@@ -209,7 +213,10 @@ class Lake:
         if not file.is_remote:
             target.symlink_to(file.key)
             return
-        self._with_patience(file.key, lambda: self._copy(file, target))
+        try:
+            self._with_patience(file.key, lambda: self._copy(file, target))
+        except _ChangedError as error:
+            raise FileError(WRITTEN) from error
 
     # ---------------------------------------------------------------- what is data
 
@@ -273,7 +280,7 @@ class Lake:
             except NotReadError as error:
                 pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
                 if not self.retries or pause is None or pause > self._patience[0]:
-                    raise NotReadError(f"{error} (asked {attempt + 1} times)") from error
+                    raise type(error)(f"{error} (asked {attempt + 1} times)") from error
                 self._patience[0] -= pause
                 time.sleep(pause)
         raise AssertionError(key)
@@ -291,9 +298,12 @@ class Lake:
             raise self._of_object(file, error) from error
         except (BotoCoreError, HTTPError, OSError, ValueError) as error:
             raise NotReadError(f"{file.key}: did not arrive whole: {_one_line(error)}") from error
-        if written != expected:
-            raise NotReadError(f"{file.key}: did not arrive whole: {written} of {expected} bytes")
-        if {_etag(answer), _etag(after)} != {file.etag} or written != file.size:
+        is_as_listed = _etag(answer) == file.etag
+        if written != expected or (is_as_listed and written != file.size):
+            raise NotReadError(f"{file.key}: did not arrive whole: {written} of {file.size} bytes")
+        if _etag(answer) != _etag(after):
+            raise _ChangedError(f"{file.key}: {WRITTEN}")
+        if not is_as_listed:
             raise FileError(WRITTEN)
 
     def _of_object(self, file: LakeFile, error: ClientError) -> Exception:
@@ -427,6 +437,7 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET enable_progress_bar = false")
     # what a footer says of smallest and largest values can be wrong, and is believed before a row is read
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
@@ -444,7 +455,12 @@ def _bucket_and_key(path: str) -> tuple[str, str]:
 
 
 def _etag(answer: dict[str, Any]) -> str:
-    return str(answer.get("ETag", "")).strip('"')
+    text = str(answer.get("ETag", "")).strip('"')
+    try:
+        # a header comes as Latin-1, a listing as UTF-8
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def _code_of(error: ClientError) -> tuple[str, int]:
