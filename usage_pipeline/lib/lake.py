@@ -280,7 +280,7 @@ class Lake:
             except NotReadError as error:
                 pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
                 if not self.retries or pause is None or pause > self._patience[0]:
-                    raise type(error)(f"{error} (asked {attempt + 1} times)") from error
+                    raise type(error)(f"{error} (asked {attempt + 1} times)" if attempt else str(error)) from error
                 self._patience[0] -= pause
                 time.sleep(pause)
         raise AssertionError(key)

@@ -520,7 +520,9 @@ def match_columns(
             problems.append(f"{key}: '{told}' {why}")
             continue
         mapping.expressions[ours], mapping.types[ours] = expression, kind
-        mapping.notes.extend(_conversion(key, told, kind, contract.column(ours)))
+        # of CSV every column is text: that says nothing of one
+        is_csv = all(shape.format == "csv" for shape in source.file_sets.values())
+        mapping.notes.extend([] if is_csv else _conversion(key, told, kind, contract.column(ours)))
     if problems:
         raise SourceError(problems)
     mapping.used.extend(name for name in existing if name in used)
