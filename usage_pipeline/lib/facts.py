@@ -183,6 +183,9 @@ def _differs(then: Any, now: dict[str, Any]) -> str:
             old, new = dict(before or {}), dict(after or {})
             changed = [column for column in sorted({*old, *new}) if old.get(column) != new.get(column)]
             told += [f"columns.{c}: {_shown(old.get(c))}, now {_shown(new.get(c))}" for c in changed]
+        elif key == "path" and before != after:
+            # a path can be one of this machine, and is nobody's business on a page
+            told.append("path: another place")
         elif before != after:
             told.append(f"{key}: {_shown(before)}, now {_shown(after)}")
     return "; ".join(told)

@@ -126,7 +126,8 @@ def everything_is_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckRes
         named = lake_oddities(settings)
     except LakeError as error:
         return warning(False, {"not_listed": str(error)})
-    listed = {item.key: item.reason for item in named[:_NAMED]}
+    below = settings.sources.usage.path or ""
+    listed = {item.key.removeprefix(below).lstrip("/"): item.reason for item in named[:_NAMED]}
     return warning(not named, {"not_read": len(named), "files_and_folders": dg.MetadataValue.json(listed)})
 
 
