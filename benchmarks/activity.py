@@ -47,6 +47,7 @@ def write_fleet(connection: duckdb.DuckDBPyConnection, accounts: int, applicatio
         "FROM range($accounts) AS a (a), range($applications) AS p (p)",
         {"accounts": accounts, "applications": applications},
     )
+    connection.execute("CREATE TABLE ref.subscriptions_rejected AS FROM ref.subscriptions LIMIT 0")
     connection.execute(
         "CREATE TABLE core.weekly_usage AS SELECT week_start, 'account_' || a AS account_id, "
         "'application_' || p AS application, CAST(1 + 40 * random() AS BIGINT) AS clicks, "

@@ -140,6 +140,7 @@ def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
         listed = ", ".join(f"CAST({c} AS DATE) AS {c}" if c in dates else c for c in frame.columns)
         connection.execute(f"CREATE TABLE {name} AS SELECT {listed} FROM frame")
         connection.unregister("frame")
+    connection.execute("CREATE TABLE ref.subscriptions_rejected AS FROM ref.subscriptions LIMIT 0")
     # one user, and no months: growth is counted by week
     connection.execute(
         "CREATE TABLE core.weekly_users AS SELECT week_start, account_id, application, account_id || 'u' AS user_id, "

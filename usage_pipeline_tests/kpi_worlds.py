@@ -116,6 +116,7 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
         "FROM core.weekly_users GROUP BY ALL",
     }.items():
         connection.execute(f"CREATE TABLE {table} AS {sql}")
+    connection.execute("CREATE TABLE ref.subscriptions_rejected AS FROM ref.subscriptions LIMIT 0")
     connection.execute(
         "CREATE TEMP TABLE manifests AS SELECT CAST(week AS DATE) AS week, 0 AS files_set_aside, 1 AS source_rows, "
         "CAST(NULL AS DATE) AS read_on, 0 AS rows_rejected FROM delivered"

@@ -27,6 +27,7 @@ class World:
             "CREATE TABLE ref.subscriptions (account_id VARCHAR, application VARCHAR, start_date DATE, notice_date DATE, "
             "end_date DATE, end_reason VARCHAR, renewal_date DATE, seats BIGINT, annual_value DOUBLE)"
         )
+        self.run("CREATE TABLE ref.subscriptions_rejected AS SELECT *, '' AS reason FROM ref.subscriptions")
         self.run(
             "CREATE TABLE core.weekly_usage (week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, "
             "records_created BIGINT, active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE)"
@@ -100,6 +101,15 @@ def test_account_rows_alone_give_the_applications_ever_used_from_first_use_on(wo
 def test_nothing_known_of_contracts_is_inferred_from_use_and_marked(world: World) -> None:
     world.used("2024-10-07", "2024-10-14", application="x")
     assert world.spells() == [("x", 1, "2024-10-08", "9999-12-31", "usage")]
+
+
+def test_a_contract_that_could_not_be_read_is_not_inferred_from_use(world: World) -> None:
+    """An end that could not be read left its row out, and that the application was used made a contract without end."""
+    world.used("2024-10-07", "2024-10-14", application="x")
+    world.run(
+        "INSERT INTO ref.subscriptions_rejected (account_id, application, reason) VALUES ('a', 'x', 'unreadable')"
+    )
+    assert world.spells() == []
 
 
 def test_spells_closer_than_thirty_days_are_one_and_farther_ones_are_returns(world: World) -> None:
