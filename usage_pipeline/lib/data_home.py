@@ -198,7 +198,14 @@ def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
     """
     done = _remove(_unfinished_below(settings.facts_dir) + _unfinished_below(settings.ledger_dir / "rejected"))
     spill = settings.home / "spill"
-    return done + _remove([p for p in (spill.iterdir() if spill.is_dir() else ()) if _age(p) >= young])
+    left = [p for p in (spill.iterdir() if spill.is_dir() else ()) if _age(p) >= young or _is_orphan(p)]
+    return done + _remove(left)
+
+
+def _is_orphan(spilled: Path) -> bool:
+    """Whether copies of lake files were made by a process of this machine that is gone, as their name says."""
+    parts = spilled.name.split("-")
+    return len(parts) == 3 and parts[0] == "lake" and parts[1].isdigit() and not Path(f"/proc/{parts[1]}").exists()
 
 
 def clean_ledger(settings: Settings) -> list[str]:

@@ -12,6 +12,7 @@ import csv
 import difflib
 import gzip
 import io
+import os
 import re
 import shutil
 import uuid
@@ -40,7 +41,7 @@ _CHUNK = 1 << 20
 _MOST_DIGITS = 38
 _DELIMITERS = (",", ";", "\t", "|")
 # where `Nearby` puts files: people know them by their names in the lake
-_NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f]{32}/\d{6}[a-z.]*[\"')]*")
+_NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f-]+/\d{6}[a-z.]*[\"')]*")
 
 
 class SourceError(Exception):
@@ -92,7 +93,7 @@ class Nearby:
 
     def __init__(self, lake: Lake, settings: Settings) -> None:
         self.lake = lake
-        self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
+        self.folder = settings.home / "spill" / f"lake-{os.getpid()}-{uuid.uuid4().hex}"
         self._paths: dict[LakeFile, Path] = {}
 
     def path(self, file: LakeFile, file_format: str) -> Path:
