@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -107,6 +106,10 @@ class Nearby:
             self._paths[file] = target
         return self._paths[file]
 
+    def known(self, file: LakeFile) -> Path | None:
+        """Where a file is that was brought and could be unpacked."""
+        return self._paths.get(file)
+
     def key_of(self) -> dict[str, str]:
         """The keys of the files in the lake by the paths that they have here."""
         return {str(path): file.key for file, path in self._paths.items()}
@@ -136,12 +139,10 @@ def _unpacked(path: Path, packing: str) -> Path:
             target.open("wb") as output,
         ):
             shutil.copyfileobj(text, output, _CHUNK)
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+    except Exception as error:  # whatever the unpacking says, unless a disk of ours does
+        if isinstance(error, OSError) and error.errno is not None:
+            raise NotReadError(f"{path}: {error}") from error
         raise FileError(f"cannot be unpacked: {first_line(error)}; deliver it again") from error
-    except OSError as error:
-        if error.errno is None:
-            raise FileError(f"cannot be unpacked: {first_line(error)}; deliver it again") from error
-        raise NotReadError(f"{path}: {error}") from error
     return target
 
 

@@ -287,7 +287,7 @@ class UsageReader:
             except Exception as error:
                 if _is_ours(error):
                     raise NotReadError(f"{file.key}: {first_line(error)}") from error
-                aside.append({"key": file.key, "reason": reason_of(error, self.nearby.path(file, self.source.format))})
+                aside.append({"key": file.key, "reason": reason_of(error, self.nearby.known(file))})
         return good, aside, list(dict.fromkeys(notes)) + _ignored(list(ignored))
 
     def _inspect(self, source: Source, file: LakeFile, *, with_checksums: bool = True) -> Mapping:
