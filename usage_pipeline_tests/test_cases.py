@@ -271,6 +271,51 @@ def test_files_whose_types_differ_are_each_read_by_their_own(tmp_path) -> None:
     assert not found.quarantined[WEEK]
 
 
+@pytest.mark.parametrize("first", [b"\xff\xfe", "plain"])
+def test_bytes_that_are_no_text_are_told_beside_a_file_of_text(tmp_path, first: bytes | str) -> None:
+    config = reference_config(tmp_path, "accounts", "account_id;account_name\nA1;a\n")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["sources"]["accounts"] |= {"path": "accounts", "format": "parquet"}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (tmp_path / "accounts").mkdir()
+    names = (
+        [first, "b" if isinstance(first, str) else b"b"],
+        ["c", "d"] if isinstance(first, bytes) else [b"\xff", b"d"],
+    )
+    for number, column in enumerate(names):
+        ids = [f"A{number}{row}" for row in range(2)]
+        pq.write_table(
+            pa.table({"account_id": ids, "account_name": column}), tmp_path / "accounts" / f"{number}.parquet"
+        )
+    found = read_reference(config, "accounts")
+    assert len(found.rows) == 4
+    assert found.unreadable == {"account_name": 1}
+    assert {row["account_name"] for row in found.rows} >= {None, "d"}
+
+
+@pytest.mark.parametrize("rows", [["#1", "2"], ["2", "#1"], ["#1", "#2"], ["//1", "2"]])
+def test_no_sign_begins_a_comment_in_csv(tmp_path, rows: list[str]) -> None:
+    text = "account_id;account_name\n" + "".join(f"{key};name\n" for key in rows)
+    found = read_reference(reference_config(tmp_path, "accounts", text), "accounts")
+    assert {row["account_id"] for row in found.rows} == set(rows)
+    folder = tmp_path / "csv" / "year=2025" / "week=45"
+    folder.mkdir(parents=True)
+    lines = "".join(f"{key},Permits,2025-11-03,1\n" for key in rows)
+    (folder / "u.csv").write_text("account_id,application,event_time,clicks\n" + lines, encoding="utf-8")
+    columns = {name: name for name in ("account_id", "application", "event_time", "clicks")}
+    config = usage_config(tmp_path, path="csv", format="csv", columns=columns)
+    assert {account for _, account, *_ in read_usage(config).facts} == set(rows)
+
+
+def test_the_source_check_looks_into_every_week_of_a_short_lake(tmp_path) -> None:
+    for week in range(40, 46):
+        write_week(tmp_path / "lake", f"year=2025/week={week}", [event(str(date.fromisocalendar(2025, week, 1)))])
+    (tmp_path / "lake" / "year=2025" / "week=44" / "broken.parquet").write_bytes(b"PAR1 and no more PAR1")
+    config = usage_config(tmp_path)
+    config.write_text(config.read_text(encoding="utf-8").replace("lookback_weeks: 3", "lookback_weeks: 8"))
+    assert any("week=44/broken.parquet is quarantined by a run" in line for line in check(config))
+
+
 def test_the_folder_settles_which_of_day_and_month_comes_first(tmp_path) -> None:
     rows = [event("2025-11-03") | {"event_time": f"{day:02d}/11/2025"} for day in range(3, 10)]
     write_week(tmp_path / "lake", "year=2025/week=45", rows)

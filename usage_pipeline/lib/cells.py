@@ -180,9 +180,10 @@ class Cell:
             return "FALSE"
         if self.column.type == "VARCHAR" and self.column.name != "end_reason" and self.kind == "VARCHAR":
             return "FALSE"
-        if self.kind == "BLOB" and self.column.name != "end_reason":
-            return f"({self.expression} IS NOT NULL AND try(decode({self.expression})) IS NULL)"
-        return f"(({self.given}) IS NOT NULL AND ({self.value}) IS NULL)"
+        not_ours = f"(({self.given}) IS NOT NULL AND ({self.value}) IS NULL)"
+        if self.kind == "BLOB":
+            return f"({self.expression} IS NOT NULL AND try(decode({self.expression})) IS NULL OR {not_ours})"
+        return not_ours
 
     def _text(self) -> str:
         expression = self.expression

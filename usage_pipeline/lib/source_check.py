@@ -15,7 +15,7 @@ from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib import cells
 from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import CONTRACTS, USAGE, SourceColumn, SourceContract
-from usage_pipeline.lib.lake import Lake, LakeError, LakeFile, Named
+from usage_pipeline.lib.lake import Lake, LakeError, LakeFile, Named, connect
 from usage_pipeline.lib.sources import (
     RAW,
     Mapping,
@@ -32,7 +32,8 @@ from usage_pipeline.lib.weeks import WeekFolder, folder_of, weeks_between, weeks
 
 _AROUND_NEW_YEAR = (1, 52, 53)
 _SHOWN = 3
-# weeks looked into beside the newest and those around New Year
+# folders of the window up to which all are looked into; of more, so many beside the newest and those around New Year
+_FEW = 13
 _SAMPLED = 4
 # of the rows with something in a column, those that cannot be read, from which on it is no longer a matter of some
 _MOST = 0.5
@@ -70,8 +71,7 @@ class _SourceCheck:
         self.report, self.settings, self.contract, self.source = report, settings, contract, source
         self.lake = Lake(settings, retries=False)
         self.nearby = Nearby(self.lake, settings)
-        self.connection = duckdb.connect()
-        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection = connect()
 
     def run(self) -> None:
         name = self.contract.name
@@ -329,8 +329,9 @@ class _SourceCheck:
 
 
 def _sample(folders: list[WeekFolder]) -> list[WeekFolder]:
-    step = max(1, len(folders) // _SAMPLED)
-    return folders[::step][:_SAMPLED]
+    if len(folders) <= _FEW:
+        return folders
+    return [folders[number * (len(folders) - 1) // _SAMPLED] for number in range(_SAMPLED)]
 
 
 def _is_sunday_week(day: date, folder: WeekFolder) -> bool:

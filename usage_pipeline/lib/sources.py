@@ -286,7 +286,8 @@ def _rows(paths: list[Path], delimiter: str | None, more: str = "") -> str:
         return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false{more})"
     return (
         f"read_csv([{listed}], union_by_name = true, hive_partitioning = false, header = true, all_varchar = true, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"'{more})"
+        # without it DuckDB takes rows such as `#1,...` for comments, and leaves them out
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', comment = ''{more})"
     )
 
 
@@ -378,7 +379,10 @@ def _open_set(
 
 
 def _union(parts: list[tuple[str, dict[str, str]]]) -> str:
-    """SQL of views one below the other, by name; a column of several types becomes text."""
+    """SQL of views one below the other, by name; a column of several types becomes text.
+
+    Where one of them is binary it becomes binary: bytes that are no text stay what they are, and can be told.
+    """
     kinds: dict[str, set[str]] = {}
     for _, columns in parts:
         for name, kind in columns.items():
@@ -386,13 +390,19 @@ def _union(parts: list[tuple[str, dict[str, str]]]) -> str:
     selects = []
     for view, columns in parts:
         as_text = [
-            f"{_raw_text(quoted(name), kind)} AS {quoted(name)}"
+            f"{_as_one_kind(quoted(name), kind, kinds[name.lower()])} AS {quoted(name)}"
             for name, kind in columns.items()
             if len(kinds[name.lower()]) > 1
         ]
         replaced = f" REPLACE ({', '.join(as_text)})" if as_text else ""
         selects.append(f"SELECT *{replaced} FROM {quoted(view)}")
     return " UNION ALL BY NAME ".join(selects)
+
+
+def _as_one_kind(expression: str, kind: str, kinds: set[str]) -> str:
+    if "BLOB" not in kinds:
+        return _raw_text(expression, kind)
+    return expression if kind == "BLOB" else f"encode({_raw_text(expression, kind)})"
 
 
 def _raw_text(expression: str, kind: str) -> str:
@@ -403,8 +413,6 @@ def _raw_text(expression: str, kind: str) -> str:
         return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
     if kind.startswith("DECIMAL("):
         return cells.without_zeros(expression)
-    if kind == "BLOB":
-        return f"try(decode({expression}))"
     return f"CAST({expression} AS VARCHAR)"
 
 
