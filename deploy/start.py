@@ -175,7 +175,7 @@ def superset(environment: dict[str, str]) -> None:
     become(
         [
             *(SUPERSET / "python", "-u", APP / "superset" / "serve.py", "--workers", workers),
-            *("--bind", "0.0.0.0:8088", "--worker-tmp-dir", "/tmp"),  # noqa: S104, S108
+            *("--bind", "0.0.0.0:8088", "--worker-tmp-dir", "/tmp"),  # noqa: S108
         ],
         environment,
     )

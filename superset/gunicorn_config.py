@@ -18,7 +18,7 @@ forwarder_headers = ""
 
 def when_ready(_server: Any) -> None:
     """Starts the watch that warms each new build; it ends by itself when the server is gone."""
-    if os.environ.get("USAGE_WARM", "1") != "0":
+    if os.environ.get("USAGE_WARM", "1") != "0":  # tests that count queries switch it off
         _started.append(subprocess.Popen([sys.executable, "-u", os.path.join(_HERE, "warm.py"), "--watch"]))  # noqa: S603 - a file of ours
 
 

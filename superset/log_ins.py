@@ -76,7 +76,8 @@ class LogIns:
 
     def end_all(self, user_id: str) -> None:
         """Makes void whatever this user was given until now."""
-        self._store.set(f"void {user_id}", time.time(), timeout=2 * self._seconds)
+        # without an end: where Redis makes room, it takes what has one
+        self._store.set(f"void {user_id}", time.time(), timeout=0)
 
     def is_void(self, user_id: str, since: float) -> bool:
         """Whether what the user was given at that moment (seconds since 1970) is void."""
@@ -327,5 +328,3 @@ class NewPasswordView(ResetMyPasswordView):  # type: ignore[misc]
 
         super().form_post(form)
         session[_KEY] = log_ins().add(str(current_user.id))
-
-

@@ -55,7 +55,7 @@ def add_turns(app: Any, folder: str, secret: str) -> None:
     @app.before_request
     def take_turn() -> Response | None:
         g.usage_began = time.monotonic()
-        person = _person(secret)
+        person = None if request.path.startswith("/static/") else _person(secret)
         if person is None:
             return None
         g.usage_person = person

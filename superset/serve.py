@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
+from yarl import URL
 
 HERE = Path(__file__).parent
 PERSON, BUSY, NUMBER = "X-Usage-Person", "X-Usage-Busy", "X-Usage-Request"
@@ -102,40 +103,45 @@ class Front:
     # ------------------------------------------------------------ /health
 
     async def health(self, _: web.Request) -> web.Response:
-        """What the workers do; 503 where none is left that could answer."""
+        """What the workers do, and for how many seconds they have been at it; 503 until the first one is there."""
         now = time.monotonic()
+        in_line = sum(waiting[0] for _, waiting in self.lines.lines.values())
+        is_ready = (self.folder / "ready").exists()
         told = {
             "workers": self.workers,
             "busy_seconds": sorted((round(now - since, 1) for since in self.busy.values()), reverse=True),
-            "waiting": sum(waiting[0] for _, waiting in self.lines.lines.values()) - len(self.busy),
+            "waiting": max(0, in_line - len(self.busy)),
             "served": self.served,
             "ended": self.ended,
-            "ready": (self.folder / "ready").exists(),
+            "ready": is_ready,
         }
-        told["waiting"] = max(0, int(str(told["waiting"])))
-        return web.json_response(told, status=200 if told["ready"] else 503)
+        return web.json_response(told, status=200 if is_ready else 503)
 
     # ------------------------------------------------------------ everything else
 
     async def pass_on(self, asked: web.Request) -> web.StreamResponse:
         body = await asked.read()
+        if asked.path.startswith("/static/"):  # files of Superset's own: a moment each, and nobody's turn
+            return _without_signs(await self._answer(asked, body))
         key = _key_of(asked)
         for _ in range(2):
             line = self.lines.persons.get(key, key)
             async with self.lines.in_line(line) as may:
                 if not may:
                     return _plain(429, "too many requests of yours wait already")
+                if asked.transport is None or asked.transport.is_closing():
+                    return _plain(408, "nobody waits for this any more")
                 answer = await self._answer(asked, body)
                 person = answer.headers.get(PERSON)
                 if person and key != _address_of(asked):
                     self.lines.learn(key, person)
                 if BUSY not in answer.headers or person == line:
-                    return await _send(asked, answer)
+                    return _without_signs(answer)
                 # somebody whose cookie was not known yet, and who holds a worker: into his own line
-        return await _send(asked, answer)
+        return _without_signs(answer)
 
     async def _answer(self, asked: web.Request, body: bytes) -> web.Response:
-        """What a worker says, asked again for as long as another of the person's requests holds one, up to the limit."""
+        """What a worker says, asked again for as long as a request of the same person holds one, up to the limit."""
         give_up = time.monotonic() + self.seconds + 2 * _GRACE_SECONDS
         while True:
             try:
@@ -156,9 +162,10 @@ class Front:
             try:
                 async with asyncio.timeout(self.seconds + _GRACE_SECONDS):
                     headers = _headers_for(asked, number)
-                    url = "http://workers" + asked.raw_path
+                    # to the letter: what a path means is for Superset to say
+                    url = URL("http://workers" + asked.raw_path, encoded=True)
                     async with self.client.request(
-                        asked.method, _url(url), headers=headers, data=body or None, allow_redirects=False
+                        asked.method, url, headers=headers, data=body or None, allow_redirects=False
                     ) as got:
                         content = await got.read()
             except TimeoutError as error:
@@ -184,13 +191,6 @@ class Front:
                     print(f"serve: ended worker {file.name}, request {number}", flush=True)
 
 
-def _url(text: str) -> "object":
-    from yarl import URL
-
-    # to the letter: what a path means is for Superset to say
-    return URL(text, encoded=True)
-
-
 def _address_of(asked: web.Request) -> str:
     return f"address {asked.headers.get('X-Forwarded-For', '')} {asked.remote}"
 
@@ -211,7 +211,8 @@ def _headers_for(asked: web.Request, number: str) -> list[tuple[str, str]]:
     return [*kept, ("X-Forwarded-For", ", ".join([*before, asked.remote or "unknown"])), (NUMBER, number)]
 
 
-async def _send(asked: web.Request, answer: web.Response) -> web.Response:
+def _without_signs(answer: web.Response) -> web.Response:
+    """The answer as it goes out: who asked is between the workers and this process."""
     for name in (PERSON, BUSY):
         answer.headers.popall(name, None)
     return answer

@@ -286,7 +286,8 @@ def test_no_address_at_all_shows_a_contact(
             assert not leaks(answer, personal), f"{who}: {path}"
             if answer.status_code == 500:
                 failed.append(path)
-    assert visitor.get("/health").text == "OK", failed
+    assert visitor.get("/health").json()["ready"], failed
+    assert visitor.get("/login/").status_code == 200, failed
 
 
 @pytest.mark.parametrize("who", WITHOUT_CONTACTS)
