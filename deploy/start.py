@@ -36,9 +36,10 @@ _METADATA = (
 )
 _CACHE = ("USAGE_CACHE_URL", "redis://:{}@redis:6379/0", "REDIS_PASSWORD")
 _LIMITS = ("USAGE_RATELIMIT_STORAGE", "redis://:{}@redis:6379/1", "REDIS_PASSWORD")
+_LOG_INS = ("USAGE_LOG_IN_STORE", "redis://:{}@redis:6379/3", "REDIS_PASSWORD")
 _CELERY = ("USAGE_CELERY_URL", "redis://:{}@redis:6379/2", "REDIS_PASSWORD")
 _OF_PIPELINE = (_DAGSTER,)
-_OF_SUPERSET = (_METADATA, _CACHE, _LIMITS)
+_OF_SUPERSET = (_METADATA, _CACHE, _LIMITS, _LOG_INS)
 
 
 class MissingError(Exception):
@@ -173,9 +174,8 @@ def superset(environment: dict[str, str]) -> None:
     workers = environment.get("USAGE_WEB_WORKERS") or "2"
     become(
         [
-            *(SUPERSET / "gunicorn", "--workers", workers, "--threads", "1", "--timeout", "120", "--no-control-socket"),
-            *("--worker-tmp-dir", "/tmp", "--config", APP / "superset" / "gunicorn_config.py"),  # noqa: S108
-            *("--bind", "0.0.0.0:8088", "superset.app:create_app()"),
+            *(SUPERSET / "python", "-u", APP / "superset" / "serve.py", "--workers", workers),
+            *("--bind", "0.0.0.0:8088", "--worker-tmp-dir", "/tmp"),  # noqa: S108
         ],
         environment,
     )

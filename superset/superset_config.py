@@ -151,6 +151,7 @@ ENABLE_UI_THEME_ADMINISTRATION = False
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from build_cache import build_of_request, note_opened  # noqa: E402
 from event_log import EventLog  # noqa: E402
+from request_limits import seconds_left  # noqa: E402
 from usage_security import CLOSED_FUNCTIONS, UsageSecurityManager, is_long_enough  # noqa: E402
 
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
@@ -162,19 +163,20 @@ FAB_PASSWORD_COMPLEXITY_VALIDATOR = is_long_enough
 # the guests of embedded pages are off; a key that everybody knows must not stand there all the same
 GUEST_TOKEN_JWT_SECRET = hashlib.sha256(b"guests" + SECRET_KEY.encode()).hexdigest()
 
-# what counts is a login that fails, by address and by name (usage_security.py); Superset's own limit counts another
-# address than the one that the form is sent to
+# what counts is a login that fails (log_ins.py); Superset's own limit counts another address than the one that the
+# form is sent to
 AUTH_RATE_LIMITED = False
-RATELIMIT_ENABLED = True
-RATELIMIT_APPLICATION = None
-RATELIMIT_STORAGE_URI = os.environ.get("USAGE_RATELIMIT_STORAGE", "memory://")
+RATELIMIT_ENABLED = False
+USAGE_LOG_IN_COUNTS = os.environ.get("USAGE_RATELIMIT_STORAGE") or f"usage-file://{_HOME}/failed-log-ins.db"
+_LOG_IN_STORE = os.environ.get("USAGE_LOG_IN_STORE", "")
 
 WTF_CSRF_ENABLED = True
 ENABLE_CORS = False
 PREVENT_UNSAFE_DB_CONNECTIONS = True
 ALLOWED_EXTENSIONS: set[str] = set()  # of files to upload
-ENABLE_PROXY_FIX = _PROXIES > 0
-PROXY_FIX_CONFIG = {"x_for": _PROXIES, "x_proto": _PROXIES, "x_host": _PROXIES, "x_port": 0, "x_prefix": 0}
+# serve.py stands before every worker, and adds whom it heard from
+ENABLE_PROXY_FIX = True
+PROXY_FIX_CONFIG = {"x_for": _PROXIES + 1, "x_proto": _PROXIES, "x_host": _PROXIES, "x_port": 0, "x_prefix": 0}
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = IS_HTTPS
@@ -208,11 +210,16 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     """Bounds this process's memory, answers to no other name than its own, opens the call list, exports no HTML."""
     from answers import keep_answers
     from flask import abort, redirect, request
+    from log_ins import add_log_ins
     from page_links import add_links
     from page_use import add_page_use
+    from request_limits import add_turns
     from superset.utils import csv, excel
     from take_away import add_take_away
 
+    add_log_ins(app, _HOME, _LOG_IN_STORE)
+    if folder := os.environ.get("USAGE_SERVE_FOLDER"):  # a worker, not a command
+        add_turns(app, os.path.join(folder, "turns"), SECRET_KEY)
     keep_answers()
     add_links(app)
     add_take_away(app, PUBLISHED)
@@ -352,8 +359,8 @@ DATA_CACHE_CONFIG = {
 
 # beside usage_security.py, which reads SQL before it runs: what shows settings, paths, or SQL hidden in a text
 DISALLOWED_SQL_FUNCTIONS = {"duckdb": CLOSED_FUNCTIONS}
-# the browser hears of an end of time from DuckDB first, then from Superset, then from gunicorn, who ends the worker
-SQLLAB_TIMEOUT = _QUERY_SECONDS + 5
+# the browser hears of an end of time from DuckDB first, then from Superset, then from serve.py, which ends the worker
+SQLLAB_TIMEOUT = _QUERY_SECONDS + 1
 
 # the databases of superset/assets/databases: the folder whose link `current` says what is shown, and the file in it
 _FILES = {
@@ -383,6 +390,8 @@ def DB_CONNECTION_MUTATOR(  # noqa: N802
         raise ValueError(f"no database '{name}': only {', '.join(_FILES)} are served")
     if security_manager is not None:
         security_manager.raise_for_database(_RIGHTS[name])
+    if not seconds_left(_QUERY_SECONDS):
+        raise ValueError(f"this request has taken more than {_QUERY_SECONDS} seconds")
     note_opened(name)
     # the path of a build, or of a status, never changes its content
     folder, file = _FILES[name]
@@ -409,11 +418,12 @@ def DB_CONNECTION_MUTATOR(  # noqa: N802
 
 
 def _watch(connection: Any, record: Any, _proxy: Any) -> None:
-    """Ends whatever a connection does once its time is up; a chart has no other limit in Superset."""
+    """Ends whatever a connection does once its request's time is up; a chart has no other limit in Superset."""
     done = record.info["done"] = threading.Event()
+    seconds = seconds_left(_QUERY_SECONDS)
 
     def interrupt() -> None:
-        if done.wait(_QUERY_SECONDS):
+        if done.wait(seconds):
             return
         while not done.wait(1):  # again and again: an interrupt ends one statement, and more may follow
             with contextlib.suppress(Exception):

@@ -11,20 +11,17 @@ import json
 from typing import Any
 
 import sqlglot
-from flask import Response, g, has_request_context, request
+from flask import g, has_request_context
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
 from flask_appbuilder.security.sqla.models import assoc_permissionview_role
-from flask_limiter.util import get_remote_address
-from flask_login import current_user
+from log_ins import NewPasswordView, count_log_in, is_revoked
+from request_limits import refusal_of_size
 from sqlglot import exp
 from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 from superset.exceptions import SupersetSecurityException
 from superset.security import SupersetSecurityManager
 
 LEAST_PASSWORD = 12
-# log-ins that fail, for one address and for one name: enough for a person who has forgotten, none for a machine
-_FAILED_LOGINS = "20 per 15 minutes"
-_LOGIN_VIEWS = ("AuthDBView", "SupersetAuthView", "SecurityApi")
 
 # what a page does with rows once they are read; resampling to nanoseconds would fill any memory
 _POST_PROCESSING = {
@@ -127,6 +124,8 @@ class UsageSecurityManager(SupersetSecurityManager):
     # ------------------------------------------------------------ charts
 
     def _check_context(self, context: Any) -> None:
+        if reason := refusal_of_size(context, may_explore=self._may_explore()):
+            _refuse(reason)
         if self._may_explore():
             for query in context.queries:
                 for text in _expressions(query):
@@ -142,27 +141,18 @@ class UsageSecurityManager(SupersetSecurityManager):
 
     # ------------------------------------------------------------ log-ins
 
-    def register_views(self) -> None:
-        super().register_views()
-        for view in self.appbuilder.baseviews:
-            if type(view).__name__ in _LOGIN_VIEWS and getattr(view, "blueprint", None) is not None:
-                for key in (get_remote_address, _name_given):
-                    self.limiter.limit(_FAILED_LOGINS, key_func=key, methods=["POST"], deduct_when=_has_failed)(
-                        view.blueprint
-                    )
+    resetmypasswordview = NewPasswordView
 
+    def create_jwt_manager(self, app: Any) -> Any:
+        manager = super().create_jwt_manager(app)
+        manager.token_in_blocklist_loader(is_revoked)
+        return manager
 
-def _name_given() -> str:
-    given = request.get_json(silent=True) if request.is_json else request.form
-    name = given.get("username") if hasattr(given, "get") else None
-    return f"name {str(name or '').lower()[:100]}"
-
-
-def _has_failed(response: Response) -> bool:
-    # by where it was sent, not by how: the form takes JSON as well
-    if request.blueprint == "SecurityApi":
-        return response.status_code == 401
-    return not current_user.is_authenticated
+    def auth_user_db(self, username: str, password: str) -> Any:
+        """The user whose name and password these are, or None; either is counted."""
+        user = super().auth_user_db(username, password)
+        count_log_in(self, username or "", user is not None)
+        return user
 
 
 # ---------------------------------------------------------------- what SQL says

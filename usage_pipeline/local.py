@@ -505,13 +505,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
 
 def _superset_server(settings: Settings, folder: Path) -> Service:
     port = _port(folder, SUPERSET_SERVER, "SUPERSET_PORT", 8088)
-    command = [
-        str(SUPERSET_PYTHON.with_name("gunicorn")),
-        # one thread a worker: DuckDB through Superset has known trouble with threads
-        *("--workers", "2", "--threads", "1", "--timeout", "120", "--no-control-socket"),
-        *("--config", str(SUPERSET / "gunicorn_config.py")),
-        *("--bind", f"127.0.0.1:{port}", "superset.app:create_app()"),
-    ]
+    command = [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py"), "--bind", f"127.0.0.1:{port}", "--workers", "2"]
     return web_server(
         SUPERSET_SERVER,
         command,

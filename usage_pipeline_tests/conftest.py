@@ -29,7 +29,7 @@ from usage_pipeline.lib.demo_lake import write_demo_lake
 from usage_pipeline.lib.history import attach_pending, history_held, promote
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import WeekFolder
-from usage_pipeline.local import SUPERSET_PYTHON, demo_accounts, set_up_superset, superset_environment
+from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, demo_accounts, set_up_superset, superset_environment
 
 DEMO_AS_OF = date(2026, 11, 22)
 CHROMIUM_FLAGS = [
@@ -221,17 +221,12 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
 
 @contextmanager
 def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterator[str]:
-    """A Superset that was set up, on a free port; gives its address. `options` go to gunicorn."""
+    """A Superset that was set up, on a free port; gives its address. `options` go to serve.py and gunicorn."""
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
-            [
-                str(SUPERSET_PYTHON.with_name("gunicorn")),
-                *("--workers", "2", "--timeout", "120", "--no-control-socket", "--bind", f"127.0.0.1:{port}"),
-                *options,
-                "superset.app:create_app()",
-            ],
-            env=os.environ | environment,
+            [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py"), "--bind", f"127.0.0.1:{port}", *options],
+            env=os.environ | {"USAGE_WARM": "0"} | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )

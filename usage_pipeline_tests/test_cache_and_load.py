@@ -434,7 +434,7 @@ def test_20_readers_see_whole_builds_and_no_older_one_while_50_are_published(
 def test_a_new_build_is_warmed_and_a_browser_finds_all_of_every_page_kept(
     publisher: Publisher, environment: dict[str, str], superset: SupersetServer, browser: Any, tmp_path: Path
 ) -> None:
-    with serving(environment, tmp_path, "--config", str(SUPERSET / "gunicorn_config.py")) as url:
+    with serving(environment | {"USAGE_WARM": "1"}, tmp_path) as url:
         build = publisher.publish()
         log = tmp_path / "gunicorn.log"
         told = wait_for(log, f"of build {publisher.store.link.readlink().name} are warm")
