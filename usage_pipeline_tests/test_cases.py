@@ -293,6 +293,22 @@ def test_bytes_that_are_no_text_are_told_beside_a_file_of_text(tmp_path, first: 
     assert {row["account_name"] for row in found.rows} >= {None, "d"}
 
 
+@pytest.mark.parametrize("beside", [["A1"], [7], [b"A1"]])
+def test_a_number_that_is_no_id_is_none_beside_a_file_of_another_type(tmp_path, beside: list[Any]) -> None:
+    config = reference_config(tmp_path, "accounts", "account_id;account_name\nA1;a\n")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["sources"]["accounts"] |= {"path": "accounts", "format": "parquet"}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (tmp_path / "accounts").mkdir()
+    for number, ids in enumerate(([14.0, 1.5, 9007199254740992.0], beside)):
+        rows = {"account_id": ids, "account_name": [f"name {n}" for n in range(len(ids))]}
+        pq.write_table(pa.table(rows), tmp_path / "accounts" / f"{number}.parquet")
+    found = read_reference(config, "accounts")
+    first = beside[0].decode() if isinstance(beside[0], bytes) else str(beside[0])
+    assert {row["account_id"] for row in found.rows} == {"14", first}
+    assert len(found.kept_aside) == 2
+
+
 @pytest.mark.parametrize("rows", [["#1", "2"], ["2", "#1"], ["#1", "#2"], ["//1", "2"]])
 def test_no_sign_begins_a_comment_in_csv(tmp_path, rows: list[str]) -> None:
     text = "account_id;account_name\n" + "".join(f"{key};name\n" for key in rows)

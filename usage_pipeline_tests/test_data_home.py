@@ -28,6 +28,8 @@ from usage_pipeline.lib.data_home import PLACES, clean, unknown
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.files import is_unfinished, put_whole
 from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.lib.processes import describe_this_process
+from usage_pipeline.lib.sources import OWNER
 from usage_pipeline.lib.status import write_status
 from usage_pipeline_tests.conftest import keep_as_published, run_refresh, write_week
 from usage_pipeline_tests.test_erase import WEEKS, WORDS, make_home, names_of, week_rows, write_contacts
@@ -424,3 +426,15 @@ def test_entries_without_their_build_are_listed_too(settings: Settings) -> None:
     """A build goes after five; what it brought stays."""
     keep_as_published(settings)
     assert all(entry.build_id for entry in history.entries(settings))
+
+
+def test_copies_of_lake_files_go_once_their_process_has_ended(settings: Settings) -> None:
+    """A process of another container that shares the home cannot be seen from here: its copies stay for their time."""
+    spill = settings.home / "spill"
+    known = json.loads(describe_this_process())
+    owners = {"mine": known, "ended": known | {"started": "1"}, "elsewhere": known | {"host": "other", "started": "1"}}
+    for name, owner in owners.items():
+        (spill / name).mkdir(parents=True)
+        (spill / name / OWNER).write_text(json.dumps(owner))
+    clean(settings)
+    assert sorted(path.name for path in spill.iterdir() if path.name in owners) == ["elsewhere", "mine"]

@@ -130,7 +130,8 @@ def test_one_person_holds_one_worker_and_others_go_on_meanwhile(
         busy = requests.get(f"{superset.url}/health", timeout=2).json()
         assert len(busy["busy_seconds"]) == 1, busy
         waited = took(lambda: visitors["viewer"].get("/api/v1/me/"))
-        assert waited < 3, f"{waited:.1f} s"
+        # two more of the first person would hold both workers for longer than that
+        assert waited < SECONDS + 5, f"{waited:.1f} s"
         assert all(done.result() < 4 * (SECONDS + GRACE) + 10 for done in slow)
 
 

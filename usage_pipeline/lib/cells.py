@@ -30,12 +30,12 @@ _WHOLE = frozenset(
 )
 # of these, what fits a count of ours is not all
 _WIDER = frozenset(("HUGEINT", "UBIGINT", "UHUGEINT"))
-_FLOATING = {"DOUBLE": 2**53, "FLOAT": 2**24}
+FLOATING = {"DOUBLE": 2**53, "FLOAT": 2**24}
 _WITHOUT_ZONE = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"))
 _WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
 _TIMES = _WITHOUT_ZONE | {_WITH_ZONE, "DATE"}
 # columns that name something: a number with a fraction names nothing
-_KEYS = ("account_id", "application", "user_id", "event_id")
+KEYS = ("account_id", "application", "user_id", "event_id")
 _SPELLINGS = {"canceled": "cancelled", "churned": "cancelled", "terminated": "cancelled", "expired": "completed"}
 _YES, _NO = ("yes", "true", "y", "t", "1", "x"), ("no", "false", "n", "f", "0")
 # the one form that DuckDB reads right by itself
@@ -87,7 +87,7 @@ def refused(column: SourceColumn, kind: str) -> str | None:
     if kind == NOTHING:
         return None
     wanted, is_text = column.type, kind in ("VARCHAR", "JSON") or kind.startswith("ENUM")
-    is_number = kind in _WHOLE or kind in _FLOATING or (kind.startswith("DECIMAL(") and not kind.endswith("]"))
+    is_number = kind in _WHOLE or kind in FLOATING or (kind.startswith("DECIMAL(") and not kind.endswith("]"))
     if wanted in ("TIMESTAMP", "DATE"):
         if kind in _TIMES or is_text:
             return None
@@ -117,6 +117,11 @@ def is_exact_count(kind: str) -> bool:
 def without_zeros(decimal: str) -> str:
     """SQL of a decimal number as text, without zeros that say nothing."""
     return f"regexp_replace(CAST({decimal} AS VARCHAR), '\\.0*$|(\\.\\d*[1-9])0+$', '\\1')"
+
+
+def is_whole(expression: str, kind: str) -> str:
+    """SQL of whether a number of floating point is whole, and small enough to be the very one that was meant."""
+    return f"({expression} = floor({expression}) AND abs({expression}) < {FLOATING[kind]})"
 
 
 @dataclass(frozen=True)
@@ -189,11 +194,10 @@ class Cell:
         expression = self.expression
         if self.is_text:
             return self.given
-        if self.kind in _FLOATING:
+        if self.kind in FLOATING:
             whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
-            is_whole = f"{expression} = floor({expression}) AND abs({expression}) < {_FLOATING[self.kind]}"
-            other = "" if self.column.name in _KEYS else f" ELSE CAST({expression} AS VARCHAR)"
-            return f"CASE WHEN {is_whole} THEN {whole}{other} END"
+            other = "" if self.column.name in KEYS else f" ELSE CAST({expression} AS VARCHAR)"
+            return f"CASE WHEN {is_whole(expression, self.kind)} THEN {whole}{other} END"
         if self.kind.startswith("DECIMAL"):
             return without_zeros(expression)
         return f"CAST({expression} AS VARCHAR)"
@@ -219,7 +223,7 @@ class Cell:
         expression = self.expression
         if self.kind in _WHOLE:
             return f"TRY_CAST({expression} AS BIGINT)"
-        if self.kind in _FLOATING:
+        if self.kind in FLOATING:
             # engines cast what is too large for a count in ways of their own
             is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9.2e18"
             return f"CASE WHEN {is_whole} THEN CAST({expression} AS BIGINT) END"
@@ -232,7 +236,7 @@ class Cell:
     def _amount(self) -> str:
         if not self.is_text:
             value = f"CAST({self.expression} AS DOUBLE)"
-            return f"CASE WHEN isfinite({value}) THEN {value} END" if self.kind in _FLOATING else value
+            return f"CASE WHEN isfinite({value}) THEN {value} END" if self.kind in FLOATING else value
         text = self.given
         plain = f"regexp_full_match({text}, '{PLAIN_WHOLE}')"
         return f"CASE WHEN {plain} THEN CAST({text} AS DOUBLE) ELSE cell_amount({text}, {self._decimal}) END"

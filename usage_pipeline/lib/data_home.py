@@ -26,6 +26,8 @@ from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.files import is_unfinished, remove
 from usage_pipeline.lib.history import unfinished_withdrawals
 from usage_pipeline.lib.locks import BusyError, exclusive
+from usage_pipeline.lib.processes import has_ended
+from usage_pipeline.lib.sources import OWNER
 from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
 
@@ -203,9 +205,11 @@ def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
 
 
 def _is_orphan(spilled: Path) -> bool:
-    """Whether copies of lake files were made by a process of this machine that is gone, as their name says."""
-    parts = spilled.name.split("-")
-    return len(parts) == 3 and parts[0] == "lake" and parts[1].isdigit() and not Path(f"/proc/{parts[1]}").exists()
+    """Whether copies of lake files were made by a process of this machine that is gone, as is written beside them."""
+    try:
+        return has_ended((spilled / OWNER).read_text(encoding="utf-8")) is True
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def clean_ledger(settings: Settings) -> list[str]:

@@ -12,7 +12,6 @@ import csv
 import difflib
 import gzip
 import io
-import os
 import re
 import shutil
 import uuid
@@ -31,13 +30,18 @@ from usage_pipeline.lib import cells
 from usage_pipeline.lib.cells import Cell, Reading
 from usage_pipeline.lib.contract import SourceColumn, SourceContract
 from usage_pipeline.lib.lake import FileError, Lake, LakeFile, Listing, NotReadError
+from usage_pipeline.lib.processes import describe_this_process
 from usage_pipeline.lib.sql import literal
 
 RAW = "raw_rows"
 PLACE = ("_file_", "_row_")
+# beside copies of lake files: the process that they are for
+OWNER = "process.json"
 _MOST_TEXTS = 100_000
 _CHUNK = 1 << 20
 _MOST_DIGITS = 38
+# bytes that no text holds, for a number that is there and can be no id
+_NO_TEXT = "CAST('\\xFF' AS BLOB)"
 _DELIMITERS = (",", ";", "\t", "|")
 # where `Nearby` puts files: people know them by their names in the lake
 _NEARBY = re.compile(r"[\"'(]*[^\s\"'(]*/spill/lake-[0-9a-f-]+/\d{6}[a-z.]*[\"')]*")
@@ -92,13 +96,15 @@ class Nearby:
 
     def __init__(self, lake: Lake, settings: Settings) -> None:
         self.lake = lake
-        self.folder = settings.home / "spill" / f"lake-{os.getpid()}-{uuid.uuid4().hex}"
+        self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
         self._paths: dict[LakeFile, Path] = {}
 
     def path(self, file: LakeFile, file_format: str) -> Path:
         """Where the whole file is. Raises NotReadError or FileError, as `Lake.bring` does."""
         if file not in self._paths:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._paths:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / OWNER).write_text(describe_this_process(), encoding="utf-8")
             target = self.folder / f"{len(self._paths):06d}.{file_format}"
             self.lake.bring(file, target)
             if file_format == "csv" and (packed := _PACKED.search(file.key)):
@@ -308,7 +314,7 @@ def open_source(
     for set_name, shape in source.file_sets.items():
         found = nearby.lake.files(shape.path, shape.format)
         each = match if source.query is None and len(found.files) > 1 else None
-        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, each)
+        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, each, _ids_of(source))
         listing += found
     query = source.query or "SELECT * FROM files"
     try:
@@ -330,16 +336,17 @@ def open_files(
     Raises NotReadError where the way to a file is in trouble.
     """
     shape, good, wrong = source.file_sets["files"], list[LakeFile](), list[tuple[LakeFile, str]]()
+    ids = _ids_of(source)
     for file in files:
         try:
-            _open_set(connection, nearby, "", RAW, shape, [file], match)
+            _open_set(connection, nearby, "", RAW, shape, [file], match, ids)
             if shape.format == "parquet":
                 verify_checksums(nearby.path(file, shape.format), match(RAW).used)
             good.append(file)
         except SourceError as error:
             wrong.append((file, "; ".join(problem.removeprefix(f": {file.key}: ") for problem in error.problems)))
     if good:
-        _open_set(connection, nearby, "", RAW, shape, good, None)
+        _open_set(connection, nearby, "", RAW, shape, good, None, ids)
     return good, wrong
 
 
@@ -351,6 +358,7 @@ def _open_set(
     shape: FileSet,
     files: list[LakeFile],
     match: Callable[[str], Mapping] | None,
+    ids: set[str],
 ) -> None:
     """Makes files of whatever columns one view; where types differ, a column is text. Each kind of them must match."""
     groups: dict[Columns, list[Path]] = {}
@@ -375,22 +383,29 @@ def _open_set(
         part = f"{view}_{number}"
         view_of(connection, part, paths, columns)
         parts.append((part, columns_of(connection, part)))
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts)}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts, ids)}")
 
 
-def _union(parts: list[tuple[str, dict[str, str]]]) -> str:
+def _ids_of(source: Source) -> set[str]:
+    """Names, in lower case, of columns of theirs that are ids of ours."""
+    return {theirs.lower() for ours, theirs in source.columns.items() if ours in cells.KEYS and isinstance(theirs, str)}
+
+
+def _union(parts: list[tuple[str, dict[str, str]]], ids: set[str]) -> str:
     """SQL of views one below the other, by name; a column of several types becomes text.
 
-    Where one of them is binary it becomes binary: bytes that are no text stay what they are, and can be told.
+    Where one of them is binary, or an id of floating point, it becomes binary: what is no text, or no id, stays so, and
+    can be told.
     """
     kinds: dict[str, set[str]] = {}
     for _, columns in parts:
         for name, kind in columns.items():
             kinds.setdefault(name.lower(), set()).add(kind)
+    binary = {name for name, found in kinds.items() if "BLOB" in found or (name in ids and found & {"DOUBLE", "FLOAT"})}
     selects = []
     for view, columns in parts:
         as_text = [
-            f"{_as_one_kind(quoted(name), kind, kinds[name.lower()])} AS {quoted(name)}"
+            f"{_as_one_kind(quoted(name), kind, name.lower(), binary, ids)} AS {quoted(name)}"
             for name, kind in columns.items()
             if len(kinds[name.lower()]) > 1
         ]
@@ -399,18 +414,22 @@ def _union(parts: list[tuple[str, dict[str, str]]]) -> str:
     return " UNION ALL BY NAME ".join(selects)
 
 
-def _as_one_kind(expression: str, kind: str, kinds: set[str]) -> str:
-    if "BLOB" not in kinds:
+def _as_one_kind(expression: str, kind: str, name: str, binary: set[str], ids: set[str]) -> str:
+    if name not in binary:
         return _raw_text(expression, kind)
-    return expression if kind == "BLOB" else f"encode({_raw_text(expression, kind)})"
+    if kind == "BLOB":
+        return expression
+    text = f"encode({_raw_text(expression, kind)})"
+    if name in ids and kind in cells.FLOATING:
+        return f"CASE WHEN {cells.is_whole(expression, kind)} THEN {text} ELSE {_NO_TEXT} END"
+    return text
 
 
 def _raw_text(expression: str, kind: str) -> str:
     """A value as text that the rules of text read as the value itself."""
-    if kind in ("DOUBLE", "FLOAT"):
+    if kind in cells.FLOATING:
         whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
-        is_whole = f"{expression} = floor({expression}) AND abs({expression}) < 9007199254740992"
-        return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
+        return f"CASE WHEN {cells.is_whole(expression, kind)} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
     if kind.startswith("DECIMAL("):
         return cells.without_zeros(expression)
     return f"CAST({expression} AS VARCHAR)"

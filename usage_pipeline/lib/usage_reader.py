@@ -55,7 +55,7 @@ _MANY = 8
 _SMALL_BYTES = 200_000_000
 # a view of raw rows with what its columns are
 Part = tuple[str, Mapping]
-_SHORT_WEEK = re.compile(r"/week=(\d)/")
+_SHORT_WEEK, _LONG_WEEK = re.compile(r"/week=(\d)/"), re.compile(r"/week=\d\d/")
 _DISK = ("No space left", "failed to offload", "Disk quota")
 
 
@@ -539,9 +539,9 @@ def spelled_twice(files: list[LakeFile]) -> dict[LakeFile, str]:
     """Files of `week=9` where there is a `week=09` too, with the reason: whether a week came twice cannot be told."""
     found = {}
     short = {file: match for file in files if (match := _SHORT_WEEK.search(file.key))}
+    folders = {file.key[: match.end()] for file in files if (match := _LONG_WEEK.search(file.key))}
     for file, match in short.items():
-        other = f"{file.key[: match.start(1)]}0{match[1]}/"
-        if any(known.key.startswith(other) for known in files):
+        if f"{file.key[: match.start(1)]}0{match[1]}/" in folders:
             found[file] = (
                 f"the week lies in week={match[1]} and in week=0{match[1]}: whether it was delivered twice cannot be "
                 "told; move what belongs to it into one folder, and remove the other"
