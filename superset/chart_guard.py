@@ -8,8 +8,11 @@ changes the chart of somebody else: Superset itself takes a chart's `query_conte
 from typing import Any
 
 from flask import has_request_context
-from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
-from superset.exceptions import SupersetSecurityException
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class NotYoursError(SQLAlchemyError):
+    """A chart may not be written by who wants to; an error of the database, so that each door of Superset answers."""
 
 
 def guard_charts() -> None:
@@ -34,7 +37,7 @@ def _may_update(_mapper: Any, _connection: Any, chart: Any) -> None:
 
 
 def _check(chart: Any, *, is_new: bool = True) -> None:
-    """Raises SupersetSecurityException where the person of the request may not write this chart."""
+    """Raises NotYoursError where the person of the request may not write this chart."""
     from sqlalchemy import inspect
     from superset.connectors.sqla.models import SqlaTable
     from superset.extensions import db
@@ -44,20 +47,12 @@ def _check(chart: Any, *, is_new: bool = True) -> None:
     if not has_request_context() or security_manager.is_admin():
         return
     managed = inspect(chart).attrs.is_managed_externally
-    if any([chart.is_managed_externally, *managed.history.deleted]):
-        _refuse("managed charts come with the project: store one of your own")
+    if any([chart.is_managed_externally, *(managed.history.deleted or ())]):
+        raise NotYoursError("managed charts come with the project: store one of your own")
     with db.session.no_autoflush:
         is_table = chart.datasource_type == "table"
         dataset = db.session.get(SqlaTable, chart.datasource_id) if is_table and chart.datasource_id else None
         if dataset is None or not security_manager.can_access_datasource(dataset):
-            _refuse("a chart is stored on a dataset that its author may read")
-        if not is_new:
-            security_manager.raise_for_ownership(chart)
-
-
-def _refuse(message: str) -> None:
-    raise SupersetSecurityException(
-        SupersetError(
-            message=message, error_type=SupersetErrorType.CHART_SECURITY_ACCESS_ERROR, level=ErrorLevel.WARNING
-        )
-    )
+            raise NotYoursError("a chart is stored on a dataset that its author may read")
+        if not (is_new or security_manager.is_owner(chart)):
+            raise NotYoursError("a chart is changed by who owns it")

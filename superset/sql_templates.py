@@ -14,7 +14,7 @@ def refuse_template(text: Any) -> None:
     if isinstance(text, str) and (reason := template_in(text)):
         raise SupersetSecurityException(
             SupersetError(
-                message=reason, error_type=SupersetErrorType.QUERY_SECURITY_ACCESS_ERROR, level=ErrorLevel.ERROR
+                message=reason, error_type=SupersetErrorType.QUERY_SECURITY_ACCESS_ERROR, level=ErrorLevel.WARNING
             )
         )
 

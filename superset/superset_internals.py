@@ -55,7 +55,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.security:SupersetSecurityManager.can_access_all_datasources": (),
     "superset.security:SupersetSecurityManager.can_access_datasource": ("datasource",),
     "superset.security:SupersetSecurityManager.is_admin": (),
-    "superset.security:SupersetSecurityManager.raise_for_ownership": ("resource",),
+    "superset.security:SupersetSecurityManager.is_owner": ("resource",),
     "superset.security:SupersetSecurityManager.user_view_menu_names": ("permission_name",),
     "flask_appbuilder.security.sqla.models:assoc_permissionview_role": (),
     "superset.common.query_object:QueryObject": (
