@@ -47,6 +47,8 @@ HOSTILE = [
     "{{{{ {n} }}}}<b>bold</b>",
     "R<D & Co. <3 {n}",
 ]
+# links that marts write: hostile ones are to nowhere, or to Another
+OF_A_MART = '<a href="/(superset.*|[a-z-]+/([^A].{0,6}|A[^n].*|.*%3C.*|.*evil.*|.*HYPER.*))">[^<]*</a>'
 PATHS = re.compile(r"/(account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/")
 
 
@@ -101,13 +103,15 @@ def datasets(manager: Visitor) -> dict[str, int]:
 # ---------------------------------------------------------------- pages
 
 
-DRAWN = """() => {
-  const here = document.querySelector('#app'), all = [...document.querySelectorAll('body *')];
+DRAWN = r"""() => {
+  const all = [...document.querySelectorAll('body *')];
   return {
     links: [...document.querySelectorAll('.grid-container a[href], .ant-tooltip a[href], body > div:not(#app) a[href]')]
       .map(a => a.getAttribute('href')),
     foreign: all.filter(e => [...e.attributes].some(a => /^on/i.test(a.name) ||
-      (['src', 'href', 'xlink:href'].includes(a.name) && /evil|javascript:|^x-/i.test(a.value)))).map(e => e.outerHTML),
+      (['src', 'href', 'xlink:href'].includes(a.name) && !a.value.startsWith('data:') &&
+       (new URL(a.value, location).host !== location.host || /\/x-/.test(new URL(a.value, location)))))
+      ).map(e => e.outerHTML),
     pictures: [...document.querySelectorAll('.grid-container td img, .grid-container td svg, .grid-container td b')]
       .map(e => e.outerHTML),
     title: document.title,
@@ -144,6 +148,7 @@ def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: An
         assert state["pictures"] == []
         assert "pwned" not in state["title"]
         links = [link for link in state["links"] if not link.startswith(("#", "/superset/dashboard/"))]
+        links = [link for link in links if link not in ("/use-of-dashboards", "/kpi-sheets/newest")]  # of our own texts
         assert [link for link in links if not PATHS.fullmatch(link)] == []
         assert [link for link in links if "Another" in link and "%3C" not in link] == [], "a name is no link"
     elsewhere = [url for url in asked if "evil" in url or "/x-" in url]
@@ -185,7 +190,7 @@ def test_downloads_hold_names_as_texts_and_addresses_of_ours_only(
     hostile_server: SupersetServer, manager: Visitor, datasets: dict[str, int]
 ) -> None:
     """Before: `<a href="@evil.example">` became `http://this-server@evil.example`, `http://evil.example` a live link."""
-    ours = re.compile(re.escape(hostile_server.url) + PATHS.pattern.replace("/(", "/(?:", 1))
+    ours = re.compile(f"{re.escape(hostile_server.url)}(?:{PATHS.pattern})")
     found_links = 0
     for chart in CHARTS.values():
         if chart["viz_type"] != "table":
@@ -279,7 +284,6 @@ def test_the_marts_name_no_other_column_that_holds_html(hostile_demo: Demo) -> N
         ).fetchall()
         for table, column in columns:
             found = connection.execute(
-                f'SELECT max("{column}") FROM mart."{table}" WHERE "{column}" LIKE \'<a href="/%</a>\' '
-                f"AND \"{column}\" NOT LIKE '%Another%'"
+                f'SELECT "{column}" FROM mart."{table}" WHERE regexp_full_match("{column}", ?) LIMIT 1', [OF_A_MART]
             ).fetchone()
-            assert found is not None and (found[0] is None or column in LINK_COLUMNS), f"{table}.{column}: {found}"
+            assert found is None or column in LINK_COLUMNS, f"{table}.{column}: {found}"
