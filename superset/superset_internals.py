@@ -34,6 +34,11 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.utils.csv:df_to_escaped_csv": ("df", "kwargs"),
     "superset.utils.excel:df_to_excel": ("df", "kwargs"),
     "superset.utils.excel:quote_formulas": ("df",),
+    # log_ins.py and request_limits.py
+    "flask_appbuilder.security.sqla.models:User.password": (),
+    "flask_appbuilder.security.forms:ResetPasswordForm": (),
+    "flask_appbuilder.security.views:ResetMyPasswordView.form_post": ("form",),
+    "flask_jwt_extended:decode_token": ("encoded_token",),
     # people_lists.py
     "superset.views.base_api:BaseSupersetModelRestApi.related.__wrapped__": ("self", "column_name"),
     "superset.views.base_api:BaseSupersetModelRestApi.related._urls": (),
@@ -51,7 +56,9 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.security:SupersetSecurityManager.exist_permission_on_roles": (
         *("view_name", "permission_name", "role_ids"),
     ),
-    "superset.security:SupersetSecurityManager.register_views": (),
+    "superset.security:SupersetSecurityManager.auth_user_db": ("username", "password"),
+    "superset.security:SupersetSecurityManager.create_jwt_manager": ("app",),
+    "superset.security:SupersetSecurityManager.resetmypasswordview": (),
     "superset.security:SupersetSecurityManager.can_access_all_datasources": (),
     "superset.security:SupersetSecurityManager.can_access_datasource": ("datasource",),
     "superset.security:SupersetSecurityManager.is_admin": (),
