@@ -13,14 +13,12 @@ machine. Who may ask for what stands in `roles.yaml` and `usage_security.py`.
 import base64
 import contextlib
 import hashlib
-import html
 import os
 import re
 import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -124,8 +122,7 @@ APP_NAME = "Usage"
 LANGUAGES: dict[str, Any] = {}
 FEATURE_FLAGS = {
     "ALERT_REPORTS": bool(_CELERY_URL),
-    # what a table's cell holds comes from our own marts; links in them are wanted, scripts are removed
-    "ESCAPE_MARKDOWN_HTML": False,
+    "ESCAPE_MARKDOWN_HTML": True,
     "DRILL_BY": False,
     "DRILL_TO_DETAIL": False,
     # each of these is off by itself too; a release of Superset that turns one on must not open a door here
@@ -142,6 +139,8 @@ FEATURE_FLAGS = {
 ROW_LIMIT = 10_000
 NATIVE_FILTER_DEFAULT_ROW_LIMIT = 10_000
 SQL_MAX_ROW = 100_000
+# from so many rows on Superset would write a CSV row by row, with formulas and HTML as they come; no result has them
+CSV_STREAMING_ROW_THRESHOLD = 10**9
 SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_UI_THEME_ADMINISTRATION = False
 
@@ -152,7 +151,8 @@ sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from build_cache import build_of_request, note_opened  # noqa: E402
 from event_log import EventLog  # noqa: E402
 from request_limits import seconds_left  # noqa: E402
-from usage_security import CLOSED_FUNCTIONS, UsageSecurityManager, is_long_enough  # noqa: E402
+from sql_rules import CLOSED_FUNCTIONS  # noqa: E402
+from usage_security import UsageSecurityManager, is_long_enough  # noqa: E402
 
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
 AUTH_USER_REGISTRATION = False
@@ -197,7 +197,11 @@ TALISMAN_CONFIG = {
         "style-src": ["'self'", "'unsafe-inline'"],
         "font-src": ["'self'", "data:"],
         "script-src": ["'self'", "'strict-dynamic'"],
+        # no page of another site holds one of ours, to have it clicked unseen
+        "frame-ancestors": "'none'",
+        "form-action": ["'self'"],
     },
+    "frame_options": "DENY",
     "content_security_policy_nonce_in": ["script-src"],
     "force_https": False,  # TLS ends at the proxy
     "session_cookie_secure": IS_HTTPS,
@@ -207,25 +211,34 @@ TALISMAN_CONFIG = {
 
 
 def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
-    """Bounds this process's memory, answers to no other name than its own, opens the call list, exports no HTML."""
+    """Bounds this process's memory, answers to no other name than its own, opens the call list, guards requests."""
     from answers import keep_answers
-    from flask import abort, redirect, request
+    from chart_guard import guard_charts
+    from flask import redirect, request
+    from html_cells import draw_data_as_text
     from log_ins import add_log_ins
     from page_links import add_links
     from page_use import add_page_use
+    from people_lists import close_people_lists
+    from request_guard import guard_requests
     from request_limits import add_turns
-    from superset.utils import csv, excel
+    from sql_templates import render_no_templates
+    from superset_internals import check_internals
     from take_away import add_take_away
 
+    check_internals()
+    guard_requests(app, _HOSTS)
     add_log_ins(app, _HOME, _LOG_IN_STORE)
     if folder := os.environ.get("USAGE_SERVE_FOLDER"):  # a worker, not a command
         add_turns(app, os.path.join(folder, "turns"), SECRET_KEY)
     keep_answers()
+    guard_charts()
+    close_people_lists()
+    draw_data_as_text()
+    render_no_templates()
     add_links(app)
     add_take_away(app, PUBLISHED)
     add_page_use(app)
-    csv.df_to_escaped_csv = _exporting_without_html(csv.df_to_escaped_csv)
-    excel.df_to_excel = _exporting_without_html(excel.df_to_excel)
 
     @app.before_request
     def not_what_the_mouse_did() -> Any:
@@ -245,13 +258,6 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
         if _held_memory() > _WORKER_MEMORY // 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return response
-
-    if _HOSTS:
-
-        @app.before_request
-        def refuse_unknown_names() -> None:
-            if request.host.rsplit(":", 1)[0].lower() not in _HOSTS and request.path != "/health":
-                abort(400, "unknown host")
 
 
 def _may_open_first_page() -> bool:
@@ -482,21 +488,3 @@ def _theme(algorithm: str, primary: str) -> dict[str, Any]:
 
 THEME_DEFAULT = _theme("default", "#1b6ca8")
 THEME_DARK = _theme("dark", "#6db3e8")
-_LINK = re.compile(r'^<a href="([^"]+)">[^<]*</a>$')
-
-
-def without_html(value: Any, host: str) -> Any:
-    """A cell of a download: a link becomes the address that it leads to."""
-    found = _LINK.match(value) if isinstance(value, str) else None
-    return host.rstrip("/") + html.unescape(found[1]) if found else value
-
-
-def _exporting_without_html(export: Callable[..., Any]) -> Callable[..., Any]:
-    def exported(frame: Any, *args: Any, **kwargs: Any) -> Any:
-        from flask import request
-
-        host = request.host_url
-        texts = {name: frame[name].map(lambda cell: without_html(cell, host)) for name in frame.select_dtypes("O")}
-        return export(frame.assign(**texts), *args, **kwargs)
-
-    return exported

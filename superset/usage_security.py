@@ -7,37 +7,21 @@ tables, and no function that reaches past them. Below all this stands DuckDB, lo
 which does not depend on how a text is read. Superset takes this in as CUSTOM_SECURITY_MANAGER.
 """
 
-import json
 from typing import Any
 
-import sqlglot
 from flask import g, has_request_context
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
 from flask_appbuilder.security.sqla.models import assoc_permissionview_role
 from log_ins import NewPasswordView, count_log_in, is_revoked
 from request_limits import refusal_of_size
-from sqlglot import exp
+from sql_rules import refusal_of
+from sql_templates import refuse_template
+from stored_charts import StoredCharts, sql_in
 from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 from superset.exceptions import SupersetSecurityException
 from superset.security import SupersetSecurityManager
 
 LEAST_PASSWORD = 12
-
-# what a page does with rows once they are read; resampling to nanoseconds would fill any memory
-_POST_PROCESSING = {
-    *("aggregate", "compare", "contribution", "cum", "diff", "flatten", "pivot"),
-    *("rank", "rename", "rolling", "select", "sort"),
-}
-_AGGREGATES = {"AVG", "COUNT", "COUNT_DISTINCT", "MAX", "MIN", "SUM"}
-# DESCRIBE and SHOW may stand inside a SELECT too
-_STATEMENTS = (exp.Command, exp.Describe, exp.Into, exp.Pragma, exp.Set, exp.Show, exp.Summarize)
-# functions that reach files, settings, or SQL hidden in a text
-CLOSED_FUNCTIONS = {
-    *("current_setting", "getenv", "getvariable", "glob", "query", "query_table", "read_blob", "read_text"),
-    *("duckdb_databases", "duckdb_logs", "duckdb_secrets", "duckdb_settings", "pragma_database_list", "which_secret"),
-}
-# and of more releases than this one: whatever begins like that
-_CLOSED_PREFIXES = ("duckdb_", "pragma_", "read_", "sniff_", "parquet_", "pg_", "storage_info")
 
 
 def is_long_enough(password: str) -> None:
@@ -54,11 +38,19 @@ def _refuse(message: str) -> None:
     )
 
 
+def _refuse_templates(asked: dict[str, Any]) -> None:
+    """Before anything of Superset's own reads the SQL."""
+    queries = getattr(asked.get("query_context"), "queries", [])
+    for text in (getattr(asked.get("query"), "sql", None), asked.get("sql"), *(t for q in queries for t in sql_in(q))):
+        refuse_template(text)
+
+
 class UsageSecurityManager(SupersetSecurityManager):
     """Superset's own, which refuses some more."""
 
     def raise_for_access(self, **asked: Any) -> None:
         """Raises SupersetSecurityException where the user may not have what he asks for."""
+        _refuse_templates(asked)
         super().raise_for_access(**asked)
         if self.can_access_all_datasources():
             return
@@ -128,13 +120,15 @@ class UsageSecurityManager(SupersetSecurityManager):
             _refuse(reason)
         if self._may_explore():
             for query in context.queries:
-                for text in _expressions(query):
+                for text in sql_in(query):
+                    if not isinstance(text, str):
+                        _refuse("an expression in SQL is a text")
                     if reason := refusal_of(f"SELECT {text}", set()):
                         _refuse(reason)
             return
         if context.datasource.type != "table":
             _refuse("only datasets are served")
-        stored = _Stored(context.datasource)
+        stored = _stored_charts(context.datasource)
         for query in context.queries:
             if reason := stored.refusal_of(query):
                 _refuse(reason)
@@ -155,7 +149,7 @@ class UsageSecurityManager(SupersetSecurityManager):
         return user
 
 
-# ---------------------------------------------------------------- what SQL says
+# ---------------------------------------------------------------- what there is
 
 
 def published_tables(database: Any) -> set[str]:
@@ -163,139 +157,16 @@ def published_tables(database: Any) -> set[str]:
     return {table.table_name.lower() for table in database.tables}
 
 
-def refusal_of(sql: str, tables: set[str]) -> str | None:
-    """Why SQL is refused, or None: it only reads, from the tables named, with functions that stay within them."""
-    try:
-        statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
-    except sqlglot.errors.SqlglotError:
-        return "this SQL cannot be read"
-    if not statements:
-        return "there is no SQL"
-    for statement in statements:
-        if not isinstance(statement, exp.Query):
-            return "only SELECT is served"
-        own = {cte.alias_or_name.lower() for cte in statement.find_all(exp.CTE)}
-        for node in statement.walk():
-            if reason := _refusal_of_node(node, tables | own):
-                return reason
-    return None
+def _stored_charts(dataset: Any) -> StoredCharts:
+    """What the managed charts of a dataset ask for; nobody but set-up can make one (`chart_guard.py`)."""
+    from superset.extensions import db
+    from superset.models.slice import Slice
 
-
-def _refusal_of_node(node: exp.Expression, tables: set[str]) -> str | None:
-    if isinstance(node, _STATEMENTS):
-        return "only SELECT is served"
-    if isinstance(node, exp.Table):
-        if isinstance(node.this, exp.Func):
-            return f"the table function {_name_of(node.this)} is not served"
-        name = node.name.lower()
-        if name not in tables or node.catalog.lower() not in ("", "warehouse") or node.db.lower() not in ("", "mart"):
-            return f"there is no published table {node.sql(dialect='duckdb')}"
-    if isinstance(node, exp.Func):
-        name = _name_of(node)
-        if name in CLOSED_FUNCTIONS or name.startswith(_CLOSED_PREFIXES):
-            return f"the function {name} is not served"
-    return None
-
-
-def _name_of(function: exp.Func) -> str:
-    anonymous = isinstance(function, (exp.Anonymous, exp.AnonymousAggFunc))
-    return str(function.name if anonymous else function.sql_name()).lower()
-
-
-# ---------------------------------------------------------------- what a chart asks
-
-
-def _expressions(query: Any) -> list[str]:
-    """All SQL that a query of a chart carries."""
-    made = [query.extras.get("where"), query.extras.get("having")]
-    for item in _items_of(query):
-        if isinstance(item, dict):
-            made.append(item.get("sqlExpression"))
-    return [text for text in made if text]
-
-
-def _items_of(query: Any) -> list[Any]:
-    """Columns, measures, and what is sorted and filtered by: names, or dictionaries with SQL in them."""
-    return [
-        *(query.columns or []),
-        *(query.metrics or []),
-        *(query.series_columns or []),
-        *(item[0] for item in query.orderby or []),
-        # a page filters all its charts, and Superset leaves out the columns that a chart's dataset does not have
-        *(item["col"] for item in query.filter or [] if not isinstance(item.get("col"), str)),
-        *([query.series_limit_metric] if query.series_limit_metric else []),
-        *([query.granularity] if query.granularity else []),
-    ]
-
-
-class _Stored:
-    """What a dataset names, and the expressions in SQL that its stored charts hold."""
-
-    def __init__(self, dataset: Any) -> None:
-        from superset.extensions import db
-        from superset.models.slice import Slice
-
-        self.columns = {column.column_name for column in dataset.columns}
-        self.names = self.columns | {metric.metric_name for metric in dataset.metrics}
-        self.expressions: set[str] = set()
-        self.conditions: set[str] = set()
-        of_dataset = db.session.query(Slice).filter_by(datasource_id=dataset.id, datasource_type="table")
-        for chart in of_dataset:
-            self._learn(json.loads(chart.params or "{}"))
-
-    def _learn(self, value: Any) -> None:
-        if isinstance(value, list):
-            for item in value:
-                self._learn(item)
-        elif isinstance(value, dict):
-            if value.get("sqlExpression"):
-                self.expressions.add(value["sqlExpression"])
-                self.conditions |= _conjuncts(value["sqlExpression"])
-            for item in value.values():
-                self._learn(item)
-
-    def refusal_of(self, query: Any) -> str | None:
-        """Why a query is refused, or None."""
-        for item in _items_of(query):
-            if not self._knows(item):
-                return f"the page has no {json.dumps(item)[:200]}"
-        for clause in ("where", "having"):
-            for condition in _conjuncts(query.extras.get(clause) or ""):
-                if condition not in self.conditions:
-                    return f"the page has no condition {condition[:200]}"
-        for step in query.post_processing:
-            if step.get("operation") not in _POST_PROCESSING:
-                return f"the page does not {step.get('operation')}"
-        return "pages have no annotations" if query.annotation_layers else None
-
-    def _knows(self, item: Any) -> bool:
-        if isinstance(item, str):
-            return item in self.names
-        if not isinstance(item, dict):
-            return False
-        if item.get("sqlExpression"):  # the axis of a time series is a column in the clothes of SQL
-            return item["sqlExpression"] in self.columns | self.expressions
-        column = item.get("column")
-        return (
-            isinstance(column, dict)
-            and column.get("column_name") in self.columns
-            and item.get("aggregate") in _AGGREGATES
-        )
-
-
-def _conjuncts(sql: str) -> set[str]:
-    """The conditions that a clause joins by AND, each in its normal form; a text that cannot be read is itself."""
-    if not sql.strip():
-        return set()
-    try:
-        parsed = sqlglot.parse_one(sql, dialect="duckdb")
-    except sqlglot.errors.SqlglotError:
-        return {sql}
-    parts = [part.unnest() for part in parsed.unnest().flatten()] if isinstance(parsed.unnest(), exp.And) else [parsed]
-    found: set[str] = set()
-    for part in parts:
-        if isinstance(part.unnest(), exp.And):
-            found |= _conjuncts(part.unnest().sql(dialect="duckdb"))
-        else:
-            found.add(part.unnest().sql(dialect="duckdb"))
-    return found
+    params = db.session.query(Slice.params).filter_by(
+        datasource_id=dataset.id, datasource_type="table", is_managed_externally=True
+    )
+    return StoredCharts(
+        (column.column_name for column in dataset.columns),
+        (metric.metric_name for metric in dataset.metrics),
+        (row.params for row in params),
+    )

@@ -121,7 +121,15 @@ def _plot(figure: Any, kpi: Kpi, lines: pd.DataFrame, told: str, sheet: Sheet) -
 
     axes = figure.add_subplot()
     for (label, values), colour, mark in zip(lines.items(), _COLOURS, _MARKS, strict=False):
-        axes.plot(lines.index, values, color=colour, marker=mark, markersize=4, linewidth=1.6, label=str(label))
+        axes.plot(
+            lines.index,
+            values,
+            color=colour,
+            marker=mark,
+            markersize=4,
+            linewidth=1.6,
+            label=str(label).replace("$", r"\$"),
+        )
     axes.set_title(f"{kpi.title} {told}", loc="left", fontsize=13, fontweight="bold")
     axes.set_ylabel(kpi.unit)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}" if lines.max().max() >= 10 else "{x:,.2f}"))
@@ -254,7 +262,9 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
     row = 0
     for place, (kpi, lines, told) in enumerate(_lines(sheet)):
         numbers.write_string(row, 0, kpi.title, formats.of("name", bold=True))
-        numbers.write_row(row + 1, 0, ["Month", *map(str, lines.columns)], formats.head)
+        for at, head in enumerate(["Month", *map(str, lines.columns)]):
+            # write_row would make formulas and links of names
+            numbers.write_string(row + 1, at, head, formats.head)
         for nth, (start, values) in enumerate(lines.iterrows()):
             numbers.write_datetime(row + 2 + nth, 0, pd.Timestamp(str(start)).to_pydatetime(), month)
             for at, value in enumerate(values, 1):
