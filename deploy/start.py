@@ -313,6 +313,7 @@ _ROLES: dict[str, Callable[[dict[str, str]], int | None]] = {
 
 
 def main(arguments: list[str]) -> int:
+    os.umask(0o077)
     environment, is_pipeline = dict(os.environ), PIPELINE.exists()
     role = arguments[0] if arguments else ""
     try:

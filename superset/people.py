@@ -5,6 +5,7 @@ of its input, never as an argument, which everybody on the machine could read. W
 """
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("username", nargs="?", default="")
     parser.add_argument("role", nargs="?", default="")
     asked = parser.parse_args()
+    os.umask(0o077)
     from superset.app import create_app
 
     app = create_app()

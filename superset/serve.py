@@ -266,6 +266,8 @@ def main() -> int:
     parser.add_argument("--bind", required=True, help="host:port")
     parser.add_argument("--workers", type=int, default=2, help="requests that are answered at once")
     asked, options = parser.parse_known_args()
+    # of gunicorn's own setting its workers take no notice
+    os.umask(0o077)
     host, _, port = asked.bind.rpartition(":")
     return asyncio.run(serve(host, int(port), asked.workers, options))
 

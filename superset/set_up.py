@@ -33,6 +33,7 @@ def say(message: str) -> None:
 
 
 def main() -> int:
+    os.umask(0o077)
     started = time.perf_counter()
     from superset.app import create_app
 

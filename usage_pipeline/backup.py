@@ -7,8 +7,13 @@ Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Not
 Taken while nothing is written: locks are waited for, as by a run. A run that is under way waits between two of its
 assets; facts, ledger, builds and the status are whole then, and the warehouse is as far as that run has come: where it
 is put back, the next run makes the warehouse anew, and pages show the build until then.
+
+An archive may come from anybody: `restore` makes regular files and folders and the links `current`, for their owner
+only, and takes nothing over from a member but its name and its bytes.
 """
 
+import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -19,6 +24,7 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.data_home import PLACES, files_to_back_up, walk
 from usage_pipeline.lib.deliveries import ledger_lock
 from usage_pipeline.lib.facts import facts_lock
+from usage_pipeline.lib.files import FILE, SEALED, make_folder
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.status import status_held
 from usage_pipeline.resources import warehouse_of
@@ -46,7 +52,7 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
             for name in _KEPT:
                 # written after every run: not kept from it for as long as the rest takes
                 with status_held(settings) if name == "status" else nullcontext():
-                    files += sum(_add(archive, path, home) for path in _paths(home, name))
+                    files += sum(_add(archive, path, home, progress) for path in _paths(home, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))
     return files
@@ -56,10 +62,13 @@ def _paths(home: Path, name: str) -> Iterator[Path]:
     yield from files_to_back_up(home, _KEPT[name])
 
 
-def _add(archive: tarfile.TarFile, path: Path, home: Path) -> bool:
-    """Adds a file as it is when it is opened: another may take its place meanwhile. Returns whether it was there."""
+def _add(archive: tarfile.TarFile, path: Path, home: Path, progress: Callable[[str], None]) -> bool:
+    """Adds a file as it is when it is opened: another may take its place meanwhile. Returns whether it was added."""
     name = str(path.relative_to(home))
     if path.is_symlink():
+        if not _is_our_link(PurePosixPath(name), str(path.readlink())):
+            progress(f"{path} is a link, and none of ours: left out")
+            return False
         archive.add(path, name, recursive=False)
         return True
     try:
@@ -87,11 +96,10 @@ def restore(home: Path, source: BinaryIO) -> int:
             for member in archive:
                 if is_whole := member.name == _END:
                     break
-                if not _is_ours(member):
-                    raise BackupError(f"{member.name}: no part of a data home; this is no backup of ours")
-                archive.extract(member, home)
-                files += 1
-    except tarfile.TarError as error:
+                _put(archive, member, home)
+                files += not member.isdir()
+    # what a header that makes no sense raises differs with the place in it
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise BackupError(
             f"not readable as a backup, it may be cut off: {error}; what was put into {home} is not whole"
         ) from error
@@ -100,9 +108,52 @@ def restore(home: Path, source: BinaryIO) -> int:
     return files
 
 
-def _is_ours(member: tarfile.TarInfo) -> bool:
-    """A file below one of our folders, or a link to its neighbour: nothing that leads out of the home."""
-    parts = PurePosixPath(member.name).parts
-    if parts[0] not in _KEPT or ".." in parts:
-        return False
-    return member.isfile() or (member.issym() and "/" not in member.linkname and member.linkname not in ("", ".."))
+def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, home: Path) -> None:
+    """Makes what a member says below the home. Raises BackupError, naming the member, where it is none of ours."""
+    path = PurePosixPath(member.name)
+    if problem := _problem_of(member, path, home):
+        raise BackupError(f"{member.name!r} is {problem}: no part of a data home, and this is no backup of ours")
+    target = home / path
+    try:
+        make_folder(target if member.isdir() else target.parent)
+        if member.issym():
+            target.symlink_to(member.linkname)
+        elif not member.isdir():
+            _write(archive, member, target, SEALED if _KEPT[path.parts[0]].seals(path) else FILE)
+    except (OSError, ValueError) as error:
+        raise BackupError(
+            f"{member.name!r} cannot be put into {home}: {error}; what was put there is not whole"
+        ) from error
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, mode: int) -> None:
+    content = archive.extractfile(member)
+    assert content is not None  # noqa: S101 - it is for a regular file
+    # a member that comes twice is refused: the second may be anybody's
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE), "wb") as stream:
+        shutil.copyfileobj(content, stream)
+        os.fchmod(stream.fileno(), mode)
+    os.utime(target, (member.mtime, member.mtime))
+
+
+def _problem_of(member: tarfile.TarInfo, path: PurePosixPath, home: Path) -> str:
+    """What is wrong with a member; empty where it is a file or folder of one of our places, or its link `current`."""
+    place = _KEPT.get(path.parts[0]) if path.parts else None
+    if place is None or ".." in path.parts:
+        return "outside of every place that a backup holds"
+    # the home itself may be reached by a link of its owner
+    if any((home / folder).is_symlink() for folder in path.parents if folder.parts):
+        return "behind a link"
+    if member.issym():
+        return "" if _is_our_link(path, member.linkname) else f"a link to {member.linkname!r}"
+    if member.issparse() or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        return "neither a file nor a folder"
+    is_place_itself = len(path.parts) == 1 and not member.isdir()
+    return "in the place of a folder, or the other way round" if is_place_itself != place.is_file else ""
+
+
+def _is_our_link(path: PurePosixPath, target: str) -> bool:
+    """Whether a link is the one by which a place says what is shown, and leads to a neighbour."""
+    place = _KEPT.get(path.parts[0])
+    is_neighbour = target not in ("", ".", "..") and "/" not in target
+    return place is not None and path.parts[1:] == (place.link,) and is_neighbour

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from usage_pipeline.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
-from usage_pipeline.lib.files import put_whole
+from usage_pipeline.lib.files import FILE, keep_private, put_whole
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
@@ -33,6 +33,7 @@ DEMO = Path(__file__).parents[1] / "data" / "demo"
 
 @app.callback()
 def main() -> None:
+    keep_private()
     # said by Dagster of features that the lock pins; nothing a person at the command line can act on
     warnings.filterwarnings("ignore", message=".*currently in (beta|preview).*")
 
@@ -455,7 +456,7 @@ def backup(
             files = back_up(settings, sys.stdout.buffer, tell)
         else:
             with put_whole(Path(out)) as unfinished:
-                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
                 with os.fdopen(descriptor, "wb") as stream:
                     files = back_up(settings, stream, tell)
     except BusyError as error:

@@ -28,6 +28,7 @@ from usage_pipeline.defs.spikes.assets import SPIKE_TABLES
 from usage_pipeline.defs.spikes.checks import SPIKE_CHECKS
 from usage_pipeline.defs.usage.assets import usage_assets
 from usage_pipeline.defs.usage.checks import USAGE_CHECKS
+from usage_pipeline.lib.files import keep_private
 from usage_pipeline.resources import warehouse_of
 
 
@@ -101,4 +102,5 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    keep_private()  # a code server may be started by hand
     return build_definitions(load_settings(), load_settings)

@@ -5,6 +5,7 @@ Belongs here: looking, judging, and starting again what is down. Does not: how a
 asked are the published builds and the status file.
 """
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from usage_pipeline import local
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.alarms import LOOKED_AT, raise_alarms
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
-from usage_pipeline.lib.data_home import unknown
+from usage_pipeline.lib.data_home import open_to_others, unknown
 from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_deliveries, judge_runs, status_rows
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.tables import broken_contract
@@ -45,6 +46,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("files", lambda: _set_aside(settings)),
         ("builds", lambda: _builds(store)),
         ("home", lambda: _home(settings)),
+        ("modes", lambda: _modes(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
     ]
@@ -224,6 +226,20 @@ def _home(settings: Settings) -> Iterator[Finding]:
         yield Finding("home", "warning", f"{path} is none of ours", remedy)
     if len(found) > _LISTED:
         yield Finding("home", "warning", f"{len(found) - _LISTED} more below {settings.home} are none of ours", remedy)
+
+
+def _modes(settings: Settings) -> Iterator[Finding]:
+    """Personal data and hashes of passwords lie below the home: other accounts of the machine have no way in."""
+    found = open_to_others(settings.home)
+    if not found:
+        yield Finding("modes", "ok", f"no other account of this machine can read below {settings.home}")
+    remedy = f"`chmod -R go= {shlex.quote(str(settings.home))}` closes it"
+    for path, mode in found[:_LISTED]:
+        yield Finding("modes", "failed", f"{path} is open to other accounts of this machine (mode {mode:04o})", remedy)
+    if len(found) > _LISTED:
+        yield Finding(
+            "modes", "failed", f"{len(found) - _LISTED} more below {settings.home} are open to others", remedy
+        )
 
 
 # ---------------------------------------------------------------- disk and memory

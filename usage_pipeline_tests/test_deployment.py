@@ -230,6 +230,111 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
         restore(tmp_path / "home", packed)
 
 
+def packed_of(*members: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:
+    """A whole backup of members that somebody else has made up."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for member, content in (*members, (tarfile.TarInfo("end-of-backup"), b"")):
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    packed.seek(0)
+    return packed
+
+
+def a_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mode = kind, target, mode
+    return member
+
+
+def test_no_mode_of_an_archive_reaches_the_home(tmp_path: Path) -> None:
+    """Before: setuid and setgid bits and rights for everybody were taken over (`run/tool` became 6777)."""
+    packed = packed_of(
+        (a_member("run", tarfile.DIRTYPE, mode=0o2777), b""),
+        (a_member("run/tool", mode=0o6777), b"#!/bin/sh"),
+        (a_member("published/00001-x/contacts.duckdb", mode=0o4777), b"x"),
+        (a_member("warehouse/warehouse.duckdb", mode=0), b"x"),
+    )
+    before = os.umask(0)
+    try:
+        assert restore(tmp_path / "home", packed) == 3
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o7777 for path in tmp_path.rglob("*")}
+    assert modes.pop("home/published/00001-x/contacts.duckdb") == 0o400
+    assert {
+        name: mode for name, mode in modes.items() if mode != (0o700 if (tmp_path / name).is_dir() else 0o600)
+    } == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        (".", tarfile.DIRTYPE, ""),
+        ("./", tarfile.DIRTYPE, ""),
+        ("", tarfile.REGTYPE, ""),
+        ("/", tarfile.DIRTYPE, ""),
+        ("facts", tarfile.REGTYPE, ""),
+        ("inputs/x", tarfile.REGTYPE, ""),
+        ("inputs", tarfile.DIRTYPE, ""),
+        ("run/pipe", tarfile.FIFOTYPE, ""),
+        ("run/disk", tarfile.BLKTYPE, ""),
+        ("run/null", tarfile.CHRTYPE, ""),
+        ("run/hard", tarfile.LNKTYPE, "/etc/passwd"),
+        ("run/hard", tarfile.LNKTYPE, "run/other"),
+        ("run/soft", tarfile.SYMTYPE, "neighbour"),
+        ("published/current", tarfile.SYMTYPE, "."),
+        ("run/kind", b"Z", ""),
+    ],
+)
+def test_what_is_no_file_and_no_folder_of_ours_is_refused_by_its_name(
+    tmp_path: Path, name: str, kind: bytes, target: str
+) -> None:
+    """Before: names without a part ended in an IndexError, any link to a neighbour was made, a place became a file."""
+    with pytest.raises(BackupError, match="no part of a data home") as refused:
+        restore(tmp_path / "home", packed_of((a_member(name, kind, target), b"")))
+    assert name.rstrip("/") in str(refused.value)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_nothing_is_written_behind_a_link_or_twice(tmp_path: Path) -> None:
+    """Before: a member below `published/current` was written into the build that the link names, over what it held."""
+    build = (a_member("published/00001-x/build.json"), b"{}")
+    link = (a_member("published/current", tarfile.SYMTYPE, "00001-x"), b"")
+    with pytest.raises(BackupError, match=r"'published/current/build.json' is behind a link"):
+        restore(tmp_path / "one", packed_of(build, link, (a_member("published/current/build.json"), b"[]")))
+    assert (tmp_path / "one" / "published" / "00001-x" / "build.json").read_bytes() == b"{}"
+    with pytest.raises(BackupError, match=r"'published/00001-x/build.json' cannot be put into .*: .*File exists"):
+        restore(tmp_path / "two", packed_of(build, (a_member("published/00001-x/build.json"), b"[]")))
+    with pytest.raises(BackupError, match=r"cannot be put into .*: .*too long"):
+        restore(tmp_path / "three", packed_of((a_member(f"run/{'x' * 300}"), b"")))
+
+
+def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(home: Path, tmp_path: Path) -> None:
+    """Before: its folders were refused."""
+    packed, folder = io.BytesIO(), tmp_path / "unpacked"
+    files = back_up(load_settings(home / "sources.yaml"), packed)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
+        archive.extractall(folder, filter="data")
+    places = sorted(f"./{path.name}" for path in folder.iterdir() if path.name != "end-of-backup")
+    subprocess.run(["tar", "-C", folder, "-cf", tmp_path / "again.tar", *places, "end-of-backup"], check=True)
+    with (tmp_path / "again.tar").open("rb") as stream:
+        assert restore(tmp_path / "home", stream) == files
+
+
+def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "copy", symlinks=True)
+    settings = load_settings(tmp_path / "copy" / "sources.yaml")
+    (settings.home / "run").mkdir()
+    (settings.home / "run" / "elsewhere").symlink_to("/etc")
+    packed, said = io.BytesIO(), list[str]()
+    files = back_up(settings, packed, said.append)
+    assert said == [f"{settings.home}/run/elsewhere is a link, and none of ours: left out"]
+    packed.seek(0)
+    assert restore(tmp_path / "home", packed) == files
+
+
 def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
     packed = io.BytesIO()
     back_up(load_settings(home / "sources.yaml"), packed)

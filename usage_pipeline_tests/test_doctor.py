@@ -40,11 +40,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         week = date.fromisocalendar(2025, number, 1)
         write_week(folder / "lake", f"year=2025/week={number:02d}", [event(str(week), clicks=number)])
     config = write_config(folder)
+    before = os.umask(0o077)  # as every command sets it
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(load_settings(config), instance).success
         write_week(folder / "lake", "year=2025/week=09", [event("2025-02-25", clicks=3)])
         assert run_refresh(load_settings(config), instance).success
         write_status(load_settings(config), instance)
+    os.umask(before)
     return folder
 
 
@@ -312,7 +314,7 @@ def test_a_build_that_is_broken_fails_where_it_is_shown_and_warns_where_it_is_ke
     (line,) = findings(config, "warning")
     assert f"{before.build_id}, is broken: contacts.duckdb is missing: it cannot be rolled back to" in line
     file = store.path(shown.build_id) / "warehouse.duckdb"
-    file.chmod(0o644)
+    file.chmod(0o600)
     with duckdb.connect(str(file)) as connection:
         connection.execute("ALTER TABLE mart.growth DROP COLUMN number")
     (line,) = findings(config)

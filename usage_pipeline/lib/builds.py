@@ -1,8 +1,8 @@
 """Published builds: immutable folders of DuckDB files, and the link that says which one pages read.
 
-A build is written beside the others, checked, made read-only, and only then becomes `current`, with one rename.
-Whoever resolves the link before opening a file sees exactly one build. A second publish of the same content writes
-nothing. Builds beyond the last N are removed, never the current one.
+A build is written beside the others, checked, sealed (its owner reads it, nobody else), and only then becomes
+`current`, with one rename. Whoever resolves the link before opening a file sees exactly one build. A second publish of
+the same content writes nothing. Builds beyond the last N are removed, never the current one.
 
 One thing is taken out of builds that are there: people who were erased. Their file is put in place whole, by a rename:
 whoever has the old one open goes on reading it, and whoever opens the path finds the new one.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import duckdb
 
-from usage_pipeline.lib.files import is_unfinished, put_whole, remove, sync, sync_tree
+from usage_pipeline.lib.files import FOLDER, SEALED, is_unfinished, put_whole, remove, seal, sync, sync_tree
 from usage_pipeline.lib.sql import literal
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
 
@@ -118,7 +118,7 @@ class BuildStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
-        unfinished.mkdir()
+        unfinished.mkdir(FOLDER)
         try:
             rows = self._write(warehouse, unfinished)
             build = Build(**(asdict(build) | {"rows": rows}))
@@ -127,9 +127,7 @@ class BuildStore:
                 raise PublishError([f"{warehouse}: {problem}" for problem in problems])
             attach(unfinished)
             (unfinished / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
-            for file in unfinished.rglob("*"):
-                if file.is_file():
-                    file.chmod(0o444)
+            seal(unfinished)
             sync_tree(unfinished)
             unfinished.rename(self.path(build.build_id))
             sync(self.folder)
@@ -191,11 +189,11 @@ class BuildStore:
                     gone += (before[0] if before else 0) - rows[table.name]
                 target.execute("DETACH source")
                 target.execute("CHECKPOINT")
-            unfinished.chmod(0o444)
+            unfinished.chmod(SEALED)
         with put_whole(folder / "build.json") as unfinished:
             text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
             unfinished.write_text(text, encoding="utf-8")
-            unfinished.chmod(0o444)
+            unfinished.chmod(SEALED)
         return gone
 
     def unfinished(self) -> list[Path]:

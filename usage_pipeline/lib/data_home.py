@@ -9,7 +9,9 @@ that nothing of a living process goes; where a place has no lock, what is unfini
 Whoever adds a place below the home adds it here: a test compares the list with a home that everything has written to.
 """
 
+import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -48,15 +50,27 @@ class Place:
     personal: Personal
     # of paths below the home, slashes between; `*` is one name, `**` any number of them
     files: tuple[str, ...] = ("**",)
+    # of these, those that nobody writes to once they are there
+    sealed: tuple[str, ...] = ()
+    # a link to a neighbour, which says what is shown
+    link: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        return not self.files
+
+    def seals(self, path: PurePosixPath) -> bool:
+        return any(_matches("/".join(path.parts[1:]), pattern) for pattern in self.sealed)
 
     def knows(self, path: PurePosixPath) -> bool:
         """Whether a file of this path (below the home) is one that belongs here."""
         if len(path.parts) == 1:
-            return not self.files
+            return self.is_file
         below = "/".join(path.parts[1:])
         return any(_matches(below, pattern) for pattern in (*self.files, ".lock", ".holder", "*.lock", "*.holder"))
 
 
+_OF_BUILDS = ("*/warehouse.duckdb", "*/contacts.duckdb", "*/build.json", "*/history/*/*.parquet")
 PLACES = (
     Place("facts", "usage of each week, its manifest inside", True, "ours", ("week=*/facts.parquet",)),
     Place(
@@ -86,14 +100,21 @@ PLACES = (
         (
             "current",
             "pinned",
-            "*/warehouse.duckdb",
-            "*/contacts.duckdb",
-            "*/build.json",
-            "*/history/*/*.parquet",
+            *_OF_BUILDS,
             "kpi-sheets/*/*",
         ),
+        sealed=_OF_BUILDS,
+        link="current",
     ),
-    Place("status", "how data and runs are, after each run", True, "no", ("current", "*/usage_status.duckdb")),
+    Place(
+        "status",
+        "how data and runs are, after each run",
+        True,
+        "no",
+        ("current", "*/usage_status.duckdb"),
+        sealed=("*/usage_status.duckdb",),
+        link="current",
+    ),
     Place("erased", "hashes of those who were erased", True, "no", ("people.json",)),
     Place("inputs", "what the last refresh was made of", True, "no", ()),
     Place("mail", "who was sent what, and open incidents", True, "logs", ("digests/*.json", "incidents.json")),
@@ -143,6 +164,20 @@ def unknown(home: Path) -> list[Path]:
             below = PurePosixPath(path.relative_to(home))
             if not place.knows(below) and not _is_left_over(below):
                 found.append(path)
+    return found
+
+
+def open_to_others(home: Path) -> list[tuple[Path, int]]:
+    """The home and what lies in its places, where group or others have a right to it, each with its mode."""
+    tops = [home / place.name for place in PLACES]
+    walks = (step for top in tops for step in os.walk(top))
+    inside = (Path(folder) / name for folder, folders, files in walks for name in sorted([*folders, *files]))
+    found = []
+    for path in (home, *tops, *inside):
+        with suppress(FileNotFoundError):  # a run may be at it
+            state = path.lstat()
+            if state.st_mode & 0o077 and not stat.S_ISLNK(state.st_mode):
+                found.append((path, stat.S_IMODE(state.st_mode)))
     return found
 
 

@@ -1,5 +1,7 @@
 """Files that are there whole or not at all, whenever a run is killed, the disk is full, or the power fails.
 
+And files that are their owner's alone: what is written once and then only read is `SEALED`.
+
 What a writer that was killed leaves has a name that nothing else has (`is_unfinished`): whoever holds the lock of that
 writer may remove it (`data_home.py`).
 """
@@ -14,7 +16,27 @@ from pathlib import Path
 
 # DuckDB puts a log and a folder beside the file that it writes
 _BESIDE = (".wal", ".tmp")
+SEALED, FILE, FOLDER = 0o400, 0o600, 0o700
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}(\.wal|\.tmp)?")
+
+
+def keep_private() -> None:
+    """What this process and its children write from now on is for its owner only; every entry point begins with it."""
+    os.umask(0o077)
+
+
+def make_folder(folder: Path) -> None:
+    """A folder and those above it, as far as they are missing, for their owner only whatever the umask is."""
+    for path in reversed((folder, *folder.parents)):
+        if not path.is_dir():
+            path.mkdir(FOLDER)
+
+
+def seal(folder: Path) -> None:
+    """Closes a folder to others, and all in it; its files are only read from now on."""
+    for inside in (folder, *folder.rglob("*")):
+        if not inside.is_symlink():
+            inside.chmod(FOLDER if inside.is_dir() else SEALED)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.files import FOLDER, seal
 from usage_pipeline.lib.health import Health
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.sql import load_sql
@@ -46,9 +47,10 @@ def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     # who writes also gathers inside: of two that end together, the later one knows of both
     with status_held(settings):
         made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
-        made.mkdir()
+        made.mkdir(FOLDER)
         try:
             _write(made / settings.status_path.name, Health(settings, instance))
+            seal(made)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -78,7 +80,6 @@ def _write(file: Path, health: Health) -> None:
         for view in _VIEWS:
             connection.execute(f"CREATE VIEW status.{view} AS {load_sql('publish', f'status_{view}')}")
         connection.execute("CHECKPOINT")
-    file.chmod(0o444)
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
