@@ -90,6 +90,8 @@ format: setup ## bring Python, SQL and the Superset assets into their normal for
 lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
 	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
+	@.tools/uv/bin/uv pip compile deploy/s3/requirements.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/s3/requirements.lock
+	@.tools/uv/bin/uv pip compile pins/tools.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/tools.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 	@.tools/uv/bin/uv pip compile spark/client.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header -q -o spark/client.lock
