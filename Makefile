@@ -70,7 +70,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
+check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -78,6 +78,21 @@ check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check
 	@scripts/check-compose.sh
+	@$(BIN)/python pins/check.py
+
+.PHONY: audit
+audit: setup ## what is known against the packages of both locks; needs the network, and says so where it cannot ask
+	@scripts/setup.sh tools
+	@.venv-tools/bin/python pins/audit.py $(OPTIONS)
+
+.PHONY: sbom
+sbom: setup ## bills of materials of both environments (CycloneDX, JSON), into data/sbom
+	@scripts/setup.sh tools
+	@mkdir -p data/sbom
+	@for environment in pipeline superset; do \
+	  lock=$$([ $$environment = pipeline ] && echo deploy/requirements.lock || echo superset/requirements.lock); \
+	  .venv-tools/bin/cyclonedx-py requirements --of JSON --sv 1.6 --validate --output-reproducible \
+	    -o data/sbom/$$environment.cdx.json $$lock && echo "data/sbom/$$environment.cdx.json, of $$lock"; done
 
 .PHONY: format
 format: setup ## bring Python, SQL and the Superset assets into their normal form
