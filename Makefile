@@ -70,7 +70,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
+check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -78,6 +78,21 @@ check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check
 	@scripts/check-compose.sh
+	@$(BIN)/python pins/check.py
+
+.PHONY: audit
+audit: setup ## what is known against the packages of both locks; needs the network, and says so where it cannot ask
+	@scripts/setup.sh tools
+	@.venv-tools/bin/python pins/audit.py $(OPTIONS)
+
+.PHONY: sbom
+sbom: setup ## bills of materials of both environments (CycloneDX, JSON), into data/sbom
+	@scripts/setup.sh tools
+	@mkdir -p data/sbom
+	@for environment in pipeline superset; do \
+	  lock=$$([ $$environment = pipeline ] && echo deploy/requirements.lock || echo superset/requirements.lock); \
+	  .venv-tools/bin/cyclonedx-py requirements --of JSON --sv 1.6 --validate --output-reproducible \
+	    -o data/sbom/$$environment.cdx.json $$lock && echo "data/sbom/$$environment.cdx.json, of $$lock"; done
 
 .PHONY: format
 format: setup ## bring Python, SQL and the Superset assets into their normal form
@@ -90,6 +105,8 @@ format: setup ## bring Python, SQL and the Superset assets into their normal for
 lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
 	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
+	@.tools/uv/bin/uv pip compile deploy/s3/requirements.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/s3/requirements.lock
+	@.tools/uv/bin/uv pip compile pins/tools.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/tools.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 	@.tools/uv/bin/uv pip compile spark/client.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header -q -o spark/client.lock

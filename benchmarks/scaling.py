@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import psutil
@@ -48,7 +49,6 @@ def quantile(values: list[float], share: float) -> float:
 def refresh(demo: Path) -> dict[str, Any]:
     """Seconds, CPU seconds and peak of memory of every step of one refresh, through Dagster in this process."""
     import dagster as dg
-    from dagster._core.utils import make_new_run_id
 
     from usage_pipeline.config import load_settings
     from usage_pipeline.definitions import build_definitions
@@ -82,7 +82,7 @@ def refresh(demo: Path) -> dict[str, Any]:
     groups = {n.key.to_user_string(): n.group_name for n in definitions.resolve_asset_graph().asset_nodes}
     threading.Thread(target=watch, daemon=True).start()
     with dg.DagsterInstance.ephemeral() as instance:
-        run_id = make_new_run_id()
+        run_id = str(uuid4())
         instance.add_event_listener(run_id, tell)
         started = time.perf_counter()
         result = definitions.resolve_job_def("refresh").execute_in_process(

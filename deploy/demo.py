@@ -15,12 +15,15 @@ from typing import Any
 
 import boto3
 import yaml
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_pipeline.lib.demo_lake import write_demo_lake
 
 FOLDER, BUCKET = Path("/data/demo"), "usage-lake"
+# the demo's store takes no uploads in parts
+_WHOLE = TransferConfig(multipart_threshold=5 * 1024**3)
 _PATIENCE_SECONDS = 60
 
 
@@ -67,8 +70,12 @@ def upload(lake: Path) -> None:
             time.sleep(3)
     files = [file for file in lake.rglob("*") if file.is_file()]
     say(f"putting {len(files)} files into s3://{BUCKET}")
+
+    def put(file: Path) -> None:
+        client.upload_file(str(file), BUCKET, str(file.relative_to(lake)), Config=_WHOLE)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda file: client.upload_file(str(file), BUCKET, str(file.relative_to(lake))), files))
+        list(pool.map(put, files))
 
 
 def point_to_store(config: Path) -> None:

@@ -155,7 +155,27 @@ def daemon(environment: dict[str, str]) -> None:
     become([PIPELINE / "dagster-daemon", "run", "-w", APP / "deploy" / "workspace.yaml"], environment)
 
 
+# before anything is migrated: an upgrade of Dagster that we do not fit stops here
+_FITS = """
+import sys
+from usage_pipeline.dagster_internals import InternalsError, check_internals
+try:
+    check_internals()
+except InternalsError as error:
+    sys.exit(str(error))
+"""
+
+
 def dagster_set_up(environment: dict[str, str]) -> None:
+    looked = subprocess.run(
+        [PIPELINE / "python", "-W", "ignore", "-c", _FITS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if looked.returncode:
+        raise MissingError(looked.stderr.strip())
     become([PIPELINE / "dagster", "instance", "migrate"], environment)
 
 

@@ -41,6 +41,9 @@ environment .venv-superset superset/requirements.lock "Superset's environment"
 if [ "${1:-}" = benchmarks ]; then
   environment .venv-benchmarks benchmarks/requirements.lock "the peers that benchmarks compare with"
 fi
+if [ "${1:-}" = tools ]; then
+  environment .venv-tools pins/tools.lock "what looks at our packages"
+fi
 
 # the client of `ingest.engine: spark` goes into the pipeline's environment, once it was asked for and from then on
 client=.venv/.spark

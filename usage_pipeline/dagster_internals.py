@@ -1,7 +1,8 @@
 """Dagster's private interfaces that we lean on, in one list: an upgrade that changes one fails here, and on no page.
 
-Whoever imports another one from `dagster._*` or `dagster_webserver` adds it here; a test reads every import. Beside
-each stand the parameters that we pass, or the fields that we read.
+Whoever imports another one from `dagster._*` or `dagster_webserver`, or names one in a `dagster.yaml`,
+adds it here; a test reads every import. Beside each stand the parameters that we pass, or the fields that we read.
+Checked before the web server listens, and before a deployment migrates Dagster's storage.
 """
 
 import importlib
@@ -15,6 +16,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "dagster._core.launcher:DefaultRunLauncher.terminate": ("run_id",),
     "dagster._core.launcher:DefaultRunLauncher.check_run_worker_health": ("run",),
     "dagster._core.launcher:DefaultRunLauncher.supports_check_run_worker_health": (),
+    "dagster._core.launcher:DefaultRunLauncher._instance": (),
     "dagster._core.launcher:WorkerStatus.RUNNING": (),
     "dagster._core.launcher:WorkerStatus.NOT_FOUND": (),
     "dagster._core.launcher.base:CheckRunHealthResult": ("status", "msg"),
@@ -29,6 +31,9 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "dagster:DagsterInstance.get_records_for_run": ("run_id", "limit", "ascending"),
     "dagster:DagsterInstance.report_run_canceling": ("run",),
     "dagster:DagsterInstance.report_run_canceled": ("dagster_run", "message"),
+    # deploy/dagster/dagster.yaml
+    "dagster._core.storage.local_compute_log_manager:LocalComputeLogManager": ("base_dir",),
+    "dagster._core.storage.root:LocalArtifactStorage": ("base_dir",),
     # local.py
     "dagster:DagsterInstance.get_daemon_heartbeats": (),
     "dagster:DagsterInstance.get_required_daemon_types": (),
@@ -36,6 +41,8 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "dagster:DagsterInstance.optimize_for_webserver": ("statement_timeout", "pool_recycle", "max_overflow"),
     "dagster._core.workspace.context:WorkspaceProcessContext": ("instance", "workspace_load_target", "version"),
     "dagster._core.workspace.context:WorkspaceProcessContext.create_request_context": ("source",),
+    "dagster._core.workspace.context:WorkspaceProcessContext.instance": (),
+    "dagster._core.workspace.context:WorkspaceProcessContext.version": (),
     "dagster._core.workspace.context:WorkspaceProcessContext.get_current_workspace": (),
     "dagster._core.workspace.context:WorkspaceRequestContext": (
         *("instance", "current_workspace", "process_context", "version", "source", "read_only"),

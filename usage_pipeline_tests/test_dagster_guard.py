@@ -10,6 +10,7 @@ import ast
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -40,6 +41,9 @@ from usage_pipeline.dagster_guard import (
     refusal_of,
 )
 from usage_pipeline_tests.conftest import free_port
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+import start
 
 REPO = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -669,11 +673,50 @@ def test_one_that_has_changed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_private_interface_that_we_import_is_on_the_list() -> None:
     parts = [name.partition(":") for name in dagster_internals.INTERFACES]
     listed = {f"{module}:{path.split('.')[0]}" for module, _, path in parts}
-    for file in (REPO / "usage_pipeline").rglob("*.py"):
+    folders = ("usage_pipeline", "usage_pipeline_tests", "deploy", "benchmarks", "scripts")
+    for file in (file for folder in folders for file in (REPO / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             for name in names:
                 whole = f"{module}.{name}" if module else name
-                if whole.startswith(("dagster._", "dagster_webserver", "dagster_graphql", "dagster_shared")):
+                if whole.startswith((*_PRIVATE, "dagster_webserver", "dagster_graphql", "dagster_shared")):
                     assert f"{module}:{name}" in listed, f"{file.name}: {whole}"
+
+
+_PRIVATE = ("dagster._", "dagster.core", "dagster.daemon")
+
+
+def test_every_private_interface_that_a_dagster_yaml_names_is_on_the_list() -> None:
+    """Two modules of `dagster.core`, an old name of `_core`, stood in deploy/dagster/dagster.yaml and on no list."""
+    for file in (REPO / "dagster.yaml", REPO / "deploy" / "dagster" / "dagster.yaml"):
+        for found in yaml.safe_load(file.read_text(encoding="utf-8")).values():
+            if isinstance(found, dict) and str(found.get("module", "")).startswith(_PRIVATE):
+                assert f"{found['module']}:{found['class']}" in dagster_internals.INTERFACES, file
+
+
+def test_every_attribute_of_dagster_s_launcher_that_ours_takes_is_on_the_list() -> None:
+    """`_instance`, which the launcher of ours reads five times, stood on no list."""
+    text = (REPO / "usage_pipeline" / "run_launcher.py").read_text(encoding="utf-8")
+    own = {"_heard", "_health_by_its_word"}
+    taken = {name for name in re.findall(r"\bself\.(_\w+)", text) if name not in own}
+    assert taken == {"_instance"}
+    assert "dagster._core.launcher:DefaultRunLauncher._instance" in dagster_internals.INTERFACES
+
+
+@pytest.mark.parametrize(("is_changed", "goes_on"), [(False, True), (True, False)])
+def test_a_deployment_migrates_nothing_where_dagster_has_changed(
+    monkeypatch: pytest.MonkeyPatch, is_changed: bool, goes_on: bool
+) -> None:
+    """Before, only the web server looked, after Dagster's storage had been migrated."""
+    changed = "from usage_pipeline import dagster_internals as d; d.INTERFACES = {'dagster._gone:X': ()}"
+    became: list[list[str | Path]] = []
+    monkeypatch.setattr(start, "_FITS", (changed if is_changed else "") + start._FITS)
+    monkeypatch.setattr(start, "become", lambda words, _: became.append(words))
+    monkeypatch.setattr(start, "PIPELINE", Path(sys.executable).parent)
+    if goes_on:
+        start.dagster_set_up(dict(os.environ))
+    else:
+        with pytest.raises(start.MissingError, match=r"dagster\._gone:X is missing"):
+            start.dagster_set_up(dict(os.environ))
+    assert bool(became) == goes_on

@@ -2,7 +2,8 @@
 
 Needs a Docker engine on this machine with the compose plugin, named by DOCKER_HOST, and root for killing processes.
 Run by `make test-compose`, in the order of the file. Images that cannot be pulled have stand-ins (`stand-ins.yml`):
-PostgreSQL and Redis from Debian's packages, moto for the S3 server; USAGE_COMPOSE_IMAGES=real takes those of the file.
+PostgreSQL and Redis from Debian's packages, and the base of our own; USAGE_COMPOSE_IMAGES=real takes those of the file.
+Which of them were stand-ins is said before the first test and after the last.
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import requests
 
+from usage_pipeline_tests.compose.stand_ins import FILES, sentence
 from usage_pipeline_tests.conftest import SupersetServer, free_port
 from usage_pipeline_tests.test_superset import CHARTS, Client, payload
 
@@ -40,9 +42,16 @@ def engine_problem() -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def engine() -> None:
+def engine() -> Iterator[None]:
     if problem := engine_problem():
         pytest.skip(problem)
+    print(f"\n  {sentence(REPO, files_of_compose())}", flush=True)
+    yield
+    print(f"\n  {sentence(REPO, files_of_compose())}", flush=True)
+
+
+def files_of_compose() -> list[str]:
+    return FILES[:1] if os.environ.get("USAGE_COMPOSE_IMAGES") == "real" else FILES
 
 
 @dataclass
@@ -58,7 +67,6 @@ class Deployment:
         config = folder / "config"
         config.mkdir()
         config.chmod(0o755)
-        files = ["docker-compose.yml", "usage_pipeline_tests/compose/stand-ins.yml"]
         given = {name: secrets.token_urlsafe(36) for name in [*SECRETS, "DEMO_STORE_KEY", "DEMO_STORE_SECRET"]}
         name = f"usage-test-{secrets.token_hex(3)}"
         return cls(
@@ -68,7 +76,7 @@ class Deployment:
             | given
             | {
                 "COMPOSE_PROJECT_NAME": name,
-                "COMPOSE_FILE": ":".join(files[:1] if os.environ.get("USAGE_COMPOSE_IMAGES") == "real" else files),
+                "COMPOSE_FILE": ":".join(files_of_compose()),
                 "USAGE_VERSION": "test",
                 "USAGE_CONFIG": str(config),
                 "DEMO_ACCOUNTS": "60",
@@ -245,7 +253,7 @@ def test_only_two_ports_are_published_and_on_loopback(stack: Deployment) -> None
 
 
 def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> None:
-    for service in STEADY:
+    for service in [*STEADY, "s3"]:
         host = stack.container(service)["HostConfig"]
         assert host["ReadonlyRootfs"], service
         assert host["CapDrop"] == ["ALL"], service
@@ -268,7 +276,7 @@ def test_each_database_is_for_its_own_user_only(stack: Deployment) -> None:
     assert "permission denied for database" in refused.stderr
 
 
-@pytest.mark.parametrize("image", ["usage-pipeline:test", "usage-superset:test"])
+@pytest.mark.parametrize("image", ["usage-pipeline:test", "usage-superset:test", "usage-s3:test"])
 def test_no_layer_holds_a_credential_an_index_a_certificate_or_a_compiler(stack: Deployment, image: str) -> None:
     history = stack.run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]).stdout
     environment = stack.run(["docker", "inspect", "--format", "{{json .Config.Env}}", image]).stdout
