@@ -114,6 +114,8 @@ def main(environment: dict[str, str]) -> None:
     key = environment.get("STORE_KEY", "")
     if not key:
         raise StoreError("STORE_KEY is not set: give DEMO_STORE_KEY a value in .env")
+    # what it writes is its own, as everywhere (docs/decisions/0029)
+    os.umask(0o077)
     store = Store(Path(environment["STORE_FOLDER"]), key)
     print(f"s3: listening at port {PORT}", flush=True)
     make_server(HOST, PORT, store, threaded=True).serve_forever()
