@@ -143,6 +143,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, passwords: dict[str, str]) -
     timed("images built", lambda: made.compose("--profile", "demo", "build", seconds=3000))
     try:
         timed("demo up and healthy", lambda: made.compose("--profile", "demo", "up", "-d", "--wait", "--no-build"))
+        # compose does not wait for what runs once and nothing depends on
+        wait_until("demo-people done", lambda: made.container("demo-people")["State"]["Status"] == "exited")
         passwords.update(re.findall(r"log in as (\w+) +(\S+)", made.logs("demo-people")))
         yield made
     finally:
