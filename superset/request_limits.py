@@ -38,10 +38,12 @@ _UNKNOWN = (2, 8)
 
 
 def seconds_left(seconds: float) -> float:
-    """What is left to this request of its seconds; outside a request, all of them."""
-    if not has_request_context():
+    """What is left to the request that a worker has of its seconds; where none is served, all of them.
+
+    The set-up asks all charts inside one context that serves nobody.
+    """
+    if not has_request_context() or (began := g.get("usage_began")) is None:
         return seconds
-    began = g.setdefault("usage_began", time.monotonic())
     return float(max(0.0, began + seconds - time.monotonic()))
 
 
