@@ -135,13 +135,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+# for what fixtures of a session write
+os.umask(0o077)
+
+
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """Commands that run in the process of the tests set it for good."""
-    before = os.umask(0o022)
-    os.umask(before)
+    """Tests write for their owner only, as every entry point does; one that sets another leaves it to nobody else."""
+    os.umask(0o077)
     yield
-    os.umask(before)
+    os.umask(0o077)
 
 
 @pytest.fixture
