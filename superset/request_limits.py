@@ -108,11 +108,14 @@ def _person(secret: str) -> str | None:
 # ---------------------------------------------------------------- size
 
 
-def refusal_of_size(context: Any, *, may_explore: bool) -> str | None:
-    """Why a request for a chart's data is too large, or None."""
+def refusal_of_size(context: Any, stored: list[Any] | None) -> str | None:
+    """Why a request for a chart's data is too large, or None.
+
+    `stored` are the parameters (JSON) of the dataset's managed charts; None for those who may explore.
+    """
     most_queries, most_steps, most_offsets, most_rows = _MOST_QUERIES, _MOST_STEPS, _MOST_OFFSETS, _MOST_ROWS
-    if not may_explore:
-        most_queries, most_steps, most_offsets, most_rows = _asked_by_charts(context.datasource)
+    if stored is not None:
+        most_queries, most_steps, most_offsets, most_rows = _asked_by_charts(stored)
     if len(context.queries) > most_queries:
         return f"{len(context.queries)} queries in a request; {most_queries} are served"
     for query in context.queries:
@@ -127,16 +130,10 @@ def refusal_of_size(context: Any, *, may_explore: bool) -> str | None:
     return None
 
 
-def _asked_by_charts(dataset: Any) -> tuple[int, int, int, int]:
-    """Most queries, steps, other times and rows that a stored chart of the dataset asks for."""
-    from superset.extensions import db
-    from superset.models.slice import Slice
-
+def _asked_by_charts(stored: list[Any]) -> tuple[int, int, int, int]:
+    """Most queries, steps, other times and rows that one of the stored charts asks for."""
     most = (1, 0, 0, _ROWS_OF_CHOICES)
-    stored = db.session.query(Slice.params).filter_by(
-        datasource_id=dataset.id, datasource_type="table", is_managed_externally=True
-    )
-    for (params,) in stored:
+    for params in stored:
         most = tuple(map(max, most, _size_of(params or "{}")))  # type: ignore[assignment]
     return most
 

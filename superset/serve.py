@@ -30,7 +30,9 @@ HERE = Path(__file__).parent
 PERSON, BUSY, NUMBER = "X-Usage-Person", "X-Usage-Busy", "X-Usage-Request"
 # what belongs to one connection and not to what is sent over it
 _HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
-_HOP |= {"upgrade", "content-length", "expect", PERSON.lower(), BUSY.lower(), NUMBER.lower()}
+_HOP |= {"upgrade", "content-length", "expect"}
+# what nobody outside may say
+_OURS = {PERSON.lower(), BUSY.lower(), NUMBER.lower()}
 # after DuckDB was interrupted, a worker has so long to say so
 _GRACE_SECONDS = 2
 # a page asks for some forty things at once; more than that is nobody's page
@@ -174,12 +176,10 @@ class Front:
             finally:
                 self.busy.pop(number, None)
                 self.served += 1
-        answer = web.Response(status=got.status, body=content)
-        for name, value in got.headers.items():
-            if name.lower() not in _HOP - {PERSON.lower(), BUSY.lower()}:
-                answer.headers.pop(name, None) if name.lower() == "content-type" else None
-                answer.headers.add(name, value)
-        return answer
+        kept = got.headers.copy()
+        for name in _HOP:
+            kept.popall(name, None)
+        return web.Response(status=got.status, body=content, headers=kept)
 
     def _end_worker_of(self, number: str) -> None:
         """Kills the worker that has this request, and none where it has been answered meanwhile."""
@@ -206,7 +206,8 @@ def _key_of(asked: web.Request) -> str:
 
 def _headers_for(asked: web.Request, number: str) -> list[tuple[str, str]]:
     # gunicorn would take a name with _ for one of its own
-    kept = [(n, v) for n, v in asked.headers.items() if n.lower() not in _HOP | {"x-forwarded-for"} and "_" not in n]
+    dropped = _HOP | _OURS | {"x-forwarded-for"}
+    kept = [(n, v) for n, v in asked.headers.items() if n.lower() not in dropped and "_" not in n]
     before = asked.headers.getall("X-Forwarded-For", [])
     return [*kept, ("X-Forwarded-For", ", ".join([*before, asked.remote or "unknown"])), (NUMBER, number)]
 

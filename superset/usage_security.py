@@ -116,9 +116,9 @@ class UsageSecurityManager(SupersetSecurityManager):
     # ------------------------------------------------------------ charts
 
     def _check_context(self, context: Any) -> None:
-        if reason := refusal_of_size(context, may_explore=self._may_explore()):
-            _refuse(reason)
         if self._may_explore():
+            if reason := refusal_of_size(context, None):
+                _refuse(reason)
             for query in context.queries:
                 for text in sql_in(query):
                     if not isinstance(text, str):
@@ -128,7 +128,10 @@ class UsageSecurityManager(SupersetSecurityManager):
             return
         if context.datasource.type != "table":
             _refuse("only datasets are served")
-        stored = _stored_charts(context.datasource)
+        params = _params_of_charts(context.datasource)
+        if reason := refusal_of_size(context, params):
+            _refuse(reason)
+        stored = _stored_charts(context.datasource, params)
         for query in context.queries:
             if reason := stored.refusal_of(query):
                 _refuse(reason)
@@ -157,16 +160,19 @@ def published_tables(database: Any) -> set[str]:
     return {table.table_name.lower() for table in database.tables}
 
 
-def _stored_charts(dataset: Any) -> StoredCharts:
-    """What the managed charts of a dataset ask for; nobody but set-up can make one (`chart_guard.py`)."""
+def _params_of_charts(dataset: Any) -> list[Any]:
+    """The parameters (JSON) of a dataset's managed charts; nobody but set-up can make one (`chart_guard.py`)."""
     from superset.extensions import db
     from superset.models.slice import Slice
 
-    params = db.session.query(Slice.params).filter_by(
+    rows = db.session.query(Slice.params).filter_by(
         datasource_id=dataset.id, datasource_type="table", is_managed_externally=True
     )
+    return [row.params for row in rows]
+
+
+def _stored_charts(dataset: Any, params: list[Any]) -> StoredCharts:
+    """What may be asked of a dataset whose managed charts have these parameters."""
     return StoredCharts(
-        (column.column_name for column in dataset.columns),
-        (metric.metric_name for metric in dataset.metrics),
-        (row.params for row in params),
+        (column.column_name for column in dataset.columns), (metric.metric_name for metric in dataset.metrics), params
     )

@@ -300,13 +300,14 @@ def test_a_number_that_is_no_id_is_none_beside_a_file_of_another_type(tmp_path, 
     settings["sources"]["accounts"] |= {"path": "accounts", "format": "parquet"}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     (tmp_path / "accounts").mkdir()
-    for number, ids in enumerate(([14.0, 1.5, 9007199254740992.0], beside)):
+    for number, ids in enumerate(([14.0, 1.5, 9007199254740992.0, None], beside)):
         rows = {"account_id": ids, "account_name": [f"name {n}" for n in range(len(ids))]}
         pq.write_table(pa.table(rows), tmp_path / "accounts" / f"{number}.parquet")
     found = read_reference(config, "accounts")
     first = beside[0].decode() if isinstance(beside[0], bytes) else str(beside[0])
     assert {row["account_id"] for row in found.rows} == {"14", first}
-    assert len(found.kept_aside) == 2
+    assert len(found.kept_aside) == 3
+    assert any("columns.account_id: 2 of 5 values cannot be read" in line for line in check(config)), "one is empty"
 
 
 @pytest.mark.parametrize("rows", [["#1", "2"], ["2", "#1"], ["#1", "#2"], ["//1", "2"]])

@@ -119,9 +119,10 @@ def without_zeros(decimal: str) -> str:
     return f"regexp_replace(CAST({decimal} AS VARCHAR), '\\.0*$|(\\.\\d*[1-9])0+$', '\\1')"
 
 
-def is_whole(expression: str, kind: str) -> str:
-    """SQL of whether a number of floating point is whole, and small enough to be the very one that was meant."""
-    return f"({expression} = floor({expression}) AND abs({expression}) < {FLOATING[kind]})"
+def whole_text(expression: str, kind: str, other: str) -> str:
+    """SQL of a number of floating point as text; `other` where it is not whole, or too large to be the one meant."""
+    is_whole = f"{expression} = floor({expression}) AND abs({expression}) < {FLOATING[kind]}"
+    return f"CASE WHEN {is_whole} THEN CAST(CAST({expression} AS HUGEINT) AS VARCHAR) ELSE {other} END"
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,9 @@ class Cell:
         if self.is_text:
             return self.given
         if self.kind in FLOATING:
-            whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
-            other = "" if self.column.name in KEYS else f" ELSE CAST({expression} AS VARCHAR)"
-            return f"CASE WHEN {is_whole(expression, self.kind)} THEN {whole}{other} END"
+            return whole_text(
+                expression, self.kind, "NULL" if self.column.name in KEYS else f"CAST({expression} AS VARCHAR)"
+            )
         if self.kind.startswith("DECIMAL"):
             return without_zeros(expression)
         return f"CAST({expression} AS VARCHAR)"

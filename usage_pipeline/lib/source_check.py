@@ -262,7 +262,8 @@ class _SourceCheck:
         if not listing.files and told:
             problems.append(f"sources.usage.path: {folder} holds no {source.format} file")
         source_then = source.at(weeks_of(folder, source.partition_calendar)[0])
-        files = [file for file in listing.files if file not in spelled_twice(listing.files)]
+        twice = spelled_twice(listing.files)
+        files = [file for file in listing.files if file not in twice]
         good, wrong = open_files(self.connection, self.nearby, self._match(source_then), source, files)
         for file, why in wrong:
             problems.append(f"sources.usage: {file.key} is quarantined by a run, and its week is incomplete: {why}")

@@ -401,35 +401,39 @@ def _union(parts: list[tuple[str, dict[str, str]]], ids: set[str]) -> str:
     for _, columns in parts:
         for name, kind in columns.items():
             kinds.setdefault(name.lower(), set()).add(kind)
-    binary = {name for name, found in kinds.items() if "BLOB" in found or (name in ids and found & {"DOUBLE", "FLOAT"})}
+    binary = {
+        name
+        for name, found in kinds.items()
+        if len(found) > 1 and ("BLOB" in found or (name in ids and found & cells.FLOATING.keys()))
+    }
     selects = []
     for view, columns in parts:
-        as_text = [
-            f"{_as_one_kind(quoted(name), kind, name.lower(), binary, ids)} AS {quoted(name)}"
-            for name, kind in columns.items()
-            if len(kinds[name.lower()]) > 1
-        ]
+        as_text = []
+        for name, kind in columns.items():
+            lower, theirs = name.lower(), quoted(name)
+            if lower in binary:
+                as_text.append(f"{_raw_bytes(theirs, kind, is_id=lower in ids)} AS {theirs}")
+            elif len(kinds[lower]) > 1:
+                as_text.append(f"{_raw_text(theirs, kind)} AS {theirs}")
         replaced = f" REPLACE ({', '.join(as_text)})" if as_text else ""
         selects.append(f"SELECT *{replaced} FROM {quoted(view)}")
     return " UNION ALL BY NAME ".join(selects)
 
 
-def _as_one_kind(expression: str, kind: str, name: str, binary: set[str], ids: set[str]) -> str:
-    if name not in binary:
-        return _raw_text(expression, kind)
+def _raw_bytes(expression: str, kind: str, *, is_id: bool) -> str:
+    """A value as the bytes of its text; a number that can be no id as bytes that are no text."""
     if kind == "BLOB":
         return expression
-    text = f"encode({_raw_text(expression, kind)})"
-    if name in ids and kind in cells.FLOATING:
-        return f"CASE WHEN {cells.is_whole(expression, kind)} THEN {text} ELSE {_NO_TEXT} END"
-    return text
+    if not (is_id and kind in cells.FLOATING):
+        return f"encode({_raw_text(expression, kind)})"
+    text = cells.whole_text(expression, kind, "NULL")
+    return f"coalesce(encode({text}), CASE WHEN {expression} IS NOT NULL THEN {_NO_TEXT} END)"
 
 
 def _raw_text(expression: str, kind: str) -> str:
     """A value as text that the rules of text read as the value itself."""
     if kind in cells.FLOATING:
-        whole = f"CAST(CAST({expression} AS HUGEINT) AS VARCHAR)"
-        return f"CASE WHEN {cells.is_whole(expression, kind)} THEN {whole} ELSE CAST({expression} AS VARCHAR) END"
+        return cells.whole_text(expression, kind, f"CAST({expression} AS VARCHAR)")
     if kind.startswith("DECIMAL("):
         return cells.without_zeros(expression)
     return f"CAST({expression} AS VARCHAR)"
