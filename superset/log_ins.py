@@ -23,6 +23,7 @@ from cachelib.file import FileSystemCache
 from cachelib.redis import RedisCache
 from flask import abort, current_app, request
 from flask.sessions import SecureCookieSessionInterface
+from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget
 from flask_appbuilder.security.forms import ResetPasswordForm
 from flask_appbuilder.security.views import ResetMyPasswordView
 from flask_login import current_user, user_logged_in, user_logged_out
@@ -303,7 +304,7 @@ def count_log_in(manager: Any, name: str, is_right: bool) -> None:
 class NewPasswordForm(ResetPasswordForm):  # type: ignore[misc]
     """Superset's own, which asks for the old password first."""
 
-    old_password = PasswordField("Old password", validators=[DataRequired()])
+    old_password = PasswordField("Old password", validators=[DataRequired()], widget=BS3PasswordFieldWidget())
 
     def validate_old_password(self, field: Any) -> None:
         """Raises ValidationError for a wrong one, and counts it as a log-in that failed."""
