@@ -25,7 +25,11 @@ labelled AS (
     SELECT
         *,
         CASE
-            WHEN count(*) OVER (PARTITION BY account_name) > 1 THEN account_name || ' (' || account_id || ')'
+            WHEN
+                count(*) OVER (PARTITION BY account_name) > 1
+                -- a name that ends like another's name with its id
+                OR regexp_extract(account_name, ' \(([^()]*)\)$', 1) IN (SELECT account_id FROM known)
+                THEN account_name || ' (' || account_id || ')'
             ELSE account_name
         END AS account
     FROM named
