@@ -242,7 +242,10 @@ class IngestSettings(_Model):
     engine: Literal["embedded", "spark"] = Field("embedded", description="what turns raw events into facts")
     spark: SparkSettings | None = Field(None, description="of the engine spark")
     cores: Positive = Field(default_factory=lambda: os.cpu_count() or 1, description="weeks read side by side, at most")
-    memory_mb: Positive = Field(1000, description="memory for reading, in MB, over all weeks; the rest goes to disk")
+    memory_mb: Positive = Field(
+        1000,
+        description="memory that reading may take, in MB; the rest goes to disk (the process has 300 to 700 more)",
+    )
     wait_seconds: Count = Field(3600, description="seconds to wait for another run that reads, before giving up")
 
     @model_validator(mode="after")
