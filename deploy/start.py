@@ -124,6 +124,9 @@ def _problem_of(config: Path, environment: dict[str, str]) -> str:
     if not config.exists():
         where = f"put it into the folder that is mounted as {config.parent}"
         return f"waiting for {config.name}: {where} (examples/company.yaml is one to copy)"
+    if not os.access(config, os.R_OK):
+        # what was made with a strict umask belongs to root alone
+        return f"waiting for {config} to be readable by user {os.getuid()}: chmod a+r it, or give it to that user"
     environment[CONFIG] = str(config)
     looked = subprocess.run(
         [PIPELINE / "python", "-c", _LOOK],

@@ -27,7 +27,9 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-from usage_pipeline_tests.conftest import write_config
+from usage_pipeline.config import load_settings
+from usage_pipeline.lib import lake
+from usage_pipeline_tests.conftest import free_port, write_config
 from usage_pipeline_tests.fault_server import Fault, FaultyStore, faulty_store
 from usage_pipeline_tests.lake_probe import ReferenceOutcome, UsageOutcome, read_reference, read_usage
 from usage_pipeline_tests.own_process import DiedError, RaisedError, apart
@@ -518,3 +520,15 @@ def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
     assert became in case.lasting, meanwhile
     assert meanwhile[0] == ("first" if became == NOT_READ else "second")
     assert after == ("second", None)
+
+
+def test_a_store_that_is_away_is_waited_for_once_and_not_by_each_source(tmp_path) -> None:
+    """Five sources of a store that was gone took five minutes, and an upgrade hung on them."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    settings = load_settings(configure(tmp_path, nowhere, {"usage": usage_source("away", "parquet")}, 2))
+    began = time.monotonic()
+    for _ in range(6):
+        with pytest.raises(lake.NotReadError, match="cannot be reached"):
+            lake.Lake(settings).week_folders(settings.sources.usage.path)
+    # 6 sources would have taken 6 times RETRY_SECONDS of pauses
+    assert time.monotonic() - began < 2 * RETRY_SECONDS + 3

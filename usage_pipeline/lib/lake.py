@@ -65,6 +65,8 @@ _REFUSED = {
 _GONE = ("NoSuchKey", "404")
 WRITTEN = "was written while it was read; the next run reads it again"
 Found = TypeVar("Found")
+# by address, when it was last waited for in vain
+_AWAY_SINCE: dict[str | None, float] = {}
 
 
 class LakeError(Exception):
@@ -73,6 +75,10 @@ class LakeError(Exception):
 
 class NotReadError(LakeError):
     """The way to the lake is in trouble, after it was tried again; nothing is said about what lies there."""
+
+
+class _AwayError(NotReadError):
+    """The store gave no answer at all."""
 
 
 class _ChangedError(NotReadError):
@@ -275,16 +281,27 @@ class Lake:
         """Seconds of pauses left for all that is asked: a store that is gone is not waited for 104 times."""
         return [2 * self.store.retry_seconds]
 
+    def _is_away(self) -> bool:
+        """Whether this process waited for the store not long ago, in vain: it is not waited for anew by each source."""
+        since = _AWAY_SINCE.get(self.store.endpoint)
+        return since is not None and time.monotonic() - since < 10 * self.store.retry_seconds
+
     def _with_patience(self, key: str, ask: Callable[[], Found]) -> Found:
         for attempt in range(_ATTEMPTS):
             try:
-                return ask()
+                found = ask()
             except NotReadError as error:
                 pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
-                if not self.retries or pause is None or pause > self._patience[0]:
+                is_away = isinstance(error, _AwayError) and self._is_away()
+                if not self.retries or pause is None or pause > self._patience[0] or is_away:
+                    if self.retries and isinstance(error, _AwayError) and not is_away:
+                        _AWAY_SINCE[self.store.endpoint] = time.monotonic()
                     raise type(error)(f"{error} (asked {attempt + 1} times)" if attempt else str(error)) from error
                 self._patience[0] -= pause
                 time.sleep(pause)
+            else:
+                _AWAY_SINCE.pop(self.store.endpoint, None)
+                return found
         raise AssertionError(key)
 
     def _copy(self, file: LakeFile, target: Path) -> None:
@@ -370,7 +387,7 @@ class Lake:
             said = "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or store.access_key_id"
             return LakeError(f"s3://{bucket}: {said}")
         if "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
-            return NotReadError(f"s3://{bucket}: {where} cannot be reached; check store.endpoint and the network")
+            return _AwayError(f"s3://{bucket}: {where} cannot be reached; check store.endpoint and the network")
         if isinstance(error, BotoCoreError) and not isinstance(error, HTTPError):
             name = type(error).__name__
             if any(word in name for word in ("Credential", "Profile", "Param", "Region", "Token", "Config")):

@@ -428,6 +428,9 @@ def test_without_a_configuration_it_waits_and_says_for_what(tmp_path: Path, stac
         wait_until("it says so", lambda: "waiting for sources.yaml" in empty.logs("code"))
         assert empty.container("code")["State"]["Health"]["Status"] == "starting"
         (config / "sources.yaml").write_text("name: Wrong\nhome: /data\nsources: {usag: {}}\n", encoding="utf-8")
+        (config / "sources.yaml").chmod(0o600)
+        wait_until("whom it belongs to is said", lambda: "to be readable by user 10001" in empty.logs("code"))
+        (config / "sources.yaml").chmod(0o644)
         wait_until("what is wrong is said", lambda: "unknown key" in empty.logs("code"))
         lake = "{path: /data/lake, columns: {account_id: a, application: b, event_time: c}, partitioned: true}"
         (config / "sources.yaml").write_text(
