@@ -404,8 +404,8 @@ def test_what_others_have_too_is_no_trace_of_the_person(settings: Settings) -> N
         assert run_refresh(settings, instance, only=["contacts", "account_contacts", "published_build"]).success
     done = erase(settings, "a", "u-anna")
     assert done.found
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
-        left = connection.execute("SELECT user_id FROM ref.contacts WHERE name = 'Anna Archer'").fetchall()
+    with duckdb.connect(str(settings.private_contacts_path), read_only=True) as connection:
+        left = connection.execute("SELECT user_id FROM contacts WHERE name = 'Anna Archer'").fetchall()
     assert left == [("u-anna2",)]
 
 
