@@ -49,7 +49,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("builds", lambda: _builds(store)),
         ("home", lambda: _home(settings)),
         ("modes", lambda: _modes(settings)),
-        ("contacts", lambda: _contacts(settings)),
+        ("key", lambda: _key(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
     ]
@@ -247,23 +247,23 @@ def _modes(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _contacts(settings: Settings) -> Iterator[Finding]:
+def _key(settings: Settings) -> Iterator[Finding]:
     """Nothing is said of a home without a key and without encrypted files."""
     problems = key_problems(settings)
     for problem in problems[:_LISTED]:
-        yield Finding("contacts", "failed", problem)
+        yield Finding("key", "failed", problem)
     if len(problems) > _LISTED:
-        yield Finding("contacts", "failed", f"{len(problems) - _LISTED} more files cannot be opened with that key")
+        yield Finding("key", "failed", f"{len(problems) - _LISTED} more files cannot be opened with that key")
     if problems or contacts_key() is None:
         return
     plain = plain_files(settings)
     for path in plain[:_LISTED]:
         remedy = "the next refresh encrypts it, or `usage-pipeline contacts rekey` does now"
-        yield Finding("contacts", "warning", f"{path} is not encrypted yet", remedy)
+        yield Finding("key", "warning", f"{path} is not encrypted yet", remedy)
     if len(plain) > _LISTED:
-        yield Finding("contacts", "warning", f"{len(plain) - _LISTED} more files of contacts are not encrypted yet")
+        yield Finding("key", "warning", f"{len(plain) - _LISTED} more files of contacts are not encrypted yet")
     if not plain:
-        yield Finding("contacts", "ok", f"all {len(files_of_contacts(settings))} files of contacts are encrypted")
+        yield Finding("key", "ok", f"all {len(files_of_contacts(settings))} files of contacts are encrypted")
 
 
 # ---------------------------------------------------------------- disk and memory
