@@ -1,6 +1,8 @@
 """Contacts at rest: with a key nothing below the home, and nothing in a backup, tells a name, an address or a number."""
 
+import gzip
 import io
+import json
 import os
 import shutil
 import stat
@@ -36,6 +38,8 @@ from usage_pipeline.lib.encryption import (
     open_database,
     parquet_rows,
 )
+from usage_pipeline.lib.lake import Lake, LakeFile
+from usage_pipeline.lib.sources import Nearby
 from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, superset_environment
 from usage_pipeline.rekey import files_of_contacts, plain_files, rekey
 from usage_pipeline_tests.conftest import event, run_refresh, serve_superset, write_config, write_week
@@ -174,6 +178,46 @@ def test_what_does_not_fit_in_memory_is_encrypted_too(tmp_path: Path, monkeypatc
         )
         spilled = [file.read_bytes() for file in (tmp_path / "contacts.duckdb.tmp").iterdir()]
     assert spilled and not any(b"Anna Archer" in part for part in spilled)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files in memory that a name leads to")
+def test_copies_of_contacts_that_are_being_read_lie_in_memory(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bucket, and unpacked: a reader that is killed leaves nothing of them on the disk."""
+    packed = tmp_path / "contacts.csv.gz"
+    packed.write_bytes(gzip.compress((settings.home.parent / "contacts.csv").read_bytes()))
+    table = tmp_path / "contacts.parquet"
+    pd.read_csv(settings.home.parent / "contacts.csv").to_parquet(table, compression=None)
+    lake = Lake(settings)
+    monkeypatch.setattr(lake, "_copy", lambda _, target: target.write_bytes(table.read_bytes()))
+    nearby = Nearby(lake, settings, keeps_in_memory=True)
+    text = nearby.path(LakeFile(str(packed), 1, "", ""), "csv")
+    copied = nearby.path(LakeFile("s3://bucket/contacts.parquet", 1, "", ""), "parquet")
+    assert "Emil Egger" in text.read_text()
+    assert pq.read_table(copied).num_rows == len(CONTACTS) + 1
+    with duckdb.connect() as connection:
+        for file in (copied, text):
+            assert connection.execute(f"SELECT count(*) FROM '{file}'").fetchone() == (len(CONTACTS) + 1,)
+    assert all_that_tell(settings.home) == {}
+    assert [file.is_symlink() for file in (text, copied)] == [True, True]
+    nearby.clear()
+    assert not copied.exists() and not nearby.folder.exists()
+
+
+def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings) -> None:
+    folder = settings.home.parent
+    with gzip.open(folder / "contacts.csv.gz", "wb") as packed:
+        packed.write(
+            (folder / "contacts.csv").read_bytes() + b"u-fred,b,Fred Finch,fred@shelbyville.example,+1 217 555 0199\n"
+        )
+    config = Path(config_of(settings))
+    config.write_text(config.read_text().replace("contacts.csv", "contacts.csv.gz"))
+    assert command("check-sources", "-c", str(config))[0] == 0
+    assert command("refresh", "-c", str(config))[0] == 0
+    with open_database(settings.private_contacts_path) as connection:
+        assert connection.execute("SELECT count(*) FROM contacts").fetchone() == (5,)
+    assert all_that_tell(settings.home) == {} and list((settings.home / "spill").glob("*")) == []
 
 
 # ---------------------------------------------------------------- keys that are wrong, or missing
@@ -396,8 +440,6 @@ _TAKEN_EVER = ("PRAGMA add_parquet_key('k', '0123456789abcdef')",)
 
 
 def connected(settings: Settings, folder: Path, key: str) -> subprocess.CompletedProcess[str]:
-    import json
-
     published = (settings.published_dir / "current").resolve()
     statements = [sql.format(folder=folder / "made", published=published) for sql in (*STATEMENTS, *ASKED)]
     environment = os.environ | superset_environment(settings, folder) | {"PYTHONPATH": str(SUPERSET), KEY_VARIABLE: key}
@@ -415,8 +457,6 @@ def test_a_connection_of_superset_may_do_what_one_to_a_plain_file_may_and_shows_
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statement by statement beside the same build, made plain; with the catalogs and schemas that rights rest on."""
-    import json
-
     for folder in ("made", "empty"):
         (tmp_path / folder).mkdir()
     done = connected(settings, tmp_path, KEY)

@@ -33,7 +33,7 @@ from usage_pipeline.lib.deliveries import (
     report_missing,
     write_delivery,
 )
-from usage_pipeline.lib.encryption import PERSONAL, count_parquet, keep_spill_private, open_parquet
+from usage_pipeline.lib.encryption import PERSONAL, contacts_key, count_parquet, keep_spill_private, open_parquet
 from usage_pipeline.lib.erased import Erased
 from usage_pipeline.lib.lake import Lake, LakeError, connect
 from usage_pipeline.lib.locks import exclusive
@@ -92,7 +92,7 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     source = settings.sources.get(contract.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    nearby = Nearby(Lake(settings), settings)
+    nearby = Nearby(Lake(settings), settings, keeps_in_memory=contract is CONTACTS and contacts_key() is not None)
     # an erasure that begins now waits, and then finds what was kept here
     lock = exclusive(ledger_lock(settings), settings.ingest.wait_seconds, what=str(settings.ledger_dir))
     try:
