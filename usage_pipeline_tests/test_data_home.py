@@ -40,7 +40,7 @@ import os, signal, sys
 from datetime import timedelta
 import dagster as dg
 from usage_pipeline.config import load_settings
-from usage_pipeline.lib import builds, facts, files, history, reference
+from usage_pipeline.lib import builds, encryption, facts, files, history
 from usage_pipeline_tests.conftest import run_refresh
 
 def dies(*_, **__):
@@ -73,7 +73,7 @@ elif where == "facts":
 elif where == "rejected rows":
     facts.forget_users = dies
 elif where == "a delivery":
-    after(reference.pq, "write_table")
+    after(encryption.pq, "write_table")
 elif where == "a proposal":
     after(history.pq, "write_table")
 elif where == "a transaction":
