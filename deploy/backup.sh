@@ -4,7 +4,8 @@
 #   data.tar                      facts, ledger, models, warehouse, builds, status, the list of the erased
 #   config.tar                    sources.yaml and what lies beside it
 #   SHA256SUMS                    written last: a folder without it is not whole
-# Not in it: .env. Keep its secrets apart; without SUPERSET_SECRET_KEY people log in anew, nothing else is lost.
+# Not in it: .env. Keep its secrets apart; without SUPERSET_SECRET_KEY people log in anew, nothing else is lost. Where there is a
+# USAGE_CONTACTS_KEY, nobody opens the contacts of this backup without the one of its time.
 # It holds personal data: keep it where only those may read who may see contacts.
 set -euo pipefail
 [ $# = 1 ] || { echo "say where to: deploy/backup.sh FOLDER" >&2; exit 1; }

@@ -149,10 +149,14 @@ ENABLE_UI_THEME_ADMINISTRATION = False
 # SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from build_cache import build_of_request, note_opened  # noqa: E402
+from encrypted_contacts import is_encrypted, key_problem, opener  # noqa: E402
 from event_log import EventLog  # noqa: E402
 from request_limits import seconds_left  # noqa: E402
 from sql_rules import CLOSED_FUNCTIONS  # noqa: E402
 from usage_security import UsageSecurityManager, is_long_enough  # noqa: E402
+
+if _key_problem := key_problem():
+    raise SystemExit(f"superset_config.py: {_key_problem}")
 
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
 AUTH_USER_REGISTRATION = False
@@ -404,21 +408,23 @@ def DB_CONNECTION_MUTATOR(  # noqa: N802
     shown = build_of_request() if folder == PUBLISHED else os.path.realpath(os.path.join(folder, "current"))
     if not os.path.isdir(shown):
         raise ValueError("no build is published yet: the first refresh has not ended (see Dagster, Runs)")
-    uri = uri.set(database=os.path.join(shown, file))
-    params["connect_args"] = {
-        "read_only": True,
-        "config": {
-            "enable_external_access": "false",
-            "autoload_known_extensions": "false",
-            "autoinstall_known_extensions": "false",
-            "python_enable_replacements": "false",
-            # nothing is written to a disk: what does not fit into memory is refused
-            "temp_directory": "",
-            "lock_configuration": "true",
-            "threads": os.environ.get("USAGE_DUCKDB_THREADS", "2"),
-            "memory_limit": os.environ.get("USAGE_DUCKDB_MEMORY", "1GB"),
-        },
+    path = os.path.join(shown, file)
+    uri = uri.set(database=path)
+    config = {
+        "enable_external_access": "false",
+        "autoload_known_extensions": "false",
+        "autoinstall_known_extensions": "false",
+        "python_enable_replacements": "false",
+        # nothing is written to a disk: what does not fit into memory is refused
+        "temp_directory": "",
+        "lock_configuration": "true",
+        "threads": os.environ.get("USAGE_DUCKDB_THREADS", "2"),
+        "memory_limit": os.environ.get("USAGE_DUCKDB_MEMORY", "1GB"),
     }
+    if name == "usage_contacts" and is_encrypted(path):
+        params["creator"] = opener(path, config)
+    else:
+        params["connect_args"] = {"read_only": True, "config": config}
     params["pool_events"] = [(_watch, "checkout"), (_unwatch, "checkin")]
     return uri, params
 

@@ -22,6 +22,8 @@ account_app = typer.Typer(no_args_is_help=True, help="The people who may log in 
 app.add_typer(account_app, name="account")
 deliveries_app = typer.Typer(no_args_is_help=True, help="Deliveries of reference sources: in force, and held back.")
 app.add_typer(deliveries_app, name="deliveries")
+contacts_app = typer.Typer(no_args_is_help=True, help="People to call: how their personal data is kept.")
+app.add_typer(contacts_app, name="contacts")
 history_app = typer.Typer(no_args_is_help=True, help="What was published and is kept for good.")
 app.add_typer(history_app, name="history")
 
@@ -94,9 +96,14 @@ def refresh(
     if_changed: Annotated[bool, typer.Option("--if-changed", help="do nothing where nothing changed")] = False,
 ) -> None:
     """Run the whole graph once through Dagster: what changed in the lake, all tables, the build, the dashboards."""
+    from usage_pipeline.local import LocalError
     from usage_pipeline.local import refresh as run
 
-    if not run(settings_of(config), only_if_changed=if_changed, say=say):
+    try:
+        succeeded = run(settings_of(config), only_if_changed=if_changed, say=say)
+    except LocalError as error:
+        raise fail(str(error)) from error
+    if not succeeded:
         raise fail("the run failed; what was published before stays up. The log is above and in the Dagster UI")
 
 
@@ -596,6 +603,25 @@ def deliveries_accept(
     forget_inputs(settings)
     record_status(settings)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
+
+
+@contacts_app.command("rekey")
+def contacts_rekey(config: ConfigOption = None) -> None:
+    """Encrypt everything of contacts below the home with USAGE_CONTACTS_KEY; not set: make it plain again.
+
+    USAGE_CONTACTS_OLD_KEY is the key until now; not set where there was none.
+    """
+    from usage_pipeline.lib.encryption import ContactsKeyError, contacts_key
+    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.rekey import rekey
+
+    settings = settings_of(config)
+    try:
+        changed = rekey(settings, progress=lambda line: say(f"  {line}"))
+        state = "encrypted with USAGE_CONTACTS_KEY" if contacts_key() else "plain, as USAGE_CONTACTS_KEY is not set"
+    except (ContactsKeyError, BusyError) as error:
+        raise fail(f"{error}; what is changed already stays, and this can be run again") from error
+    say(f"{changed} files rewritten; all files of contacts are {state}: start the servers with the same")
 
 
 KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores or months")]

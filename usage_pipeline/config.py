@@ -556,6 +556,11 @@ class Settings(_Model):
         return self.home / "warehouse" / "warehouse.duckdb"
 
     @property
+    def private_contacts_path(self) -> Path:
+        """Beside the warehouse: the only private database with names, addresses and telephone numbers of contacts."""
+        return self.home / "warehouse" / "contacts.duckdb"
+
+    @property
     def published_dir(self) -> Path:
         return self.home / "published"
 

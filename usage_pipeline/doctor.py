@@ -20,9 +20,11 @@ from usage_pipeline.config import Settings
 from usage_pipeline.lib.alarms import LOOKED_AT, raise_alarms
 from usage_pipeline.lib.builds import FILES, Build, BuildStore
 from usage_pipeline.lib.data_home import open_to_others, unknown
+from usage_pipeline.lib.encryption import ContactsKeyError, contacts_key, open_database
 from usage_pipeline.lib.judgement import Finding, Level, judge_data, judge_deliveries, judge_runs, status_rows
 from usage_pipeline.lib.locks import BusyError, exclusive
 from usage_pipeline.lib.tables import broken_contract
+from usage_pipeline.rekey import files_of_contacts, key_problems, plain_files
 
 _MEGABYTE = 1_000_000
 # a server that was started so lately may still be on its way
@@ -47,6 +49,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("builds", lambda: _builds(store)),
         ("home", lambda: _home(settings)),
         ("modes", lambda: _modes(settings)),
+        ("key", lambda: _key(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
     ]
@@ -208,10 +211,12 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
             problems.append(f"{file.name} is missing")
             continue
         try:
-            with duckdb.connect(str(file), read_only=True) as connection:
+            with open_database(file) as connection:
                 for table in tables if whole else ():
                     if broken := broken_contract(connection, table):
                         problems.append(broken.problem)
+        except ContactsKeyError:
+            continue  # the file is sound: told of as a key that is wrong or missing
         except duckdb.Error as error:
             problems.append(f"{file.name} cannot be read: {_short(str(error))}")
     return problems
@@ -240,6 +245,25 @@ def _modes(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "modes", "failed", f"{len(found) - _LISTED} more below {settings.home} are open to others", remedy
         )
+
+
+def _key(settings: Settings) -> Iterator[Finding]:
+    """Nothing is said of a home without a key and without encrypted files."""
+    problems = key_problems(settings)
+    for problem in problems[:_LISTED]:
+        yield Finding("key", "failed", problem)
+    if len(problems) > _LISTED:
+        yield Finding("key", "failed", f"{len(problems) - _LISTED} more files cannot be opened with that key")
+    if problems or contacts_key() is None:
+        return
+    plain = plain_files(settings)
+    for path in plain[:_LISTED]:
+        remedy = "the next refresh encrypts it, or `usage-pipeline contacts rekey` does now"
+        yield Finding("key", "warning", f"{path} is not encrypted yet", remedy)
+    if len(plain) > _LISTED:
+        yield Finding("key", "warning", f"{len(plain) - _LISTED} more files of contacts are not encrypted yet")
+    if not plain:
+        yield Finding("key", "ok", f"all {len(files_of_contacts(settings))} files of contacts are encrypted")
 
 
 # ---------------------------------------------------------------- disk and memory

@@ -30,7 +30,17 @@ from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.cells import Reading
 from usage_pipeline.lib.contract import CONTACTS
 from usage_pipeline.lib.data_home import clean_facts, clean_ledger, clean_warehouse, place_of, walk
-from usage_pipeline.lib.deliveries import deliveries, held_back_files, ledger_lock
+from usage_pipeline.lib.deliveries import deliveries_of_contacts, ledger_lock
+from usage_pipeline.lib.encryption import (
+    ContactsKeyError,
+    count_parquet,
+    open_database,
+    open_parquet,
+    open_to_write,
+    parquet_rows,
+    rewrite,
+    write_contacts,
+)
 from usage_pipeline.lib.erased import Erased, forget_users, remember, replace_users
 from usage_pipeline.lib.explain import UnknownNameError, accounts_of, resolve
 from usage_pipeline.lib.facts import facts_lock, facts_path, read_manifests
@@ -38,9 +48,8 @@ from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.reference import person_columns
 from usage_pipeline.lib.sources import RAW, SourceError, columns_of, mapped_columns, match_columns, quoted
-from usage_pipeline.lib.sql import literal
-from usage_pipeline.lib.traces import UnreadableError, open_as_it_is, rows_that_tell, tells_of
-from usage_pipeline.resources import Warehouse, warehouse_of
+from usage_pipeline.lib.traces import UnreadableError, rows_that_tell, tells_of
+from usage_pipeline.resources import warehouse_of
 
 Progress = Callable[[str], None]
 # a shorter id stands in every log by chance
@@ -118,6 +127,8 @@ def _whatever_cannot_be_read(account: str, user: str) -> Iterator[None]:
     """Fails in words where a file is broken: the person may stand in it."""
     try:
         yield
+    except ContactsKeyError as error:
+        raise EraseError(f"user {user} of account {account} is not erased everywhere: {error}") from None
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         told = f"user {user} of account {account} is not erased everywhere: {error}"
         raise EraseError(f"{told}: mend or remove what cannot be read, and run this again") from error
@@ -164,17 +175,22 @@ class _Person:
         if self.settings.warehouse_path.exists():
             with warehouse_of(self.settings).read() as connection:
                 places |= self._in_tables(connection, "warehouse")
+        if self.settings.private_contacts_path.exists():
+            with warehouse_of(self.settings).held(), open_database(self.settings.private_contacts_path) as connection:
+                places |= self._in_tables(connection, "private contacts")
         for build in self.store.builds():
             if (file := self._contacts_of(build)).exists():
-                with open_as_it_is(file) as connection:
+                with open_database(file) as connection:
                     places |= self._in_tables(connection, f"build {build.build_id}")
         return Erasure(self.account, self.user, places={place: rows for place, rows in places.items() if rows})
 
     def not_found(self) -> str:
         """What to say where nothing is known of them, with the ids of the account that come near."""
         known: list[str] = []
-        if self.settings.warehouse_path.exists():
-            with warehouse_of(self.settings).read() as connection:
+        for file in (self.settings.warehouse_path, self.settings.private_contacts_path):
+            if not file.exists():
+                continue
+            with warehouse_of(self.settings).held(), open_database(file) as connection:
                 for table, _ in _tables_with_users(connection):
                     sql = f"SELECT DISTINCT user_id FROM {table} WHERE account_id = $account AND user_id IS NOT NULL"
                     known += [row[0] for row in connection.execute(sql, {"account": self.account}).fetchall()]
@@ -189,7 +205,7 @@ class _Person:
         return sorted((self.settings.ledger_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
-        return [*deliveries(self.settings, CONTACTS.name), *held_back_files(self.settings, CONTACTS.name)]
+        return deliveries_of_contacts(self.settings)
 
     def _reasons_to_hold_back(self) -> list[Path]:
         return sorted((self.settings.ledger_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
@@ -205,7 +221,7 @@ class _Person:
 
     def _in_delivery(self, file: Path) -> int:
         with duckdb.connect() as connection:
-            connection.read_parquet(str(file)).create_view(RAW, replace=True)
+            open_parquet(connection, file, RAW)
             of_person = self._is_person(connection)
             rows = connection.execute(f"FROM {RAW} WHERE {of_person}", self.values).fetchall()
             named = self._is_person(connection, or_none=False)
@@ -310,9 +326,10 @@ class _Person:
 
         for file in self._deliveries():
             with duckdb.connect() as connection:
-                look_into(connection, f"read_parquet({literal(file)}, hive_partitioning = false)")
-        if words and self.settings.warehouse_path.exists():
-            with warehouse_of(self.settings).read() as connection:
+                look_into(connection, parquet_rows(connection, file))
+        private = self.settings.private_contacts_path
+        if words and private.exists():
+            with warehouse_of(self.settings).held(), open_database(private) as connection:
                 for table in [table for table, is_contacts in _tables_with_users(connection) if is_contacts]:
                     look_into(connection, table)
         return shared
@@ -337,8 +354,10 @@ class _Person:
         warehouse = warehouse_of(settings)
         with warehouse.held():
             _say(clean_warehouse(settings), progress)
-        if settings.warehouse_path.exists():
-            done.places |= self._rewrite_warehouse(warehouse, erased)
+            databases = {"warehouse": settings.warehouse_path, "private contacts": settings.private_contacts_path}
+            for where, file in databases.items():
+                if file.exists():
+                    done.places |= self._rewrite_database(file, where, erased)
         with warehouse.held():
             for build in self.store.builds():
                 progress(f"build {build.build_id}")
@@ -349,13 +368,13 @@ class _Person:
 
     def _rewrite_delivery(self, file: Path) -> int:
         with duckdb.connect() as connection:
-            connection.read_parquet(str(file)).create_view(RAW, replace=True)
+            open_parquet(connection, file, RAW)
             is_other = f"({self._is_person(connection)}) IS NOT TRUE"
             rows = connection.execute(f"FROM {RAW} WHERE {is_other}", self.values).to_arrow_table()
-        gone = int(pq.read_metadata(file).num_rows) - int(rows.num_rows)
+        gone = count_parquet(file) - int(rows.num_rows)
         if gone:
             with put_whole(file) as unfinished:
-                pq.write_table(rows, unfinished, compression="zstd")
+                write_contacts(unfinished, rows)
         return gone
 
     def _rewrite_reason(self, file: Path) -> int:
@@ -371,38 +390,34 @@ class _Person:
                 unfinished.write_text(text, encoding="utf-8")
         return gone
 
-    def _rewrite_warehouse(self, warehouse: Warehouse, erased: Erased) -> dict[str, int]:
-        """Removes the person from every table that names users, and copies the file without what was deleted."""
+    def _rewrite_database(self, file: Path, where: str, erased: Erased) -> dict[str, int]:
+        """Removes the person from every table that names users, and copies the file without what was deleted.
+
+        The caller keeps others away from the file.
+        """
         places: dict[str, int] = {}
-        path = self.settings.warehouse_path
         with_key = {**self.values, "key": erased.key_of(self.account, self.user)}
-        with warehouse.held():
-            with duckdb.connect(str(path)) as connection:
-                connection.execute("BEGIN")
-                for table, is_contacts in _tables_with_users(connection):
-                    if is_contacts:
-                        done = connection.execute(f"DELETE FROM {table} WHERE {_IS_PERSON}", self.values)
-                    else:
-                        done = connection.execute(f"UPDATE {table} SET user_id = $key WHERE {_IS_PERSON}", with_key)
-                    counted = done.fetchone()
-                    places[f"warehouse, {table}"] = int(counted[0]) if counted else 0
-                connection.execute("COMMIT")
-                # a log that was left beside the new file would be played into it
-                connection.execute("CHECKPOINT")
-            with put_whole(path) as unfinished, duckdb.connect() as connection:
-                connection.execute(f"ATTACH {literal(path)} AS before (READ_ONLY)")
-                connection.execute(f"ATTACH {literal(unfinished)} AS after")
-                connection.execute("COPY FROM DATABASE before TO after")
-                connection.execute("DETACH after")
-                connection.execute("DETACH before")
+        with open_to_write(file) as connection:
+            connection.execute("BEGIN")
+            for table, is_contacts in _tables_with_users(connection):
+                if is_contacts:
+                    done = connection.execute(f"DELETE FROM {table} WHERE {_IS_PERSON}", self.values)
+                else:
+                    done = connection.execute(f"UPDATE {table} SET user_id = $key WHERE {_IS_PERSON}", with_key)
+                counted = done.fetchone()
+                places[f"{where}, {table}"] = int(counted[0]) if counted else 0
+            connection.execute("COMMIT")
+            # a log that was left beside the new file would be played into it
+            connection.execute("CHECKPOINT")
+        rewrite(file)
         return places
 
 
 def _tables_with_users(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, bool]]:
     """Every table that names users, and whether it is one of contacts, which says more of a person than their id."""
     return connection.execute(
-        "SELECT schema_name || '.' || table_name, bool_or(column_name = 'email') FROM duckdb_columns() "
-        "WHERE NOT internal AND database_name = current_database() GROUP BY ALL "
+        "SELECT if(schema_name = 'main', '', schema_name || '.') || table_name, bool_or(column_name = 'email') "
+        "FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() GROUP BY ALL "
         "HAVING bool_or(column_name = 'user_id') AND bool_or(column_name = 'account_id') ORDER BY 1"
     ).fetchall()
 

@@ -39,6 +39,7 @@ from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.lake import Lake, LakeError
 from usage_pipeline.lib.status import write_status
 from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.rekey import key_problems
 from usage_pipeline.run_launcher import alive_now, says_that_it_is_alive, this_process
 
 REPO = Path(__file__).parents[1]
@@ -115,8 +116,10 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     """Runs the whole graph through Dagster, in this process; the run is seen in the UI like any other.
 
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
-    written in any case.
+    written in any case. Raises LocalError where contacts cannot be opened with the key that is set.
     """
+    if problems := key_problems(settings):
+        raise LocalError("\n".join(problems))
     # first of all: what a killed run left may be what fills the disk
     clean(settings, say)
     stamp = _stamp(settings)

@@ -1,4 +1,4 @@
-"""What assets are handed: the private warehouse.
+"""What assets are handed: the private warehouse, and the private contacts where they are asked for.
 
 Belongs here: opening and closing it, one writer at a time. Does not: what is written (`defs/`), or the settings
 (`config.py`), which are handed over as they are.
@@ -13,9 +13,10 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from usage_pipeline.config import Settings
+from usage_pipeline.lib.encryption import PERSONAL, attach, contacts_beside, keep_spill_private
 from usage_pipeline.lib.locks import exclusive
 
-SCHEMAS = ("ref", "core", "mart", "personal")
+SCHEMAS = ("ref", "core", "mart")
 
 
 class Warehouse(DuckDBResource):
@@ -31,10 +32,12 @@ class Warehouse(DuckDBResource):
             yield
 
     @contextmanager
-    def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def get_connection(self, *, with_contacts: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-write connection inside one transaction: all of the body's changes happen, or none.
 
-        Raises BusyError where another process holds the warehouse for longer than `lock_seconds`.
+        `with_contacts` adds `personal.contacts` and what is made of it, a file of its own: a body writes to one of the
+        two files. Raises BusyError where another process holds the warehouse for longer than `lock_seconds`,
+        ContactsKeyError where contacts cannot be opened.
         """
         with self.held():
             connection = duckdb.connect(self.database, config=self.connection_config)
@@ -43,6 +46,8 @@ class Warehouse(DuckDBResource):
                 connection.execute("SET TimeZone = 'UTC'")
                 for schema in SCHEMAS:
                     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                if with_contacts:
+                    self._attach_contacts(connection, read_only=False)
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
@@ -51,15 +56,21 @@ class Warehouse(DuckDBResource):
                 connection.close()
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(self, *, with_contacts: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-only connection. Raises BusyError as above: DuckDB has one writer or many readers."""
         with self.held():
             connection = duckdb.connect(self.database, read_only=True, config=self.connection_config)
             try:
                 connection.execute("SET TimeZone = 'UTC'")
+                if with_contacts:
+                    self._attach_contacts(connection, read_only=True)
                 yield connection
             finally:
                 connection.close()
+
+    def _attach_contacts(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
+        keep_spill_private(connection)
+        attach(connection, contacts_beside(Path(self.database)), PERSONAL, read_only=read_only)
 
 
 def warehouse_of(settings: Settings) -> Warehouse:

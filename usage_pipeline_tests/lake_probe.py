@@ -82,11 +82,13 @@ def read_reference(config: Path, source: str) -> ReferenceOutcome:
     """Takes the delivery of one reference source (accounts, subscriptions ...) as a refresh does, and loads it."""
     settings, contract = load_settings(config), CONTRACTS[source]
     with duckdb.connect() as connection:
-        connection.execute("CREATE SCHEMA ref")
+        connection.execute("CREATE SCHEMA ref; CREATE SCHEMA personal")
         delivery = take_delivery(settings, contract)
         loaded = load_reference(connection, contract, delivery)
+        schema = "personal" if source == "contacts" else "ref"
         rows, aside = (
-            connection.sql(f"FROM ref.{source}{suffix}").to_arrow_table().to_pylist() for suffix in ("", "_rejected")
+            connection.sql(f"FROM {schema}.{source}{suffix}").to_arrow_table().to_pylist()
+            for suffix in ("", "_rejected")
         )
     notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
     return ReferenceOutcome(rows, aside, dict(loaded.unreadable), notes, delivery.held_back)

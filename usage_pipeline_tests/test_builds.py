@@ -7,6 +7,7 @@ import duckdb
 import pytest
 
 from usage_pipeline.lib.builds import Build, BuildStore, PublishError
+from usage_pipeline.lib.encryption import contacts_beside
 from usage_pipeline.lib.tables import TABLES
 
 
@@ -28,7 +29,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Private:
     samples = {"VARCHAR": "'x'", "BIGINT": "1", "INTEGER": "1", "DOUBLE": "1.0", "BOOLEAN": "TRUE"}
     samples["TIMESTAMP"] = "TIMESTAMP '2025-02-03'"
     with duckdb.connect(str(path)) as connection:
-        for schema in {table.schema for table in TABLES.values()}:
+        connection.execute(f"ATTACH '{contacts_beside(path)}' AS personal")
+        for schema in {table.schema for table in TABLES.values()} - {"personal"}:
             connection.execute(f"CREATE SCHEMA {schema}")
         for table in TABLES.values():
             columns = ", ".join(f"CAST({samples[c.type]} AS {c.type}) AS {c.name}" for c in table.columns)

@@ -40,7 +40,7 @@ import os, signal, sys
 from datetime import timedelta
 import dagster as dg
 from usage_pipeline.config import load_settings
-from usage_pipeline.lib import builds, facts, files, history, reference
+from usage_pipeline.lib import builds, encryption, facts, files, history
 from usage_pipeline_tests.conftest import run_refresh
 
 def dies(*_, **__):
@@ -73,7 +73,7 @@ elif where == "facts":
 elif where == "rejected rows":
     facts.forget_users = dies
 elif where == "a delivery":
-    after(reference.pq, "write_table")
+    after(encryption.pq, "write_table")
 elif where == "a proposal":
     after(history.pq, "write_table")
 elif where == "a transaction":
@@ -404,8 +404,8 @@ def test_what_others_have_too_is_no_trace_of_the_person(settings: Settings) -> N
         assert run_refresh(settings, instance, only=["contacts", "account_contacts", "published_build"]).success
     done = erase(settings, "a", "u-anna")
     assert done.found
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
-        left = connection.execute("SELECT user_id FROM ref.contacts WHERE name = 'Anna Archer'").fetchall()
+    with duckdb.connect(str(settings.private_contacts_path), read_only=True) as connection:
+        left = connection.execute("SELECT user_id FROM contacts WHERE name = 'Anna Archer'").fetchall()
     assert left == [("u-anna2",)]
 
 

@@ -115,7 +115,7 @@ class Lab:
 
     def loaded(self, delivery: Delivery) -> int:
         with duckdb.connect() as connection:
-            connection.execute("CREATE SCHEMA ref")
+            connection.execute("CREATE SCHEMA ref; CREATE SCHEMA personal")
             return load_reference(connection, CONTRACTS[self.source], delivery).rows
 
     def usage_pipeline(self, *arguments: str) -> tuple[int, str]:

@@ -105,6 +105,16 @@ def test_no_secret_has_a_default_and_the_example_names_every_one() -> None:
     assert not missing, "each setting stands in .env.example"
 
 
+def test_the_key_of_contacts_is_known_to_two_services_and_no_other() -> None:
+    """The pipeline, which writes them, and the server that shows them: no worker, no set-up, no page of Dagster."""
+    services = yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    with_key = {name for name, said in services.items() if "USAGE_CONTACTS_KEY" in (said.get("environment") or {})}
+    assert with_key == {"code", "superset"}
+    assert (
+        services["code"]["environment"]["USAGE_PIPELINE_CONFIG"] and services["superset"]["environment"]["USAGE_STATUS"]
+    )
+
+
 def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     for name in ("deploy/make-env.sh", ".env.example"):

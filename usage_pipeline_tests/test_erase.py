@@ -136,7 +136,7 @@ def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(set
     assert done.places["contacts as delivered (ledger)"] == 2
     assert done.places["rejected rows (ledger)"] == 2 * len(WEEKS)
     assert done.places["facts"] == 4 * len(WEEKS)
-    assert done.places["warehouse, personal.account_contacts"] == 1
+    assert done.places["private contacts, account_contacts"] == 1
     assert sum("build 0000" in place for place in done.places) == 2
     assert "is somebody else's" in done.notes[0]
     assert names_of(settings.home, WORDS) == []
@@ -190,10 +190,11 @@ def test_facts_keep_their_form_and_their_manifest(settings: Settings) -> None:
 def test_the_same_id_in_another_account_is_another_person(settings: Settings) -> None:
     erase(settings, "a", "u-common")
     assert names_of(settings.home, ("cora@springfield.example", "Cora Carter")) == []
+    with duckdb.connect(str(settings.private_contacts_path), read_only=True) as connection:
+        assert connection.execute("SELECT account_id, name FROM contacts WHERE user_id = 'u-common'").fetchall() == [
+            ("b", "Dora Dyer")
+        ]
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
-        assert connection.execute(
-            "SELECT account_id, name FROM ref.contacts WHERE user_id = 'u-common'"
-        ).fetchall() == [("b", "Dora Dyer")]
         users = connection.execute("SELECT DISTINCT account_id FROM core.weekly_users WHERE user_id = 'u-common'")
         assert users.fetchall() == [("b",)]
 
@@ -261,7 +262,7 @@ def test_the_command_says_what_it_found_and_what_it_cannot_reach(settings: Setti
     done = CliRunner().invoke(app, ["erase", "a", "u-anna", *config])
     assert done.exit_code == 0, done.output
     assert f"{4 * len(WEEKS)} rows  facts" in done.output
-    assert "1 row   warehouse, personal.account_contacts" in done.output
+    assert "1 row   private contacts, account_contacts" in done.output
     assert f"{log} still says the id or an e-mail address" in done.output
     assert (
         "was erased before; nothing of them was found"

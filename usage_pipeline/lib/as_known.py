@@ -18,6 +18,7 @@ import duckdb
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.contract import SUBSCRIPTIONS
 from usage_pipeline.lib.deliveries import delivered_at, deliveries
+from usage_pipeline.lib.encryption import open_parquet
 from usage_pipeline.lib.lake import connect
 from usage_pipeline.lib.reference import Delivery, load_reference, settled_mapping
 from usage_pipeline.lib.sources import RAW, SourceError
@@ -66,7 +67,7 @@ class History:
             return False
         file = of_then[-1] if of_then else files[0]
         if file != self._loaded:
-            self.connection.read_parquet(str(file)).create_view(RAW, replace=True)
+            open_parquet(self.connection, file, RAW)
             try:
                 mapping = settled_mapping(self.connection, self.settings, source, SUBSCRIPTIONS)
             except SourceError:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import duckdb
 
+from usage_pipeline.lib.encryption import attach, connect_beside, contacts_beside, open_database
 from usage_pipeline.lib.files import FOLDER, SEALED, is_unfinished, put_whole, remove, seal, sync, sync_tree
 from usage_pipeline.lib.sql import literal
 from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
@@ -178,8 +179,10 @@ class BuildStore:
         if not file.exists():
             return 0
         with put_whole(file) as unfinished:
-            with duckdb.connect(str(unfinished)) as target:
-                target.execute(f"ATTACH {literal(file)} AS source (READ_ONLY)")
+            with connect_beside(unfinished) as target:
+                attach(target, file, "source")
+                attach(target, unfinished, "target", read_only=False)
+                target.execute("USE target")
                 for table in CONTACT_TABLES:
                     source = f"source.{table.full_name}"
                     target.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
@@ -188,7 +191,7 @@ class BuildStore:
                     rows[table.name] = _count(target, table)
                     gone += (before[0] if before else 0) - rows[table.name]
                 target.execute("DETACH source")
-                target.execute("CHECKPOINT")
+                target.execute("CHECKPOINT target")
             unfinished.chmod(SEALED)
         with put_whole(folder / "build.json") as unfinished:
             text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
@@ -244,27 +247,32 @@ class BuildStore:
 
     def _write(self, warehouse: Path, folder: Path) -> dict[str, int]:
         rows: dict[str, int] = {}
-        for stem, tables in FILES.items():
-            with duckdb.connect(str(folder / f"{stem}.duckdb")) as target:
-                target.execute(f"ATTACH {literal(warehouse)} AS source (READ_ONLY)")
-                for schema in {table.schema for table in tables}:
-                    target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-                for table in tables:
-                    columns = ", ".join(column.name for column in table.columns)
-                    target.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM source.{table.full_name}")
-                    rows[table.name] = _count(target, table)
-                target.execute("DETACH source")
-                target.execute("CHECKPOINT")
+        with duckdb.connect(str(folder / "warehouse.duckdb")) as target:
+            target.execute(f"ATTACH {literal(warehouse)} AS source (READ_ONLY)")
+            for schema in {table.schema for table in WAREHOUSE_TABLES}:
+                target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for table in WAREHOUSE_TABLES:
+                rows[table.name] = _copy(target, table, f"source.{table.full_name}")
+            target.execute("DETACH source")
+            target.execute("CHECKPOINT")
+        file = folder / "contacts.duckdb"
+        with connect_beside(file) as target:
+            attach(target, contacts_beside(warehouse), "source")
+            attach(target, file, "target", read_only=False)
+            target.execute("USE target")
+            for schema in {table.schema for table in CONTACT_TABLES}:
+                target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for table in CONTACT_TABLES:
+                rows[table.name] = _copy(target, table, f"source.{table.name}")
+            target.execute("DETACH source")
+            target.execute("CHECKPOINT target")
         return rows
 
     def _problems(self, folder: Path, build: Build) -> list[str]:
         problems = []
         for stem, tables in FILES.items():
-            connection = duckdb.connect(str(folder / f"{stem}.duckdb"), read_only=True)
-            try:
+            with open_database(folder / f"{stem}.duckdb") as connection:
                 problems += [b.problem for table in tables if (b := broken_contract(connection, table))]
-            finally:
-                connection.close()
         before = self.builds()[-1:]
         if before:
             last = before[0]
@@ -284,6 +292,13 @@ class BuildStore:
 
 def _is_link(path: Path) -> bool:
     return path.is_symlink() and path.name.startswith(".current.")
+
+
+def _copy(target: duckdb.DuckDBPyConnection, table: Table, source: str) -> int:
+    """Makes a published table of the columns that it promises; returns its rows."""
+    columns = ", ".join(column.name for column in table.columns)
+    target.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM {source}")
+    return _count(target, table)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:

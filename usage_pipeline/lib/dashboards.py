@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import yaml
 
+from usage_pipeline.lib.encryption import open_database
 from usage_pipeline.lib.help_tab import help_text, place_help
 from usage_pipeline.lib.tables import METRICS, TABLES, Column, Metric, Table
 
@@ -307,7 +308,7 @@ def schemas_of(dashboard: dict[str, Any], assets: Assets) -> set[str]:
 
 def _columns_by_table(file: Path) -> dict[str, set[str]]:
     """The columns of each table and view of a database, by `schema.table`."""
-    with duckdb.connect(str(file), read_only=True) as connection:
+    with open_database(file) as connection:
         sql = "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() GROUP BY ALL"
         return {table: set(columns) for table, columns in connection.execute(sql).fetchall()}
 

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import duckdb
-
 from usage_pipeline.config import Settings
 from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.deliveries import ledger_lock
+from usage_pipeline.lib.deliveries import deliveries_of_contacts, ledger_lock
+from usage_pipeline.lib.encryption import ContactsKeyError, encrypt_plain, open_to_write, rewrite
 from usage_pipeline.lib.facts import facts_lock
 from usage_pipeline.lib.files import is_unfinished, remove
 from usage_pipeline.lib.history import unfinished_withdrawals
@@ -91,7 +90,13 @@ PLACES = (
         ),
     ),
     Place("models", "what was learned each month, with its card", True, "no", ("*/*",)),
-    Place("warehouse", "the private database", True, "ours", ("warehouse.duckdb", "warehouse.duckdb.wal")),
+    Place(
+        "warehouse",
+        "the private database, and that of contacts",
+        True,
+        "ours",
+        ("warehouse.duckdb", "warehouse.duckdb.wal", "contacts.duckdb", "contacts.duckdb.wal"),
+    ),
     Place(
         "published",
         "builds that pages read, and workbooks of closed months",
@@ -181,11 +186,15 @@ def open_to_others(home: Path) -> list[tuple[Path, int]]:
     return found
 
 
+# by DuckDB, beside the private databases
+_SPILLED = ("warehouse.duckdb.tmp", "contacts.duckdb.tmp")
+
+
 def _is_left_over(path: PurePosixPath) -> bool:
     """Whether a path is one that `clean` takes away, or a living process has under way."""
     hidden = any(is_unfinished(part) for part in path.parts)
     in_store = path.parts[0] in ("published", "status") and any(part.startswith(".") for part in path.parts[1:])
-    return hidden or in_store or "warehouse.duckdb.tmp" in path.parts
+    return hidden or in_store or any(part in _SPILLED for part in path.parts)
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -213,7 +222,7 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
         try:
             with held:
                 done += work()
-        except BusyError as error:
+        except (BusyError, ContactsKeyError) as error:
             progress(f"not looked at for what is unfinished: {error}")
     for line in done:
         progress(line)
@@ -248,27 +257,61 @@ def _is_orphan(spilled: Path) -> bool:
 
 
 def clean_ledger(settings: Settings) -> list[str]:
-    """The ledger without rejected rows. The caller holds `ledger_lock`."""
+    """The ledger without rejected rows; deliveries of contacts are encrypted where a key has come since.
+
+    The caller holds `ledger_lock`. Raises ContactsKeyError where the key is none.
+    """
     folders = [p for p in (settings.ledger_dir.iterdir() if settings.ledger_dir.is_dir() else ()) if p.is_dir()]
     left = [path for folder in folders if folder.name != "rejected" for path in _unfinished_below(folder)]
-    return _remove([*left, *unfinished_withdrawals(settings)])
+    encrypted = [line for file in deliveries_of_contacts(settings) for line in encrypt_plain(file)]
+    return [*_remove([*left, *unfinished_withdrawals(settings)]), *encrypted]
 
 
 def clean_warehouse(settings: Settings) -> list[str]:
-    """The warehouse, and models and builds, which are written under the same lock. The caller holds it."""
-    path = settings.warehouse_path
-    log, spilled = path.with_name(f"{path.name}.wal"), path.with_name(f"{path.name}.tmp")
+    """The warehouse, and models and builds, which are written under the same lock. The caller holds it.
+
+    Contacts are encrypted where a key has come since. Raises ContactsKeyError where theirs is another.
+    """
+    path, done = settings.warehouse_path, []
     left = [*_unfinished_below(path.parent), *_unfinished_below(settings.models_dir)]
-    left += [spilled] if spilled.exists() else []
-    done = []
-    if log.exists() and not path.exists():
-        left.append(log)
-    elif log.exists():
-        # it holds what was committed: DuckDB takes it in
-        with duckdb.connect(str(path)) as connection:
-            connection.execute("CHECKPOINT")
-        done.append(f"{log} was left by a process that was killed: taken in")
-    return _remove(left) + done + BuildStore(settings.published_dir).finish()
+    left += [spilled for name in _SPILLED if (spilled := path.with_name(name)).exists()]
+    for file in (path, settings.private_contacts_path):
+        log = file.with_name(f"{file.name}.wal")
+        if log.exists() and not file.exists():
+            left.append(log)
+        elif log.exists():
+            # it holds what was committed: DuckDB takes it in
+            with open_to_write(file) as connection:
+                connection.execute("CHECKPOINT")
+            done.append(f"{log} was left by a process that was killed: taken in")
+    done += _take_contacts_out(path)
+    done = _remove(left) + done + BuildStore(settings.published_dir).finish()
+    return done + [line for file in databases_of_contacts(settings) for line in encrypt_plain(file)]
+
+
+def _take_contacts_out(warehouse: Path) -> list[str]:
+    """Of a warehouse of the time when contacts had no file of their own: the next run makes them anew in theirs."""
+    if not warehouse.exists():
+        return []
+    with open_to_write(warehouse) as connection:
+        tables = connection.execute(
+            "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
+            "(schema_name = 'personal' OR (schema_name = 'ref' AND table_name IN ('contacts', 'contacts_rejected')))"
+        ).fetchall()
+        for (table,) in tables:
+            connection.execute(f"DROP TABLE {table}")
+        if tables:
+            connection.execute("DROP SCHEMA IF EXISTS personal")
+    if not tables:
+        return []
+    rewrite(warehouse)
+    return [f"{warehouse} held contacts, which have a file of their own now: taken out"]
+
+
+def databases_of_contacts(settings: Settings) -> list[Path]:
+    """Every database below the home that holds names, addresses and telephone numbers; written under one lock."""
+    of_builds = sorted(settings.published_dir.glob("[0-9]*/contacts.duckdb"))
+    return [file for file in (settings.private_contacts_path, *of_builds) if file.exists()]
 
 
 def _clean_status(settings: Settings) -> list[str]:

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config import DeliverySettings, Settings
-from usage_pipeline.lib.contract import REFERENCE, SourceContract
+from usage_pipeline.lib.contract import CONTACTS, REFERENCE, SourceContract
+from usage_pipeline.lib.encryption import count_parquet, write_contacts
 from usage_pipeline.lib.files import put_whole
 from usage_pipeline.lib.locks import exclusive
 from usage_pipeline.lib.plain_words import counted, day, in_words
@@ -76,7 +77,7 @@ def ledger_lock(settings: Settings) -> Path:
 def write_delivery(settings: Settings, name: str, rows: pa.Table, fingerprint: str) -> Path:
     """Puts a delivery in force, and clears what was held back."""
     file = _folder(settings, name) / _file_name(settings, name, fingerprint)
-    _write(file, rows)
+    _write(file, name, rows)
     clear(settings, name)
     return file
 
@@ -90,9 +91,17 @@ def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
     return f"{len(deliveries(settings, name)) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
 
 
-def _write(file: Path, rows: pa.Table) -> None:
+def _write(file: Path, name: str, rows: pa.Table) -> None:
     with put_whole(file) as unfinished:
-        pq.write_table(rows, unfinished, compression="zstd")
+        if name == CONTACTS.name:
+            write_contacts(unfinished, rows)
+        else:
+            pq.write_table(rows, unfinished, compression="zstd")
+
+
+def deliveries_of_contacts(settings: Settings) -> list[Path]:
+    """Every file of the ledger that holds names, addresses and telephone numbers: in force, before it, held back."""
+    return [*deliveries(settings, CONTACTS.name), *held_back_files(settings, CONTACTS.name)]
 
 
 # ---------------------------------------------------------------- what is held back
@@ -172,7 +181,7 @@ def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, p
         file = before.file
     else:
         file = _held_folder(settings, name) / _file_name(settings, name, fingerprint)
-        _write(file, rows)
+        _write(file, name, rows)
     _remember(settings, name, None, file, problems, delivered_at(file))
     for other in held_back_files(settings, name):
         if other != file:
@@ -224,7 +233,7 @@ def describe(settings: Settings, name: str) -> list[str]:
     taken = deliveries(settings, name)
     if not taken:
         return [f"{name}: nothing taken yet"]
-    rows = counted(pq.read_metadata(taken[-1]).num_rows, "row", "rows")
+    rows = counted(count_parquet(taken[-1]), "row", "rows")
     kept = counted(len(taken), "delivery", "deliveries")
     lines = [f"{name}: in force is the delivery of {day(delivered_at(taken[-1]))}, {rows}; {kept} kept"]
     held_back = read_held_back(settings, name)

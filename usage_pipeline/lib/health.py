@@ -26,8 +26,9 @@ from usage_pipeline.lib import plain_words as words
 from usage_pipeline.lib.builds import Build, BuildStore
 from usage_pipeline.lib.contract import REFERENCE
 from usage_pipeline.lib.deliveries import HeldBack, all_held_back, delivered_at, deliveries
+from usage_pipeline.lib.encryption import attach
 from usage_pipeline.lib.facts import WeekManifest, facts_path, read_manifests
-from usage_pipeline.lib.sql import literal, load_sql, run_sql
+from usage_pipeline.lib.sql import load_sql, run_sql
 
 Rows = list[dict[str, Any]]
 RUNS_SHOWN = 50
@@ -344,7 +345,7 @@ class Health:
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, stem: str) -> None:
         path = (self.settings.published_dir / "current" / f"{stem}.duckdb").resolve()
-        connection.execute(f"ATTACH {literal(path)} AS build (READ_ONLY)")
+        attach(connection, path, "build")
 
     @cached_property
     def rejected_rows(self) -> Rows:

@@ -216,8 +216,6 @@ class Lake:
         """
         if file.size == 0:
             raise FileError("is empty: it has no bytes; deliver it again")
-        # of a time before, when it could not be unpacked
-        target.unlink(missing_ok=True)
         if not file.is_remote:
             target.symlink_to(file.key)
             return

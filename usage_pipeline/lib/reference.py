@@ -16,12 +16,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib import cells
 from usage_pipeline.lib.cells import Reading
-from usage_pipeline.lib.contract import SourceContract
+from usage_pipeline.lib.contract import CONTACTS, SourceContract
 from usage_pipeline.lib.deliveries import (
     HeldBack,
     NoDeliveryError,
@@ -34,6 +33,7 @@ from usage_pipeline.lib.deliveries import (
     report_missing,
     write_delivery,
 )
+from usage_pipeline.lib.encryption import PERSONAL, contacts_key, count_parquet, keep_spill_private, open_parquet
 from usage_pipeline.lib.erased import Erased
 from usage_pipeline.lib.lake import Lake, LakeError, connect
 from usage_pipeline.lib.locks import exclusive
@@ -87,16 +87,18 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
     """Reads a reference source and keeps it in the ledger, unless it equals the delivery before or cannot be right.
 
     What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
-    where there is none before.
+    where there is none before, ContactsKeyError where what is kept of contacts cannot be opened.
     """
     source = settings.sources.get(contract.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    nearby = Nearby(Lake(settings), settings)
+    nearby = Nearby(Lake(settings), settings, keeps_in_memory=contract is CONTACTS and contacts_key() is not None)
     # an erasure that begins now waits, and then finds what was kept here
     lock = exclusive(ledger_lock(settings), settings.ingest.wait_seconds, what=str(settings.ledger_dir))
     try:
         with closing(connect()) as connection:
+            if contract is CONTACTS:
+                keep_spill_private(connection)
             try:
                 mapping = _read_whole(connection, nearby, settings, source, contract)
             except (LakeError, SourceError, duckdb.Error, OSError) as error:
@@ -153,6 +155,8 @@ def _keep(
         return Delivery(before[-1], rows.num_rows, False, mapping)
     if before:
         with connect() as other:
+            if contract is CONTACTS:
+                keep_spill_private(other)
             known = _read_taken(other, settings, before[-1], source, contract, erased)
             problems = problems_of(settings, contract, compare(other, settings, contract, (rows, mapping), known))
         if problems:
@@ -165,7 +169,7 @@ def _keep(
 def _rows(
     connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceContract, erased: Erased
 ) -> pa.Table:
-    if contract.name == "contacts" and erased and mapping is not None:
+    if contract is CONTACTS and erased and mapping is not None:
         return _without_people(connection, mapping, contract, erased)
     return connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
 
@@ -179,7 +183,7 @@ def _read_taken(
     erased: Erased,
 ) -> tuple[pa.Table, Mapping | None]:
     """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
-    connection.read_parquet(str(file)).create_view(RAW, replace=True)
+    open_parquet(connection, file, RAW)
     try:
         mapping = settled_mapping(connection, settings, source, contract)
         return _rows(connection, mapping, contract, erased), mapping
@@ -200,7 +204,7 @@ def _without_delivery(settings: Settings, contract: SourceContract, source: Sour
 def _in_force(settings: Settings, contract: SourceContract, source: Source, held_back: HeldBack) -> Delivery:
     """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
     with connect() as connection:
-        connection.read_parquet(str(held_back.in_force)).create_view(RAW, replace=True)
+        open_parquet(connection, held_back.in_force, RAW)
         try:
             mapping = settled_mapping(connection, settings, source, contract)
         except SourceError as error:
@@ -208,7 +212,7 @@ def _in_force(settings: Settings, contract: SourceContract, source: Source, held
                 f"{in_words(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
                 f"{'; '.join(error.problems)}"
             ) from error
-    rows = pq.read_metadata(held_back.in_force).num_rows
+    rows = count_parquet(held_back.in_force)
     return Delivery(held_back.in_force, rows, False, mapping, str(held_back))
 
 
@@ -237,16 +241,19 @@ def _without_people(
 
 
 def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContract, delivery: Delivery) -> Loaded:
-    """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`."""
+    """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`.
+
+    Contacts are `personal.contacts`, in the file of their own.
+    """
     columns = ", ".join(f"{c.name} {c.type}" for c in contract.columns)
-    table = f"ref.{contract.name}"
+    table = f"{PERSONAL if contract is CONTACTS else 'ref'}.{contract.name}"
     if delivery.file is None or delivery.mapping is None:
         connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
         connection.execute(f"CREATE OR REPLACE TABLE {table}_rejected ({columns}, reason VARCHAR)")
         return Loaded(0, {})
     # texts of the delivery are read by functions of ours; what has a zone is never moved by the machine's
     cells.install(connection)
-    connection.read_parquet(str(delivery.file)).create_view(RAW, replace=True)
+    open_parquet(connection, delivery.file, RAW)
     mapping = delivery.mapping
     unread = {c.name: mapping.cell(c).unreadable for c in contract.columns if c.name in mapping.expressions}
     flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
@@ -284,7 +291,7 @@ def _unknown_words(
     if contract.name != "subscriptions" or "end_reason" not in mapping.expressions:
         return []
     cell = mapping.cell(contract.column("end_reason"))
-    connection.read_parquet(str(file)).create_view(RAW, replace=True)
+    open_parquet(connection, file, RAW)
     words = connection.execute(
         f"SELECT word, count(*) FROM (SELECT {cell.given} AS word, {cell.unreadable} AS is_unknown FROM {RAW}) "
         "WHERE is_unknown GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"

@@ -14,7 +14,8 @@ import duckdb
 from usage_pipeline.config import Settings, Source
 from usage_pipeline.lib import cells
 from usage_pipeline.lib.cells import Reading
-from usage_pipeline.lib.contract import CONTRACTS, USAGE, SourceColumn, SourceContract
+from usage_pipeline.lib.contract import CONTACTS, CONTRACTS, USAGE, SourceColumn, SourceContract
+from usage_pipeline.lib.encryption import contacts_key
 from usage_pipeline.lib.lake import Lake, LakeError, LakeFile, Named, connect
 from usage_pipeline.lib.sources import (
     RAW,
@@ -70,7 +71,8 @@ class _SourceCheck:
     def __init__(self, report: Report, settings: Settings, contract: SourceContract, source: Source) -> None:
         self.report, self.settings, self.contract, self.source = report, settings, contract, source
         self.lake = Lake(settings, retries=False)
-        self.nearby = Nearby(self.lake, settings)
+        is_secret = contract is CONTACTS and contacts_key() is not None
+        self.nearby = Nearby(self.lake, settings, keeps_in_memory=is_secret)
         self.connection = connect()
 
     def run(self) -> None:

@@ -12,6 +12,7 @@ import csv
 import difflib
 import gzip
 import io
+import os
 import re
 import shutil
 import uuid
@@ -92,10 +93,16 @@ def first_line(error: Exception) -> str:
 
 
 class Nearby:
-    """Files of the lake in a folder of our own, each brought once; a folder's file is a link, and costs nothing."""
+    """Files of the lake in a folder of our own, each brought once; a folder's file is a link, and costs nothing.
 
-    def __init__(self, lake: Lake, settings: Settings) -> None:
+    `keeps_in_memory` makes links to memory of what is copied or unpacked, where the system can (Linux): a process that
+    is killed leaves nothing of it on the disk.
+    """
+
+    def __init__(self, lake: Lake, settings: Settings, *, keeps_in_memory: bool = False) -> None:
         self.lake = lake
+        self.keeps_in_memory = keeps_in_memory and hasattr(os, "memfd_create")
+        self._in_memory: list[int] = []
         self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
         self._paths: dict[LakeFile, Path] = {}
 
@@ -105,12 +112,21 @@ class Nearby:
             if not self._paths:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / OWNER).write_text(describe_this_process(), encoding="utf-8")
-            target = self.folder / f"{len(self._paths):06d}.{file_format}"
+            target = self._place(f"{len(self._paths):06d}.{file_format}", in_memory=file.is_remote)
             self.lake.bring(file, target)
             if file_format == "csv" and (packed := _PACKED.search(file.key)):
-                target = _unpacked(target, packed[1].lower())
+                target = _unpacked(target, self._place(f"{target.stem}-text.csv"), packed[1].lower())
             self._paths[file] = target
         return self._paths[file]
+
+    def _place(self, name: str, *, in_memory: bool = True) -> Path:
+        """Where a file is written to; what a time before left there, when it could not be unpacked, is gone."""
+        target = self.folder / name
+        target.unlink(missing_ok=True)
+        if in_memory and self.keeps_in_memory:
+            self._in_memory.append(os.memfd_create(name))
+            target.symlink_to(f"/proc/self/fd/{self._in_memory[-1]}")
+        return target
 
     def known(self, file: LakeFile) -> Path | None:
         """Where a file is that was brought and could be unpacked."""
@@ -130,15 +146,16 @@ class Nearby:
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._paths = {}
+        for descriptor in self._in_memory:
+            os.close(descriptor)
+        self._paths, self._in_memory = {}, []
 
 
 _PACKED = re.compile(r"\.(gz|zst)$", re.IGNORECASE)
 
 
-def _unpacked(path: Path, packing: str) -> Path:
+def _unpacked(path: Path, target: Path, packing: str) -> Path:
     """The text of a packed file, whole: only at its end a checksum tells. Raises FileError where it is not right."""
-    target = path.with_name(f"{path.stem}-text.csv")
     try:
         with (
             gzip.open(path) if packing == "gz" else pa.input_stream(str(path), compression="zstd") as text,

@@ -10,13 +10,12 @@ for what was deleted and is still there.
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import duckdb
 
-from usage_pipeline.lib.sql import literal
+from usage_pipeline.lib.encryption import open_database, parquet_rows
 
 _PART = 1 << 24
 # a column that is neither text nor named after somebody holds counts and dates, which equal an id by chance
@@ -41,7 +40,7 @@ def tells_of(file: Path, words: Sequence[str], ids: tuple[str, str] | None = Non
     except FileNotFoundError:  # it has just gone, and tells nobody
         return None
     try:
-        if head[:4] == b"PAR1":
+        if head[:4] in (b"PAR1", b"PARE"):
             return _in_parquet(file, words, ids)
         if head[8:12] == b"DUCK":
             return _in_database(file, words, ids)
@@ -78,25 +77,15 @@ def _in_archive(file: Path, words: Sequence[str]) -> str | None:
 
 def _in_parquet(file: Path, words: Sequence[str], ids: tuple[str, str] | None) -> str | None:
     with duckdb.connect() as connection:
-        source = f"read_parquet({literal(file)}, hive_partitioning = false)"
-        return rows_that_tell(connection, source, words, ids)
+        return rows_that_tell(connection, parquet_rows(connection, file), words, ids)
 
 
 def _in_database(file: Path, words: Sequence[str], ids: tuple[str, str] | None) -> str | None:
-    with open_as_it_is(file) as connection:
+    with open_database(file) as connection:
         for table in _tables(connection):
             if (found := rows_that_tell(connection, table, words, ids)) is not None:
                 return found
     return None
-
-
-@contextmanager
-def open_as_it_is(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB file as it is on the disk: whoever connects to a path that this process has open gets what it was."""
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {literal(file)} AS looked_into (READ_ONLY)")
-        connection.execute("USE looked_into")
-        yield connection
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:

@@ -12,9 +12,10 @@ import dagster as dg
 from usage_pipeline.config import Settings
 from usage_pipeline.defs.partitions import run_name, weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
-from usage_pipeline.lib.contract import REFERENCE, SourceContract
+from usage_pipeline.lib.contract import CONTACTS, REFERENCE, SourceContract
 from usage_pipeline.lib.data_home import clean
 from usage_pipeline.lib.deliveries import NoDeliveryError
+from usage_pipeline.lib.encryption import ContactsKeyError
 from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
 from usage_pipeline.lib.reference import Delivery, load_reference, take_delivery
 from usage_pipeline.resources import Warehouse
@@ -128,11 +129,11 @@ def reference_asset(contract: SourceContract) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         try:
             delivery = take_delivery(settings, contract)
-        except NoDeliveryError as error:
+            with warehouse.get_connection(with_contacts=contract is CONTACTS) as connection:
+                loaded = load_reference(connection, contract, delivery)
+        except (NoDeliveryError, ContactsKeyError) as error:
             # the one sentence is all there is to know: no traceback of ours beside it
             raise dg.Failure(str(error), allow_retries=False) from None
-        with warehouse.get_connection() as connection:
-            loaded = load_reference(connection, contract, delivery)
         if delivery.file is None:
             context.log.info("not delivered: no such source is configured")
         else:

@@ -87,7 +87,7 @@ def published_build(
         context.log.warning(problem)
     _keep_what_is_shown(context, settings)
     is_something_to_keep = any(pending_files(settings, kind) for kind in KINDS)
-    with warehouse.get_connection() as connection:
+    with warehouse.get_connection(with_contacts=True) as connection:
         fingerprint = _fingerprint(connection, settings)
         current = store.current()
         if current and current.fingerprint == fingerprint and not is_something_to_keep:

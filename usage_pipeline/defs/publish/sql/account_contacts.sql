@@ -21,7 +21,7 @@ SELECT
     contacts.role,
     CASE WHEN contacts.is_primary THEN 'first to call' ELSE '' END AS to_call,
     CAST(last_use.last_used_on AS TIMESTAMP) AS last_used_on
-FROM ref.contacts AS contacts
+FROM personal.contacts AS contacts
 INNER JOIN core.account_names AS names ON contacts.account_id = names.account_id
 LEFT JOIN last_use ON contacts.account_id = last_use.account_id AND contacts.user_id = last_use.user_id
 ORDER BY names.account, contacts.is_primary DESC, contacts.name
