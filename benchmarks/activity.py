@@ -9,8 +9,8 @@ from datetime import date
 
 import duckdb
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.histories import TABLES, make_table
 

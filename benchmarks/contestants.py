@@ -257,9 +257,9 @@ def ours_rollup(lake: Path, out: Path) -> None:
     from datetime import date
 
     from benchmarks.ours import settings_of
-    from usage_pipeline.lib.lake import Lake
-    from usage_pipeline.lib.plain_week import read_plain_week
-    from usage_pipeline.lib.weeks import WeekFolder
+    from usage_pipeline.core.weeks import WeekFolder
+    from usage_pipeline.ingestion.fast_path import read_plain_week
+    from usage_pipeline.ingestion.lake import Lake
 
     # by week alone: the day of an event is not looked at
     columns = {name: name for name in COLUMNS if name != "event_time"}

@@ -30,10 +30,10 @@ import duckdb
 import psutil
 import requests
 
-from usage_pipeline import local
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.operations import local
+from usage_pipeline.publishing.builds import store_of
 
 sys.path.insert(0, str(local.SUPERSET))
 from chart_queries import page_requests

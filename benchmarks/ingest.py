@@ -104,8 +104,8 @@ def _print_table(task: str, found: dict[tuple[str, str], list[dict[str, Any]]]) 
 def growth(folder: Path, events_a_week: int) -> None:
     """One new week, ingest and facts and weekly usage, where 10 or 104 weeks were there before."""
     from benchmarks.ours import load_week, settings_of
-    from usage_pipeline.lib.facts import ingest_weeks
-    from usage_pipeline.lib.weeks import weeks_between
+    from usage_pipeline.core.weeks import weeks_between
+    from usage_pipeline.ingestion.facts import ingest_weeks
 
     times: dict[tuple[int, str], list[float]] = {}
     for before in (10, 104):
@@ -137,10 +137,10 @@ def refresh(folder: Path, accounts: int) -> None:
 
     import dagster as dg
 
-    from usage_pipeline.config import load_settings
+    from usage_pipeline.config.settings import load_settings
     from usage_pipeline.definitions import build_definitions
     from usage_pipeline.defs.schedules import window_tags
-    from usage_pipeline.lib.demo_lake import add_week, write_demo_lake
+    from usage_pipeline.demo.lake import add_week, write_demo_lake
 
     logging.disable(logging.INFO)
     demo = folder / "demo"

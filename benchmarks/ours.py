@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from benchmarks.lake import COLUMNS
-from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.weeks import WEEK, weeks_between
 from usage_pipeline.defs.usage.assets import load_weeks, make_tables
-from usage_pipeline.lib.facts import ingest_weeks, read_manifests
-from usage_pipeline.lib.weeks import WEEK, weeks_between
+from usage_pipeline.ingestion.facts import ingest_weeks, read_manifests
 from usage_pipeline.resources import warehouse_of
 
 

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import duckdb
 
 from benchmarks.activity import write_fleet
-from usage_pipeline.config import Settings, Source
-from usage_pipeline.lib import risks
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.contract import SUBSCRIPTIONS
-from usage_pipeline.lib.reference import take_delivery
-from usage_pipeline.lib.sql import literal
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import literal
+from usage_pipeline.ingestion.reference import take_delivery
+from usage_pipeline.predictions import risks
+from usage_pipeline.predictions.point_in_time import open_history
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.histories import TABLES, make_table
 

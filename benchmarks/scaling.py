@@ -50,7 +50,7 @@ def refresh(demo: Path) -> dict[str, Any]:
     """Seconds, CPU seconds and peak of memory of every step of one refresh, through Dagster in this process."""
     import dagster as dg
 
-    from usage_pipeline.config import load_settings
+    from usage_pipeline.config.settings import load_settings
     from usage_pipeline.definitions import build_definitions
     from usage_pipeline.defs.schedules import window_tags
 
@@ -148,7 +148,7 @@ def weight(folder: Path) -> float:
 def queries_of(demo: Path) -> dict[str, dict[str, list[str]]]:
     """SQL by dashboard and chart, as a Superset that is set up on this lake makes it."""
     from benchmarks.dashboards import Client, serving
-    from usage_pipeline.config import load_settings
+    from usage_pipeline.config.settings import load_settings
 
     settings = load_settings(demo / "sources.yaml")
     folder = settings.home / "benchmark"
@@ -183,9 +183,9 @@ def charts(build: Path, queries: dict[str, dict[str, list[str]]]) -> list[tuple[
 
 
 def measure(folder: Path, accounts: int, *, keep: bool, once: bool) -> None:
-    from usage_pipeline.config import load_settings
-    from usage_pipeline.defs.publish.assets import store_of
-    from usage_pipeline.lib.demo_lake import add_week, write_demo_lake
+    from usage_pipeline.config.settings import load_settings
+    from usage_pipeline.demo.lake import add_week, write_demo_lake
+    from usage_pipeline.publishing.builds import store_of
 
     demo, file = folder / f"demo-{accounts}", folder / f"figures-{accounts}.json"
     shutil.rmtree(demo, ignore_errors=True)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.spike_worlds import JUDGED_FROM, WEEKS, Event, World, make_world
-from usage_pipeline.config import SpikeSettings
-from usage_pipeline.lib.spikes import DECLINE, DROP, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, judge, tail_z
+from usage_pipeline.anomalies.detector import DECLINE, DROP, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, judge, tail_z
+from usage_pipeline.config.settings import SpikeSettings
 
 REPO = Path(__file__).parents[1]
 PEERS = REPO / ".venv-benchmarks" / "bin" / "python"

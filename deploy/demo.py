@@ -19,7 +19,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.demo.lake import write_demo_lake
 
 FOLDER, BUCKET = Path("/data/demo"), "usage-lake"
 # the demo's store takes no uploads in parts

@@ -161,7 +161,7 @@ def daemon(environment: dict[str, str]) -> None:
 # before anything is migrated: an upgrade of Dagster that we do not fit stops here
 _FITS = """
 import sys
-from usage_pipeline.dagster_internals import InternalsError, check_internals
+from usage_pipeline.operations.dagster_internals import InternalsError, check_internals
 try:
     check_internals()
 except InternalsError as error:

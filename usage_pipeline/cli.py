@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from usage_pipeline.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
-from usage_pipeline.lib.files import FILE, keep_private, put_whole
+from usage_pipeline.config.settings import CONFIG_VARIABLE, ConfigError, Settings, load_settings
+from usage_pipeline.core.files import FILE, keep_private, put_whole
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
@@ -59,7 +59,7 @@ def settings_of(config: Path | None) -> Settings:
 @app.command()
 def check_sources(config: ConfigOption = None) -> None:
     """Read a configuration and say what it finds: weeks, files, rows, columns matched and ignored, every problem."""
-    from usage_pipeline.lib.source_check import check_sources as check
+    from usage_pipeline.ingestion.source_check import check_sources as check
 
     report = check(settings_of(config))
     for line in report.lines:
@@ -80,7 +80,7 @@ def demo_lake(
     signs: Annotated[bool, typer.Option(help="whether usage tells of a coming cancellation")] = True,
 ) -> None:
     """Write a demo lake: 156 weeks of believable usage, and the truth about what was planted, beside it."""
-    from usage_pipeline.lib.demo_lake import write_demo_lake
+    from usage_pipeline.demo.lake import write_demo_lake
 
     try:
         day = date.fromisoformat(as_of) if as_of else date.today()
@@ -96,8 +96,8 @@ def refresh(
     if_changed: Annotated[bool, typer.Option("--if-changed", help="do nothing where nothing changed")] = False,
 ) -> None:
     """Run the whole graph once through Dagster: what changed in the lake, all tables, the build, the dashboards."""
-    from usage_pipeline.local import LocalError
-    from usage_pipeline.local import refresh as run
+    from usage_pipeline.operations.local import LocalError
+    from usage_pipeline.operations.local import refresh as run
 
     try:
         succeeded = run(settings_of(config), only_if_changed=if_changed, say=say)
@@ -113,7 +113,7 @@ def model_card(
     out: Annotated[Path | None, typer.Option(help="file to write; default: print it")] = None,
 ) -> None:
     """What is predicted, by which method, and the back-test behind it, as Markdown."""
-    from usage_pipeline.lib.model_card import model_card as card_of
+    from usage_pipeline.predictions.model_card import model_card as card_of
 
     try:
         text = card_of(settings_of(config))
@@ -137,10 +137,10 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for programs")] = False,
 ) -> None:
     """What stands behind a number: raw rows, contract, page, expectation, flags, state, risk, and the build."""
-    from usage_pipeline.lib.explain import ExplainError
-    from usage_pipeline.lib.explain import explain as explained
-    from usage_pipeline.lib.explain_words import in_words
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.observability.explain import ExplainError
+    from usage_pipeline.observability.explain import explain as explained
+    from usage_pipeline.observability.explain_text import in_words
     from usage_pipeline.resources import warehouse_of
 
     settings = settings_of(config)
@@ -178,9 +178,9 @@ def kpi_sheet(
     charts: Annotated[Path | None, typer.Option(help="folder for a PNG of each KPI's months")] = None,
 ) -> None:
     """The KPI sheet to take away: a workbook of what is picked, and pictures; default: everything, the newest month."""
-    from usage_pipeline.defs.publish.assets import store_of
-    from usage_pipeline.lib.kpi_selection import Selection, SelectionError, read_selection
-    from usage_pipeline.lib.kpi_workbook import write_charts, write_workbook
+    from usage_pipeline.kpis.selection import Selection, SelectionError, read_selection
+    from usage_pipeline.kpis.workbook import write_charts, write_workbook
+    from usage_pipeline.publishing.builds import store_of
 
     store = store_of(settings_of(config))
     current = store.current()
@@ -215,7 +215,7 @@ def digest(
     config: ConfigOption = None,
 ) -> None:
     """Write what an owner of accounts would be sent this week, and send nothing."""
-    from usage_pipeline.lib.digest import DigestError, preview
+    from usage_pipeline.notifications.digest import DigestError, preview
 
     try:
         for file in preview(settings_of(config), owner, out):
@@ -230,7 +230,7 @@ def mail_test(
     config: ConfigOption = None,
 ) -> None:
     """Send a mail that says it is a test, or say what is wrong with the mail server or its settings."""
-    from usage_pipeline.lib.post import PostError, message, send
+    from usage_pipeline.notifications.mailer import PostError, message, send
 
     settings = settings_of(config)
     mail = settings.mail
@@ -253,10 +253,10 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say where the person stands")] = False,
 ) -> None:
     """Erase a person for good from everything that the pipeline keeps; what they did stays counted, under no name."""
-    from usage_pipeline.erase import EraseError
-    from usage_pipeline.erase import erase as erased
-    from usage_pipeline.lib.explain import ExplainError
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.observability.explain import ExplainError
+    from usage_pipeline.operations.erase import EraseError
+    from usage_pipeline.operations.erase import erase as erased
 
     settings = settings_of(config)
     try:
@@ -270,7 +270,7 @@ def erase(
 @app.command()
 def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
-    from usage_pipeline.defs.publish.assets import store_of
+    from usage_pipeline.publishing.builds import store_of
 
     store = store_of(settings_of(config))
     current, pinned = store.current(), store.pinned
@@ -289,11 +289,10 @@ def rollback(
     config: ConfigOption = None,
 ) -> None:
     """Show an older build, and hold it until released."""
-    from usage_pipeline.defs.publish.assets import store_of
-    from usage_pipeline.lib.builds import PublishError
-    from usage_pipeline.lib.history import history_held, promote
-    from usage_pipeline.lib.locks import BusyError
-    from usage_pipeline.local import record_status
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.operations.local import record_status
+    from usage_pipeline.publishing.builds import PublishError, store_of
+    from usage_pipeline.publishing.history import history_held, promote
 
     settings = settings_of(config)
     store = store_of(settings)
@@ -325,7 +324,7 @@ class Steps:
 
 def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
     """Refreshes, sets Superset up, starts the servers, and prints where they are, and a demo's accounts."""
-    from usage_pipeline import local
+    from usage_pipeline.operations import local
 
     settings = settings_of(config)
     folder = settings.home / "run"
@@ -359,7 +358,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
 ) -> None:
     """Everything on this machine: demo lake, pipeline, dashboards, servers."""
-    from usage_pipeline.lib.demo_lake import write_demo_lake
+    from usage_pipeline.demo.lake import write_demo_lake
 
     steps, config = Steps(), DEMO / "sources.yaml"
     if config.exists():
@@ -378,8 +377,8 @@ def demo_week(
     changed: Annotated[bool, typer.Option(help="the week four weeks before is delivered again")] = False,
 ) -> None:
     """Let a week go by in the demo, and watch the pipeline work."""
-    from usage_pipeline import local
-    from usage_pipeline.lib.demo_lake import add_week
+    from usage_pipeline.demo.lake import add_week
+    from usage_pipeline.operations import local
 
     config = DEMO / "sources.yaml"
     if not config.exists():
@@ -418,8 +417,8 @@ def doctor(
     alarm: Annotated[bool, typer.Option("--alarm", help="tell the data team, once when it begins and ends")] = False,
 ) -> None:
     """Whether everything is well: servers, data, checks, builds, disk, memory; fails where something is not."""
-    from usage_pipeline import doctor as doctors
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.operations import doctor as doctors
 
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
     path = (path if path.exists() or config else DEMO / "sources.yaml").absolute()
@@ -445,9 +444,9 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Pack the data home into one file, while nothing writes to it. It holds personal data: keep it as such."""
-    from usage_pipeline import local
-    from usage_pipeline.backup import back_up
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.operations import local
+    from usage_pipeline.operations.backup import back_up
 
     settings = settings_of(config)
     if any(local.running(settings.home / "run", name) for name in local.SERVERS):
@@ -477,8 +476,8 @@ def restore(
     home: Annotated[Path, typer.Option(help="the empty data home to fill")],
 ) -> None:
     """Unpack a backup into an empty data home."""
-    from usage_pipeline.backup import BackupError
-    from usage_pipeline.backup import restore as restored
+    from usage_pipeline.operations.backup import BackupError
+    from usage_pipeline.operations.backup import restore as restored
 
     try:
         if source == "-":
@@ -498,9 +497,9 @@ def webserver(
     port: Annotated[int, typer.Option(help="port to listen at")] = 3000,
 ) -> None:
     """Serve Dagster's pages behind the guard; `demo`, `up` and the images start it (README: USAGE_DAGSTER_...)."""
-    from usage_pipeline.dagster_guard import GuardError
-    from usage_pipeline.dagster_internals import InternalsError
-    from usage_pipeline.webserver import serve
+    from usage_pipeline.operations.dagster_guard import GuardError
+    from usage_pipeline.operations.dagster_internals import InternalsError
+    from usage_pipeline.operations.webserver import serve
 
     try:
         serve(workspace, host, port, os.environ)
@@ -511,7 +510,7 @@ def webserver(
 @app.command()
 def stop(config: ConfigOption = None) -> None:
     """End the servers that `demo` or `up` started for a configuration, and nothing else."""
-    from usage_pipeline import local
+    from usage_pipeline.operations import local
 
     path = config or DEMO / "sources.yaml"
     names: list[str] = []
@@ -538,7 +537,7 @@ def password_of_person() -> str:
 
 
 def manage_people(config: Path | None, *arguments: str, password: str = "") -> None:
-    from usage_pipeline import local
+    from usage_pipeline.operations import local
 
     settings = settings_of(config)
     try:
@@ -578,7 +577,7 @@ def account_list(config: ConfigOption = None) -> None:
 @deliveries_app.command("list")
 def deliveries_list(config: ConfigOption = None) -> None:
     """Say of each reference source which delivery is in force, what is held back, and why."""
-    from usage_pipeline.lib.deliveries import SOURCES, describe
+    from usage_pipeline.ingestion.deliveries import SOURCES, describe
 
     settings = settings_of(config)
     for source in SOURCES:
@@ -591,9 +590,9 @@ def deliveries_accept(
     source: Annotated[str, typer.Argument(help="reference source, such as subscriptions")], config: ConfigOption = None
 ) -> None:
     """Put the delivery that is held back in force: it is right as it is. The next refresh shows it."""
-    from usage_pipeline.lib.deliveries import NoDeliveryError, accept
-    from usage_pipeline.lib.locks import BusyError
-    from usage_pipeline.local import forget_inputs, record_status
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.ingestion.deliveries import NoDeliveryError, accept
+    from usage_pipeline.operations.local import forget_inputs, record_status
 
     settings = settings_of(config)
     try:
@@ -611,9 +610,9 @@ def contacts_rekey(config: ConfigOption = None) -> None:
 
     USAGE_CONTACTS_OLD_KEY is the key until now; not set where there was none.
     """
-    from usage_pipeline.lib.encryption import ContactsKeyError, contacts_key
-    from usage_pipeline.lib.locks import BusyError
-    from usage_pipeline.rekey import rekey
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.operations.rekey import rekey
+    from usage_pipeline.privacy.encryption import ContactsKeyError, contacts_key
 
     settings = settings_of(config)
     try:
@@ -633,7 +632,7 @@ PeriodArgument = Annotated[
 @history_app.command("list")
 def history_list(config: ConfigOption = None) -> None:
     """List what is kept for good: week or month, as of when, which build, rows; and what was withdrawn, and why."""
-    from usage_pipeline.lib.history import entries
+    from usage_pipeline.publishing.history import entries
 
     found = entries(settings_of(config))
     for entry in found:
@@ -654,8 +653,8 @@ def history_withdraw(
     config: ConfigOption = None,
 ) -> None:
     """Take an entry out of what pages and predictions read; it is kept with the reason, and can be restored."""
-    from usage_pipeline.lib.history import HistoryError, withdraw
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.publishing.history import HistoryError, withdraw
 
     settings = settings_of(config)
     try:
@@ -669,8 +668,8 @@ def history_withdraw(
 @history_app.command("restore")
 def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOption = None) -> None:
     """Put an entry that was withdrawn back."""
-    from usage_pipeline.lib.history import HistoryError, restore
-    from usage_pipeline.lib.locks import BusyError
+    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.publishing.history import HistoryError, restore
 
     settings = settings_of(config)
     try:
@@ -683,7 +682,7 @@ def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOp
 @dashboards_app.command("check")
 def dashboards_check() -> None:
     """Check that every reference resolves, every column exists, and every file is in its normal form."""
-    from usage_pipeline.lib.dashboards import ASSETS, load_assets, problems_of
+    from usage_pipeline.pages.dashboards import ASSETS, load_assets, problems_of
 
     problems = problems_of()
     if problems:
@@ -696,7 +695,7 @@ def dashboards_check() -> None:
 @dashboards_app.command("format")
 def dashboards_format() -> None:
     """Write every file in its normal form, datasets with the columns of the catalogue."""
-    from usage_pipeline.lib.dashboards import normalise
+    from usage_pipeline.pages.dashboards import normalise
 
     for file in normalise():
         say(f"{file} rewritten")

@@ -12,9 +12,9 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.encryption import PERSONAL, attach, contacts_beside, keep_spill_private
-from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.privacy.encryption import PERSONAL, attach, contacts_beside, keep_spill_private
 
 SCHEMAS = ("ref", "core", "mart")
 

@@ -21,15 +21,21 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.weeks import WeekFolder
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
-from usage_pipeline.lib.builds import Build, BuildStore
-from usage_pipeline.lib.demo_lake import write_demo_lake
-from usage_pipeline.lib.history import attach_pending, history_held, promote
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.weeks import WeekFolder
-from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, demo_accounts, set_up_superset, superset_environment
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations.local import (
+    SUPERSET,
+    SUPERSET_PYTHON,
+    demo_accounts,
+    set_up_superset,
+    superset_environment,
+)
+from usage_pipeline.publishing.builds import Build, BuildStore
+from usage_pipeline.publishing.history import attach_pending, history_held, promote
 
 DEMO_AS_OF = date(2026, 11, 22)
 CHROMIUM_FLAGS = [

@@ -13,10 +13,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.usage_states import replace_usage_states
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.activity.usage_states import replace_usage_states
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
 
 WEEK = timedelta(days=7)
 FIRST_WEEK = date(2024, 1, 1)
@@ -162,7 +162,8 @@ def make_table(connection: duckdb.DuckDBPyConnection, name: str, settings: Setti
     if name == "usage_states":
         replace_usage_states(connection, settings.activity)
     else:
-        run_sql(connection, f"CREATE OR REPLACE TABLE core.{name} AS {load_sql('activity', name)}", values)
+        folder = "activity" if name == "contract_spells" else "defs/activity"
+        run_sql(connection, f"CREATE OR REPLACE TABLE core.{name} AS {load_sql(folder, name)}", values)
 
 
 # ---------------------------------------------------------------- the oracle

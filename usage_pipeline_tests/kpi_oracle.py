@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from usage_pipeline.config import ActivitySettings, GroupSettings
+from usage_pipeline.config.settings import ActivitySettings, GroupSettings
 from usage_pipeline_tests.histories import OPEN, merged
 
 # of a contract about the whole account: no application

@@ -9,13 +9,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from usage_pipeline.config import GroupSettings, Settings, load_settings
-from usage_pipeline.lib import kpi_sheet
-from usage_pipeline.lib.contract import SUBSCRIPTIONS
-from usage_pipeline.lib.kpis import KpiCatalogue, read_kpis
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.usage_states import replace_usage_states
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.activity.usage_states import replace_usage_states
+from usage_pipeline.config.settings import GroupSettings, Settings, load_settings
+from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.kpis import report
+from usage_pipeline.kpis.catalogue import KpiCatalogue, read_kpis
 from usage_pipeline_tests import kpi_oracle
 from usage_pipeline_tests.conftest import Demo, write_config
 from usage_pipeline_tests.kpi_oracle import World
@@ -123,8 +123,9 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     )
     values = sql_values(settings)
     for folder, names in {
-        "usage": ("weeks", "months"),
-        "activity": ("contract_spells", "pairs", "usage_grid", "usage_states", "growth_events"),
+        "defs/usage": ("weeks", "months"),
+        "activity": ("contract_spells",),
+        "defs/activity": ("pairs", "usage_grid", "usage_states", "growth_events"),
     }.items():
         for name in names:
             if name == "usage_states":
@@ -132,11 +133,11 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
             else:
                 run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql(folder, name)}", values)
     catalogue = catalogue or read_kpis()
-    kpi_sheet.replace_members(connection, world.groups)
+    report.replace_members(connection, world.groups)
     for name in ("kpi_steps", "kpi_periods"):
-        run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('kpis', name)}", values)
-    kpi_sheet.replace_values(connection, settings, catalogue)
-    kpi_sheet.replace_sheet(connection, catalogue)
+        run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('defs/kpis', name)}", values)
+    report.replace_values(connection, settings, catalogue)
+    report.replace_sheet(connection, catalogue)
     return connection
 
 

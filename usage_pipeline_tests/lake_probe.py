@@ -11,12 +11,12 @@ from typing import Any
 
 import duckdb
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.contract import CONTRACTS
-from usage_pipeline.lib.facts import ingest_weeks, lake_oddities, read_manifests
-from usage_pipeline.lib.reference import load_reference, take_delivery
-from usage_pipeline.lib.source_check import check_sources
-from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.core.weeks import weeks_between
+from usage_pipeline.ingestion.facts import ingest_weeks, lake_oddities, read_manifests
+from usage_pipeline.ingestion.reference import load_reference, take_delivery
+from usage_pipeline.ingestion.source_check import check_sources
 
 
 @dataclass

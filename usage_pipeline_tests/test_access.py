@@ -15,7 +15,7 @@ import pytest
 import requests
 import yaml
 
-from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, manage_people, superset_environment
+from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, manage_people, superset_environment
 from usage_pipeline_tests.conftest import Demo, SupersetServer, free_port
 from usage_pipeline_tests.test_superset import CHARTS, log_in, open_dashboard, payload
 
@@ -681,7 +681,7 @@ def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: 
     body = {"username": "new person", "password": password, "provider": "db"}
     assert requests.post(f"{superset.url}/api/v1/security/login", json=body, timeout=30).status_code == 401
     assert any(line.split() == ["new", "person", "may", "not", "log", "in"] for line in manage("list"))
-    from usage_pipeline.local import LocalError
+    from usage_pipeline.operations.local import LocalError
 
     with pytest.raises(LocalError, match="at least 12 characters"):
         manage("add", "another", "Usage viewer", password="short")

@@ -6,8 +6,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline_tests.conftest import write_config
 from usage_pipeline_tests.histories import TABLES, make_table
 

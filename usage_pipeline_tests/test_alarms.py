@@ -13,14 +13,14 @@ import yaml
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again
-from usage_pipeline.lib import digest
-from usage_pipeline.lib.alarms import look, raise_alarms
-from usage_pipeline.lib.health import RUNS_SHOWN
-from usage_pipeline.lib.judgement import status_rows
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.notifications import digest
+from usage_pipeline.notifications.alerts import look, raise_alarms
+from usage_pipeline.observability.health import RUNS_SHOWN
+from usage_pipeline.observability.monitors import status_rows
+from usage_pipeline.observability.status import write_status
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 from usage_pipeline_tests.post_office import PostOffice, Webhook, serving_mail, serving_webhook
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from usage_pipeline.privacy.encryption import contacts_beside
 
-from usage_pipeline.lib.builds import Build, BuildStore, PublishError
-from usage_pipeline.lib.encryption import contacts_beside
-from usage_pipeline.lib.tables import TABLES
+from usage_pipeline.core.tables import TABLES
+from usage_pipeline.publishing.builds import Build, BuildStore, PublishError
 
 
 class Private:

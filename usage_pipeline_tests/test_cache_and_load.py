@@ -25,8 +25,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from usage_pipeline.lib.builds import Build, BuildStore
-from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, superset_environment
+from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_environment
+from usage_pipeline.publishing.builds import Build, BuildStore
 from usage_pipeline_tests.conftest import Demo, SupersetServer, serving
 from usage_pipeline_tests.test_superset import (
     CHARTS,
@@ -333,7 +333,7 @@ def test_a_damaged_warehouse_is_not_shown(publisher: Publisher, reader: Client) 
 _PUBLISH = """
 import json, resource, sys
 from pathlib import Path
-from usage_pipeline.lib.builds import Build, BuildStore
+from usage_pipeline.publishing.builds import Build, BuildStore
 warehouse, folder, build, most_bytes = sys.argv[1:]
 if int(most_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))

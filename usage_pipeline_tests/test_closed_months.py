@@ -8,14 +8,14 @@ import duckdb
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import ConfigError, Settings, load_settings
-from usage_pipeline.lib.closed_months import close_months, closing_time, replace_reported
-from usage_pipeline.lib.contract import SUBSCRIPTIONS
-from usage_pipeline.lib.facts import ingest_weeks
-from usage_pipeline.lib.kpis import KpiCatalogue, read_kpis
-from usage_pipeline.lib.reference import take_delivery
-from usage_pipeline.lib.tables import TABLES, broken_contract
-from usage_pipeline.lib.weeks import monday_of, weeks_between
+from usage_pipeline.config.settings import ConfigError, Settings, load_settings
+from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
+from usage_pipeline.core.tables import TABLES, broken_contract
+from usage_pipeline.core.weeks import monday_of, weeks_between
+from usage_pipeline.ingestion.facts import ingest_weeks
+from usage_pipeline.ingestion.reference import take_delivery
+from usage_pipeline.kpis.catalogue import KpiCatalogue, read_kpis
+from usage_pipeline.kpis.closed_months import close_months, closing_time, replace_reported
 from usage_pipeline_tests.conftest import keep_as_published, write_config, write_week
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import GROUPS, a_world, computed, contract, settings_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from usage_pipeline.config import ConfigError, load_settings
+from usage_pipeline.config.settings import ConfigError, load_settings
 from usage_pipeline_tests.conftest import write_config
 
 _USAGE = {"path": "lake", "partitioned": True, "columns": {"account_id": "a", "application": "b", "event_time": "t"}}

@@ -30,8 +30,8 @@ import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from usage_pipeline import dagster_internals, local
-from usage_pipeline.dagster_guard import (
+from usage_pipeline.operations import dagster_internals, local
+from usage_pipeline.operations.dagster_guard import (
     GuardError,
     Patience,
     Policy,
@@ -709,7 +709,7 @@ def test_a_deployment_migrates_nothing_where_dagster_has_changed(
     monkeypatch: pytest.MonkeyPatch, is_changed: bool, goes_on: bool
 ) -> None:
     """Before, only the web server looked, after Dagster's storage had been migrated."""
-    changed = "from usage_pipeline import dagster_internals as d; d.INTERFACES = {'dagster._gone:X': ()}"
+    changed = "from usage_pipeline.operations import dagster_internals as d; d.INTERFACES = {'dagster._gone:X': ()}"
     became: list[list[str | Path]] = []
     monkeypatch.setattr(start, "_FITS", (changed if is_changed else "") + start._FITS)
     monkeypatch.setattr(start, "become", lambda words, _: became.append(words))

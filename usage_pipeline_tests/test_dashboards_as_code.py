@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from usage_pipeline.lib.dashboards import (
+from usage_pipeline.core.tables import CATALOGUE, COLUMNS, METRICS, CatalogueError, read_catalogue
+from usage_pipeline.pages.dashboards import (
     ASSETS,
     chart_uuids,
     dump,
@@ -19,7 +20,6 @@ from usage_pipeline.lib.dashboards import (
     used_columns,
     used_metrics,
 )
-from usage_pipeline.lib.tables import CATALOGUE, COLUMNS, METRICS, CatalogueError, read_catalogue
 from usage_pipeline_tests.conftest import Demo
 
 

@@ -18,19 +18,19 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from usage_pipeline import doctor
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.erase import EraseError, erase
-from usage_pipeline.lib import history
-from usage_pipeline.lib.data_home import PLACES, clean, unknown
-from usage_pipeline.lib.facts import facts_lock
-from usage_pipeline.lib.files import is_unfinished, put_whole
-from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.processes import describe_this_process
-from usage_pipeline.lib.sources import OWNER
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.files import is_unfinished, put_whole
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.processes import describe_this_process
+from usage_pipeline.ingestion.facts import facts_lock
+from usage_pipeline.ingestion.sources import OWNER
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations import doctor
+from usage_pipeline.operations.data_home import PLACES, clean, unknown
+from usage_pipeline.operations.erase import EraseError, erase
+from usage_pipeline.publishing import history
+from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import keep_as_published, run_refresh, write_week
 from usage_pipeline_tests.test_erase import WEEKS, WORDS, make_home, names_of, week_rows, write_contacts
 
@@ -39,8 +39,11 @@ KILLED = """
 import os, signal, sys
 from datetime import timedelta
 import dagster as dg
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib import builds, encryption, facts, files, history
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.core import files
+from usage_pipeline.ingestion import facts
+from usage_pipeline.privacy import encryption
+from usage_pipeline.publishing import builds, history
 from usage_pipeline_tests.conftest import run_refresh
 
 def dies(*_, **__):
@@ -241,9 +244,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import dagster as dg
 from datetime import timedelta
 from usage_pipeline.cli import app
-from usage_pipeline.config import load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib.builds import Build
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.publishing.builds import store_of
+from usage_pipeline.publishing.builds import Build
 config, what, limit = sys.argv[1:]
 settings = load_settings(config)
 store = store_of(settings)

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from dagster._core.launcher import WorkerStatus
 
-from usage_pipeline import local, run_launcher
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import facts_lock
-from usage_pipeline.lib.locks import exclusive
-from usage_pipeline.lib.processes import describe_this_process, has_ended
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.processes import describe_this_process, has_ended
+from usage_pipeline.ingestion.facts import facts_lock
+from usage_pipeline.operations import local, run_launcher
 from usage_pipeline_tests.conftest import event, free_port, write_config, write_week
 
 REPO = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ REPO = Path(__file__).parents[1]
 
 
 def test_a_process_is_known_by_its_place_its_id_and_the_moment_of_its_start() -> None:
-    say = "from usage_pipeline.lib.processes import describe_this_process as d; print(d(), flush=True); input()"
+    say = "from usage_pipeline.core.processes import describe_this_process as d; print(d(), flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", say], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO
     )

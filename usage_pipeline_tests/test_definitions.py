@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from usage_pipeline import local
-from usage_pipeline.config import load_settings
+from usage_pipeline.config.settings import load_settings
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.partitions import weekly_partitions
+from usage_pipeline.operations import local
 from usage_pipeline_tests.conftest import write_config
 
 REPO = Path(__file__).parents[1]

@@ -17,18 +17,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from usage_pipeline.backup import back_up, restore
 from usage_pipeline.cli import app
-from usage_pipeline.config import ConfigError, DeliverySettings, Settings, load_settings
-from usage_pipeline.erase import erase
-from usage_pipeline.lib import deliveries as kept
-from usage_pipeline.lib.alarms import LOOKED_AT, look, raise_alarms
-from usage_pipeline.lib.contract import CONTRACTS
-from usage_pipeline.lib.deliveries import Comparison, NoDeliveryError, deliveries, find_problems, read_held_back
-from usage_pipeline.lib.facts import ingest_weeks
-from usage_pipeline.lib.reference import Delivery, load_reference, take_delivery
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.config.settings import ConfigError, DeliverySettings, Settings, load_settings
+from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.core.weeks import weeks_between
+from usage_pipeline.ingestion import deliveries as kept
+from usage_pipeline.ingestion.deliveries import Comparison, NoDeliveryError, deliveries, find_problems, read_held_back
+from usage_pipeline.ingestion.facts import ingest_weeks
+from usage_pipeline.ingestion.reference import Delivery, load_reference, take_delivery
+from usage_pipeline.notifications.alerts import LOOKED_AT, look, raise_alarms
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations.backup import back_up, restore
+from usage_pipeline.operations.erase import erase
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 from usage_pipeline_tests.post_office import Webhook, serving_webhook
 from usage_pipeline_tests.test_s3 import BUCKET, Store, started_store
@@ -326,7 +326,7 @@ def test_a_wrong_limit_is_one_sentence(tmp_path, source: str, limits: dict[str, 
 
 
 def test_limits_of_reference_sources_and_facts_have_nothing_to_do_with_each_other(tmp_path) -> None:
-    from usage_pipeline.lib.facts import mapping_fingerprint
+    from usage_pipeline.ingestion.facts import mapping_fingerprint
 
     settings = Lab(tmp_path).settings
     assert "min_rows" not in mapping_fingerprint(settings.sources.usage, settings)

@@ -13,8 +13,8 @@ import dagster as dg
 import duckdb
 import pytest
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.demo_lake import write_demo_lake
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.demo.lake import write_demo_lake
 from usage_pipeline_tests.conftest import DEMO_AS_OF, event, run_refresh, upstream_of, write_config, write_week
 
 _TABLE = re.compile(r"(?<![.\w])(warehouse\.)?((?:ref|core|mart|personal)\.\w+)")

@@ -23,15 +23,14 @@ import yaml
 from dagster._core.launcher import WorkerStatus
 from typer.testing import CliRunner
 
-from usage_pipeline import backup, local, run_launcher
-from usage_pipeline.backup import BackupError, back_up, restore
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.deliveries import ledger_lock
-from usage_pipeline.lib.facts import facts_lock
-from usage_pipeline.lib.locks import BusyError, exclusive
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.ingestion.facts import facts_lock
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations import backup, local, run_launcher
+from usage_pipeline.operations.backup import BackupError, back_up, restore
+from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline_tests.conftest import event, free_port, run_refresh, write_config, write_week
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
@@ -184,7 +183,7 @@ def warehouse_lock(settings: Settings) -> Path:
     return settings.warehouse_path.with_suffix(".lock")
 
 
-@pytest.mark.parametrize("lock", [facts_lock, ledger_lock, warehouse_lock])
+@pytest.mark.parametrize("lock", [facts_lock, lambda s: s.ledger_lock, warehouse_lock])
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})

@@ -16,13 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import ConfigError, MailSettings, Settings, load_settings
+from usage_pipeline.config.settings import ConfigError, MailSettings, Settings, load_settings
 from usage_pipeline.defs.mail.assets import digests as digests_asset
 from usage_pipeline.defs.mail.checks import every_owner_with_calls_was_written_to
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib import digest as lib
-from usage_pipeline.lib import post
-from usage_pipeline.lib.digest import Digest
+from usage_pipeline.notifications import digest as lib
+from usage_pipeline.notifications import mailer
+from usage_pipeline.notifications.digest import Digest
+from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import Demo, write_config
 from usage_pipeline_tests.post_office import PASSWORD, USER, PostOffice, certificate_for, serving_mail
 
@@ -269,7 +269,7 @@ def test_names_cannot_become_markup_headers_or_formulas(tmp_path: Path) -> None:
 def test_names_of_everywhere_arrive_as_they_are(settings: Settings, office: PostOffice, tmp_path: Path) -> None:
     name = "Gemeinde Žďár & Łódź / 東京 #1?"
     mail = written(tmp_path, "Zoë Müller", call(account=name))
-    post.send(settings.mail, mail)
+    mailer.send(settings.mail, mail)
     (taken,) = office.mails
     assert name in Words(body(taken, "html")).texts
     assert name in body(taken, "plain")
@@ -290,8 +290,8 @@ def test_only_the_first_accounts_stand_in_the_mail_and_all_in_the_workbook(tmp_p
 
 
 def refusal(mail: MailSettings) -> str:
-    with pytest.raises(post.PostError) as raised:
-        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
+    with pytest.raises(mailer.PostError) as raised:
+        mailer.send(mail, mailer.message(mail, "someone@example.com", "test", "test"))
     assert PASSWORD not in str(raised.value)
     return str(raised.value)
 
@@ -305,7 +305,7 @@ def test_a_server_with_tls_and_a_password_takes_mail_and_what_is_wrong_has_a_rem
         mail = mail_to(office, **good)
         assert "certificate that does not hold: self-signed certificate: name the server" in refusal(mail)
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
+        mailer.send(mail, mailer.message(mail, "someone@example.com", "test", "test"))
         assert len(office.mails) == 1
         wrong = refusal(mail_to(office, **(good | {"password": "wrong"})))
         assert "refuses user and password (535" in wrong
@@ -315,7 +315,7 @@ def test_a_server_with_tls_and_a_password_takes_mail_and_what_is_wrong_has_a_rem
         )
     with serving_mail(certificate=file) as office:
         mail = mail_to(office, host="localhost", security="tls")
-        post.send(mail, post.message(mail, "someone@example.com", "test", "test"))
+        mailer.send(mail, mailer.message(mail, "someone@example.com", "test", "test"))
         assert len(office.mails) == 1
 
 

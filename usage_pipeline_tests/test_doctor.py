@@ -19,13 +19,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from usage_pipeline import doctor, local
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib.judgement import judge_runs, last_tick
-from usage_pipeline.lib.locks import BusyError, exclusive
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.observability.monitors import judge_runs, last_tick
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations import doctor, local
+from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import event, free_port, run_refresh, write_config, write_week
 
 # a Wednesday: the week before has been whole since Tuesday

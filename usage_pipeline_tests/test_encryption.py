@@ -20,14 +20,7 @@ import pytest
 import requests
 import yaml
 from typer.testing import CliRunner
-
-from usage_pipeline import doctor
-from usage_pipeline.backup import back_up, restore
-from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.erase import EraseError, erase
-from usage_pipeline.lib.deliveries import hold_back
-from usage_pipeline.lib.encryption import (
+from usage_pipeline.privacy.encryption import (
     KEY_VARIABLE,
     OLD_KEY_VARIABLE,
     ContactsKeyError,
@@ -38,10 +31,17 @@ from usage_pipeline.lib.encryption import (
     open_database,
     parquet_rows,
 )
-from usage_pipeline.lib.lake import Lake, LakeFile
-from usage_pipeline.lib.sources import Nearby
-from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, superset_environment
-from usage_pipeline.rekey import files_of_contacts, plain_files, rekey
+
+from usage_pipeline import doctor
+from usage_pipeline.cli import app
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.ingestion.deliveries import hold_back
+from usage_pipeline.ingestion.lake import Lake, LakeFile
+from usage_pipeline.ingestion.sources import Nearby
+from usage_pipeline.operations.backup import back_up, restore
+from usage_pipeline.operations.erase import EraseError, erase
+from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_environment
+from usage_pipeline.operations.rekey import files_of_contacts, plain_files, rekey
 from usage_pipeline_tests.conftest import event, run_refresh, serve_superset, write_config, write_week
 from usage_pipeline_tests.test_access import Visitor, ask_for
 
@@ -303,7 +303,7 @@ def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monk
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     monkeypatch.setattr(
-        "usage_pipeline.rekey.databases_of_contacts", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+        "usage_pipeline.operations.rekey.databases_of_contacts", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         rekey(settings)

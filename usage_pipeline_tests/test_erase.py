@@ -16,12 +16,12 @@ import yaml
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.erase import EraseError, erase
-from usage_pipeline.lib.erased import Erased, remember
-from usage_pipeline.lib.explain import ExplainError
-from usage_pipeline.lib.facts import facts_path
-from usage_pipeline.lib.locks import BusyError, exclusive
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.ingestion.facts import facts_path
+from usage_pipeline.observability.explain import ExplainError
+from usage_pipeline.operations.erase import EraseError, erase
+from usage_pipeline.privacy.erased import Erased, remember
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 
 WORDS = ("u-anna", "anna@springfield.example", "Anna Archer")

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.explain import ExplainError, Explanation, Named, UnknownNameError, explain, resolve
-from usage_pipeline.lib.explain_words import in_words
-from usage_pipeline.lib.locks import exclusive
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.observability.explain import ExplainError, Explanation, Named, UnknownNameError, explain, resolve
+from usage_pipeline.observability.explain_text import in_words
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.conftest import Demo, event, run_refresh, write_config, write_week
 

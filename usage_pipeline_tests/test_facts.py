@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import (
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.core.weeks import weeks_between
+from usage_pipeline.ingestion.facts import (
     FACTS_VERSION,
     WeekManifest,
     facts_path,
@@ -22,9 +24,7 @@ from usage_pipeline.lib.facts import (
     outdated_weeks,
     read_manifests,
 )
-from usage_pipeline.lib.lake import Lake, Listing
-from usage_pipeline.lib.locks import BusyError, exclusive
-from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.ingestion.lake import Lake, Listing
 from usage_pipeline_tests.conftest import event, write_config, write_week
 
 

@@ -14,10 +14,10 @@ import dagster as dg
 import duckdb
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.erase import erase
-from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.facts import read_manifests
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.ingestion.facts import read_manifests
+from usage_pipeline.operations.erase import erase
+from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline_tests.conftest import Demo, run_refresh
 from usage_pipeline_tests.lake_fuzzer import FolderStore, tree_of, write_config
 from usage_pipeline_tests.lake_worlds import make_world

@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib.demo_lake import add_week
-from usage_pipeline.lib.facts import read_manifests
-from usage_pipeline.lib.plain_words import cause_of_failure, duration, found_in_words, without_values
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.tables import STATUS_TABLES, broken_contract
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.formatting import cause_of_failure, duration, found_in_words, without_values
+from usage_pipeline.core.tables import STATUS_TABLES, broken_contract
+from usage_pipeline.demo.lake import add_week
+from usage_pipeline.ingestion.facts import read_manifests
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import (
     Demo,
     SupersetServer,

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
+from usage_pipeline.activity.usage_states import replace_usage_states
+from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.defs.activity.checks import broken_identities
-from usage_pipeline.lib.usage_states import replace_usage_states
 from usage_pipeline_tests.conftest import write_config
 from usage_pipeline_tests.histories import GRID, USAGE_STATES, Fleet, computed, histories_of, make_fleet, states_of
 

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib import history
-from usage_pipeline.lib.history import ANOMALIES, MONTHS, SCORES, HistoryError
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.publishing import history
+from usage_pipeline.publishing.builds import store_of
+from usage_pipeline.publishing.history import ANOMALIES, MONTHS, SCORES, HistoryError
 from usage_pipeline_tests.conftest import event, keep_as_published, run_refresh, write_config, write_week
 
 WEEK = "2025-02-24"

@@ -17,13 +17,13 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.dashboards import load_assets
-from usage_pipeline.lib.demo_lake import write_demo_lake
-from usage_pipeline.lib.digest import read_digests, write
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.local import SUPERSET
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.notifications.digest import read_digests, write
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations.local import SUPERSET
+from usage_pipeline.pages.dashboards import load_assets
+from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline_tests.conftest import DEMO_AS_OF, Demo, SupersetServer, run_refresh, serve_superset
 from usage_pipeline_tests.test_access import Visitor, ask_for
 from usage_pipeline_tests.test_superset import CHARTS, log_in, payload, wait_until_drawn

@@ -17,12 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.kpi_selection import PERIODS, Selection, SelectionError, read_selection
-from usage_pipeline.lib.kpi_workbook import write_workbook
-from usage_pipeline.lib.kpis import read_kpis
-from usage_pipeline.lib.tables import METRICS
-from usage_pipeline.local import SUPERSET
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.tables import METRICS
+from usage_pipeline.kpis.catalogue import read_kpis
+from usage_pipeline.kpis.selection import PERIODS, Selection, SelectionError, read_selection
+from usage_pipeline.kpis.workbook import write_workbook
+from usage_pipeline.operations.local import SUPERSET
 from usage_pipeline_tests import kpi_oracle
 from usage_pipeline_tests.conftest import Demo, SupersetServer
 from usage_pipeline_tests.kpi_oracle import World

@@ -17,13 +17,13 @@ from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from usage_pipeline.config import ConfigError, GroupSettings, load_settings
+from usage_pipeline.config.settings import ConfigError, GroupSettings, load_settings
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.tables import METRICS
 from usage_pipeline.defs.kpis.checks import clicks_are_those_of_the_days, what_adds_up_adds_up
-from usage_pipeline.lib import kpi_sheet
-from usage_pipeline.lib.kpis import KPIS, KpiError, check_expressions, read_kpis
-from usage_pipeline.lib.source_check import check_sources
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.tables import METRICS
+from usage_pipeline.ingestion.source_check import check_sources
+from usage_pipeline.kpis import report
+from usage_pipeline.kpis.catalogue import KPIS, KpiError, check_expressions, read_kpis
 from usage_pipeline.resources import Warehouse
 from usage_pipeline_tests.conftest import Demo, write_config
 from usage_pipeline_tests.kpi_oracle import World
@@ -270,7 +270,9 @@ def test_contracts_about_a_whole_account_count_for_accounts_once_and_for_no_appl
     # p has one seat of its own; the two who use q take seats of the whole account
     assert found("Seats in use", "2024-02-01", "a", "p") == [pytest.approx(100 * 3 / 12), pytest.approx(100 * 2 / 5)]
     assert found("Accounts in contract", "2024-03-01", "all", "c", "p") == [3, 1, 2]
-    sql = run_sql(connection, load_sql("kpis", "kpi_partitions"), {"titles": ["Annual value in contract", "Seats"]})
+    sql = run_sql(
+        connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["Annual value in contract", "Seats"]}
+    )
     assert sql.fetchall() == []
 
 
@@ -355,7 +357,7 @@ def test_a_lake_that_knows_no_days_has_weeks_alone_and_says_why(tmp_path: Path) 
     sheet = read_sheet(connection)
     assert differences(sheet, world) == []
     assert set(sheet["kpi_period"]) == {"week"}
-    reason = kpi_sheet.why_no_months(connection, settings)
+    reason = report.why_no_months(connection, settings)
     assert reason is not None and "days of use are not delivered" in reason and "usage.columns.event_time" in reason
 
 
@@ -474,7 +476,7 @@ def test_an_expression_over_what_is_not_there_names_what_is(tmp_path: Path) -> N
 def test_a_group_with_a_member_that_nobody_knows_names_it(tmp_path: Path) -> None:
     world = a_world([("a", "p", "u", MONDAY, 1)], MONDAY, date(2023, 12, 3))
     world.groups = GroupSettings(accounts={"Pilots": ["a", "City B"]}, applications={"Field": ["x"]})
-    with pytest.raises(kpi_sheet.GroupError) as raised:
+    with pytest.raises(report.GroupError) as raised:
         computed(world, settings_of(world, tmp_path))
     assert str(raised.value).splitlines() == [
         "groups.accounts.Pilots: no source knows account 'City B'; did you mean b? Write its key, or take it out of the group",

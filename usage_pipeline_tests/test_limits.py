@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from usage_pipeline.local import manage_people, superset_environment
+from usage_pipeline.operations.local import manage_people, superset_environment
 from usage_pipeline_tests.conftest import Demo, SupersetServer, serving
 from usage_pipeline_tests.test_access import Places, Visitor, ask_for, in_sql, places, token_of, visitors
 from usage_pipeline_tests.test_superset import log_in, open_dashboard

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from usage_pipeline import local
 from usage_pipeline.cli import app
+from usage_pipeline.operations import local
 from usage_pipeline_tests.conftest import Demo, free_port, write_config
 
 REPO = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.local import REPO, superset_environment
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.operations.local import REPO, superset_environment
 from usage_pipeline_tests.conftest import event, serving, write_config, write_week
 
 NOBODY = 65534

@@ -4,10 +4,10 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usage_pipeline.lib.sql import load_sql, run_sql
+from usage_pipeline.core.sql import load_sql, run_sql
 
 # few and short, so that names meet each other, ids, and names with an id behind them
 NAMES = st.none() | st.sampled_from(["a", "b", "a (1)", "a (2)", "b (x)", "a (1) (1)", "1", "x (1)"])
@@ -29,12 +29,13 @@ def labels(table: str, names: dict[str, str | None]) -> dict[str, str]:
             connection.execute("INSERT INTO ref.accounts (account_id, account_name) VALUES (?, ?)", [key, name])
             connection.execute("INSERT INTO ref.applications VALUES (?, ?, NULL)", [key, name])
         values: dict[str, Any] = {"has_contacts": False} if table == "account_names" else {}
-        found = run_sql(connection, load_sql("usage", table), values).to_arrow_table().to_pylist()
+        found = run_sql(connection, load_sql("defs/usage", table), values).to_arrow_table().to_pylist()
     key, label = {"account_names": ("account_id", "account")}.get(table, ("application_key", "application"))
     return {row[key]: row[label] for row in found}
 
 
 @pytest.mark.parametrize("table", ["account_names", "application_names"])
+@settings(deadline=None)
 @given(names=ROWS)
 def test_no_two_labels_are_alike(table: str, names: dict[str, str | None]) -> None:
     found = labels(table, names)

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib import lake
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.ingestion import lake
 from usage_pipeline_tests.conftest import free_port, write_config
 from usage_pipeline_tests.fault_server import Fault, FaultyStore, faulty_store
 from usage_pipeline_tests.lake_probe import ReferenceOutcome, UsageOutcome, read_reference, read_usage

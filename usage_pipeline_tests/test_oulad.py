@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib import backtest, risks
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.contract import SUBSCRIPTIONS
-from usage_pipeline.lib.dashboards import load_assets, missing_columns
-from usage_pipeline.lib.risk_models import best_of, learn
-from usage_pipeline.lib.source_check import check_sources
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
+from usage_pipeline.ingestion.source_check import check_sources
+from usage_pipeline.pages.dashboards import load_assets, missing_columns
+from usage_pipeline.predictions import backtest, risks
+from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.predictions.risk_models import best_of, learn
 from usage_pipeline_tests.conftest import serve_superset
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import differences, risks_of

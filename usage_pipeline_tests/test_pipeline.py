@@ -10,9 +10,9 @@ import duckdb
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.defs.publish.assets import store_of
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import (
     DEMO_AS_OF,
     Demo,
@@ -226,7 +226,7 @@ def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
 
 
 def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path) -> None:
-    from usage_pipeline.lib.demo_lake import write_demo_lake
+    from usage_pipeline.demo.lake import write_demo_lake
 
     def content(folder: Path) -> dict[str, bytes]:
         return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
@@ -238,7 +238,7 @@ def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path
 
 
 def test_a_notice_past_the_newest_week_stops_no_lake(tmp_path) -> None:
-    from usage_pipeline.lib.demo_lake import write_demo_lake
+    from usage_pipeline.demo.lake import write_demo_lake
 
     write_demo_lake(tmp_path, DEMO_AS_OF, accounts=60, seed=50)  # a young contract ends soon
     assert (tmp_path / "truth" / "truth.json").is_file()
@@ -309,7 +309,7 @@ def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
 
 
 def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path, instance, monkeypatch) -> None:
-    from usage_pipeline.lib import tables
+    from usage_pipeline.core import tables
 
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
@@ -358,7 +358,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
 def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(
     tmp_path, instance
 ) -> None:
-    from usage_pipeline.lib.deliveries import deliveries
+    from usage_pipeline.ingestion.deliveries import deliveries
 
     settings = small(tmp_path)
     source = {"path": "accounts.csv", "format": "csv", "columns": {"account_id": "id", "account_name": "name"}}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib import plain_week, usage_reader
-from usage_pipeline.lib.facts import facts_path, ingest_weeks
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.ingestion import fast_path, usage_reader
+from usage_pipeline.ingestion.facts import facts_path, ingest_weeks
 from usage_pipeline_tests.conftest import write_config
 
 WEEK = dt.date(2025, 2, 3)
@@ -73,7 +73,7 @@ def ingested(folder: Path, files: list[list[dict[str, Any]]], way: str) -> tuple
 @given(plain=st.lists(st.lists(plain_row, max_size=9), min_size=1, max_size=3), odd=st.lists(odd_row, max_size=2))
 def test_both_ways_give_the_same_facts_and_the_same_counts(batch_rows: int, plain, odd) -> None:
     for files in (plain, [*plain, odd] if odd else plain):
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(plain_week, "BATCH_ROWS", batch_rows):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(fast_path, "BATCH_ROWS", batch_rows):
             quick = ingested(Path(folder), files, "quick")
             with mock.patch.object(usage_reader, "read_plain_week", return_value=None):
                 careful = ingested(Path(folder), files, "careful")

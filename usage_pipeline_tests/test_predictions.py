@@ -17,12 +17,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from usage_pipeline.config import RiskSettings, Settings, load_settings
-from usage_pipeline.lib import backtest, risk_features, risk_models, risks
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.risk_features import FEATURES, THEMES, LeakError, features_at, matrix
-from usage_pipeline.lib.risk_models import Bools, Model, Rows, by_rule, learn, load_model, save_model
-from usage_pipeline.lib.risk_reasons import chance_in_words, contributions, middle_of_peers, reasons
+from usage_pipeline.config.settings import RiskSettings, Settings, load_settings
+from usage_pipeline.predictions import backtest, risk_features, risk_models, risks
+from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.predictions.risk_drivers import chance_in_words, contributions, middle_of_peers, reasons
+from usage_pipeline.predictions.risk_features import FEATURES, THEMES, LeakError, features_at, matrix
+from usage_pipeline.predictions.risk_models import Bools, Model, Rows, by_rule, learn, load_model, save_model
 from usage_pipeline_tests.conftest import Demo, run_refresh
 
 RULES = RiskSettings()

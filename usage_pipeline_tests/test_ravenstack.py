@@ -8,8 +8,8 @@ import duckdb
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import read_manifests
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.ingestion.facts import read_manifests
 from usage_pipeline_tests.conftest import run_refresh
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from usage_pipeline.local import SUPERSET_PYTHON, superset_environment
+from usage_pipeline.operations.local import SUPERSET_PYTHON, superset_environment
 from usage_pipeline_tests.conftest import Demo, SupersetServer, free_port, serving
 from usage_pipeline_tests.post_office import PostOffice, serving_mail
 from usage_pipeline_tests.test_access import GOOD_KEY, Visitor, start_problems

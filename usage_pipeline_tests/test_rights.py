@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from usage_pipeline.local import SUPERSET, SUPERSET_PYTHON, superset_environment
+from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_environment
 from usage_pipeline_tests.conftest import Demo, SupersetServer
 from usage_pipeline_tests.test_access import (
     CHARTS,

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.facts import ingest_weeks, read_manifests
-from usage_pipeline.lib.lake import Lake, LakeError
-from usage_pipeline.lib.source_check import check_sources
-from usage_pipeline.lib.weeks import WeekFolder, weeks_between
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.weeks import WeekFolder, weeks_between
+from usage_pipeline.ingestion.facts import ingest_weeks, read_manifests
+from usage_pipeline.ingestion.lake import Lake, LakeError
+from usage_pipeline.ingestion.source_check import check_sources
 from usage_pipeline_tests.conftest import Demo, event, free_port, run_refresh, write_config, write_week
 
 BUCKET = "lake"

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config import load_settings
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.core.weeks import runs_of
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import range_tags
-from usage_pipeline.lib.facts import vanished_weeks
-from usage_pipeline.lib.weeks import runs_of
+from usage_pipeline.ingestion.facts import vanished_weeks
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 
 
@@ -101,7 +101,7 @@ def test_unbroken_runs_of_weeks() -> None:
 
 
 def test_a_run_that_failed_after_its_facts_were_written_is_asked_for_again(tmp_path, instance, monkeypatch) -> None:
-    from usage_pipeline.lib import tables
+    from usage_pipeline.core import tables
 
     lake_of(tmp_path, 5, 6)
     settings = load_settings(write_config(tmp_path))

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib import risks
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.facts import facts_path, read_manifests
-from usage_pipeline.lib.risk_features import features_at, matrix
-from usage_pipeline.lib.risk_models import best_of, learn
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.ingestion.facts import facts_path, read_manifests
+from usage_pipeline.predictions import risks
+from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.predictions.risk_features import features_at, matrix
+from usage_pipeline.predictions.risk_models import best_of, learn
 from usage_pipeline_tests import test_pipeline as proofs
 from usage_pipeline_tests.conftest import event, make_demo, write_config, write_week
 
@@ -120,11 +120,11 @@ def test_a_fleet_whose_usage_tells_nothing_of_its_ends_gets_the_rule(tmp_path) -
 
 _INGEST = """
 import sys
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib import risks
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.facts import ingest_weeks
-from usage_pipeline.lib.weeks import weeks_between
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.predictions import risks
+from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.ingestion.facts import ingest_weeks
+from usage_pipeline.core.weeks import weeks_between
 settings = load_settings(sys.argv[1])
 ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now="now")
 """

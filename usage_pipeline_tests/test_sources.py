@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.source_check import Report, check_sources
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.ingestion.source_check import Report, check_sources
 from usage_pipeline_tests.conftest import Demo, event, write_config, write_week
 
 

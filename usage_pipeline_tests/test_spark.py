@@ -24,14 +24,14 @@ import sqlglot
 import yaml
 
 from benchmarks.lake import COLUMNS, FIRST_WEEK, write_lake
-from usage_pipeline.config import ConfigError, Settings, load_settings
-from usage_pipeline.lib import spark_reader
-from usage_pipeline.lib.demo_lake import write_demo_lake
-from usage_pipeline.lib.facts import WeekManifest, facts_path, ingest_weeks, read_manifests
-from usage_pipeline.lib.spark_reader import EngineError
-from usage_pipeline.lib.spark_sql import SPACES, spark_sql
-from usage_pipeline.lib.sql import load_sql
-from usage_pipeline.lib.weeks import WEEK, weeks_between
+from usage_pipeline.config.settings import ConfigError, Settings, load_settings
+from usage_pipeline.core.sql import load_sql
+from usage_pipeline.core.weeks import WEEK, weeks_between
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.ingestion import spark_reader
+from usage_pipeline.ingestion.facts import WeekManifest, facts_path, ingest_weeks, read_manifests
+from usage_pipeline.ingestion.spark_reader import EngineError
+from usage_pipeline.ingestion.spark_sql import SPACES, spark_sql
 from usage_pipeline_tests.conftest import DEMO_AS_OF, event, free_port, write_config, write_week
 from usage_pipeline_tests.spark_cluster import Cluster, running_cluster, spark_home
 from usage_pipeline_tests.test_s3 import BUCKET, Store
@@ -61,8 +61,8 @@ def ingest(settings: Settings, say: Callable[[str], None] = print) -> dict[dt.da
 
 def test_sql_of_a_week_is_translated_and_parses_as_sparks() -> None:
     for name in ("usage_rows", "usage_counted"):
-        sqlglot.parse_one(spark_sql(load_sql("ingest", name)), read="spark")
-    rows = spark_sql(load_sql("ingest", "usage_rows"))
+        sqlglot.parse_one(spark_sql(load_sql("ingestion", name)), read="spark")
+    rows = spark_sql(load_sql("ingestion", "usage_rows"))
     assert "DATEDIFF(DAY, CAST(:week AS DATE), day)" in rows
 
 

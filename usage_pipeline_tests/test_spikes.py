@@ -10,11 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.spike_worlds import JUDGED_FROM, World, make_world
-from usage_pipeline.config import SpikeSettings, load_settings
-from usage_pipeline.lib.calendars import is_known, working_days
-from usage_pipeline.lib.spikes import DROP, KINDS, SHIFT_DOWN, SHIFT_UP, SPIKE, Judged, Series, _discoveries, judge
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.anomalies.detector import (
+    DROP,
+    KINDS,
+    SHIFT_DOWN,
+    SHIFT_UP,
+    SPIKE,
+    Judged,
+    Series,
+    _discoveries,
+    judge,
+)
+from usage_pipeline.anomalies.holidays import is_known, working_days
+from usage_pipeline.config.settings import SpikeSettings, load_settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline_tests.conftest import write_config
 
 RULES = SpikeSettings()
@@ -290,7 +300,7 @@ def flagged(tmp_path: Any, flags: list[dict[str, Any]], causes: list[tuple[Any, 
     for cause in causes:
         connection.execute("INSERT INTO ref.known_causes VALUES (?, ?, ?, ?, ?)", list(cause))
     values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
-    found = run_sql(connection, load_sql("spikes", "flagged_weeks"), values)
+    found = run_sql(connection, load_sql("defs/spikes", "flagged_weeks"), values)
     names = [column[0] for column in found.description]
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 

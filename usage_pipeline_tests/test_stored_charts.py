@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usage_pipeline.local import SUPERSET
+from usage_pipeline.operations.local import SUPERSET
 
 sys.path.insert(0, str(SUPERSET))
 from sql_rules import conjuncts, refusal_of, template_in

@@ -17,8 +17,8 @@ import pytest
 import requests
 from playwright.sync_api import TimeoutError as TooLate
 
-from usage_pipeline.lib.dashboards import chart_uuids, load_assets
-from usage_pipeline.local import SUPERSET, LocalError, set_up_superset
+from usage_pipeline.operations.local import SUPERSET, LocalError, set_up_superset
+from usage_pipeline.pages.dashboards import chart_uuids, load_assets
 from usage_pipeline_tests.conftest import Demo, SupersetServer
 
 sys.path.insert(0, str(SUPERSET))
@@ -535,7 +535,7 @@ def test_nobody_sees_anything_without_logging_in(superset: SupersetServer) -> No
 def test_the_server_does_not_start_without_its_secret(tmp_path: Path) -> None:
     import subprocess
 
-    from usage_pipeline.local import SUPERSET_PYTHON
+    from usage_pipeline.operations.local import SUPERSET_PYTHON
 
     done = subprocess.run(
         [str(SUPERSET_PYTHON), str(SUPERSET / "superset_config.py")],
@@ -555,7 +555,7 @@ def test_duckdb_behind_superset_reads_no_file_of_the_machine(superset: SupersetS
     import os
     import subprocess
 
-    from usage_pipeline.local import SUPERSET_PYTHON, superset_environment
+    from usage_pipeline.operations.local import SUPERSET_PYTHON, superset_environment
 
     code = (
         "import sqlalchemy as sa, superset_config as c\n"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_pipeline.config import load_settings
-from usage_pipeline.lib.lake import Lake
-from usage_pipeline.lib.weeks import WeekFolder, folder_of, folders_of, monday_of, weeks_between, weeks_of
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.core.weeks import WeekFolder, folder_of, folders_of, monday_of, weeks_between, weeks_of
+from usage_pipeline.ingestion.lake import Lake
 from usage_pipeline_tests.conftest import event, write_config, write_week
 
 

@@ -8,10 +8,10 @@ import duckdb
 import pandas as pd
 import pytest
 
-from usage_pipeline.config import Settings, load_settings
-from usage_pipeline.lib.demo_lake import add_week, write_demo_lake
-from usage_pipeline.lib.facts import outdated_weeks, read_manifests
-from usage_pipeline.lib.status import write_status
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.demo.lake import add_week, write_demo_lake
+from usage_pipeline.ingestion.facts import outdated_weeks, read_manifests
+from usage_pipeline.observability.status import write_status
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
 
 AS_OF = date(2026, 11, 22)

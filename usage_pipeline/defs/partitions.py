@@ -4,8 +4,8 @@ from datetime import date
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.weeks import WEEK
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.weeks import WEEK
 
 _AHEAD = 520
 

@@ -5,7 +5,7 @@ from datetime import date
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
 
 refresh = dg.define_asset_job(
     "refresh",

@@ -7,12 +7,12 @@ from datetime import date
 
 import dagster as dg
 
-from usage_pipeline.config import ConfigError, Settings
+from usage_pipeline.config.settings import ConfigError, Settings
+from usage_pipeline.core.weeks import runs_of
 from usage_pipeline.defs.schedules import range_tags, refresh
-from usage_pipeline.lib.facts import outdated_weeks
-from usage_pipeline.lib.lake import LakeError
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.weeks import runs_of
+from usage_pipeline.ingestion.facts import outdated_weeks
+from usage_pipeline.ingestion.lake import LakeError
+from usage_pipeline.observability.status import write_status
 
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 

@@ -10,12 +10,12 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config import Settings
-from usage_pipeline.lib.encryption import PERSONAL
-from usage_pipeline.lib.history import Proposal
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.tables import TABLES, broken_contract
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.tables import TABLES, broken_contract
+from usage_pipeline.privacy.encryption import PERSONAL
+from usage_pipeline.publishing.history import Proposal
 from usage_pipeline.resources import Warehouse
 
 OWNERS = ["team:data"]
@@ -42,9 +42,11 @@ def table_metadata(name: str) -> dict[str, Any]:
     return {"dagster/column_schema": dg.TableSchema(columns=columns)}
 
 
-def sql_table(name: str, *, schema: str, group: str, deps: Sequence[str], description: str) -> dg.AssetsDefinition:
-    """An asset `name` that replaces `schema.name` with the rows of `defs/<group>/sql/<name>.sql`."""
-    sql = load_sql(group, name)
+def sql_table(
+    name: str, *, schema: str, group: str, deps: Sequence[str], description: str, folder: str | None = None
+) -> dg.AssetsDefinition:
+    """An asset `name` that replaces `schema.name` with the rows of `sql/<name>.sql` in `folder` or `defs/<group>`."""
+    sql = load_sql(folder or f"defs/{group}", name)
 
     @dg.asset(
         key=name,
@@ -93,7 +95,7 @@ def no_rows(warehouse: Warehouse, sql: str) -> dg.AssetCheckResult:
 
 
 def contract_check(name: str) -> dg.AssetChecksDefinition:
-    """A blocking check that a published table keeps the contract of `lib/tables.py`."""
+    """A blocking check that a published table keeps the contract of `core/tables.py`."""
 
     @dg.asset_check(
         asset=name,

@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.activity import usage_states as rules
+from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib import usage_states as rules
 from usage_pipeline.resources import Warehouse
 
 
@@ -44,6 +44,7 @@ ACTIVITY_TABLES = [
         group="activity",
         deps=["subscriptions", "weekly_usage"],
         description="When each account was in contract for each application.",
+        folder="activity",
     ),
     sql_table(
         "pairs",

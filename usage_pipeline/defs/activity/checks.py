@@ -3,8 +3,8 @@
 import dagster as dg
 import duckdb
 
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.tables import contract_check, no_rows, warning
-from usage_pipeline.lib.sql import load_sql
 from usage_pipeline.resources import Warehouse
 
 
@@ -25,7 +25,7 @@ def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResu
     Accounts of which no contract is known at all are left out: their contracts are inferred, and said to be.
     """
     with warehouse.read() as connection:
-        found = connection.execute(load_sql("activity", "use_outside_contracts")).fetchone()
+        found = connection.execute(load_sql("defs/activity", "use_outside_contracts")).fetchone()
     rows, outside, accounts = found or (0, 0, 0)
     if not rows:
         return warning(True, {}, "not compared: no contract or no day of use is known")
@@ -48,7 +48,7 @@ def growth_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
 
 def broken_identities(connection: duckdb.DuckDBPyConnection) -> list[list[str]]:
     """Periods in which what was counted apart from the changes does not equal their sum."""
-    rows = connection.execute(load_sql("activity", "growth_identities")).fetchall()
+    rows = connection.execute(load_sql("defs/activity", "growth_identities")).fetchall()
     return [[str(value) for value in row] for row in rows]
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceContract
 from usage_pipeline.defs.partitions import run_name, weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
-from usage_pipeline.lib.contract import CONTACTS, REFERENCE, SourceContract
-from usage_pipeline.lib.data_home import clean
-from usage_pipeline.lib.deliveries import NoDeliveryError
-from usage_pipeline.lib.encryption import ContactsKeyError
-from usage_pipeline.lib.facts import FACTS_VERSION, WeekManifest, ingest_weeks
-from usage_pipeline.lib.reference import Delivery, load_reference, take_delivery
+from usage_pipeline.ingestion.deliveries import NoDeliveryError
+from usage_pipeline.ingestion.facts import FACTS_VERSION, WeekManifest, ingest_weeks
+from usage_pipeline.ingestion.reference import Delivery, load_reference, take_delivery
+from usage_pipeline.operations.data_home import clean
+from usage_pipeline.privacy.encryption import ContactsKeyError
 from usage_pipeline.resources import Warehouse
 
 _WHY = {

@@ -6,13 +6,14 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.source_schemas import REFERENCE, SourceContract
+from usage_pipeline.core import formatting as words
+from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.defs.partitions import run_name
 from usage_pipeline.defs.tables import warning
-from usage_pipeline.lib import plain_words as words
-from usage_pipeline.lib.contract import REFERENCE, SourceContract
-from usage_pipeline.lib.deliveries import read_held_back
-from usage_pipeline.lib.facts import (
+from usage_pipeline.ingestion.deliveries import read_held_back
+from usage_pipeline.ingestion.facts import (
     facts_path,
     lake_oddities,
     made_otherwise,
@@ -20,10 +21,9 @@ from usage_pipeline.lib.facts import (
     read_manifests,
     vanished_weeks,
 )
-from usage_pipeline.lib.lake import LakeError
-from usage_pipeline.lib.plain_week import FACTS
-from usage_pipeline.lib.sources import SourceError
-from usage_pipeline.lib.weeks import WEEK
+from usage_pipeline.ingestion.fast_path import FACTS
+from usage_pipeline.ingestion.lake import LakeError
+from usage_pipeline.ingestion.sources import SourceError
 
 _TYPES = {"date32[day]": "DATE", "string": "VARCHAR", "int64": "BIGINT"}
 # files and folders that are told by name

@@ -1,7 +1,7 @@
 """KPIs: figures of a catalogue, for every entity and period, each beside a year ago and the period before.
 
 Belongs here: the assets. Does not: what a KPI is (`usage_pipeline/kpis.yaml`), nor how it is computed
-(`lib/kpi_sheet.py`). All tables are whole tables; a second run replaces them.
+(`kpis/report.py`). All tables are whole tables; a second run replaces them.
 """
 
 from datetime import date
@@ -10,15 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table, table_metadata
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib import closed_months as closing
-from usage_pipeline.lib import kpi_sheet as steps
-from usage_pipeline.lib import kpis as catalogue
-from usage_pipeline.lib.builds import BuildStore
-from usage_pipeline.lib.history import MONTHS, entries, history_held, promote
-from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.kpis import catalogue as catalogue
+from usage_pipeline.kpis import closed_months as closing
+from usage_pipeline.kpis import report as steps
+from usage_pipeline.publishing.builds import BuildStore
+from usage_pipeline.publishing.history import MONTHS, entries, history_held, promote
 from usage_pipeline.resources import Warehouse
 
 
@@ -183,8 +183,8 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
     is_new = not file.exists()
     if is_new:
         # matplotlib takes a second to load: only where something is drawn
-        from usage_pipeline.lib.kpi_selection import Selection, read_selection
-        from usage_pipeline.lib.kpi_workbook import write_charts, write_workbook
+        from usage_pipeline.kpis.selection import Selection, read_selection
+        from usage_pipeline.kpis.workbook import write_charts, write_workbook
 
         store = BuildStore(settings.published_dir)
         # the build that closed it, else the one that pages read; never one that nobody has seen

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import as_dicts, load_sql, run_sql
 from usage_pipeline.defs.tables import contract_check, no_rows, warning
-from usage_pipeline.lib.kpi_sheet import why_no_months
-from usage_pipeline.lib.kpis import read_kpis
-from usage_pipeline.lib.sql import as_dicts, load_sql, run_sql
+from usage_pipeline.kpis.catalogue import read_kpis
+from usage_pipeline.kpis.report import why_no_months
 from usage_pipeline.resources import Warehouse
 
 
@@ -18,7 +18,7 @@ def what_adds_up_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
     """
     titles = [kpi.title for kpi in read_kpis().kpis if kpi.adds_up != "never"]
     with warehouse.read() as connection:
-        wrong = as_dicts(run_sql(connection, load_sql("kpis", "kpi_partitions"), {"titles": titles}))
+        wrong = as_dicts(run_sql(connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": titles}))
     rows = [{name: str(value) for name, value in row.items()} for row in wrong[:20]]
     return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": dg.MetadataValue.json(rows)})
 
@@ -26,7 +26,7 @@ def what_adds_up_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
 @dg.asset_check(asset="kpi_values", name="clicks_of_a_month_are_those_of_its_days", blocking=True)
 def clicks_are_those_of_the_days(warehouse: Warehouse) -> dg.AssetCheckResult:
     """Clicks of all accounts in a complete month are those of the days of the facts."""
-    return no_rows(warehouse, load_sql("kpis", "kpi_lost_clicks"))
+    return no_rows(warehouse, load_sql("defs/kpis", "kpi_lost_clicks"))
 
 
 @dg.asset_check(asset="kpi_sheet", name="the_sheet_has_months")

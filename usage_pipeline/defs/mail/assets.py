@@ -4,9 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import OWNERS
-from usage_pipeline.lib.digest import send_digests
+from usage_pipeline.notifications.digest import send_digests
 
 
 @dg.asset(key="digests", group_name="mail", kinds={"email", "python"}, owners=OWNERS, deps=["published_build"])

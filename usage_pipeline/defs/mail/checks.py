@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import warning
-from usage_pipeline.lib.digest import read_round
+from usage_pipeline.notifications.digest import read_round
 
 
 @dg.asset_check(asset="digests", name="every_owner_with_calls_was_written_to")

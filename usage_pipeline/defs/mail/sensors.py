@@ -6,12 +6,12 @@ from datetime import datetime
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config import ConfigError, Settings
+from usage_pipeline.config.settings import ConfigError, Settings
+from usage_pipeline.core.locks import BusyError
 from usage_pipeline.defs.mail.assets import digests
 from usage_pipeline.defs.schedules import refresh
-from usage_pipeline.lib.alarms import LOOKED_AT, look, raise_alarms
-from usage_pipeline.lib.digest import worth_another_try
-from usage_pipeline.lib.locks import BusyError
+from usage_pipeline.notifications.alerts import LOOKED_AT, look, raise_alarms
+from usage_pipeline.notifications.digest import worth_another_try
 
 _LOOK_EVERY_SECONDS = 300
 

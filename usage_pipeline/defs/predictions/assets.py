@@ -8,20 +8,20 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, proposal_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib.as_known import open_history
-from usage_pipeline.lib.history import history_held, promote
-from usage_pipeline.lib.sql import load_sql
+from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.publishing.history import history_held, promote
 from usage_pipeline.resources import Warehouse
 
 # scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
-_LIB = Path(__file__).parents[2] / "lib"
+_MODULES = Path(__file__).parents[2] / "predictions"
 
 
 def _source(module: str) -> str:
-    return (_LIB / f"{module}.py").read_text(encoding="utf-8")
+    return (_MODULES / f"{module}.py").read_text(encoding="utf-8")
 
 
 @dg.asset(
@@ -40,7 +40,7 @@ def risk_models(
     Later runs of the month find what was learned and leave it; other settings or other code learn anew. Its back-test
     is `core.risk_methods`, `core.risk_figures`, `core.risk_deciles` and `core.risk_said`.
     """
-    from usage_pipeline.lib import risks
+    from usage_pipeline.predictions import risks
 
     folder = risks.folder_of(settings)
     is_new = not folder.exists()
@@ -68,7 +68,7 @@ def risk_models(
     owners=OWNERS,
     deps=["risk_models", "pair_states"],
     pool=POOL,
-    code_version=code_version(_source("risk_reasons"), load_sql("predictions", "risk_features")),
+    code_version=code_version(_source("risk_drivers"), load_sql("predictions", "risk_features")),
 )
 def risk_scores(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -77,7 +77,7 @@ def risk_scores(
 
     What has ended, or whose end is announced, is not scored. One row: target x account x application (none: account).
     """
-    from usage_pipeline.lib import risks
+    from usage_pipeline.predictions import risks
 
     with warehouse.held(), open_history(settings) as history:
         scores = risks.score_newest_week(history, risks.folder_in_force(history))
@@ -106,7 +106,7 @@ def issued_scores(
 
     One file: a complete week; written once. `core.issued_scores` is all of them, `core.issued_outcomes` what came.
     """
-    from usage_pipeline.lib import risks
+    from usage_pipeline.predictions import risks
 
     with history_held(settings):
         promote(settings)

@@ -11,18 +11,18 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.formatting import day, in_words
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib.builds import Build, BuildStore, PublishError
-from usage_pipeline.lib.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
-from usage_pipeline.lib.deliveries import all_held_back, delivered_at
-from usage_pipeline.lib.history import KINDS, attach_pending, history_held, pending_files, promote
-from usage_pipeline.lib.plain_words import day, in_words
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.status import write_status
-from usage_pipeline.lib.tables import CONTACT_TABLES, WAREHOUSE_TABLES
-from usage_pipeline.lib.values import sql_values
+from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
+from usage_pipeline.publishing.builds import Build, PublishError, store_of
+from usage_pipeline.publishing.history import KINDS, attach_pending, history_held, pending_files, promote
 from usage_pipeline.resources import Warehouse
 
 CONTACTS = sql_table(
@@ -34,10 +34,6 @@ CONTACTS = sql_table(
 )
 
 _PUBLISHED = [table.name for table in WAREHOUSE_TABLES if table.name != "build"]
-
-
-def store_of(settings: Settings) -> BuildStore:
-    return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)
 
 
 def _held_back(settings: Settings) -> str:
@@ -69,7 +65,7 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
     owners=OWNERS,
     deps=[*_PUBLISHED, "account_contacts"],
     pool=POOL,
-    code_version=code_version(load_sql("publish", "build")),
+    code_version=code_version(load_sql("defs/publish", "build")),
 )
 def published_build(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -100,7 +96,7 @@ def published_build(
             "held_back": _held_back(settings),
             "as_of_time": settings.as_of.replace(tzinfo=None),
         }
-        run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('publish', 'build')}", values)
+        run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('defs/publish', 'build')}", values)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
     build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
-from usage_pipeline.defs.publish.assets import store_of
+from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.publishing.builds import store_of
 
 
 @dg.asset_check(asset="published_build", name="the_newest_build_is_shown")

@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config import Settings
+from usage_pipeline.anomalies import detector, holidays, usage_anomalies
+from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, proposal_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
-from usage_pipeline.lib import calendars, spikes, usage_flags
-from usage_pipeline.lib.history import history_held, promote
+from usage_pipeline.publishing.history import history_held, promote
 from usage_pipeline.resources import Warehouse
 
 
@@ -20,7 +20,7 @@ from usage_pipeline.resources import Warehouse
     owners=OWNERS,
     deps=["pairs", "usage_grid", "weeks", "account_names"],
     pool=POOL,
-    code_version=code_version(*(getsource(module) for module in (spikes, usage_flags, calendars))),
+    code_version=code_version(*(getsource(module) for module in (detector, usage_anomalies, holidays))),
 )
 def usage_flags_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
@@ -30,7 +30,7 @@ def usage_flags_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     One row: scope x account x application x measure x flagged week.
     """
     with warehouse.get_connection() as connection:
-        found: dict[str, Any] = usage_flags.replace_usage_flags(connection, settings)
+        found: dict[str, Any] = usage_anomalies.replace_usage_flags(connection, settings)
         counts = connection.execute(
             "SELECT scope || ', ' || tier, count(*) FROM core.usage_flags WHERE measure = 'clicks' GROUP BY 1"
         ).fetchall()
@@ -58,7 +58,7 @@ def issued_flags(
     with history_held(settings):
         promote(settings)
         with warehouse.read() as connection:
-            proposal = usage_flags.propose_anomaly_snapshot(connection, settings)
+            proposal = usage_anomalies.propose_anomaly_snapshot(connection, settings)
     return proposal_result(context, proposal, "flags")
 
 

@@ -14,13 +14,13 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.weeks import WEEK, runs_of, weeks_between
 from usage_pipeline.defs.partitions import weeks_of_run
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
-from usage_pipeline.lib.facts import facts_path, read_manifests
-from usage_pipeline.lib.sql import load_sql, run_sql
-from usage_pipeline.lib.values import sql_values
-from usage_pipeline.lib.weeks import WEEK, runs_of, weeks_between
+from usage_pipeline.ingestion.facts import facts_path, read_manifests
 from usage_pipeline.resources import Warehouse
 
 _FROM_FACTS = {
@@ -122,7 +122,7 @@ def _days_counted(settings: Settings, week: date) -> str:
 
 def _code() -> str:
     """Of the queries: other queries load all weeks again."""
-    return code_version(*(load_sql("usage", table) for table in _QUERIES))
+    return code_version(*(load_sql("defs/usage", table) for table in _QUERIES))
 
 
 def make_tables(connection: duckdb.DuckDBPyConnection) -> None:
@@ -165,7 +165,7 @@ def _replace(
     connection.execute(f"DELETE FROM core.{table} WHERE {key} BETWEEN ${first} AND ${last}", span)
     if files:
         values = span | {"files": files} | sql_values(settings)
-        run_sql(connection, f"INSERT INTO core.{table} {load_sql('usage', table)}", values)
+        run_sql(connection, f"INSERT INTO core.{table} {load_sql('defs/usage', table)}", values)
 
 
 @dg.asset(
@@ -175,7 +175,7 @@ def _replace(
     owners=OWNERS,
     deps=["usage_facts", "weekly_usage"],
     pool=POOL,
-    code_version=code_version(load_sql("usage", "weeks")),
+    code_version=code_version(load_sql("defs/usage", "weeks")),
 )
 def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Which weeks may be judged by: ended, settled, arrived whole, not collapsed. Only these enter ranks and flags.
@@ -196,7 +196,9 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
     )
     with warehouse.get_connection() as connection:
         connection.register("manifests", rows)
-        run_sql(connection, f"CREATE OR REPLACE TABLE core.weeks AS {load_sql('usage', 'weeks')}", sql_values(settings))
+        run_sql(
+            connection, f"CREATE OR REPLACE TABLE core.weeks AS {load_sql('defs/usage', 'weeks')}", sql_values(settings)
+        )
         connection.unregister("manifests")
         counts = dict(connection.execute("SELECT week_status, count(*) FROM core.weeks GROUP BY 1").fetchall())
         newest = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config import Settings
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.weeks import WEEK, monday_of
 from usage_pipeline.defs.tables import contract_check, warning
-from usage_pipeline.lib.weeks import WEEK, monday_of
 from usage_pipeline.resources import Warehouse
 
 _SHOWN = 20

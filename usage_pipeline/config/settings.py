@@ -1,0 +1,716 @@
+"""`sources.yaml`: where the data lies, how its columns map onto ours, and the settings of a run.
+
+Belongs here: the typed configuration and its loading. Everything is checked before anything is read; each
+mistake is one sentence that names the file, the key, and the remedy. Does not: looking into the data
+(`ingestion/sources.py` matches columns against what the files really hold).
+
+Odd cases: relative paths are relative to the configuration's own folder; `${NAME}` and `${NAME:-default}` are
+taken from the environment, so that no secret and no path of a machine needs to stand in the file.
+"""
+
+import difflib
+import os
+import re
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.core.weeks import WEEK, PartitionCalendar, monday_of
+
+CONFIG_VARIABLE = "USAGE_PIPELINE_CONFIG"
+AS_OF_VARIABLE = "USAGE_PIPELINE_AS_OF"
+SILENT_VARIABLE = "USAGE_SILENT"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds one sentence each, with the remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expression(_Model):
+    """A column of ours computed from theirs."""
+
+    sql: str = Field(description="DuckDB expression over the source's own columns", min_length=1)
+
+
+class FileSet(_Model):
+    """Files of one shape in one place."""
+
+    path: str = Field(description="a file, a folder (all files of the format below it) or a glob; folder or s3://")
+    format: Literal["parquet", "csv"] = "parquet"
+    partitioned: bool = Field(False, description="whether the files lie in year=/week= folders below `path`")
+    delimiter: str | None = Field(None, description="CSV only; found by looking at the file where absent")
+
+
+class EarlierColumns(_Model):
+    """Names that columns had in older week folders, before somebody renamed them."""
+
+    until: date = Field(description="any day of the last week whose folder has these names")
+    columns: dict[str, str | Expression] = Field(description="only the columns that were named otherwise")
+
+
+class DeliverySettings(_Model):
+    """When a new delivery of a reference source cannot be right, and the one before stays in force."""
+
+    min_rows: Positive = Field(
+        20, description="rows of the delivery before, and ids in use, below which shares say too little to go by"
+    )
+    min_share: Share = Field(0.7, description="share of the rows before, below which a delivery is held back")
+    max_share: float = Field(2.0, ge=1, description="the same, above which it is held back")
+    max_keys_gone: Share = Field(0.2, description="share of the keys before that are gone, above which it is held back")
+    max_match_lost: Share = Field(
+        0.2, description="share of what is in use that the delivery before knew and it does not, likewise"
+    )
+
+
+class Source(_Model):
+    """One source: a plain set of files (pruned by week), or a SELECT over several named sets."""
+
+    path: str | None = None
+    format: Literal["parquet", "csv"] = "parquet"
+    partitioned: bool = False
+    delimiter: str | None = None
+    files: dict[str, FileSet] = Field(default_factory=dict, description="named sets, each a table of `query`")
+    query: str | None = Field(None, description="SELECT over the named sets; a join or a union")
+    columns: dict[str, str | Expression] = Field(description="our column: theirs, or {sql: expression}")
+    earlier: list[EarlierColumns] = Field(
+        default_factory=list, description="usage in week folders only: columns that were renamed half-way through"
+    )
+    partition_calendar: PartitionCalendar = Field(
+        "iso", description="which year the folder of 30 December carries: that of its ISO week, or the calendar's"
+    )
+    partition_timezone: str | None = Field(None, description="zone that the folders are cut in, if not `timezone`")
+    null_values: list[str] = Field(
+        default_factory=list,
+        description="words that mean that a cell is empty, such as NA; in any case",
+    )
+    date_order: Literal["auto", "mdy", "dmy"] = Field(
+        "auto", description="whether month or day comes first in days such as 03/01/2025; auto: the data says"
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="which sign of 1.200 or 1,200 in text is the decimal sign; auto: the column says"
+    )
+    end_reasons: dict[str, Literal["cancelled", "completed", "renewed"]] = Field(
+        default_factory=dict,
+        description="subscriptions only: your words for why one ended, and ours",
+    )
+    deliveries: DeliverySettings = Field(
+        DeliverySettings(), description="reference sources only: when a delivery is held back"
+    )
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if (self.path is None) == (not self.files):
+            raise ValueError("give either `path` (a plain set of files) or `files` with a `query`, not both or neither")
+        if bool(self.files) != bool(self.query):
+            raise ValueError("`files` and `query` go together: the query is a SELECT over the named sets")
+        if any(files.partitioned for files in self.files.values()):
+            raise ValueError("a source with a `query` is read whole: `partitioned` belongs to a plain set of files")
+        if self.earlier and not self.partitioned:
+            raise ValueError("`earlier` goes by week folders: a source that is read whole renames in its `query`")
+        if self.partition_timezone is not None and self.partition_timezone not in available_timezones():
+            hint = _did_you_mean(self.partition_timezone, available_timezones())
+            raise ValueError(f"partition_timezone '{self.partition_timezone}' is not a time zone{hint}")
+        for name in self.files:
+            if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+                raise ValueError(f"the file set '{name}' is used as a table: lower-case letters, digits and _ only")
+        return self
+
+    @property
+    def file_sets(self) -> dict[str, FileSet]:
+        """The named sets; a plain set is named `files`."""
+        if self.path is None:
+            return self.files
+        plain = FileSet(path=self.path, format=self.format, partitioned=self.partitioned, delimiter=self.delimiter)
+        return {"files": plain}
+
+    def at(self, week: date) -> "Source":
+        """The source as it is to be read in one week (a Monday): with the names that its columns had then."""
+        valid = [names for names in self.earlier if monday_of(names.until) >= week]
+        then = min(valid, key=lambda names: names.until).columns if valid else {}
+        return self.model_copy(update={"columns": self.columns | then, "earlier": []})
+
+    def delivers(self, column: str) -> bool:
+        """Whether the source has this column of ours at all: what it does not deliver is unknown, never 0."""
+        return column in self.columns
+
+
+class Sources(_Model):
+    """The six sources; only usage is indispensable."""
+
+    usage: Source
+    accounts: Source | None = None
+    subscriptions: Source | None = None
+    contacts: Source | None = None
+    applications: Source | None = None
+    known_causes: Source | None = None
+
+    def get(self, name: str) -> Source | None:
+        source: Source | None = getattr(self, name)
+        return source
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> Self:
+        for name, contract in CONTRACTS.items():
+            source = self.get(name)
+            if source is None:
+                continue
+            earlier = [column for names in source.earlier for column in names.columns]
+            for column in [*source.columns, *earlier]:
+                if column not in contract.names:
+                    raise ValueError(
+                        f"{name}.columns.{column} is not a column of ours{_did_you_mean(column, contract.names)}; "
+                        f"{name} has {', '.join(contract.names)}"
+                    )
+            wanted = set(contract.required)
+            missing = sorted(wanted - set(source.columns))
+            if missing:
+                raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
+            if source.end_reasons and name != "subscriptions":
+                raise ValueError(f"{name}.end_reasons: only subscriptions end; remove it")
+        if self.usage.deliveries != DeliverySettings():
+            raise ValueError(
+                "usage.deliveries: only deliveries of reference sources are held back; weeks of usage that are too "
+                "small or too large are marked by completeness.collapse_share and completeness.explosion_share"
+            )
+        if not self.usage.partitioned and not self.usage.delivers("event_time"):
+            raise ValueError(
+                "usage.columns lacks event_time: without year=/week= folders nothing says when usage happened; "
+                "map event_time, or set usage.partitioned: true"
+            )
+        return self
+
+
+class StoreSettings(_Model):
+    """How s3:// paths are reached; whatever is absent comes from the usual AWS chain (environment, profile, role)."""
+
+    endpoint: str | None = Field(None, description="address of an S3-compatible store, http:// or https://")
+    region: str | None = Field(None, description="region of the buckets")
+    profile: str | None = Field(None, description="profile of the AWS configuration files")
+    access_key_id: str | None = Field(None, description="${NAME} of the environment, never the key itself")
+    secret_access_key: str | None = Field(None, description="${NAME} of the environment, never the key itself")
+    session_token: str | None = Field(None, description="${NAME} of the environment, never the token itself")
+    retry_seconds: float = Field(
+        60, ge=0, description="pauses, in all, between the 4 times that a file is asked for before it is left for later"
+    )
+    timeout_seconds: float = Field(10, gt=0, description="seconds without an answer before it is asked again")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]", value):
+            raise ValueError("write the address with http:// or https://")
+        return value
+
+
+class SparkSettings(_Model):
+    """Where Spark Connect listens; what the cluster needs to read the lake is set there, and never sent from here."""
+
+    connect: str = Field(pattern=r"^sc://[^\s/:;@]+(:\d+)?$", description="sc://host:15002 of the Spark Connect server")
+    token: str | None = Field(None, description="${NAME} of the environment, never the token itself; wants tls")
+    tls: bool = Field(False, description="whether the server, or the proxy before it, speaks TLS")
+    weeks_at_once: Positive = Field(4, description="weeks that the cluster is given side by side")
+    wait_seconds: Positive = Field(20, description="seconds to wait for the cluster's first answer, before giving up")
+    week_seconds: Positive = Field(1800, description="seconds to wait for one week, before giving up")
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> Self:
+        if self.token and not self.tls:
+            raise ValueError("a token without TLS can be read by anybody on the way: set tls: true")
+        return self
+
+
+class IngestSettings(_Model):
+    """What makes the facts, and what reading may use of the machine."""
+
+    engine: Literal["embedded", "spark"] = Field("embedded", description="what turns raw events into facts")
+    spark: SparkSettings | None = Field(None, description="of the engine spark")
+    cores: Positive = Field(default_factory=lambda: os.cpu_count() or 1, description="weeks read side by side, at most")
+    memory_mb: Positive = Field(
+        1000,
+        description="memory that reading may take, in MB; the rest goes to disk (the process has 300 to 700 more)",
+    )
+    wait_seconds: Count = Field(3600, description="seconds to wait for another run that reads, before giving up")
+
+    @model_validator(mode="after")
+    def _engine_is_known(self) -> Self:
+        if self.engine == "spark" and self.spark is None:
+            raise ValueError("the engine spark wants to know where: add spark: {connect: sc://host:15002}")
+        return self
+
+
+class CompletenessSettings(_Model):
+    """When a week may enter ranks, trends, flags and predictions."""
+
+    # a week is made of its own folder and the two beside it
+    late_days: int = Field(
+        2, ge=0, le=7, description="days a row may lie outside its folder's week, kept under its own date; 7 at most"
+    )
+    settle_days: Count = Field(1, description="whole days after a week's Sunday before the week counts as complete")
+    collapse_share: Share = Field(
+        0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
+    )
+    explosion_share: float = Field(
+        3.0, ge=1, description="the same, above which a week is suspect, as when it was delivered twice"
+    )
+    collapse_floor_rows: Count = Field(100, description="median rows below which no week is called suspect")
+    largest_count: Positive = Field(
+        10_000_000, description="clicks or records of one row above which the row is rejected as absurd"
+    )
+    rejected_share: Share = Field(0.2, description="share of a week's rows rejected, above which the week is suspect")
+    rejected_warning_share: Share = Field(0.01, description="share of rows rejected, above which a check warns")
+    unmatched_warning_share: Share = Field(
+        0.01, description="share of clicks of accounts or applications that no reference data knows, likewise"
+    )
+
+
+class ActivitySettings(_Model):
+    """What the usage states mean."""
+
+    renewal_gap_days: int = Field(
+        30, ge=7, description="fewer days between two spells of one application make them one; a week has one spell"
+    )
+    new_weeks: Positive = Field(4, description="first full weeks of a spell in which a pair is new")
+    inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
+    recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")
+    usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the usual level")
+    low_share: Share = Field(0.5, description="recent share of the usual level below which a pair is low")
+    low_floor_clicks: float = Field(5, ge=0, description="usual clicks a week below which no pair is called low")
+    rank_floor_clicks: float = Field(1, ge=0, description="clicks in a period below which no pair is ranked")
+
+
+class SpikeSettings(_Model):
+    """What is a spike, a drop-off, a shift, a decline. Distances are in standard deviations of the expected count."""
+
+    discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
+    minimum_weeks: Positive = Field(8, description="full weeks in contract that make a level of its own")
+    settling_weeks: Count = Field(4, description="first weeks of a contract, which make no level")
+    peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
+    drop_z: float = Field(2.25, gt=0, description="distance from which on a drop-off is listed")
+    spike_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
+    false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
+    relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
+    absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
+    absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
+    shift_weeks: Positive = Field(6, description="weeks after which a new level is the usual one")
+    decline_weeks: Positive = Field(26, description="weeks over which a slow decline is looked for")
+    decline_share: Share = Field(0.35, description="smallest decline, as a share of the level before")
+    fleet_accounts: Positive = Field(10, description="accounts of an application from which on they can move together")
+    fleet_z: float = Field(4.0, gt=0, description="distance from which on a common move is an event")
+    fleet_share: Share = Field(0.2, description="smallest common move, as a share")
+    listed_weeks: Positive = Field(13, description="newest complete weeks whose flags are listed on the page")
+
+
+class RiskSettings(_Model):
+    """What is predicted, how it is tested, and the rule that stands in where no model holds."""
+
+    low_weeks: Positive = Field(8, description="horizon of low use: low or inactive in one of so many coming weeks")
+    churn_days: Positive = Field(90, description="horizon of notice or cancellation, in days")
+    gap_weeks: Count = Field(0, description="weeks between a chance and the start of its horizon, to act in")
+    every_weeks: Positive = Field(2, description="weeks between two weeks of as-of that are learned from")
+    history_weeks: Positive = Field(13, description="weeks on record before the first of them")
+    origins: int = Field(4, ge=4, description="back-tests, one after the other in time")
+    origin_weeks: Positive = Field(13, description="weeks that each back-test covers")
+    minimum_events: Positive = Field(200, description="events without which nothing is learned")
+    minimum_others: Positive = Field(500, description="accounts or applications without an event, likewise")
+    largest_training: Positive = Field(100_000, description="rows learned from: all events, and a sample of the others")
+    bootstraps: Positive = Field(200, description="resamples of accounts behind the interval of a difference")
+    seed: Count = Field(7, description="of everything drawn at random")
+    listed_lift: float = Field(2, ge=1, description="times the usual chance from which on a risk is listed")
+    rule_lift: float = Field(
+        1.5, gt=1, description="of the rule: times as badly as the others those named must have fared, to be listed"
+    )
+    rule_events: Positive = Field(30, description="of the rule: events without which nothing that it names is listed")
+    share: Share = Field(0.7, description="of the rule: recent share of the 8 weeks before, below which it is a risk")
+    floor_clicks: float = Field(5, ge=0, description="of the rule: clicks a week before, below which there is none")
+
+
+class ChangeSettings(_Model):
+    """What is a riser or a faller."""
+
+    relative_floor: Share = Field(0.25, description="smallest change, as a share of last year's")
+    absolute_floor_clicks: float = Field(40, ge=0, description="smallest change, in clicks over the weeks compared")
+
+
+class CallSettings(_Model):
+    """What makes an account one to call."""
+
+    renewal_days: Positive = Field(60, description="days before a renewal in which it is near")
+    recent_weeks: Positive = Field(4, description="weeks for which a notice or a silence is recent, and urgent")
+
+
+class GroupSettings(_Model):
+    """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
+
+    accounts: dict[str, list[str]] = Field(default_factory=dict, description="name of the group: ids of its accounts")
+    applications: dict[str, list[str]] = Field(
+        default_factory=dict, description="name of the group: keys of its applications"
+    )
+
+    @field_validator("accounts", "applications")
+    @classmethod
+    def _each_member_once(cls, groups: dict[str, list[str]]) -> dict[str, list[str]]:
+        for name, members in groups.items():
+            if not members:
+                raise ValueError(f"the group '{name}' has no members; list some, or remove it")
+            twice = sorted({member for member in members if members.count(member) > 1})
+            if twice:
+                raise ValueError(f"the group '{name}' names {', '.join(twice)} twice; name each once")
+        return groups
+
+
+class TimetableSettings(_Model):
+    """When the pipeline runs by itself, in the configured zone."""
+
+    weekly: str = Field("0 6 * * 1", description="cron of the weekly refresh: Mondays at 06:00")
+    monthly: str = Field(
+        "0 7 5 * *",
+        pattern=r"^[0-5]?\d ([01]?\d|2[0-3]) ([1-9]|1\d|2[0-8]) \* \*$",
+        description="cron of the monthly refresh, from which on the month before is closed: the 5th at 07:00",
+    )
+    look_every_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
+    attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
+
+
+class PublishSettings(_Model):
+    """Builds kept, and what stops a publish."""
+
+    keep_builds: Positive = Field(5, description="builds kept")
+    shrink_share: Share = Field(0.5, description="share of the rows of the build before, below which it is not shown")
+
+
+class DoctorSettings(_Model):
+    """What `usage-pipeline doctor` wants of the machine."""
+
+    minimum_free_mb: Positive = Field(1000, description="free disk space below which it fails, in MB")
+    free_builds: Positive = Field(3, description="largest builds kept that must fit beside what is there, likewise")
+    minimum_memory_mb: Positive = Field(300, description="memory that can be had, below which it fails, in MB")
+
+
+class MailSettings(_Model):
+    """How people are written to, and who; without `host` and `webhook` nobody is."""
+
+    host: str | None = Field(None, description="SMTP server; the name that stands in its certificate")
+    port: Positive | None = Field(None, description="its port; default: 587 with starttls, 465 with tls, else 25")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="how the connection is encrypted; none only where nobody else can listen"
+    )
+    user: str | None = Field(None, description="${NAME} of the environment")
+    password: SecretStr | None = Field(None, description="${NAME} of the environment, never the password itself")
+    from_address: str | None = Field(None, description="address that mail comes from")
+    pages_url: str | None = Field(None, description="address of the dashboards, as people know it")
+    owners: dict[str, str] = Field(
+        default_factory=dict,
+        description="owner of accounts, as the data names him: his address; nobody else is sent to",
+    )
+    alarms: list[str] = Field(default_factory=list, description="addresses that are told of failures and stale data")
+    webhook: SecretStr | None = Field(None, description="${NAME} of the environment: address that gets alarms as JSON")
+    timeout_seconds: Positive = Field(30, description="seconds that a server may take to answer")
+
+    @field_validator("host", "port", "user", "password", "from_address", "pages_url", "webhook", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        # ${NAME:-} where the environment does not say
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("from_address")
+    @classmethod
+    def _is_sender(cls, value: str | None) -> str | None:
+        return value and _address(value)
+
+    @field_validator("alarms")
+    @classmethod
+    def _are_addresses(cls, value: list[str]) -> list[str]:
+        return [_address(item) for item in value]
+
+    @field_validator("owners")
+    @classmethod
+    def _have_addresses(cls, value: dict[str, str]) -> dict[str, str]:
+        return {owner: _address(item, f" of {owner}") for owner, item in value.items()}
+
+    @field_validator("pages_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]\S*", value):
+            raise ValueError("write the address with http:// or https://")
+        return value and value.rstrip("/")
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_hook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]\S*", value.get_secret_value()):
+            raise ValueError("write the address of the webhook with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.host is None:
+            return self
+        missing = [name for name in ("from_address", "pages_url") if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"host is given, and {' and '.join(missing)} is not: add it")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password go together: give both, or neither")
+        if self.user and self.security == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("with security none the password could be read on its way: use starttls or tls")
+        return self
+
+    @property
+    def port_in_use(self) -> int:
+        return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
+
+
+def _address(value: str, whose: str = "") -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", value):
+        raise ValueError(f"'{value}'{whose} is no address: write it as name@company.example")
+    return value
+
+
+class Settings(_Model):
+    """A whole configuration. `as_of` is the only clock of the product."""
+
+    name: str = Field(min_length=1, description="name of the configuration, shown on the pages")
+    home: Path = Field(description="the data home; everything that the pipeline writes lies below it")
+    timezone: str = Field("UTC", description="zone in which days and weeks are cut")
+    as_of: datetime = Field(description="the moment the run looks at the data from; default: now")
+    as_of_is_pinned: bool = Field(False, description="set on loading: whether as_of was given")
+    lookback_weeks: Positive = Field(104, description="complete weeks before as_of that are read, beside the running")
+    first_week: date | None = Field(
+        None, description="first week that the history can hold; default: the first of the year the look-back begins in"
+    )
+    store: StoreSettings = StoreSettings()
+    sources: Sources
+    ingest: IngestSettings = IngestSettings()
+    completeness: CompletenessSettings = CompletenessSettings()
+    activity: ActivitySettings = ActivitySettings()
+    spikes: SpikeSettings = SpikeSettings()
+    risk: RiskSettings = RiskSettings()
+    changes: ChangeSettings = ChangeSettings()
+    calls: CallSettings = CallSettings()
+    groups: GroupSettings = GroupSettings()
+    publish: PublishSettings = PublishSettings()
+    timetable: TimetableSettings = TimetableSettings()
+    doctor: DoctorSettings = DoctorSettings()
+    mail: MailSettings = MailSettings()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            hint = _did_you_mean(value, available_timezones())
+            raise ValueError(f"'{value}' is not a time zone{hint}; use a name such as America/Denver")
+        return value
+
+    @model_validator(mode="after")
+    def _engine_can_read(self) -> Self:
+        if self.ingest.engine == "spark" and (why := _wants_embedded(self.sources.usage)):
+            raise ValueError(f"this source needs the embedded engine: {why}; set ingest.engine: embedded")
+        return self
+
+    @property
+    def as_of_day(self) -> date:
+        return self.as_of.astimezone(ZoneInfo(self.timezone)).date()
+
+    @property
+    def running_week(self) -> date:
+        return monday_of(self.as_of_day)
+
+    @property
+    def window_start(self) -> date:
+        """First week that is listed and read."""
+        return self.running_week - self.lookback_weeks * WEEK
+
+    @property
+    def history_start(self) -> date:
+        """First week that partitions exist for; earlier than the window, so that old weeks stay visible."""
+        if self.first_week is not None:
+            return monday_of(self.first_week)
+        return monday_of(date(self.window_start.isocalendar().year, 1, 4))
+
+    @property
+    def facts_dir(self) -> Path:
+        return self.home / "facts"
+
+    @property
+    def ledger_dir(self) -> Path:
+        return self.home / "ledger"
+
+    @property
+    def ledger_lock(self) -> Path:
+        """Held by whoever writes what is kept for good, or takes people out of it."""
+        return self.ledger_dir / ".lock"
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "warehouse" / "warehouse.duckdb"
+
+    @property
+    def private_contacts_path(self) -> Path:
+        """Beside the warehouse: the only private database with names, addresses and telephone numbers of contacts."""
+        return self.home / "warehouse" / "contacts.duckdb"
+
+    @property
+    def published_dir(self) -> Path:
+        return self.home / "published"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def mail_dir(self) -> Path:
+        """What was sent to whom, and which incidents are open."""
+        return self.home / "mail"
+
+    @property
+    def status_path(self) -> Path:
+        """The status file of now: each one has a folder of its own, and `current` is a link to the newest."""
+        # DuckDB names the catalog after the file: the same name as the schema's would be ambiguous
+        return self.home / "status" / "current" / "usage_status.duckdb"
+
+
+def _wants_embedded(usage: Source) -> str | None:
+    """Why another engine could silently give other facts of a source; None where it cannot."""
+    if not usage.partitioned:
+        return "usage is read whole, not by year=/week= folders"
+    if usage.format != "parquet":
+        return "usage is CSV, and each engine guesses types of its own"
+    if usage.partition_timezone:
+        return "usage.partition_timezone: engines disagree on the hour that a clock shows twice"
+    named = usage.columns | {f"{c} (earlier)": theirs for names in usage.earlier for c, theirs in names.columns.items()}
+    computed = [ours for ours, theirs in named.items() if isinstance(theirs, Expression)]
+    if computed:
+        return f"usage.columns.{computed[0]} is an expression in DuckDB's SQL"
+    if any(letter in (usage.path or "") for letter in "*?[]{}\\,"):
+        return "usage.path holds a letter that Spark takes for a pattern"
+    return None
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _expand(value: Any, where: str, problems: list[str]) -> Any:
+    """Replaces ${NAME} and ${NAME:-default} in every string below `value`."""
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{where}.{key}" if where else str(key), problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, f"{where}[{i}]", problems) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def one(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        found = os.environ.get(name) or default
+        if found is None:
+            remedy = f"set it, or write ${{{name}:-default}}"
+            problems.append(f"{where}: the environment variable {name} is not set: {remedy}")
+            return ""
+        return found
+
+    return re.sub(r"\$\{(?P<name>[A-Z_][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}", one, value)
+
+
+def _resolve(path: str, base: Path) -> str:
+    return path if "://" in path else str((base / Path(path).expanduser()).absolute())
+
+
+def _sentence(error: Any) -> str:
+    """One validation error of pydantic as a sentence that names the key and the remedy."""
+    # pydantic names the alternatives of a union in the location; a reader of the YAML knows none of them
+    where = ".".join(str(part) for part in error["loc"] if part not in ("str", "Expression"))
+    if error["type"] == "missing":
+        return f"{where}: missing; add it"
+    if error["type"] == "extra_forbidden":
+        model: Any = Settings
+        for part in error["loc"][:-1]:
+            field = getattr(model, "model_fields", {}).get(part)
+            model = next((c for c in _models_of(field.annotation) if c), None) if field else None
+        known = list(getattr(model, "model_fields", {}))
+        listed = f"; known here: {', '.join(known)}" if known else ""
+        return f"{where}: unknown key{_did_you_mean(str(error['loc'][-1]), known)}; remove it or correct it{listed}"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _models_of(annotation: Any) -> list[Any]:
+    options = getattr(annotation, "__args__", (annotation,))
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def load_settings(path: Path | str | None = None, *, as_of: datetime | date | None = None) -> Settings:
+    """Reads and checks a configuration.
+
+    `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
+    $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_SILENT nobody is written to,
+    whatever the file says.
+
+    Raises ConfigError with every problem found, each naming the key and the remedy.
+    """
+    file = Path(path or os.environ.get(CONFIG_VARIABLE) or "sources.yaml").absolute()
+    if not file.is_file():
+        raise ConfigError([f"{file}: no such file; name the configuration with {CONFIG_VARIABLE} or --config"])
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{file}: not readable as YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(raw, dict):
+        raise ConfigError([f"{file}: expected keys such as name, home and sources; see examples/ for a whole one"])
+
+    problems: list[str] = []
+    raw = _expand(raw, "", problems)
+    if problems:
+        raise ConfigError([f"{file}: {problem}" for problem in problems])
+    if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0") and isinstance(raw.get("mail"), dict):
+        raw["mail"] |= {"host": None, "webhook": None}
+    given = as_of or os.environ.get(AS_OF_VARIABLE) or raw.get("as_of")
+    raw["as_of_is_pinned"] = given is not None
+    raw["as_of"] = given or datetime.now().astimezone()
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([f"{file}: {_sentence(problem)}" for problem in error.errors()]) from error
+    return _anchor(settings, file.parent)
+
+
+def _anchor(settings: Settings, base: Path) -> Settings:
+    """Makes paths absolute and `as_of` aware: a day alone is its midnight in the configured zone."""
+
+    def source(value: Source | None) -> Source | None:
+        if value is None:
+            return None
+        files = {name: f.model_copy(update={"path": _resolve(f.path, base)}) for name, f in value.files.items()}
+        path = _resolve(value.path, base) if value.path else None
+        return value.model_copy(update={"path": path, "files": files})
+
+    as_of, zone = settings.as_of, ZoneInfo(settings.timezone)
+    # in the configured zone whatever clock it came from: it is shown without one
+    as_of = as_of.replace(tzinfo=zone) if as_of.tzinfo is None else as_of.astimezone(zone)
+    return settings.model_copy(
+        update={
+            "as_of": as_of,
+            "home": Path(_resolve(str(settings.home), base)),
+            "sources": settings.sources.model_copy(
+                update={name: source(settings.sources.get(name)) for name in CONTRACTS}
+            ),
+        }
+    )

@@ -1,0 +1,45 @@
+"""The values that SQL files bind, from the settings: one name means one thing in every file."""
+
+from typing import Any
+
+from usage_pipeline.config.settings import Settings
+
+
+def sql_values(settings: Settings) -> dict[str, Any]:
+    """Every value a SQL file may name as `$name`; units as in `config.py`."""
+    completeness, activity, spikes = settings.completeness, settings.activity, settings.spikes
+    usage = settings.sources.usage
+    return {
+        "as_of_day": settings.as_of_day,
+        "running_week": settings.running_week,
+        "window_start": settings.window_start,
+        "settle_days": completeness.settle_days,
+        "collapse_share": completeness.collapse_share,
+        "explosion_share": completeness.explosion_share,
+        "rejected_share": completeness.rejected_share,
+        "collapse_floor_rows": completeness.collapse_floor_rows,
+        "has_days": usage.delivers("event_time"),
+        "has_users": usage.delivers("user_id"),
+        "has_records": usage.delivers("records_created"),
+        "has_contacts": settings.sources.contacts is not None,
+        "renewal_gap_days": activity.renewal_gap_days,
+        "new_weeks": activity.new_weeks,
+        "inactive_weeks": activity.inactive_weeks,
+        "recent_weeks": activity.recent_weeks,
+        # how far the windows reach back from a week: the recent weeks end with it, the usual ones before those
+        "recent_frame": activity.recent_weeks - 1,
+        "usual_frame": activity.recent_weeks + activity.usual_weeks - 1,
+        "low_share": activity.low_share,
+        "low_floor_clicks": activity.low_floor_clicks,
+        "rank_floor_clicks": activity.rank_floor_clicks,
+        "listed_weeks": spikes.listed_weeks,
+        "low_weeks": settings.risk.low_weeks,
+        "gap_weeks": settings.risk.gap_weeks,
+        "churn_days": settings.risk.churn_days,
+        "rule_lift": settings.risk.rule_lift,
+        "rule_events": settings.risk.rule_events,
+        "renewal_days": settings.calls.renewal_days,
+        "recent_call_weeks": settings.calls.recent_weeks,
+        "change_relative_floor": settings.changes.relative_floor,
+        "change_absolute_floor": settings.changes.absolute_floor_clicks,
+    }

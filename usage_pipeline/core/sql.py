@@ -1,0 +1,41 @@
+"""Loading SQL files and running them with bound values.
+
+Every statement of more than a few lines lives beside what runs it, as `sql/<name>.sql`; values are bound as `$name`.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+PACKAGE = Path(__file__).parents[1]
+_PARAMETER = re.compile(r"\$([a-z_]+)")
+
+
+@cache
+def load_sql(folder: str, name: str) -> str:
+    """The text of `<folder>/sql/<name>.sql` below the package, such as `kpis` or `defs/usage`."""
+    return (PACKAGE / folder / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    """Runs one statement, binding those of `values` that it names."""
+    named = set(_PARAMETER.findall(_without_comments(sql)))
+    return connection.execute(sql, {key: value for key, value in values.items() if key in named})
+
+
+def as_dicts(found: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """The rows of a statement that was run, by the names of its columns."""
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def literal(text: object) -> str:
+    """Text as SQL, for the places that take no bound value: views, settings, secrets, ATTACH."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _without_comments(sql: str) -> str:
+    return re.sub(r"--[^\n]*", "", sql)

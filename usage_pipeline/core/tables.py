@@ -1,0 +1,396 @@
+"""The tables that pages read: their grain, key and columns; and the catalogue of what every figure means.
+
+The asset checks, Dagster's metadata, the check of a build before it is shown, the Superset datasets and the help
+tabs all take their columns and metrics from `usage_pipeline/catalogue.yaml`. One name means one thing and has one type
+in every table.
+
+Does not belong here: how a table is computed (`defs/*/sql/`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import duckdb
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+AddsUp = Literal["over everything", "not over time", "never"]
+_NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+
+
+class Column(_Entry):
+    """A column of a mart: DuckDB type, title on the pages, what it means (with its unit), and what its values mean."""
+
+    type: Literal["BIGINT", "BOOLEAN", "DOUBLE", "INTEGER", "TIMESTAMP", "VARCHAR"]
+    adds_up: AddsUp | None = None
+    words: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _numbers_say_whether_they_add_up(self) -> "Column":
+        if (self.adds_up is None) == (self.type in _NUMBERS):
+            raise ValueError("adds_up belongs to every number, and to nothing else")
+        return self
+
+
+class Metric(_Entry):
+    """A figure computed over rows of a table: DuckDB expression and d3 number format."""
+
+    expression: str = Field(min_length=1)
+    format: str = Field(min_length=1)
+    adds_up: AddsUp
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+class CatalogueError(ValueError):
+    """catalogue.yaml does not hold what it should; the message names the entry, the field and the remedy."""
+
+
+def read_catalogue(file: Path = CATALOGUE) -> tuple[dict[str, Column], dict[str, dict[str, Metric]], list[str]]:
+    """Columns by name, metrics by table and name, and notes that hold for every page. Raises CatalogueError."""
+    # the parser in C: every start reads it
+    content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    columns = {name: _entry(Column, name, entry, file) for name, entry in content["columns"].items()}
+    metrics = {
+        table: {name: _entry(Metric, name, entry, file) for name, entry in entries.items()}
+        for table, entries in content["metrics"].items()
+    }
+    return columns, metrics, content["notes"]
+
+
+def _entry(kind: type[E], name: str, entry: dict[str, Any], file: Path) -> E:
+    try:
+        return kind(name=name, **entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the entry"
+        raise CatalogueError(f"{file.name}: {name}: {where}: {first['msg']}") from error
+
+
+COLUMNS, METRICS, NOTES = read_catalogue()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is published: schema, what a row is, its key, its columns in order."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    schema: str = "mart"
+    may_be_empty: bool = True
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart", may_be_empty: bool = True) -> Table:
+    return Table(name, row, tuple(key.split()), tuple(COLUMNS[c] for c in columns.split()), schema, may_be_empty)
+
+
+_PAIR = "account_id account application_key application application_type segment region owner"
+
+TABLES = {
+    table.name: table
+    for table in (
+        _table(
+            "build",
+            "the build itself",
+            "build_id",
+            "build_id as_of newest_week data_through sentence health_link",
+            may_be_empty=False,
+        ),
+        _table(
+            "usage_by_week",
+            "account x application x week: in contract (zero where nobody came), used outside it, or used a year ago",
+            "week_start account_id application_key",
+            f"week_start {_PAIR} contract_days clicks records_created active_users clicks_last_year records_last_year "
+            "expected_clicks variance_clicks common_spread is_complete is_running week_status flag application_flag all_flag",
+            may_be_empty=False,
+        ),
+        _table(
+            "user_weeks",
+            "user x application x week of use",
+            "week_start application user_key",
+            "week_start account application application_type segment region owner user_key is_complete is_running",
+        ),
+        _table(
+            "usage_by_period",
+            "account x application x period of complete weeks",
+            "period account_id application_key",
+            f"period {_PAIR} is_in_contract weeks_in_contract weeks_used clicks records_created clicks_per_week "
+            "active_users account_active_users is_used is_ranked rank_in_application account_page application_page contacts",
+        ),
+        _table(
+            "usage_changes",
+            "account x application in contract now and a year ago: its last 13 complete weeks against last year's",
+            "account_id application_key",
+            f"{_PAIR} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
+            "records_last_year records_change records_change_share movement account_page contacts",
+        ),
+        _table(
+            "account_applications",
+            "account x application that was ever in contract or ever used",
+            "account_id application_key",
+            f"{_PAIR} contract_state is_inferred spell_number has_returned start_date notice_date end_date "
+            "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
+            "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
+            "came_back clicks_outside_contract reason account_page application_page contacts",
+        ),
+        _table(
+            "ended_contracts",
+            "account x application whose contract has ended",
+            "account_id application_key",
+            f"{_PAIR} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
+            "clicks_outside_contract annual_value account_page",
+        ),
+        _table(
+            "accounts_summary",
+            "an account",
+            "account_id",
+            "account_id account segment region country state owner contract_state is_contract_known start_date "
+            "notice_date end_date end_reason applications_owned applications_used applications_never_used "
+            "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
+            "seats annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
+            "account_page contacts",
+            may_be_empty=False,
+        ),
+        _table(
+            "growth",
+            "account x application (or all of them) x week or month x what changed",
+            "unit counted_by period_start account_id application_key change",
+            f"unit counted_by period_start {_PAIR} change number signed_number",
+        ),
+        _table(
+            "retention",
+            "account x application x contract x whole month in contract since its start",
+            "account_id application_key spell_number months_since_start",
+            f"{_PAIR} spell_number cohort months_since_start month_start is_used",
+        ),
+        _table(
+            "flagged_weeks",
+            "a flagged week lately, in words",
+            "week_start scope account application_key",
+            f"week_start scope {_PAIR} measure flag_kind direction tier flag_state first_week last_week observed_per_week "
+            "expected_per_week change_per_week change_share probability strength cause what_happened account_page",
+        ),
+        _table(
+            "fleet_events",
+            "a week in which all accounts, or all accounts of an application, did something together",
+            "week_start about",
+            "week_start about measure flag_kind direction tier observed_per_week expected_per_week change_per_week "
+            "change_share strength cause what_happened",
+        ),
+        _table(
+            "usage_risks",
+            "a risk: target x account x application (or all applications of the account)",
+            "target account_id application_key",
+            f"target risk {_PAIR} place chance chance_in_words times_usual reason against recent_clicks usual_clicks "
+            "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week "
+            "account_page contacts",
+        ),
+        _table(
+            "risk_methods",
+            "a target, and the method in force for it",
+            "target",
+            "target risk definition method_in_force why horizon_days events others lift lift_low lift_high has_signal "
+            "usual_share learned_from learned_until version scored listed expected",
+        ),
+        _table(
+            "risk_backtest",
+            "target x back-test x measure",
+            "target backtest contestant",
+            "target risk backtest contestant in_force judged events usual_share average_precision auc precision_at_20 "
+            "recall_at_20 lift_of_top_tenth brier calibration_error",
+        ),
+        _table(
+            "risk_tenths",
+            "target x back-test x tenth of the chances",
+            "target backtest_number tenth",
+            "target risk backtest_number tenth judged chance_said share_happened share_low share_high",
+        ),
+        _table(
+            "said_and_happened",
+            "target x week of as-of, as issued or in the back-test",
+            "basis target as_of_week",
+            "basis target risk as_of_week scored expected happened listed listed_happened",
+        ),
+        _table(
+            "call_reasons",
+            "a reason to call: kind x account x application (or the account as a whole)",
+            "account_id application_key call_reason",
+            f"{_PAIR} call_reason reason reason_since news urgency urgency_rank annual_value",
+        ),
+        _table(
+            "call_list",
+            "an account in contract that there is a reason to call",
+            "account_id",
+            "place urgency urgency_rank account_id account segment region owner reason news new_reasons "
+            "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
+            "last_used_on account_page contacts",
+        ),
+        _table(
+            "contract_history",
+            "account x application (or the whole account) x contract: every one that was delivered, ended ones too",
+            "account_id application_key spell_number",
+            f"{_PAIR} spell_number start_date notice_date end_date end_reason contract_state renewal_date seats "
+            "annual_value",
+        ),
+        _table(
+            "kpi_sheet",
+            "KPI x entity x period x reference month",
+            "kpi entity_type entity_key kpi_period reference_month",
+            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "reference_month reference period_from period_to is_complete_period value value_year_ago value_before "
+            "active_accounts per_active_account change_is is_big_change big_change",
+        ),
+        _table(
+            "kpi_months",
+            "KPI x entity x complete month",
+            "kpi entity_type entity_key month_start",
+            "kpi kpi_place kpi_group kpi_unit entity_type entity_key entity_no entity entity_group month_start value",
+        ),
+        _table(
+            "kpi_reported",
+            "KPI x entity x period that ends with a closed month",
+            "kpi entity_type entity_key kpi_period reference_month",
+            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "reference_month reference closed_at value_reported year_ago_reported value is_restated why_restated",
+        ),
+        _table(
+            "account_contacts",
+            "a person in an account",
+            "account_id user_id",
+            "account_id account segment region owner user_id name email phone role to_call last_used_on",
+            schema="personal",
+        ),
+        _table(
+            "health",
+            "the state of everything, in a sentence",
+            "written_at",
+            "light verdict health_sentence data_through as_of build_id shown_since last_run_at run_result failure checks_failed "
+            "checks_warning files_set_aside rows_rejected weeks_wrong written_at",
+            schema="status",
+            may_be_empty=False,
+        ),
+        _table(
+            "sources",
+            "a source, delivered or not",
+            "source",
+            "source delivery newest taken_in_at age_days read_at rows_kept rows_left_out held_back",
+            schema="status",
+            may_be_empty=False,
+        ),
+        _table(
+            "runs",
+            "a run",
+            "run",
+            "run run_kind run_weeks run_result started_at ended_at duration failure",
+            schema="status",
+        ),
+        _table(
+            "checks",
+            "the last result of a check",
+            "asset statement",
+            "check_place check_result asset statement found checked_at run",
+            schema="status",
+        ),
+        _table(
+            "reconciled_weeks",
+            "a week of facts: what became of every row and click of its files",
+            "week_start",
+            "week_start adds_up files files_set_aside rows_read rows_kept rows_rejected rows_duplicate clicks_in_files "
+            "clicks_kept clicks_rejected clicks_duplicates clicks_difference clicks_by_date clicks_published "
+            "published_difference taken_in_at",
+            schema="status",
+        ),
+        _table(
+            "rejected_rows",
+            "a week and a reason for which rows were rejected",
+            "week_start rejected_because",
+            "week_start rejected_because rows_rejected share_of_rows kept_in",
+            schema="status",
+        ),
+        _table(
+            "files_aside",
+            "a file that could not be read",
+            "week_start file",
+            "week_start file set_aside_because",
+            schema="status",
+        ),
+        _table(
+            "unmatched_ids",
+            "what is in use and no reference data knows",
+            "unmatched_kind",
+            "unmatched_kind unmatched share_of_clicks examples",
+            schema="status",
+        ),
+        _table(
+            "builds",
+            "a build that is kept",
+            "build_id",
+            "build_id build_state shown_since data_through as_of build_made_at",
+            schema="status",
+        ),
+    )
+}
+
+WAREHOUSE_TABLES = tuple(t for t in TABLES.values() if t.schema == "mart")
+CONTACT_TABLES = tuple(t for t in TABLES.values() if t.schema == "personal")
+# of the status file, which is written after every run and part of no build
+STATUS_TABLES = tuple(t for t in TABLES.values() if t.schema == "status")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A table that does not keep its contract: the sentence, and some of the rows that break it."""
+
+    problem: str
+    rows: list[dict[str, Any]]
+
+
+def broken_contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Broken | None:
+    """Whether a table has the columns, types and unique key that it promises; None where it does."""
+    name = table.full_name
+    try:
+        found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
+    except duckdb.CatalogException:
+        return Broken(f"{name} does not exist", [])
+    wanted = {column.name: column.type for column in table.columns}
+    if found != wanted:
+        missing = [f"{n} {t}" for n, t in wanted.items() if n not in found]
+        extra = [n for n in found if n not in wanted]
+        other = [f"{n} is {found[n]}, not {t}" for n, t in wanted.items() if n in found and found[n] != t]
+        parts = [f"missing: {', '.join(missing)}"] * bool(missing)
+        parts += [f"not in the catalogue: {', '.join(extra)}"] * bool(extra)
+        parts += [", ".join(other)] * bool(other)
+        return Broken(f"columns of {name} are not those of core/tables.py: {'; '.join(parts)}", [])
+    key = ", ".join(table.key)
+    twice = connection.execute(
+        f"SELECT {key}, count(*) AS times FROM {name} GROUP BY {key} "
+        f"HAVING count(*) > 1 OR {' OR '.join(f'{k} IS NULL' for k in table.key)} LIMIT 10"
+    )
+    names = [d[0] for d in twice.description]
+    rows = [dict(zip(names, map(str, row), strict=True)) for row in twice.fetchall()]
+    if rows and table.schema == "personal":
+        # what a check says is read by people who may not see contacts
+        return Broken(f"the key of {name} ({key}) is not unique or has gaps", [])
+    if rows:
+        return Broken(f"the key of {name} ({key}) is not unique or has gaps, for example {rows[0]}", rows)
+    count = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+    if count and count[0] == 0 and not table.may_be_empty:
+        return Broken(f"{name} is empty", [])
+    return None

@@ -1,0 +1,331 @@
+"""Reference data: accounts, subscriptions, contacts, applications.
+
+Every delivery is kept in the ledger as it came, in the source's own columns, because it cannot be had again later:
+what was known of a contract in March is gone from the source in April. The tables of the `ref` schema are the
+newest delivery, mapped; rows that cannot be used are kept aside with the reason.
+
+People who were erased are left out of contacts before they are kept. A delivery that equals the one before is not
+written again. One that cannot be right, or cannot be read, is held back (`deliveries.py`), and the tables stay those of
+the delivery before. A source that is not configured gives an empty table.
+"""
+
+import hashlib
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.source_schemas import CONTACTS, SourceContract
+from usage_pipeline.core.formatting import in_words, without_values
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.ingestion import cells
+from usage_pipeline.ingestion.cells import Reading
+from usage_pipeline.ingestion.deliveries import (
+    HeldBack,
+    NoDeliveryError,
+    clear,
+    compare,
+    deliveries,
+    hold_back,
+    problems_of,
+    report_missing,
+    write_delivery,
+)
+from usage_pipeline.ingestion.lake import Lake, LakeError, connect
+from usage_pipeline.ingestion.sources import (
+    RAW,
+    Mapping,
+    Nearby,
+    SourceError,
+    first_line,
+    mapped_columns,
+    match_columns,
+    open_source,
+    settle,
+)
+from usage_pipeline.privacy.encryption import PERSONAL, contacts_key, count_parquet, keep_spill_private, open_parquet
+from usage_pipeline.privacy.erased import Erased
+
+# the key of each reference table; subscriptions have none: several spells of one application are normal
+_KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
+
+NEVER_BEGAN = "ended before it began"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The delivery of a reference source that is in force.
+
+    `held_back` says why a later one is not, with the remedy; None where this is the newest.
+    """
+
+    file: Path | None
+    rows: int
+    is_new: bool
+    mapping: Mapping | None
+    held_back: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a delivery: rows in the table, rows kept aside by reason, and cells that cannot be read by column.
+
+    `notes` say what was read in one of several ways, and which setting changes it.
+    """
+
+    rows: int
+    rejected: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+    unreadable: dict[str, int] = field(default_factory=dict)
+
+
+def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
+    """Reads a reference source and keeps it in the ledger, unless it equals the delivery before or cannot be right.
+
+    What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
+    where there is none before, ContactsKeyError where what is kept of contacts cannot be opened.
+    """
+    source = settings.sources.get(contract.name)
+    if source is None:
+        return Delivery(None, 0, False, None)
+    nearby = Nearby(Lake(settings), settings, keeps_in_memory=contract is CONTACTS and contacts_key() is not None)
+    # an erasure that begins now waits, and then finds what was kept here
+    lock = exclusive(settings.ledger_lock, settings.ingest.wait_seconds, what=str(settings.ledger_dir))
+    try:
+        with closing(connect()) as connection:
+            if contract is CONTACTS:
+                keep_spill_private(connection)
+            try:
+                mapping = _read_whole(connection, nearby, settings, source, contract)
+            except (LakeError, SourceError, duckdb.Error, OSError) as error:
+                problems = error.problems if isinstance(error, SourceError) else [first_line(error)]
+                with lock:
+                    return _without_delivery(settings, contract, source, without_values("; ".join(problems)))
+            with lock:
+                return _keep(connection, settings, contract, source, mapping)
+    finally:
+        nearby.clear()
+
+
+def settled_mapping(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, contract: SourceContract
+) -> Mapping:
+    """How the raw rows that are open become ours, with what their columns settle. Raises SourceError."""
+    mapping = match_columns(connection, source, contract, Reading.of(settings, source))
+    (settled,), notes = settle(connection, contract, [(RAW, mapping)])
+    settled.notes.extend(notes)
+    return settled
+
+
+def _read_whole(
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, contract: SourceContract
+) -> Mapping:
+    """Makes `raw_rows` a copy of what the source holds now, every cell of which was read and mapped once.
+
+    Raises LakeError, SourceError or duckdb.Error where that fails.
+    """
+    open_source(connection, nearby, contract, source, Reading.of(settings, source))
+    connection.execute(f"CREATE TEMP TABLE delivered AS FROM {RAW}")
+    connection.table("delivered").create_view(RAW, replace=True)
+    mapping = settled_mapping(connection, settings, source, contract)
+    mapped = ", ".join(mapped_columns(mapping, contract))
+    connection.execute(f"SELECT count(COLUMNS(*)) FROM (SELECT {mapped} FROM {RAW})")
+    return mapping
+
+
+def _keep(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    contract: SourceContract,
+    source: Source,
+    mapping: Mapping,
+) -> Delivery:
+    """Writes the rows that are open to the ledger: in force, or held back; not where they are in force already."""
+    erased = Erased.read(settings.home)
+    rows = _rows(connection, mapping, contract, erased)
+    # of all rows: that a person was taken out makes no delivery new
+    fingerprint = _fingerprint(connection)
+    before = deliveries(settings, contract.name)
+    if before and before[-1].stem.endswith(fingerprint):
+        clear(settings, contract.name)
+        return Delivery(before[-1], rows.num_rows, False, mapping)
+    if before:
+        with connect() as other:
+            if contract is CONTACTS:
+                keep_spill_private(other)
+            known = _read_taken(other, settings, before[-1], source, contract, erased)
+            problems = problems_of(settings, contract, compare(other, settings, contract, (rows, mapping), known))
+        if problems:
+            held_back = hold_back(settings, contract.name, rows, fingerprint, problems)
+            return _in_force(settings, contract, source, held_back)
+    file = write_delivery(settings, contract.name, rows, fingerprint)
+    return Delivery(file, rows.num_rows, True, mapping)
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceContract, erased: Erased
+) -> pa.Table:
+    if contract is CONTACTS and erased and mapping is not None:
+        return _without_people(connection, mapping, contract, erased)
+    return connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
+
+
+def _read_taken(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    file: Path,
+    source: Source,
+    contract: SourceContract,
+    erased: Erased,
+) -> tuple[pa.Table, Mapping | None]:
+    """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
+    open_parquet(connection, file, RAW)
+    try:
+        mapping = settled_mapping(connection, settings, source, contract)
+        return _rows(connection, mapping, contract, erased), mapping
+    except (SourceError, duckdb.Error):
+        return _rows(connection, None, contract, erased), None
+
+
+def _without_delivery(settings: Settings, contract: SourceContract, source: Source, reason: str) -> Delivery:
+    """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
+    if not deliveries(settings, contract.name):
+        raise NoDeliveryError(
+            f"no delivery of {in_words(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
+            f"or take sources.{contract.name} out of the configuration"
+        )
+    return _in_force(settings, contract, source, report_missing(settings, contract.name, reason))
+
+
+def _in_force(settings: Settings, contract: SourceContract, source: Source, held_back: HeldBack) -> Delivery:
+    """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
+    with connect() as connection:
+        open_parquet(connection, held_back.in_force, RAW)
+        try:
+            mapping = settled_mapping(connection, settings, source, contract)
+        except SourceError as error:
+            raise NoDeliveryError(
+                f"{in_words(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
+                f"{'; '.join(error.problems)}"
+            ) from error
+    rows = count_parquet(held_back.in_force)
+    return Delivery(held_back.in_force, rows, False, mapping, str(held_back))
+
+
+def person_columns(mapping: Mapping, contract: SourceContract) -> tuple[str, str]:
+    """SQL of the account and of the user that a row of a contacts source is about."""
+    mapped = dict(zip(contract.names, mapped_columns(mapping, contract), strict=True))
+    return mapped["account_id"].removesuffix(" AS account_id"), mapped["user_id"].removesuffix(" AS user_id")
+
+
+def _without_people(
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping, contract: SourceContract, erased: Erased
+) -> pa.Table:
+    """The rows of a contacts source, in its own columns, without those of erased people."""
+    account, user = person_columns(mapping, contract)
+    placed = f"(SELECT *, {account} AS _account_, {user} AS _user_ FROM {RAW}) AS placed"
+    people = connection.execute(f"SELECT DISTINCT _account_, _user_ FROM {placed}").fetchall()
+    gone = [(a, u) for a, u in people if erased.is_erased(a, u)]
+    names = {"_account_": [a for a, _ in gone], "_user_": [u for _, u in gone]}
+    connection.register("gone", pa.table({name: pa.array(ids, pa.string()) for name, ids in names.items()}))
+    rows = connection.execute(
+        f"SELECT placed.* EXCLUDE (_account_, _user_) FROM {placed} ANTI JOIN gone "
+        "ON placed._account_ IS NOT DISTINCT FROM gone._account_ AND placed._user_ = gone._user_"
+    ).to_arrow_table()
+    connection.unregister("gone")
+    return rows
+
+
+def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContract, delivery: Delivery) -> Loaded:
+    """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`.
+
+    Contacts are `personal.contacts`, in the file of their own.
+    """
+    columns = ", ".join(f"{c.name} {c.type}" for c in contract.columns)
+    table = f"{PERSONAL if contract is CONTACTS else 'ref'}.{contract.name}"
+    if delivery.file is None or delivery.mapping is None:
+        connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
+        connection.execute(f"CREATE OR REPLACE TABLE {table}_rejected ({columns}, reason VARCHAR)")
+        return Loaded(0, {})
+    # texts of the delivery are read by functions of ours; what has a zone is never moved by the machine's
+    cells.install(connection)
+    open_parquet(connection, delivery.file, RAW)
+    mapping = delivery.mapping
+    unread = {c.name: mapping.cell(c).unreadable for c in contract.columns if c.name in mapping.expressions}
+    flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
+    mapped = f"SELECT {', '.join(mapped_columns(mapping, contract))}, {flags} FROM {RAW}"
+    key = _KEYS.get(contract.name)
+    place = f"row_number() OVER (PARTITION BY {key})" if key else "1"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(contract, list(unread))} AS reason "
+        f"FROM (SELECT *, {place} AS place FROM ({mapped}))"
+    )
+    connection.execute(f"DROP VIEW {RAW}")
+    ours = ", ".join(contract.names)
+    # one that ended before it began makes no contract, and still tells that its account never started
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {table} AS SELECT {ours} FROM judged WHERE reason IS NULL OR reason = '{NEVER_BEGAN}'"
+    )
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {table}_rejected AS SELECT {ours}, reason FROM judged WHERE reason IS NOT NULL"
+    )
+    reasons = connection.execute("SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1").fetchall()
+    counts = ", ".join(f"count(*) FILTER (WHERE unread_{name})" for name in unread)
+    cells_unread = connection.execute(f"SELECT {counts} FROM judged WHERE reason IS NULL").fetchone() or ()
+    words = _unknown_words(connection, contract, mapping, delivery.file)
+    kept = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    connection.execute("DROP TABLE judged")
+    assert kept is not None
+    unreadable = {name: int(n) for name, n in zip(unread, cells_unread, strict=True) if n}
+    return Loaded(kept[0], dict(reasons), words, unreadable)
+
+
+def _unknown_words(
+    connection: duckdb.DuckDBPyConnection, contract: SourceContract, mapping: Mapping, file: Path
+) -> list[str]:
+    """Notes on words for the end of a subscription that nobody has told the meaning of."""
+    if contract.name != "subscriptions" or "end_reason" not in mapping.expressions:
+        return []
+    cell = mapping.cell(contract.column("end_reason"))
+    open_parquet(connection, file, RAW)
+    words = connection.execute(
+        f"SELECT word, count(*) FROM (SELECT {cell.given} AS word, {cell.unreadable} AS is_unknown FROM {RAW}) "
+        "WHERE is_unknown GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"
+    ).fetchall()
+    connection.execute(f"DROP VIEW {RAW}")
+    return [
+        f"sources.subscriptions.columns.end_reason: '{word}' ({rows} rows) is none of cancelled, completed, "
+        "renewed; the rows keep their days, and the reason is unknown: say which it is under "
+        "sources.subscriptions.end_reasons"
+        for word, rows in words
+    ]
+
+
+# columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside
+_DECIDING = {
+    "subscriptions": ("application", "start_date", "end_date", "notice_date"),
+    "known_causes": ("account_id", "application", "first_day", "last_day"),
+}
+
+
+def _reason(contract: SourceContract, delivered: list[str]) -> str:
+    cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in contract.required]
+    cases += [
+        f"WHEN unread_{name} THEN '{name} cannot be read'"
+        for name in _DECIDING.get(contract.name, ())
+        if name in delivered and name not in contract.required
+    ]
+    cases.append("WHEN place > 1 THEN 'same key as another row'")
+    if contract.name == "subscriptions":
+        cases.append(f"WHEN end_date < start_date THEN '{NEVER_BEGAN}'")
+    return f"CASE {' '.join(cases)} END"
+
+
+def _fingerprint(connection: duckdb.DuckDBPyConnection) -> str:
+    """Of the rows as delivered, whatever their order: equal deliveries have equal fingerprints."""
+    found = connection.execute(f"SELECT count(*), sum(CAST(hash(r) AS HUGEINT)) FROM {RAW} AS r").fetchone()
+    columns = connection.execute(f"DESCRIBE {RAW}").fetchall()
+    return hashlib.sha256(repr((found, [c[:2] for c in columns])).encode()).hexdigest()[:12]

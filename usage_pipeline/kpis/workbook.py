@@ -1,0 +1,322 @@
+"""The KPI sheet to take away: a workbook with definitions, data date and filters, and a picture of each KPI's months.
+
+Figures are those of the page, of the same build. Differences say in words which way they go; colour only repeats it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from usage_pipeline.core.files import put_whole
+from usage_pipeline.kpis.catalogue import Kpi, read_kpis
+from usage_pipeline.kpis.selection import Sheet
+
+# entities that one chart can tell apart
+LINES = 8
+# told apart by most colour-blind readers (Okabe and Ito), and each with a mark of its own
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_EXCEL_MARKS = ("circle", "square", "triangle", "diamond", "plus", "x", "star", "long_dash")
+_NUMBERS = {",d": "#,##0", ",.1f": "#,##0.0", ",.2f": "#,##0.00", "$,.0f": '"$"#,##0'}
+_PERCENT = "+0.0%;-0.0%;0.0%"
+_BETTER, _WORSE = ("#D9F0E2", "#0B5D33"), ("#FADCE0", "#8C1C2B")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a sheet: where it comes from, its width in characters, and how its numbers are written."""
+
+    source: str
+    title: str
+    width: int
+    written: str = ""  # "own": as the KPI's numbers; "signed": likewise with a sign; else a format of Excel
+
+
+_ENTITY = [_Column("entity_type", "Entity type", 15), _Column("entity", "Entity", 28)]
+_KPI = [_Column("kpi", "KPI", 34), _Column("kpi_unit", "Unit", 22)]
+_FIGURES = [
+    _Column("value", "Value", 14, "own"),
+    _Column("value_year_ago", "A year ago", 14, "own"),
+    _Column("difference", "Difference", 14, "signed"),
+    _Column("percent", "Difference, %", 12, _PERCENT),
+    _Column("change_is", "The change is", 13),
+    _Column("value_before", "Period before", 14, "own"),
+    _Column("percent_before", "Difference to before, %", 12, _PERCENT),
+    _Column("per_active_account", "Per active account", 12, "#,##0.00"),
+    _Column("active_accounts", "Active accounts", 10, "#,##0"),
+]
+_REPORTED = [
+    _Column("value_reported", "As reported", 14, "own"),
+    _Column("year_ago_reported", "A year ago, as reported", 14, "own"),
+    _Column("value", "As computed now", 14, "own"),
+    _Column("why_restated", "Why it differs", 70),
+]
+_CHANGES = [_Column("big_change", "What changed", 90), _Column("change_is", "The change is", 13)]
+
+
+def write_workbook(sheet: Sheet, file: Path) -> None:
+    """Writes the workbook, whole or not at all; a second run replaces it."""
+    import xlsxwriter
+
+    # row after row to the disk: 3,000 accounts are 120,000 rows
+    options = {"constant_memory": True, "default_date_format": "d mmm yyyy"}
+    with put_whole(file) as unfinished, xlsxwriter.Workbook(str(unfinished), options) as book:
+        book.set_properties({"title": f"KPI sheet, {sheet.reference}", "created": sheet.as_of})
+        formats = _Formats(book)
+        _about(book, formats, sheet)
+        by_kpi = sheet.rows.sort_values(["kpi_place", "entity_type"], kind="stable")
+        _table(book, formats, "KPIs of each entity", sheet.rows, [*_ENTITY, *_KPI, *_FIGURES])
+        _table(book, formats, "Entities of each KPI", by_kpi, [*_KPI, *_ENTITY, *_FIGURES])
+        changes = sheet.rows[sheet.rows["is_big_change"]]
+        changes = changes.sort_values("percent", key=lambda share: share.abs(), ascending=False)
+        _table(book, formats, "Big changes", changes, [*_CHANGES, *_KPI[:1], *_ENTITY, _FIGURES[3]])
+        if len(sheet.reported):
+            _table(book, formats, "As reported", sheet.reported, [*_ENTITY, *_KPI, *_REPORTED])
+        _charts(book, formats, sheet)
+        _definitions(book, formats)
+
+
+def write_charts(sheet: Sheet, folder: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Writes a PNG for each KPI of the selection: its months, for up to eight entities. Returns the files."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    files = []
+    for kpi, lines, told in _lines(sheet):
+        figure = Figure(figsize=(11, 5.5), dpi=150, layout="constrained")
+        _plot(figure, kpi, lines, told, sheet)
+        file = folder / f"{kpi.name}.png"
+        with put_whole(file) as unfinished:
+            FigureCanvasAgg(figure).print_png(str(unfinished))  # type: ignore[no-untyped-call]
+        progress(f"{file} written")
+        files.append(file)
+    return files
+
+
+def _lines(sheet: Sheet) -> Iterator[tuple[Kpi, pd.DataFrame, str]]:
+    """Of each KPI its months (index) by entity (columns), at most eight, and which those are in words.
+
+    Entities of one type: all accounts beside one account would be a line and a floor.
+    """
+    types = sheet.rows["entity_type"].unique()
+    shown = "application" if "application" in types else types[0]
+    months = sheet.months[sheet.months["entity_type"] == shown]
+    for kpi in read_kpis().kpis:
+        of_kpi = months[(months["kpi"] == kpi.title) & months["value"].notna()]
+        if of_kpi.empty:
+            continue
+        wide = of_kpi.pivot_table(index="month_start", columns="entity", values="value", sort=True)
+        wide = wide.reindex(pd.date_range(wide.index.min(), wide.index.max(), freq="MS"))
+        largest = wide.ffill().iloc[-1].nlargest(LINES).index
+        told = f", the {LINES} largest of {wide.shape[1]:,}" if wide.shape[1] > LINES else ""
+        yield kpi, wide[largest], f"by {shown}{told}, single months"
+
+
+def _plot(figure: Any, kpi: Kpi, lines: pd.DataFrame, told: str, sheet: Sheet) -> None:
+    from matplotlib.dates import DateFormatter
+    from matplotlib.ticker import StrMethodFormatter
+
+    axes = figure.add_subplot()
+    for (label, values), colour, mark in zip(lines.items(), _COLOURS, _MARKS, strict=False):
+        axes.plot(
+            lines.index,
+            values,
+            color=colour,
+            marker=mark,
+            markersize=4,
+            linewidth=1.6,
+            label=str(label).replace("$", r"\$"),
+        )
+    axes.set_title(f"{kpi.title} {told}", loc="left", fontsize=13, fontweight="bold")
+    axes.set_ylabel(kpi.unit)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}" if lines.max().max() >= 10 else "{x:,.2f}"))
+    axes.xaxis.set_major_formatter(DateFormatter("%b %Y"))  # type: ignore[no-untyped-call]
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    figure.supxlabel(f"{kpi.description}\n{_source(sheet)}", fontsize=8, color="#555555", x=0.01, ha="left")
+
+
+def _source(sheet: Sheet) -> str:
+    return f"Data through {sheet.data_through:%-d %b %Y}, build {sheet.build_id}"
+
+
+# ---------------------------------------------------------------- sheets of the workbook
+
+
+class _Formats:
+    """The formats of a workbook, each made once."""
+
+    def __init__(self, book: Any) -> None:
+        self._book = book
+        self._made: dict[str, Any] = {}
+
+    def number(self, excel: str) -> Any:
+        return self.of(f"number {excel}", num_format=excel)
+
+    def of(self, name: str, **properties: Any) -> Any:
+        if name not in self._made:
+            self._made[name] = self._book.add_format({"valign": "top", **properties})
+        return self._made[name]
+
+    @property
+    def head(self) -> Any:
+        return self.of("head", bold=True, bg_color="#1B6CA8", font_color="#FFFFFF", text_wrap=True)
+
+
+def _page(book: Any, name: str) -> Any:
+    """A sheet that prints as wide as its paper."""
+    page = book.add_worksheet(name)
+    page.set_landscape()
+    page.set_paper(9)  # A4
+    page.fit_to_pages(1, 0)
+    return page
+
+
+def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
+    first, entities = sheet.rows.iloc[0], len(sheet.rows[["entity_type", "entity_key"]].drop_duplicates())
+    rows = [
+        ("data of", sheet.sentence),
+        ("data through", f"{sheet.data_through:%-d %b %Y} (last complete week)"),
+        ("as of", f"{sheet.as_of:%-d %b %Y %H:%M}"),
+        ("build", sheet.build_id),
+        ("period", f"{first['period_from']:%-d %b %Y} to {first['period_to']:%-d %b %Y}"),
+        *sheet.selection.in_words(),
+        (
+            "rows",
+            f"{len(sheet.rows):,} figures of {entities:,} entities",
+        ),
+        (
+            "adding up",
+            "Nothing here may be added up unless the sheet Definitions says so; what cannot was counted anew.",
+        ),
+        (
+            "a year ago",
+            "The same period a year ago; empty where the entity was not there, or the period is not on record.",
+        ),
+        ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
+        ("colours", "They repeat what The change is says: green is better, red is worse."),
+    ]
+    page = _page(book, "About")
+    page.set_column(0, 0, 16)
+    page.set_column(1, 1, 110)
+    page.hide_gridlines(2)
+    page.write_string(
+        0, 0, f"KPI sheet, {sheet.selection.period} to {sheet.reference}", formats.of("title", bold=True, font_size=16)
+    )
+    page.set_row(2, 32)  # the sentence about the data takes two lines
+    for place, (name, text) in enumerate(rows, 2):
+        page.write_string(place, 0, name, formats.of("name", bold=True))
+        page.write_string(place, 1, text, formats.of("text", text_wrap=True))
+
+
+def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns: list[_Column]) -> None:
+    page = _page(book, name)
+    page.freeze_panes(1, 0)
+    page.repeat_rows(0)
+    page.set_row(0, 32)
+    for place, column in enumerate(columns):
+        page.set_column(place, place, column.width)
+        page.write_string(0, place, column.title, formats.head)
+    page.autofilter(0, 0, max(len(rows), 1), len(columns) - 1)
+    _colour(page, formats, columns, len(rows))
+    if rows.empty:
+        page.write_string(1, 0, "none of what is picked")
+    written = rows["number_format"].map(_NUMBERS).tolist()
+    values = [[None if pd.isna(v) else v for v in rows[column.source].tolist()] for column in columns]
+    for nth, row in enumerate(zip(*values, strict=True)):
+        for place, (value, column) in enumerate(zip(row, columns, strict=True)):
+            if value is None:
+                continue
+            if isinstance(value, str):
+                page.write_string(nth + 1, place, value, formats.of("word", indent=1))
+            else:
+                page.write_number(nth + 1, place, value, formats.number(_excel(column.written, written[nth])))
+
+
+def _excel(written: str, own: str) -> str:
+    return {"own": own, "signed": f"+{own};-{own};{own}"}.get(written, written)
+
+
+def _colour(page: Any, formats: _Formats, columns: list[_Column], rows: int) -> None:
+    place = next((n for n, column in enumerate(columns) if column.source == "change_is"), None)
+    if place is None:
+        return
+    for word, (background, ink) in {"better": _BETTER, "worse": _WORSE}.items():
+        style = formats.of(word, bg_color=background, font_color=ink)
+        rule = {"type": "cell", "criteria": "==", "value": f'"{word}"', "format": style}
+        page.conditional_format(1, place, max(rows, 1), place, rule)
+
+
+def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
+    """A chart of each KPI; its numbers stand on the sheet Months."""
+    page, numbers = _page(book, "Charts"), _page(book, "Months")
+    page.hide_gridlines(2)
+    month = formats.of("month", num_format="mmm yyyy", align="left")
+    numbers.set_column(0, 0, 12)
+    numbers.set_column(1, LINES, 20)
+    row = 0
+    for place, (kpi, lines, told) in enumerate(_lines(sheet)):
+        numbers.write_string(row, 0, kpi.title, formats.of("name", bold=True))
+        for at, head in enumerate(["Month", *map(str, lines.columns)]):
+            # write_row would make formulas and links of names
+            numbers.write_string(row + 1, at, head, formats.head)
+        for nth, (start, values) in enumerate(lines.iterrows()):
+            numbers.write_datetime(row + 2 + nth, 0, pd.Timestamp(str(start)).to_pydatetime(), month)
+            for at, value in enumerate(values, 1):
+                if pd.notna(value):
+                    numbers.write_number(row + 2 + nth, at, value, formats.number(_NUMBERS[kpi.format]))
+        chart = book.add_chart({"type": "line"})
+        last = row + 1 + len(lines)
+        for at in range(lines.shape[1]):
+            chart.add_series(
+                {
+                    "name": ["Months", row + 1, at + 1],
+                    "categories": ["Months", row + 2, 0, last, 0],
+                    "values": ["Months", row + 2, at + 1, last, at + 1],
+                    "line": {"color": _COLOURS[at], "width": 1.75},
+                    "marker": {"type": _EXCEL_MARKS[at], "size": 5, "fill": {"color": _COLOURS[at]}},
+                }
+            )
+        chart.set_title({"name": f"{kpi.title} {told}", "name_font": {"size": 12}, "overlay": False})
+        chart.set_x_axis({"num_format": "mmm yyyy", "num_font": {"rotation": -45}})
+        chart.set_y_axis(
+            {
+                "name": kpi.unit,
+                "min": 0,
+                "num_format": "#,##0",
+                "major_gridlines": {"visible": True, "line": {"color": "#DDDDDD"}},
+            }
+        )
+        chart.set_legend({"position": "right"})
+        chart.set_size({"width": 1100, "height": 380})
+        page.insert_chart(place * 20, 0, chart)
+        row = last + 2
+    if row == 0:
+        page.write_string(0, 0, "no month is complete yet")
+
+
+def _definitions(book: Any, formats: _Formats) -> None:
+    page = _page(book, "Definitions")
+    page.freeze_panes(1, 0)
+    wrapped = formats.of("text", text_wrap=True)
+    heads = [
+        ("KPI", 34),
+        ("What it means", 80),
+        ("Unit", 22),
+        ("Group", 14),
+        ("Can it be added up?", 22),
+        ("Good is", 9),
+    ]
+    for place, (title, width) in enumerate([*heads, ("A big change is", 44)]):
+        page.set_column(place, place, width)
+        page.write_string(0, place, title, formats.head)
+    for nth, kpi in enumerate(read_kpis().kpis, 1):
+        big = f"{100 * kpi.big_change.share:g} % of the value a year ago, and {kpi.big_change.floor:,g} ({kpi.unit})"
+        texts = (kpi.title, kpi.description, kpi.unit, kpi.group, kpi.adds_up, kpi.good, big)
+        for place, text in enumerate(texts):
+            page.write_string(nth, place, text, wrapped)

@@ -1,0 +1,189 @@
+"""Alarms: the data team is told once when something is wrong, and once when it is over; nothing while it lasts.
+
+An incident is one thing that was looked at (data, runs, servers, ...) being wrong, from the first look that found it so
+to the first that found it well. `<home>/mail/incidents.json` holds those that are open, and through which channel each
+was told: one that could not be told is told at the next look. Whoever looks says what at: a look at runs alone ends no
+incident of a server.
+"""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.formatting import day_and_time
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.ingestion.deliveries import SOURCES
+from usage_pipeline.notifications import mailer
+from usage_pipeline.observability.monitors import Finding, judge_data, judge_deliveries, judge_runs
+from usage_pipeline.publishing.builds import BuildStore
+
+_SECONDS_TO_WAIT = 120
+# what `look` looks at; each reference source by itself, so that a second one is told while the first is held back
+LOOKED_AT = ("data", "runs", *SOURCES)
+Say = Callable[[str], None]
+
+
+def look(settings: Settings, now: datetime) -> list[Finding]:
+    """What can be judged without the machine that all runs on: how new the data is, how runs went, what is held back.
+
+    Of an installation whose first run has not ended there is nothing to judge yet.
+    """
+    if not settings.status_path.exists():
+        return []
+    data = judge_data(settings, BuildStore(settings.published_dir))
+    return [*data, *judge_runs(settings, now), *judge_deliveries(settings)]
+
+
+def raise_alarms(
+    settings: Settings, findings: Sequence[Finding], looked_at: Collection[str], now: datetime, say: Say
+) -> None:
+    """Opens and ends incidents by what was found, and tells of each that was not told yet.
+
+    Says what was told and what could not be. Raises BusyError where another process has been at it for minutes.
+    """
+    channels = _channels(settings)
+    if not channels:
+        say("nobody is told: the configuration names no mail.host with mail.alarms, and no mail.webhook")
+        return
+    folder = settings.mail_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    file = folder / "incidents.json"
+    with exclusive(folder / "incidents.lock", _SECONDS_TO_WAIT, what="the incidents"):
+        incidents: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        _open_and_end(incidents, findings, looked_at, now)
+        _keep(file, incidents)
+        away: set[str] = set()
+        for incident in incidents:
+            for name, tell in channels.items():
+                state = _untold(incident, name)
+                if not state or _kind(name) in away:
+                    continue
+                try:
+                    tell(settings, incident, state)
+                    say(f"{incident['id']} {state}, told by {name}")
+                except mailer.RecipientError as error:
+                    say(f"{incident['id']} could not be told by {name}: {error}")
+                    if not (error.is_final and _is_heard(incident, state)):
+                        continue
+                except mailer.PostError as error:
+                    say(f"{incident['id']} could not be told by {name}: {error}")
+                    away.add(_kind(name))
+                    continue
+                incident["told"].setdefault(name, []).append(state)
+                _keep(file, incidents)
+        # of what is over everybody knows, or nobody was ever told
+        _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
+
+
+def _open_and_end(
+    incidents: list[dict[str, Any]], findings: Sequence[Finding], looked_at: Collection[str], now: datetime
+) -> None:
+    for about in looked_at:
+        wrong = [f for f in findings if f.about == about and (f.level == "failed" or f.is_alarming)]
+        known = next((i for i in incidents if i["about"] == about and i["ended_at"] is None), None)
+        if wrong and known is None:
+            incidents.append(
+                {
+                    "id": f"{about}-{now:%Y%m%d-%H%M%S}",
+                    "about": about,
+                    "opened_at": now.isoformat(timespec="seconds"),
+                    "ended_at": None,
+                    "level": "failed" if any(f.level == "failed" for f in wrong) else "warning",
+                    "found": [{"words": f.words, "remedy": f.remedy} for f in wrong],
+                    "told": {},
+                }
+            )
+        elif known is not None and not wrong:
+            known["ended_at"] = now.isoformat(timespec="seconds")
+
+
+def _untold(incident: dict[str, Any], channel: str) -> str:
+    """The state that a channel still has to hear; of an incident that was over before it could be told, none."""
+    told = incident["told"].get(channel, [])
+    if incident["ended_at"] is None:
+        return "" if "open" in told else "open"
+    return "over" if told == ["open"] else ""
+
+
+def _is_heard(incident: dict[str, Any], state: str) -> bool:
+    """Whether anybody was told: then a mailbox that is not there is given up, else it is the only hope."""
+    return any(state in told for told in incident["told"].values())
+
+
+def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
+    with put_whole(file) as unfinished:
+        unfinished.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- telling
+
+
+def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
+    """What tells of an incident, by name: each address is a channel of its own, told and tried again by itself."""
+    found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
+    for address in settings.mail.alarms if settings.mail.host else []:
+        found[f"mail to {address}"] = partial(_mail, address)
+    if settings.mail.webhook:
+        found["webhook"] = _webhook
+    return found
+
+
+def _kind(channel: str) -> str:
+    """What is away where a channel is: one mail server takes all mail."""
+    return channel.partition(" ")[0]
+
+
+def _mail(address: str, settings: Settings, incident: dict[str, Any], state: str) -> None:
+    text = "\n\n".join(_words(settings, incident, state)) + "\n"
+    mailer.send(settings.mail, mailer.message(settings.mail, address, _title(settings, incident, state), text))
+
+
+def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
+    assert settings.mail.webhook is not None
+    body = {
+        "text": "\n".join([_title(settings, incident, state), *_words(settings, incident, state)]),
+        "level": "ok" if state == "over" else incident["level"],
+        "incident": incident["id"],
+        "state": state,
+        "about": incident["about"],
+        "since": incident["opened_at"],
+        "installation": settings.name,
+    }
+    mailer.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
+
+
+def _title(settings: Settings, incident: dict[str, Any], state: str) -> str:
+    if state == "over":
+        return f"{settings.name}: {incident['about']} well again"
+    return f"{settings.name}: {incident['about']}: {mailer.one_line(incident['found'][0]['words'])[:120]}"
+
+
+def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str]:
+    since = day_and_time(datetime.fromisoformat(incident["opened_at"]))
+    if state == "over":
+        until = day_and_time(datetime.fromisoformat(incident["ended_at"]))
+        lines = [f"Over since {until}; it was noticed on {since}:", *(found["words"] for found in incident["found"])]
+    else:
+        lines = [f"Noticed on {since}."]
+        for found in incident["found"]:
+            lines.append(f"What is wrong: {found['words']}.")
+            if found["remedy"]:
+                lines.append(f"What to do: {found['remedy']}.")
+    lines.append(_what_stands(settings))
+    if settings.mail.pages_url:
+        lines.append(f"More: {settings.mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
+    return [*lines, f"Incident {incident['id']}."]
+
+
+def _what_stands(settings: Settings) -> str:
+    store = BuildStore(settings.published_dir)
+    build = store.current()
+    if build is None:
+        return "No numbers are on the pages."
+    return f"The pages show build {build.build_id}, complete through the week of {build.newest_week}."

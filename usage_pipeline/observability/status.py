@@ -1,0 +1,106 @@
+"""The status file: how the data is, after every run, failed ones too, in a DuckDB file of its own.
+
+It says what the published builds cannot: that a run failed, which check failed, how old the data is, what was
+rejected. It is made anew each time, whole, in a folder of its own, and shown with one rename of the link `current`:
+DuckDB goes on reading the old content of a path that is replaced while anybody in its process has it open.
+
+Layout: `status/<number>-<random>/usage_status.duckdb`; `status/current` -> the newest; a few older ones are kept for
+those that still read them.
+
+Tables are those of `STATUS_TABLES`; the rows come from `health.py`. What depends on the time of reading, such as how
+many days ago something came, is a view: a file that nobody writes any more must not say that all is fresh.
+"""
+
+import shutil
+import uuid
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.files import FOLDER, seal
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.sql import load_sql
+from usage_pipeline.core.tables import STATUS_TABLES, Table
+from usage_pipeline.observability.health import Health
+
+_KEPT = 5
+_SECONDS_TO_WAIT = 120
+_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us")}
+# tables that are views, over the rows as they were written
+_VIEWS = ("health", "sources")
+
+
+def status_held(settings: Settings) -> AbstractContextManager[None]:
+    """Keeps others from writing the status file. Raises BusyError where one does, for minutes."""
+    folder = settings.status_path.parent.parent
+    return exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
+
+
+def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Replaces the status file with what the instance, the facts, the ledger and the builds say now."""
+    folder = settings.status_path.parent.parent
+    # who writes also gathers inside: of two that end together, the later one knows of both
+    with status_held(settings):
+        made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
+        made.mkdir(FOLDER)
+        try:
+            _write(made / settings.status_path.name, Health(settings, instance))
+            seal(made)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        link = folder / f".current.{made.name}"
+        link.symlink_to(made.name)
+        link.replace(folder / "current")
+        for old in _written(folder)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*-*"))
+
+
+def _next_number(folder: Path) -> int:
+    return max((int(made.name.split("-")[0]) for made in _written(folder)), default=0) + 1
+
+
+def _write(file: Path, health: Health) -> None:
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE SCHEMA status")
+        connection.execute("CREATE SCHEMA written")
+        _insert(connection, "written.clock", _clock(health))
+        for table in sorted(STATUS_TABLES, key=lambda table: table.name == "health"):  # its sentence is about the rest
+            name = f"written.{table.name}" if table.name in _VIEWS else table.full_name
+            _insert(connection, name, pa.Table.from_pylist(getattr(health, table.name), schema=_schema(table)))
+        for view in _VIEWS:
+            connection.execute(f"CREATE VIEW status.{view} AS {load_sql('observability', f'status_{view}')}")
+        connection.execute("CHECKPOINT")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    connection.register("given", rows)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
+    connection.unregister("given")
+
+
+def _schema(table: Table) -> pa.Schema:
+    return pa.schema([(column.name, _TYPES[column.type]) for column in table.columns])
+
+
+def _clock(health: Health) -> pa.Table:
+    """What the views ask for the time: a pinned as_of stands still, otherwise it is that of the reading."""
+    settings, last = health.settings, health.last_publishing
+    pinned = settings.as_of.replace(tzinfo=None) if settings.as_of_is_pinned else None
+    row: dict[str, Any] = {
+        "timezone": settings.timezone,
+        "pinned_as_of": pinned,
+        "last_run_at": last["ended_at"] if last else None,
+    }
+    time = _TYPES["TIMESTAMP"]
+    schema = pa.schema([("timezone", pa.string()), ("pinned_as_of", time), ("last_run_at", time)])
+    return pa.Table.from_pylist([row], schema=schema)

@@ -1,0 +1,87 @@
+"""The model's card: what is predicted, which method is in force, and the back-test behind it, as Markdown."""
+
+import duckdb
+import pandas as pd
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.predictions.risks import read_cards
+
+_COLUMNS = {
+    "contestant": "measure",
+    "events": "events",
+    "usual_share": "usual share",
+    "average_precision": "average precision",
+    "precision_at_20": "hits in the top 20",
+    "recall_at_20": "found in the top 20",
+    "lift_of_top_tenth": "lift of the top tenth",
+    "auc": "AUC",
+    "calibration_error": "calibration error",
+    "brier": "Brier",
+}
+_PERCENT = ("usual_share", "average_precision", "precision_at_20", "recall_at_20", "auc", "calibration_error")
+
+_INTRODUCTION = (
+    "Average precision decides: no order at all gives the usual share. Calibration error: mean distance of chance "
+    "and share that happened, over tenths. Figures of all back-tests are means over them."
+)
+
+
+def model_card(settings: Settings) -> str:
+    """The card of what the published build rests on. Raises FileNotFoundError where there is none."""
+    build = settings.published_dir / "current" / "warehouse.duckdb"
+    if not build.exists():
+        raise FileNotFoundError(f"{settings.published_dir}: no build yet; run `usage-pipeline refresh` first")
+    with duckdb.connect(str(build), read_only=True) as connection:
+        found = connection.execute("SELECT any_value(version) FROM mart.risk_methods").fetchone()
+    folder = settings.models_dir / str(found[0] if found else "")
+    figures = pd.read_parquet(folder / "figures.parquet")
+    tenths = pd.read_parquet(folder / "tenths.parquet")
+    parts = [
+        "# What is predicted, and how well",
+        f"Written by `usage-pipeline model-card` from the back-test of version {folder.name} of “{settings.name}”.",
+        _INTRODUCTION,
+    ]
+    for card in read_cards(folder):
+        of_target = figures[figures["target"] == card["target"]]
+        parts += [
+            f"## {card['title'][0].upper()}{card['title'][1:]}",
+            card["definition"],
+            f"**In force: the {card['method']}.** {card['why'][0].upper()}{card['why'][1:]}.",
+        ]
+        if card["learned_from"]:
+            parts.append(
+                f"{card['rows']:,} chances as of {card['learned_from']} to {card['learned_until']}, "
+                f"{card['events']:,} accounts or applications with an event."
+            )
+        if len(of_target):
+            parts += ["All back-tests together:", _table(of_target[of_target["origin"] == 0])]
+            own = of_target[(of_target["contestant"] == "the model") & (of_target["origin"] > 0)].copy()
+            own["contestant"] = [
+                f"the model ({r.kind}), {r.first_week:%-d %b %Y} to {r.last_week:%-d %b %Y}" for r in own.itertuples()
+            ]
+            parts += ["The model, one by one:", _table(own)]
+            parts.append(_held(tenths[tenths["target"] == card["target"]], card["method"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: pd.DataFrame) -> str:
+    rows = rows.sort_values(["origin", "average_precision"], ascending=[True, False])
+    lines = [" | ".join(_COLUMNS.values()), " | ".join("---" for _ in _COLUMNS)]
+    for row in rows.to_dict("records"):
+        lines.append(" | ".join(_shown(name, row[name]) for name in _COLUMNS))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, float):
+        if value != value:
+            return "not known"
+        return f"{100 * value:.1f} %" if name in _PERCENT else f"{value:.4f}" if name == "brier" else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _held(tenths: pd.DataFrame, method: str) -> str:
+    held = (tenths["low"] <= tenths["said"]) & (tenths["said"] <= tenths["high"])
+    counts = held.groupby(tenths["origin"]).agg(["sum", "count"])
+    told = ", ".join(f"{row['sum']} of {row['count']}" for _, row in counts.iterrows())
+    return f"Tenths of the chances by the {method} with the share said in their 95 % interval, by back-test: {told}."

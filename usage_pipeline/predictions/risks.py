@@ -1,0 +1,551 @@
+"""Risks from end to end: learned and back-tested once a month, scored every week, kept as they were said.
+
+Belongs here: which targets there are, what is learned from, what is kept beside the builds. Does not: the arithmetic
+(`risk_models.py`, `backtest.py`, `risk_reasons.py`).
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from inspect import getsource
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from usage_pipeline.config.settings import RiskSettings, Settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.sql import literal, load_sql, run_sql
+from usage_pipeline.predictions import backtest, point_in_time, risk_features, risk_models
+from usage_pipeline.predictions.backtest import Decision, RuleLift, Trial
+from usage_pipeline.predictions.point_in_time import History
+from usage_pipeline.predictions.risk_drivers import (
+    chance_in_words,
+    contributions,
+    middle_of_peers,
+    reasons,
+    rule_reasons,
+)
+from usage_pipeline.predictions.risk_features import FEATURES, features_at, matrix
+from usage_pipeline.predictions.risk_models import Model, Rows, best_of, by_rule, learn, load_model, save_model
+from usage_pipeline.publishing.history import SCORES, Proposal, propose_newest_week, readable_files
+
+_MONDAY = date(1970, 1, 5)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted: one is never mixed with another."""
+
+    key: str
+    of_accounts: bool
+    is_about_use: bool
+
+    @property
+    def slug(self) -> str:
+        return self.key.replace(" ", "_")
+
+    def horizon_days(self, rules: RiskSettings) -> int:
+        """Days from the week of as-of until the outcome is known, the gap included."""
+        return 7 * rules.gap_weeks + (7 * rules.low_weeks if self.is_about_use else rules.churn_days)
+
+    def title(self, rules: RiskSettings) -> str:
+        within = f"{rules.low_weeks} weeks" if self.is_about_use else f"{rules.churn_days} days"
+        after = f", after a gap of {rules.gap_weeks} weeks" if rules.gap_weeks else ""
+        return f"{_EVENTS[self.key]} within {within}{after}"
+
+    def definition(self, settings: Settings) -> str:
+        rules, activity = settings.risk, settings.activity
+        if self.is_about_use:
+            return (
+                f"Of applications that are active and stay in contract: in at least one of the next {rules.low_weeks} "
+                f"weeks the state is low (recent clicks below {100 * activity.low_share:.0f} % of the usual) or "
+                f"inactive ({activity.inactive_weeks} weeks without use)."
+            )
+        whole = "every application of the account is" if self.of_accounts else "the application is"
+        return (
+            f"Of {'accounts' if self.of_accounts else 'applications'} in contract without a notice: within "
+            f"{rules.churn_days} days {whole} given notice for, or cancelled. Completed contracts are no loss."
+        )
+
+
+_EVENTS = {
+    "low use": "low use",
+    "cancellation": "notice or cancellation",
+    "loss of the account": "loss of the whole account",
+}
+TARGETS = (
+    Target("low use", of_accounts=False, is_about_use=True),
+    Target("cancellation", of_accounts=False, is_about_use=False),
+    Target("loss of the account", of_accounts=True, is_about_use=False),
+)
+
+
+# ---------------------------------------------------------------- learning
+
+
+@dataclass
+class Learned:
+    """What came of one target: the decision, the model or the rule, and the back-test behind it."""
+
+    target: Target
+    decision: Decision
+    model: Model | None
+    usual: float
+    chance_by_rule: tuple[float, float]  # of those that the rule names, and of the others
+    lift_of_rule: RuleLift
+    span: tuple[date, date] | None
+    rows: int
+    trials: list[Trial]
+
+
+def weeks_of_as_of(history: History) -> list[date]:
+    """Weeks to learn from, oldest first: every few weeks, the same ones whenever it is asked, all complete."""
+    rules = history.settings.risk
+    found = history.connection.execute(
+        "SELECT week_start FROM warehouse.core.weeks WHERE is_complete "
+        "AND week_start >= (SELECT min(week_start) FROM warehouse.core.weeks WHERE has_arrived) + $before "
+        "ORDER BY week_start",
+        {"before": 7 * rules.history_weeks},
+    ).fetchall()
+    return [week for (week,) in found if (week - _MONDAY).days // 7 % rules.every_weeks == 0]
+
+
+def learn_all(history: History, progress: Callable[[str], None] = lambda _: None) -> list[Learned]:
+    """Builds features and outcomes of the past, back-tests and fits every target. Raises LeakError."""
+    with_features(history, weeks_of_as_of(history), progress)
+    found = []
+    for target in TARGETS:
+        found.append(learn_target(rows_of(history, target), target, history.settings))
+        progress(f"{target.key}: {found[-1].decision.method}; {found[-1].decision.why}")
+    return found
+
+
+def with_features(history: History, weeks: list[date], progress: Callable[[str], None] = lambda _: None) -> None:
+    """Makes `past.features` and `past.outcomes` of the weeks, in the connection's own memory."""
+    connection = history.connection
+    columns = ("clicks_before", *FEATURES)
+    connection.execute("CREATE SCHEMA IF NOT EXISTS past")
+    connection.execute(
+        "CREATE OR REPLACE TABLE past.features (as_of_week DATE, account_id VARCHAR, application VARCHAR, "
+        f"{', '.join(f'{name} FLOAT' for name in columns)})"
+    )
+    for number, week in enumerate(weeks, 1):
+        connection.register("of_week", features_at(history, week))
+        found = connection.execute(
+            f"INSERT INTO past.features SELECT as_of_week, account_id, application, {', '.join(columns)} FROM of_week"
+        ).fetchone()
+        connection.unregister("of_week")
+        progress(f"features as of {week}: {found[0] if found else 0:,} rows ({number} of {len(weeks)})")
+    connection.execute("USE warehouse")
+    try:
+        values = sql_values(history.settings) | {"as_of_weeks": weeks}
+        outcomes = run_sql(connection, load_sql("predictions", "risk_outcomes"), values).to_arrow_table()
+    finally:
+        connection.execute("USE memory")
+    connection.register("all_outcomes", outcomes)
+    connection.execute("CREATE OR REPLACE TABLE past.outcomes AS FROM all_outcomes")
+    connection.unregister("all_outcomes")
+
+
+def rows_of(history: History, target: Target) -> Rows:
+    """What can be learned from of one target, by week and entity."""
+    names = ", ".join(f"features.{name}" for name in FEATURES)
+    found = history.connection.execute(
+        f"""
+        SELECT
+            features.as_of_week,
+            dense_rank() OVER (ORDER BY features.account_id) - 1 AS account,
+            dense_rank() OVER (ORDER BY features.account_id, features.application) - 1 AS entity,
+            coalesce(features.clicks_before, 0) AS clicks_before,
+            outcomes.happened,
+            {names}
+        FROM past.features AS features
+        INNER JOIN past.outcomes AS outcomes
+            ON features.as_of_week = outcomes.as_of_week
+            AND features.account_id = outcomes.account_id
+            AND features.application IS NOT DISTINCT FROM outcomes.application
+        WHERE outcomes.target = $target
+        ORDER BY features.as_of_week, features.account_id, features.application
+        """,
+        {"target": target.key},
+    ).fetchnumpy()
+    x = np.empty((len(found["account"]), len(FEATURES)), dtype=np.float32)
+    for place, name in enumerate(FEATURES):
+        x[:, place] = np.ma.filled(np.ma.asarray(found[name], dtype=np.float32), np.nan)
+    return Rows(
+        week=np.asarray(found["as_of_week"]).astype("datetime64[D]"),
+        account=np.asarray(found["account"]),
+        entity=np.asarray(found["entity"]),
+        x=x,
+        clicks_before=np.ma.filled(np.ma.asarray(found["clicks_before"], dtype=np.float64), 0.0),
+        happened=np.asarray(found["happened"]).astype(bool),
+    )
+
+
+def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
+    """Back-tests and fits one target."""
+    rules, inactive = settings.risk, settings.activity.inactive_weeks
+    # what cannot be decided is not tried
+    trials = (
+        []
+        if backtest.is_too_few(*backtest.counts(rows), rules)
+        else backtest.trials_of(rows, rules, inactive, target.horizon_days(rules), is_about_use=target.is_about_use)
+    )
+    decision = backtest.decide(rows, trials, rules, target.horizon_days(rules))
+    flagged = by_rule(rows, rules, inactive, is_about_use=target.is_about_use)
+    named, others = backtest.rule_chance(flagged, rows.happened, np.array([True, False])).tolist()
+    return Learned(
+        target=target,
+        decision=decision,
+        model=best_of(learn(rows, rules)) if decision.method == "model" else None,
+        usual=float(rows.happened.mean()) if len(rows) else np.nan,
+        chance_by_rule=(named, others),
+        lift_of_rule=backtest.rule_lift(rows, flagged, rules),
+        span=(rows.week.min().item(), rows.week.max().item()) if len(rows) else None,
+        rows=len(rows),
+        trials=trials,
+    )
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def fingerprint(settings: Settings) -> str:
+    """Of everything but the data that a model depends on."""
+    modules = (point_in_time, backtest, risk_features, risk_models, sys.modules[__name__])
+    queries = ("known_subscriptions", "known_in_contract", "risk_features", "risk_outcomes")
+    parts = [getsource(module) for module in modules] + [load_sql("predictions", name) for name in queries]
+    parts += [
+        settings.risk.model_dump_json(),
+        settings.activity.model_dump_json(),
+        settings.completeness.model_dump_json(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def version_of(settings: Settings) -> str:
+    """Models are learned once a month: the month, and what they depend on."""
+    return f"{settings.as_of_day:%Y-%m}-{fingerprint(settings)}"
+
+
+def folder_of(settings: Settings) -> Path:
+    return settings.models_dir / version_of(settings)
+
+
+def folder_in_force(history: History) -> Path:
+    """The folder of what `core.risk_methods` tells of: what the last run learned or found."""
+    found = history.connection.execute("SELECT any_value(version) FROM warehouse.core.risk_methods").fetchone()
+    assert found is not None
+    return history.settings.models_dir / str(found[0])
+
+
+def keep(learned: list[Learned], settings: Settings) -> Path:
+    """Writes models, card and back-test into a folder of their own beside the builds, whole or not at all."""
+    folder = folder_of(settings)
+    with put_whole(folder) as unfinished:
+        unfinished.mkdir()
+        cards = [_card(one, settings) for one in learned]
+        (unfinished / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
+        for one in learned:
+            if one.model is not None:
+                save_model(one.model, unfinished / f"{one.target.slug}.skops")
+        for name, frame in _tables(learned, settings).items():
+            frame.to_parquet(unfinished / f"{name}.parquet", index=False)
+        if folder.exists():
+            shutil.rmtree(folder)
+    return folder
+
+
+def _card(one: Learned, settings: Settings) -> dict[str, Any]:
+    rules = settings.risk
+    return {
+        "target": one.target.key,
+        "title": one.target.title(rules),
+        "definition": one.target.definition(settings),
+        "horizon_days": one.target.horizon_days(rules),
+        "version": version_of(settings),
+        "kind": one.model.kind if one.model else None,
+        "learned_from": str(one.span[0]) if one.span else None,
+        "learned_until": str(one.span[1]) if one.span else None,
+        "rows": one.rows,
+        "usual_share": None if np.isnan(one.usual) else one.usual,
+        "chance_named": None if np.isnan(one.chance_by_rule[0]) else one.chance_by_rule[0],
+        "chance_of_others": None if np.isnan(one.chance_by_rule[1]) else one.chance_by_rule[1],
+        **_signal(one),
+        **{key: None if value != value else value for key, value in asdict(one.decision).items()},
+    }
+
+
+def _signal(one: Learned) -> dict[str, Any]:
+    """Whether what is in force may fill a list: a model has earned it, a rule has to show that it can tell."""
+    rule = one.lift_of_rule
+    lifts = {"lift": rule.lift, "lift_low": rule.low, "lift_high": rule.high}
+    known = {name: value if np.isfinite(value) else None for name, value in lifts.items()}
+    return known | {"has_signal": one.decision.method == "model" or rule.has_signal}
+
+
+_TRIAL_COLUMNS = {
+    "target": str, "title": str, "origin": int, "contestant": str, "kind": str, "is_in_force": bool,
+    "first_week": "datetime64[us]", "last_week": "datetime64[us]", "trained_until": "datetime64[us]",
+    "rows": int, "events": int, "usual_share": float, "average_precision": float, "auc": float,
+    "precision_at_20": float, "recall_at_20": float, "lift_of_top_tenth": float, "brier": float,
+    "calibration_error": float,
+}  # fmt: skip
+_TENTH_COLUMNS = {
+    "target": str, "title": str, "origin": int, "tenth": int, "rows": int, "said": float, "happened": float,
+    "low": float, "high": float,
+}  # fmt: skip
+_SAID_COLUMNS = {
+    "target": str, "title": str, "as_of_week": "datetime64[us]", "scored": int, "expected": float, "happened": int,
+    "listed": int, "listed_happened": int,
+}  # fmt: skip
+
+
+def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFrame]:
+    """The back-test as tables: figures by origin and contestant, tenths by chance, said and happened by week."""
+    found: dict[str, list[pd.DataFrame]] = {"figures": [], "tenths": [], "said": []}
+    for one in learned:
+        about = {"target": one.target.key, "title": one.target.title(settings.risk)}
+        method = one.decision.method
+        figures = backtest.figures(one.trials)
+        if len(figures):
+            figures["is_in_force"] = figures["contestant"] == method
+            figures["contestant"] = figures["contestant"].map(backtest.contestant_title)
+            figures["kind"] = figures["kind"].map(risk_models.KINDS).fillna("")
+            found["figures"].append(figures.assign(**about))
+        for trial in one.trials:
+            chance = trial.chance[method]
+            tenths = backtest.deciles(chance, trial.rows.happened, trial.rows.account)
+            found["tenths"].append(tenths.assign(origin=trial.number, **about))
+        if one.trials:
+            found["said"].append(
+                backtest.said_and_happened(one.trials, method, settings.risk.listed_lift).assign(**about)
+            )
+    columns: dict[str, dict[str, Any]] = {"figures": _TRIAL_COLUMNS, "tenths": _TENTH_COLUMNS, "said": _SAID_COLUMNS}
+    return {name: _with_columns(frames, columns[name]) for name, frames in found.items()}
+
+
+def _with_columns(frames: list[pd.DataFrame], columns: dict[str, Any]) -> pd.DataFrame:
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))
+    return frame[list(columns)].astype(columns)
+
+
+def replace_backtest(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Brings what is kept of the back-test into the warehouse: `core.risk_methods`, `risk_figures` and so on."""
+    for name in ("figures", "tenths", "said"):
+        connection.execute(
+            f"CREATE OR REPLACE TABLE core.risk_{name} AS FROM read_parquet($file)",
+            {"file": str(folder / f"{name}.parquet")},
+        )
+    cards = pa.Table.from_pylist(read_cards(folder), _CARD)
+    connection.register("cards", cards)
+    connection.execute("CREATE OR REPLACE TABLE core.risk_methods AS FROM cards")
+    connection.unregister("cards")
+
+
+_CARD = pa.schema(
+    [
+        ("target", pa.string()),
+        ("title", pa.string()),
+        ("definition", pa.string()),
+        ("horizon_days", pa.int64()),
+        ("version", pa.string()),
+        ("method", pa.string()),
+        ("kind", pa.string()),
+        ("why", pa.string()),
+        ("learned_from", pa.string()),
+        ("learned_until", pa.string()),
+        ("rows", pa.int64()),
+        ("events", pa.int64()),
+        ("others", pa.int64()),
+        ("usual_share", pa.float64()),
+        ("chance_named", pa.float64()),
+        ("chance_of_others", pa.float64()),
+        ("lift", pa.float64()),
+        ("lift_low", pa.float64()),
+        ("lift_high", pa.float64()),
+        ("has_signal", pa.bool_()),
+        ("origins", pa.int64()),
+        ("positive_origins", pa.int64()),
+        ("best_baseline", pa.string()),
+        ("difference", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+
+
+def read_cards(folder: Path) -> list[dict[str, Any]]:
+    cards: list[dict[str, Any]] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    return cards
+
+
+# ---------------------------------------------------------------- scoring
+
+_SCORABLE = """
+SELECT
+    features.*,
+    states.state_of_newest_week AS usage_state
+FROM features
+LEFT JOIN warehouse.core.pair_states AS states
+    ON features.account_id = states.account_id AND features.application = states.application
+-- never one that has ended, or whose end is announced by today
+WHERE
+    states.contract_state = 'in contract'
+    OR features.application IS NULL AND features.account_id IN (
+        SELECT account_id FROM warehouse.core.pair_states WHERE contract_state = 'in contract'
+    )
+ORDER BY features.account_id, features.application
+"""
+_NUMBERS = ("clicks_recent", "clicks_before", "clicks_usual")
+_SCORES = {
+    "target": "VARCHAR",
+    "as_of_week": "DATE",
+    "account_id": "VARCHAR",
+    "application": "VARCHAR",
+    "horizon_days": "INTEGER",
+    "chance": "DOUBLE",
+    "chance_in_words": "VARCHAR",
+    "usual_share": "DOUBLE",  # the mean chance of the week
+    "is_listed": "BOOLEAN",
+    "has_signal": "BOOLEAN",  # whether anything of the target may be listed
+    "strength": "DOUBLE",  # what the list is ordered by where values are equal or not known
+    "method": "VARCHAR",
+    "version": "VARCHAR",
+    **dict.fromkeys(_NUMBERS, "DOUBLE"),
+    **dict.fromkeys(("reason_1", "reason_2", "reason_3", "against"), "VARCHAR"),
+}
+
+
+def score_newest_week(history: History, folder: Path) -> pd.DataFrame:
+    """`score_week` of the newest complete week; nothing where there is none."""
+    found = history.connection.execute("SELECT max(week_start) FROM warehouse.core.weeks WHERE is_complete").fetchone()
+    week = found[0] if found else None
+    return score_week(history, week, folder) if week else pd.DataFrame()
+
+
+def score_week(history: History, week: date, folder: Path) -> pd.DataFrame:
+    """Chances of every target as of `week`, with reasons for those that are listed: a row, target x entity."""
+    connection = history.connection
+    connection.register("features", features_at(history, week))
+    features = connection.execute(_SCORABLE).df()
+    connection.unregister("features")
+    features["application"] = features["application"].astype(object).where(features["application"].notna(), None)
+    cards = {card["target"]: card for card in read_cards(folder)}
+    found = [_scored(features, target, cards[target.key], folder, history.settings) for target in TARGETS]
+    return pd.concat([frame for frame in found if len(frame)] or found[:1], ignore_index=True)
+
+
+def _scored(
+    features: pd.DataFrame, target: Target, card: dict[str, Any], folder: Path, settings: Settings
+) -> pd.DataFrame:
+    rules = settings.risk
+    of_target = features["application"].isna() == target.of_accounts
+    if target.is_about_use:
+        of_target &= features["usage_state"] == "active"
+    else:
+        of_target &= features["has_contract"]
+    rows = features[of_target]
+    x = matrix(rows)
+    model = load_model(folder / f"{target.slug}.skops") if card["method"] == "model" else None
+    if model is not None:
+        strength = model.log_odds(x)
+        chance = model.chance(x)
+        listed = backtest.is_listed(chance, rules.listed_lift)
+    else:
+        as_rows = _as_rows(rows, x)
+        flagged = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
+        named, others = (np.nan if card[c] is None else card[c] for c in ("chance_named", "chance_of_others"))
+        chance = np.where(flagged, named, others)
+        strength = risk_models.baselines(as_rows, flagged)["rule"]
+        # what the rule names may be nearly everybody: where it has shown no lift, it fills no list
+        listed = flagged & bool(card["has_signal"])
+    told = rows[listed]
+    middle = middle_of_peers(rows).loc[told.index] if len(rows) else rows
+    if model is not None:
+        added = contributions(model.log_odds, matrix(told), middle.to_numpy(dtype=np.float32), rules.seed)
+        why = reasons(told, middle, added)
+    else:
+        why = rule_reasons(told, middle)
+    scored = rows[["as_of_week", "account_id", "application", *_NUMBERS]].assign(
+        target=target.key,
+        horizon_days=target.horizon_days(rules),
+        chance=chance,
+        chance_in_words=[chance_in_words(c) for c in chance],
+        usual_share=np.mean(chance) if len(chance) else np.nan,
+        is_listed=listed,
+        has_signal=bool(card["has_signal"]),
+        strength=strength,
+        method=card["method"],
+        version=card["version"],
+    )
+    return scored.join(why)
+
+
+def _as_rows(features: pd.DataFrame, x: Any) -> Rows:
+    nothing = np.zeros(len(features), dtype=np.int64)
+    return Rows(
+        week=features["as_of_week"].to_numpy().astype("datetime64[D]"),
+        account=nothing,
+        entity=nothing,
+        x=x,
+        clicks_before=features["clicks_before"].fillna(0).to_numpy(dtype=np.float64),
+        happened=nothing.astype(bool),
+    )
+
+
+def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) -> None:
+    """Replaces `core.risk_scores`."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in _SCORES.items())
+    connection.execute(f"CREATE OR REPLACE TABLE core.risk_scores ({columns})")
+    if len(scores):
+        connection.register("scores", scores)
+        values = ", ".join(
+            f"nullif(CAST({name} AS DOUBLE), 'NaN'::DOUBLE) AS {name}" if kind == "DOUBLE" else name
+            for name, kind in _SCORES.items()
+        )
+        connection.execute(f"INSERT INTO core.risk_scores SELECT {values} FROM scores")
+        connection.unregister("scores")
+
+
+def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+    """Proposes the newest week's scores for history; the caller holds it."""
+    sql = "FROM core.risk_scores WHERE as_of_week = $week ORDER BY target, account_id, application"
+    return propose_newest_week(connection, settings, SCORES, sql)
+
+
+def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
+    """Replaces `core.issued_scores` by history as it is if this run is published, and `core.issued_outcomes` by what
+    came of it.
+
+    Returns the number of weeks issued.
+    """
+    files = [str(file) for file in readable_files(settings, SCORES)]
+    rows = "FROM core.risk_scores LIMIT 0"
+    if files:
+        kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
+        rows = f"({rows}) UNION ALL BY NAME FROM {kept}"
+    names = "target, as_of_week, account_id, application, horizon_days, chance, usual_share, is_listed, method, version"
+    connection.execute(
+        # what was issued before a signal was asked for was shown as it was listed
+        f"CREATE OR REPLACE TABLE core.issued_scores AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "
+        f"FROM ({rows})"
+    )
+    found = connection.execute("SELECT DISTINCT as_of_week FROM core.issued_scores ORDER BY as_of_week").fetchall()
+    weeks = [week for (week,) in found]
+    values = sql_values(settings) | {"as_of_weeks": weeks}
+    run_sql(
+        connection,
+        f"CREATE OR REPLACE TABLE core.issued_outcomes AS {load_sql('predictions', 'risk_outcomes')}",
+        values,
+    )
+    return len(weeks)

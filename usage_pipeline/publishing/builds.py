@@ -1,0 +1,313 @@
+"""Published builds: immutable folders of DuckDB files, and the link that says which one pages read.
+
+A build is written beside the others, checked, sealed (its owner reads it, nobody else), and only then becomes
+`current`, with one rename. Whoever resolves the link before opening a file sees exactly one build. A second publish of
+the same content writes nothing. Builds beyond the last N are removed, never the current one.
+
+One thing is taken out of builds that are there: people who were erased. Their file is put in place whole, by a rename:
+whoever has the old one open goes on reading it, and whoever opens the path finds the new one.
+
+A process that is killed at any point leaves what was published up: what it did not finish has names of its own, and
+`finish` brings it to its end or removes it.
+
+Layout: `published/<build id>/warehouse.duckdb` (marts), `contacts.duckdb` (personal data, nothing else), `history/`
+(what is kept for good of it, `history.py`), `build.json`; `published/current` -> build id; `published/pinned` while a
+rollback holds.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.files import FOLDER, SEALED, is_unfinished, put_whole, remove, seal, sync, sync_tree
+from usage_pipeline.core.sql import literal
+from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
+from usage_pipeline.privacy.encryption import attach, connect_beside, contacts_beside, open_database
+
+FILES = {"warehouse": WAREHOUSE_TABLES, "contacts": CONTACT_TABLES}
+
+
+class PublishError(Exception):
+    """A build did not pass its checks, and is not shown; the one before stays up. `problems`: one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is known of a build without opening it."""
+
+    build_id: str
+    as_of: str
+    newest_week: str
+    fingerprint: str
+    rows: dict[str, int]
+
+
+class BuildStore:
+    """The builds below one folder."""
+
+    def __init__(self, folder: Path, keep: int = 5, shrink_share: float = 0.5) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.shrink_share = shrink_share
+
+    @property
+    def link(self) -> Path:
+        return self.folder / "current"
+
+    @property
+    def pin_file(self) -> Path:
+        return self.folder / "pinned"
+
+    @property
+    def pinned(self) -> str | None:
+        """The build that a rollback holds, if any; a pin that names no build that is there holds nothing."""
+        return self._pin()[0]
+
+    @property
+    def pin_problem(self) -> str | None:
+        """Why a pin that is there holds nothing, with the remedy; None where there is none, or it holds."""
+        return self._pin()[1]
+
+    def _pin(self) -> tuple[str | None, str | None]:
+        remedy = "it holds nothing, and `usage-pipeline rollback --release` removes it"
+        try:
+            build_id = self.pin_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None, None
+        except (OSError, UnicodeDecodeError) as error:
+            return None, f"{self.pin_file} cannot be read ({error}): {remedy}"
+        if not build_id:
+            return None, f"{self.pin_file} is empty: {remedy}"
+        if build_id not in [build.build_id for build in self.builds()]:
+            return None, f"{self.pin_file} names build {build_id}, which is gone: {remedy}"
+        return build_id, None
+
+    def builds(self) -> list[Build]:
+        """Every build, oldest first."""
+        files = sorted(self.folder.glob("[0-9]*/build.json"))
+        return [Build(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+    def current(self) -> Build | None:
+        """The build that pages read; None before the first publish."""
+        if not self.link.is_symlink():
+            return None
+        file = self.link / "build.json"
+        return Build(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+    def path(self, build_id: str) -> Path:
+        return self.folder / build_id
+
+    def next_id(self, as_of: str, fingerprint: str) -> str:
+        """A name that sorts after every build there is: number, day of as_of, content."""
+        numbers = [int(build.build_id.split("-")[0]) for build in self.builds()]
+        return f"{max(numbers, default=0) + 1:05d}-{as_of[:10]}-{fingerprint[:8]}"
+
+    def publish(self, warehouse: Path, build: Build, attach: Callable[[Path], None] = lambda _: None) -> Build:
+        """Writes the published tables of a warehouse as a build and makes it current, unless a rollback is pinned.
+
+        `attach` puts more files into its folder, which are there from then on exactly if the build is. Nobody in this
+        process may have the warehouse open. Raises PublishError where a table breaks its contract, where rows collapsed
+        against the build before, or where the newest week went back.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
+        unfinished.mkdir(FOLDER)
+        try:
+            rows = self._write(warehouse, unfinished)
+            build = Build(**(asdict(build) | {"rows": rows}))
+            problems = self._problems(unfinished, build)
+            if problems:
+                raise PublishError([f"{warehouse}: {problem}" for problem in problems])
+            attach(unfinished)
+            (unfinished / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
+            seal(unfinished)
+            sync_tree(unfinished)
+            unfinished.rename(self.path(build.build_id))
+            sync(self.folder)
+        except BaseException:
+            remove(unfinished)
+            raise
+        if self.pinned is None:
+            self._point(build.build_id)
+        self._prune()
+        return build
+
+    def rollback(self, build_id: str | None = None) -> Build:
+        """Shows an older build (default: the one before the current) and holds it until `release`.
+
+        Raises PublishError where there is no such build.
+        """
+        builds, current = self.builds(), self.current()
+        ids = [build.build_id for build in builds]
+        if build_id is None:
+            older = [i for i in ids if current and i < current.build_id]
+            build_id = older[-1] if older else None
+        if build_id not in ids:
+            wanted = build_id or "before the current one"
+            raise PublishError([f"there is no build {wanted}; kept are: {', '.join(ids) or 'none'}"])
+        with put_whole(self.pin_file) as unfinished:
+            # on a full disk this fails first, and nothing has changed
+            unfinished.write_text(build_id, encoding="utf-8")
+            self._point(build_id)
+        return next(build for build in builds if build.build_id == build_id)
+
+    def release(self) -> Build | None:
+        """Ends a rollback: the newest build is shown again."""
+        self.pin_file.unlink(missing_ok=True)
+        builds = self.builds()
+        if builds:
+            self._point(builds[-1].build_id)
+        return builds[-1] if builds else None
+
+    def rewrite_contacts(self, build: Build, is_other: str, values: dict[str, str]) -> int:
+        """Keeps only rows of a build's contacts that `is_other` (SQL) is true of; returns how many went.
+
+        Nobody else may publish meanwhile.
+        """
+        folder = self.path(build.build_id)
+        file = folder / "contacts.duckdb"
+        rows: dict[str, int] = {}
+        gone = 0
+        if not file.exists():
+            return 0
+        with put_whole(file) as unfinished:
+            with connect_beside(unfinished) as target:
+                attach(target, file, "source")
+                attach(target, unfinished, "target", read_only=False)
+                target.execute("USE target")
+                for table in CONTACT_TABLES:
+                    source = f"source.{table.full_name}"
+                    target.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
+                    target.execute(f"CREATE TABLE {table.full_name} AS FROM {source} WHERE {is_other}", values)
+                    before = target.execute(f"SELECT count(*) FROM {source}").fetchone()
+                    rows[table.name] = _count(target, table)
+                    gone += (before[0] if before else 0) - rows[table.name]
+                target.execute("DETACH source")
+                target.execute("CHECKPOINT target")
+            unfinished.chmod(SEALED)
+        with put_whole(folder / "build.json") as unfinished:
+            text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.chmod(SEALED)
+        return gone
+
+    def unfinished(self) -> list[Path]:
+        """What publishes, removals and rollbacks that were killed have left, and nobody will bring to its end."""
+        hidden = [p for p in self.folder.glob(".*") if is_unfinished(p.name) or p.match(".[0-9]*-*") or _is_link(p)]
+        # a removal that was cut short, of a time or by a hand that did not rename first
+        headless = [p for p in self.folder.glob("[0-9]*-*") if p.is_dir() and not (p / "build.json").exists()]
+        inside = [
+            p for p in self.folder.glob("[0-9]*-*/*") if is_unfinished(p.name) or p.name.endswith((".wal", ".tmp"))
+        ]
+        return [*hidden, *headless, *(p for p in inside if p.parent not in headless)]
+
+    def finish(self) -> list[str]:
+        """Removes what was killed half-way, and shows what should be shown; returns what was done, a sentence each.
+
+        Nobody else may publish meanwhile.
+        """
+        done = []
+        for path in self.unfinished():
+            remove(path)
+            done.append(f"{path} was left by a process that was killed: removed")
+        builds, current = self.builds(), self.current()
+        wanted = self.pinned or (builds[-1].build_id if builds else None)
+        if wanted and (current is None or current.build_id != wanted):
+            self._point(wanted)
+            why = "is held by a rollback" if self.pinned else "was published"
+            done.append(f"build {wanted} {why} and was not shown: it is now")
+        return done
+
+    def _point(self, build_id: str) -> None:
+        unfinished = self.folder / f".current.{uuid.uuid4().hex[:8]}"
+        try:
+            unfinished.symlink_to(build_id)
+            unfinished.replace(self.link)
+        except BaseException:
+            remove(unfinished)
+            raise
+        sync(self.folder)
+
+    def _prune(self) -> None:
+        builds, current = self.builds(), self.current()
+        for build in builds[: -self.keep]:
+            if current is None or build.build_id != current.build_id:
+                # renamed first: a build is there whole or not at all, also while it goes
+                gone = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
+                self.path(build.build_id).rename(gone)
+                remove(gone)
+
+    def _write(self, warehouse: Path, folder: Path) -> dict[str, int]:
+        rows: dict[str, int] = {}
+        with duckdb.connect(str(folder / "warehouse.duckdb")) as target:
+            target.execute(f"ATTACH {literal(warehouse)} AS source (READ_ONLY)")
+            for schema in {table.schema for table in WAREHOUSE_TABLES}:
+                target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for table in WAREHOUSE_TABLES:
+                rows[table.name] = _copy(target, table, f"source.{table.full_name}")
+            target.execute("DETACH source")
+            target.execute("CHECKPOINT")
+        file = folder / "contacts.duckdb"
+        with connect_beside(file) as target:
+            attach(target, contacts_beside(warehouse), "source")
+            attach(target, file, "target", read_only=False)
+            target.execute("USE target")
+            for schema in {table.schema for table in CONTACT_TABLES}:
+                target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for table in CONTACT_TABLES:
+                rows[table.name] = _copy(target, table, f"source.{table.name}")
+            target.execute("DETACH source")
+            target.execute("CHECKPOINT target")
+        return rows
+
+    def _problems(self, folder: Path, build: Build) -> list[str]:
+        problems = []
+        for stem, tables in FILES.items():
+            with open_database(folder / f"{stem}.duckdb") as connection:
+                problems += [b.problem for table in tables if (b := broken_contract(connection, table))]
+        before = self.builds()[-1:]
+        if before:
+            last = before[0]
+            problems += [
+                f"{name} has {build.rows[name]:,} rows, the build before had {was:,}: if that is right, "
+                "raise publish.shrink_share's tolerance by lowering it, else look at what came in"
+                for name, was in last.rows.items()
+                if name in ("usage_by_week", "accounts_summary") and build.rows.get(name, 0) < self.shrink_share * was
+            ]
+            if build.newest_week < last.newest_week:
+                problems.append(
+                    f"the newest complete week went back from {last.newest_week} to {build.newest_week}: "
+                    "for an earlier as_of use a data home of its own"
+                )
+        return problems
+
+
+def _is_link(path: Path) -> bool:
+    return path.is_symlink() and path.name.startswith(".current.")
+
+
+def _copy(target: duckdb.DuckDBPyConnection, table: Table, source: str) -> int:
+    """Makes a published table of the columns that it promises; returns its rows."""
+    columns = ", ".join(column.name for column in table.columns)
+    target.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM {source}")
+    return _count(target, table)
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    found = connection.execute(f"SELECT count(*) FROM {table.full_name}").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def store_of(settings: Settings) -> BuildStore:
+    """The builds of a configuration."""
+    return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)

@@ -1,0 +1,318 @@
+"""History: what was published, kept for good. One file a week (or month), never written twice, whatever is known later.
+
+Belongs here: how an entry comes to be, is read, withdrawn and restored. Does not: what is in it (`usage_flags.py`,
+`risks.py`, `closed_months.py`).
+
+An entry goes three steps, so that only what people saw is kept:
+
+1. An asset proposes it: `<kind>/pending/<period>.parquet`, replaced by every run. Tables that tell of the past read it
+   beside what is kept: they say what history will be if this run is published.
+2. The publish puts it into the build's own folder, under the build's name: it is there exactly if the build is.
+3. Once the build is shown, it is copied to `<kind>/<period>.parquet`. A run that was killed before that is made good by
+   the next refresh, from the build. Of a build that is never shown (a rollback is pinned) nothing is kept.
+
+`withdraw` moves an entry to `<kind>/withdrawn/`, with the reason beside it: nobody reads it there, its build cannot
+bring it back, and a later build may issue the same period anew.
+
+All of it is written under the lock of the folder (`Settings.ledger_lock`), which is taken before that of the warehouse.
+"""
+
+import getpass
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.weeks import monday_of
+from usage_pipeline.publishing.builds import Build, BuildStore
+
+ANOMALIES, SCORES, MONTHS = "anomalies", "scores", "months"
+# kind: its folder
+KINDS = {ANOMALIES: "flags", SCORES: "scores", MONTHS: "months"}
+_METADATA = b"history"
+_IN_BUILD = "history"
+
+
+class HistoryError(Exception):
+    """There is no such entry, or it cannot be moved; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a run would keep of a period, if it is published."""
+
+    period: str | None
+    file: Path | None
+    # False where the period was kept before, or there is none
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept of a period: a week by its Monday, or a month as YYYY-MM."""
+
+    kind: str
+    period: str
+    file: Path
+    rows: int
+    issued_as_of: datetime | None
+    build_id: str | None
+    withdrawn_at: str | None = None
+    withdrawn_by: str = ""
+    reason: str = ""
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.withdrawn_at is not None
+
+
+def folder_of(settings: Settings, kind: str) -> Path:
+    return settings.ledger_dir / KINDS[kind]
+
+
+def history_held(settings: Settings, seconds: float | None = None) -> AbstractContextManager[None]:
+    """Keeps others from writing history. Raises BusyError. Whoever needs the warehouse too asks for it afterwards."""
+    wait = settings.ingest.wait_seconds if seconds is None else seconds
+    return exclusive(settings.ledger_lock, wait, what=str(settings.ledger_dir), who="history")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def kept_files(settings: Settings, kind: str) -> list[Path]:
+    """Every period's file that was published and not withdrawn, oldest first."""
+    return sorted(folder_of(settings, kind).glob("*.parquet"))
+
+
+def pending_files(settings: Settings, kind: str) -> list[Path]:
+    """What the last run proposed and is not kept yet, oldest first."""
+    kept = {file.name for file in kept_files(settings, kind)}
+    return sorted(f for f in (folder_of(settings, kind) / "pending").glob("*.parquet") if f.name not in kept)
+
+
+def readable_files(settings: Settings, kind: str) -> list[Path]:
+    """History as it will be if this run is published, oldest first."""
+    return sorted([*kept_files(settings, kind), *pending_files(settings, kind)], key=lambda file: file.name)
+
+
+def rows_to_keep(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, sql: str, values: dict[str, Any]
+) -> pa.Table:
+    """The rows of a statement, each with the moment it was issued."""
+    return connection.execute(
+        f"SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM ({sql})",
+        values | {"as_of": settings.as_of.replace(tzinfo=None)},
+    ).to_arrow_table()
+
+
+# ---------------------------------------------------------------- from a run to history
+
+
+def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Settings, kind: str, sql: str) -> Proposal:
+    """Proposes the rows of `sql`, which names the newest complete week as $week, unless that week is kept.
+
+    The caller holds `history_held`.
+    """
+    found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
+    week = found[0] if found else None
+    kept = folder_of(settings, kind) / f"{week}.parquet"
+    if week is None or kept.exists():
+        propose(settings, kind, {})
+        return Proposal(week and str(week), kept if week else None, is_new=False)
+    rows = rows_to_keep(connection, settings, sql, {"week": week})
+    (file,) = propose(settings, kind, {str(week): rows})
+    return Proposal(str(week), file, is_new=True)
+
+
+def propose(settings: Settings, kind: str, periods: dict[str, pa.Table]) -> list[Path]:
+    """Replaces what is pending of a kind by the rows of some periods. The caller holds `history_held`."""
+    folder = folder_of(settings, kind) / "pending"
+    files = [folder / f"{period}.parquet" for period in periods]
+    for file, rows in zip(files, periods.values(), strict=True):
+        _write(rows, file, {"as_of": settings.as_of.isoformat()})
+    for file in folder.glob("*.parquet"):
+        if file not in files:
+            file.unlink()
+    return files
+
+
+def attach_pending(settings: Settings, build: Build, folder: Path) -> None:
+    """Puts what is pending into the folder of a build that is being made, under the build's name."""
+    for kind in KINDS:
+        for file in pending_files(settings, kind):
+            about = _about(file) | {"build": build.build_id}
+            _write(pq.read_table(file), folder / _IN_BUILD / KINDS[kind] / file.name, about)
+
+
+def promote(settings: Settings) -> list[Entry]:
+    """Keeps what the build that is shown brought along, where it is not kept yet; returns what is new.
+
+    Of a pinned build nothing is kept: it was rolled back to, and what it had to say was kept when it was new. The
+    caller holds `history_held`.
+    """
+    store = BuildStore(settings.published_dir)
+    build = store.current()
+    if build is None or store.pinned is not None:
+        return []
+    found = []
+    for kind, name in KINDS.items():
+        for file in sorted((store.path(build.build_id) / _IN_BUILD / name).glob("*.parquet")):
+            kept = folder_of(settings, kind) / file.name
+            if kept.exists() or _was_withdrawn(settings, kind, file.stem, build.build_id):
+                continue
+            # copied: a volume of its own may hold the builds
+            with put_whole(kept) as unfinished:
+                shutil.copyfile(file, unfinished)
+            # or it would be proposed again where the entry is withdrawn
+            (kept.parent / "pending" / kept.name).unlink(missing_ok=True)
+            found.append(_entry(kind, kept))
+    return found
+
+
+def _was_withdrawn(settings: Settings, kind: str, period: str, build_id: str) -> bool:
+    return any(entry.build_id == build_id for entry in _withdrawn(settings, kind) if entry.period == period)
+
+
+def _write(rows: pa.Table, file: Path, about: dict[str, Any]) -> None:
+    metadata = (rows.schema.metadata or {}) | {_METADATA: json.dumps(about, sort_keys=True).encode()}
+    with put_whole(file) as unfinished:
+        pq.write_table(rows.replace_schema_metadata(metadata), unfinished, compression="zstd")
+
+
+def _about(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((pq.read_metadata(file).metadata or {}).get(_METADATA, b"{}"))
+    return found
+
+
+# ---------------------------------------------------------------- listing, withdrawing, restoring
+
+
+def entries(settings: Settings, kinds: Iterable[str] = tuple(KINDS)) -> list[Entry]:
+    """Every entry, withdrawn ones too: by kind, oldest period first."""
+    found = []
+    for kind in kinds:
+        of_kind = [_entry(kind, file) for file in kept_files(settings, kind)] + _withdrawn(settings, kind)
+        found += sorted(of_kind, key=lambda entry: (entry.period, entry.withdrawn_at or "~"))
+    return found
+
+
+def _entry(kind: str, file: Path, **withdrawn: str) -> Entry:
+    about = _about(file)
+    as_of = datetime.fromisoformat(about["as_of"]) if "as_of" in about else None
+    period = file.name.split(".")[0]
+    return Entry(kind, period, file, pq.read_metadata(file).num_rows, as_of, about.get("build"), **withdrawn)
+
+
+def _withdrawn(settings: Settings, kind: str) -> list[Entry]:
+    found = []
+    for file in sorted((folder_of(settings, kind) / "withdrawn").glob("*.parquet")):
+        why = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        found.append(
+            _entry(kind, file, withdrawn_at=why["withdrawn_at"], withdrawn_by=why["withdrawn_by"], reason=why["reason"])
+        )
+    return found
+
+
+def parse_period(kind: str, text: str) -> str:
+    """The period of a kind that a person means: any day of the week, or the month. Raises HistoryError."""
+    if kind not in KINDS:
+        raise HistoryError(f"there is no history of '{kind}': it is one of {', '.join(KINDS)}")
+    try:
+        if kind == MONTHS:
+            return f"{date.fromisoformat(f'{text[:7]}-01'):%Y-%m}"
+        return str(monday_of(date.fromisoformat(text)))
+    except ValueError as error:
+        wanted = "a month: write it as YYYY-MM" if kind == MONTHS else "a day: write it as YYYY-MM-DD"
+        raise HistoryError(f"'{text}' is not {wanted}") from error
+
+
+def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetime | None = None) -> Entry:
+    """Takes an entry out of what is read; it is kept with the reason, and can be restored.
+
+    Raises HistoryError where there is no such entry or no reason is given, BusyError where a run holds history.
+    """
+    period, why = parse_period(kind, text), " ".join(reason.split())
+    if not why:
+        raise HistoryError("say why, with --reason: whoever misses the entry later will ask")
+    with history_held(settings):
+        file = folder_of(settings, kind) / f"{period}.parquet"
+        if not file.exists():
+            raise HistoryError(_not_kept(settings, kind, period))
+        moment = (now or datetime.now(UTC)).astimezone(UTC)
+        moved = file.parent / "withdrawn" / f"{period}.{moment:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:6]}.parquet"
+        about = {
+            "reason": why,
+            "withdrawn_at": moment.isoformat(timespec="seconds"),
+            "withdrawn_by": _os_user(),
+            "build": _about(file).get("build"),
+        }
+        # before the entry: one without a reason would be read by nobody and explained by nothing
+        with put_whole(moved.with_suffix(".json")) as unfinished:
+            unfinished.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        file.rename(moved)
+        (file.parent / "pending" / file.name).unlink(missing_ok=True)
+        _forget_what_was_made_of_it(settings, kind, period)
+        return next(entry for entry in _withdrawn(settings, kind) if entry.file == moved)
+
+
+def restore(settings: Settings, kind: str, text: str) -> Entry:
+    """Puts the entry of a period that was withdrawn last back where it is read.
+
+    Raises HistoryError where none was withdrawn, or another has taken its place; BusyError as `withdraw`.
+    """
+    period = parse_period(kind, text)
+    with history_held(settings):
+        found = [entry for entry in _withdrawn(settings, kind) if entry.period == period]
+        kept = folder_of(settings, kind) / f"{period}.parquet"
+        if not found:
+            raise HistoryError(f"nothing of {kind} of {period} was withdrawn; `usage-pipeline history list` has all")
+        if kept.exists():
+            raise HistoryError(f"{kind} of {period} were issued anew since: withdraw that entry first")
+        last = max(found, key=lambda entry: entry.file.name)
+        last.file.rename(kept)
+        last.file.with_suffix(".json").unlink()
+        _forget_what_was_made_of_it(settings, kind, period)
+        return _entry(kind, kept)
+
+
+def unfinished_withdrawals(settings: Settings) -> list[Path]:
+    """Reasons without their entry: what a command that was killed left. The caller holds `history_held`."""
+    found = settings.ledger_dir.glob("*/withdrawn/*.json")
+    return sorted(file for file in found if not file.with_suffix(".parquet").exists())
+
+
+def _forget_what_was_made_of_it(settings: Settings, kind: str, period: str) -> None:
+    """The workbook of a month, and the stamp by which a refresh would find that nothing changed."""
+    (settings.home / "inputs").unlink(missing_ok=True)
+    if kind == MONTHS:
+        shutil.rmtree(settings.published_dir / "kpi-sheets" / period, ignore_errors=True)
+
+
+def _not_kept(settings: Settings, kind: str, period: str) -> str:
+    gone = [entry for entry in _withdrawn(settings, kind) if entry.period == period]
+    if gone:
+        last = gone[-1]
+        return f"{kind} of {period} were withdrawn by {last.withdrawn_by} on {last.withdrawn_at}: {last.reason}"
+    kept = [file.stem for file in kept_files(settings, kind)]
+    known = f"kept are {kept[0]} to {kept[-1]} ({len(kept)})" if kept else "nothing of that kind is kept yet"
+    return f"nothing is kept of {kind} of {period}: {known}"
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"user {os.getuid()}"
