@@ -50,10 +50,10 @@ soak: setup ## heavy proofs: large lakes, other seeds, a Spark cluster (up to an
 	-@scripts/need-java.sh && scripts/setup.sh spark-cluster
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
-.PHONY: benchmark-spikes
-benchmark-spikes: setup ## spikes and drop-offs beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
+.PHONY: benchmark-anomalies
+benchmark-anomalies: setup ## spikes and drop-offs beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
 	@scripts/setup.sh benchmarks
-	@$(BIN)/python -W ignore -m benchmarks.spikes
+	@$(BIN)/python -W ignore -m benchmarks.anomalies
 
 .PHONY: benchmark-dashboards
 benchmark-dashboards: setup ## dashboards as readers meet them, ten minutes: LAKE=folder PARTS="charts users pages"
@@ -70,10 +70,11 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, SQL, Dagster definitions, Superset assets, pinned images
+check: setup ## lint, format, types, borders, SQL, Dagster definitions, Superset assets, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
 	@$(BIN)/sqlfluff lint --nocolor -q usage_pipeline
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check

@@ -1,4 +1,5 @@
-"""Activity over a whole fleet: contracts to spells, grid, states, growth, in one run. Part of `make benchmark`.
+"""Activity over a whole fleet: contracts to subscription periods, subscription weeks, states, growth, in one run.
+Part of `make benchmark`.
 
 3,000 accounts that own all 20 applications over 104 weeks: 6.2 million weeks in contract, more than any real fleet of
 that size has.
@@ -19,7 +20,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     """Seconds of each table, on usage in two thirds of all weeks."""
     warehouse = warehouse_of(settings)
     with warehouse.get_connection() as connection:
-        write_fleet(connection, accounts, applications, weeks)
+        write_accounts(connection, accounts, applications, weeks)
     values = sql_values(settings) | {"as_of_day": date(2025, 12, 31)}
     seconds = {}
     for table in TABLES:
@@ -30,7 +31,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     return seconds
 
 
-def write_fleet(connection: duckdb.DuckDBPyConnection, accounts: int, applications: int, weeks: int) -> None:
+def write_accounts(connection: duckdb.DuckDBPyConnection, accounts: int, applications: int, weeks: int) -> None:
     """Subscriptions, weeks and weekly usage; seeded."""
     connection.execute("SELECT setseed(0.5)")
     connection.execute(

@@ -258,7 +258,7 @@ def ours_rollup(lake: Path, out: Path) -> None:
 
     from benchmarks.ours import settings_of
     from usage_pipeline.core.weeks import WeekFolder
-    from usage_pipeline.ingestion.fast_path import read_plain_week
+    from usage_pipeline.ingestion.fast_path import read_fast_path
     from usage_pipeline.ingestion.lake import Lake
 
     # by week alone: the day of an event is not looked at
@@ -270,7 +270,7 @@ def ours_rollup(lake: Path, out: Path) -> None:
     def one(file: Path) -> None:
         year, number = (int(part) for part in week_of(file).split("-"))
         files = reader.week_files(str(lake), "parquet", WeekFolder(year, number))
-        found = read_plain_week(settings, source, reader, files, date.fromisocalendar(year, number, 1), print)
+        found = read_fast_path(settings, source, reader, files, date.fromisocalendar(year, number, 1), print)
         assert found is not None
         assert found.facts is not None
         connection = connections.pop()

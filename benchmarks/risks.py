@@ -1,6 +1,6 @@
 """Risks over a whole fleet: features, back-test, training and scoring. Part of `make benchmark`.
 
-3,000 accounts that own all 20 applications over 104 weeks, with a tenth of the contracts cancelled: 60,000 series.
+3,000 accounts that own all 20 applications over 104 weeks, with a decile of the contracts cancelled: 60,000 series.
 """
 
 import resource
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from benchmarks.activity import write_fleet
+from benchmarks.activity import write_accounts
 from usage_pipeline.config.settings import Settings, Source
 from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
 from usage_pipeline.config.sql_values import sql_values
@@ -33,7 +33,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     file.parent.mkdir(parents=True, exist_ok=True)
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with warehouse.get_connection() as connection:
-        write_fleet(connection, accounts, applications, weeks)
+        write_accounts(connection, accounts, applications, weeks)
         _write_people(connection)
         values = sql_values(settings) | {"as_of_day": AS_OF.date()}
         for table in TABLES:
@@ -57,7 +57,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     with open_history(settings) as history:
         started = time.perf_counter()
         scores = risks.score_newest_week(history, folder)
-        seconds[f"weekly scoring, {len(scores):,} chances"] = time.perf_counter() - started
+        seconds[f"weekly scoring, {len(scores):,} probabilities"] = time.perf_counter() - started
     seconds["together"] = sum(seconds.values())
     seconds["peak, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return seconds

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # deploy/backup.sh FOLDER: all that a deployment has to keep, into a new folder, while it runs.
 #   dagster.dump, superset.dump   the two databases, as pg_restore reads them
-#   data.tar                      facts, ledger, models, warehouse, builds, status, the list of the erased
+#   data.tar                      facts, history, models, warehouse, builds, status, the list of the erased
 #   config.tar                    sources.yaml and what lies beside it
 #   SHA256SUMS                    written last: a folder without it is not whole
 # Not in it: .env. Keep its secrets apart; without SUPERSET_SECRET_KEY people log in anew, nothing else is lost. Where there is a

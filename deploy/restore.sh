@@ -2,7 +2,7 @@
 # deploy/restore.sh FOLDER: a backup into an empty place (no containers, no volumes), with the .env of the old place or a
 # new one. Ends with everything up and healthy. sources.yaml is put back only where there is none.
 # Beside a deployment that runs on the same machine: a checkout of its own, and in its .env COMPOSE_PROJECT_NAME and ports
-# of its own. What is restored writes to people as the original does: for a rehearsal USAGE_SILENT=1 in its .env.
+# of its own. What is restored writes to people as the original does: for a rehearsal USAGE_DISABLE_NOTIFICATIONS=1 in its .env.
 set -euo pipefail
 [ $# = 1 ] && [ -d "$1" ] || { echo "say which backup: deploy/restore.sh FOLDER" >&2; exit 1; }
 from=$(cd "$1" && pwd)
@@ -19,8 +19,8 @@ there="$(docker ps -aq --filter "label=com.docker.compose.project=$project")$(
 [ -z "$there" ] || fail "restore into an empty place: the project '$project' has containers or volumes on this machine.
 For a second place beside it: COMPOSE_PROJECT_NAME, USAGE_VERSION, SUPERSET_PORT and DAGSTER_PORT of its own in .env.
 Only if all that '$project' holds may be lost: docker compose -p $project --profile '*' down --volumes"
-silent=$(said_by_compose 'found["services"]["code"]["environment"]["USAGE_SILENT"]')
-[ "$silent" != 0 ] || say "it will write to people, as the original does: USAGE_SILENT=1 in .env if this is a rehearsal"
+silent=$(said_by_compose 'found["services"]["code"]["environment"]["USAGE_DISABLE_NOTIFICATIONS"]')
+[ "$silent" != 0 ] || say "it will write to people, as the original does: USAGE_DISABLE_NOTIFICATIONS=1 in .env if this is a rehearsal"
 
 config=$(config_folder)
 mkdir -p "$config"

@@ -224,11 +224,14 @@ _CELERY_APP = "--app=superset.tasks.celery_app:app"
 
 def sends_reports(environment: Mapping[str, str]) -> bool:
     """Whether a mail server is named, and nobody has silenced it; else nothing is put into the queue."""
-    return bool(environment.get("USAGE_SMTP_HOST")) and environment.get("USAGE_SILENT", "0") in ("", "0")
+    return bool(environment.get("USAGE_SMTP_HOST")) and environment.get("USAGE_DISABLE_NOTIFICATIONS", "0") in ("", "0")
 
 
 def be_idle() -> None:
-    say("no reports are sent: USAGE_SMTP_HOST names no mail server, or USAGE_SILENT is set; nothing to do")
+    say(
+        "no reports are sent: USAGE_SMTP_HOST names no mail server, or "
+        "USAGE_DISABLE_NOTIFICATIONS is set; nothing to do"
+    )
     signal.pause()
 
 

@@ -11,7 +11,7 @@ _FOLDER = Path(os.environ["USAGE_SERVE_FOLDER"])
 _started: list[subprocess.Popen[bytes]] = []
 
 umask = 0o077
-# serve.py passes on what anybody writes: no word about TLS is taken but through USAGE_PROXIES
+# serve.py passes on what anybody writes: no word about TLS is taken but through USAGE_PROXY_COUNT
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 

@@ -19,7 +19,7 @@ from typing import Any
 LINK_COLUMNS = frozenset({"account_page", "application_page", "contacts", "health_link"})
 _LINK = re.compile(
     r'<a href="(/(?:account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/)">'
-    r"(?:open|contacts|health of the data)</a>"
+    r"(?:open|contacts|data status)</a>"
 )
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _UNSEEN = "\u2060"

@@ -30,7 +30,7 @@ th { background: #eef2f5; } td.n, th.n { text-align: right; } a { color: #1b6ca8
 </style></head><body>
 <h1>Use of the dashboards</h1>
 <p class="quiet">{{ since.strftime("%-d %b %Y") }} to {{ now.strftime("%-d %b %Y %H:%M") }} (UTC), from Superset's log.
-For administrators only: it is about people. <a href="/superset/dashboard/health/">Health of the data</a></p>
+For administrators only: it is about people. <a href="/superset/dashboard/health/">Data status</a></p>
 <h2>Pages</h2>
 <table><tr><th>Page</th><th class="n">Opened</th><th class="n">People</th><th>Last opened</th></tr>
 {% for page in pages %}<tr><td>{{ page.title }}</td>

@@ -2,8 +2,8 @@
 
 The server refuses to start half-configured, and says everything that is wrong at once. Required are
 SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file).
-USAGE_PRODUCTION=1 demands more: that USAGE_HTTPS, USAGE_PROXIES and USAGE_HOSTS are said, and a metadata database that
-several processes can write to. README, "Who may see what", lists all of them.
+USAGE_PRODUCTION=1 demands more: that USAGE_HTTPS, USAGE_PROXY_COUNT and USAGE_ALLOWED_HOSTS are said, and a metadata
+database that several processes can write to. README, "Who may see what", lists all of them.
 
 Pages read DuckDB files that are replaced as a whole: the link `current` is resolved once a request, so a request sees
 exactly one build (`build_cache.py`). DuckDB itself is locked down: read-only alone would still read any file of the
@@ -79,8 +79,8 @@ _HOME = os.environ.get("SUPERSET_HOME", os.path.expanduser("~/.superset"))
 SQLALCHEMY_DATABASE_URI = os.environ.get("SUPERSET_METADATA_URI", f"sqlite:///{_HOME}/superset.db?timeout=30")
 IS_PRODUCTION = _switch("USAGE_PRODUCTION")
 IS_HTTPS = _switch("USAGE_HTTPS")
-_PROXIES = _number("USAGE_PROXIES", 0, 0, 10)
-_HOSTS = [host.strip().lower() for host in os.environ.get("USAGE_HOSTS", "").split(",") if host.strip()]
+_PROXIES = _number("USAGE_PROXY_COUNT", 0, 0, 10)
+_HOSTS = [host.strip().lower() for host in os.environ.get("USAGE_ALLOWED_HOSTS", "").split(",") if host.strip()]
 _SESSION_HOURS = _number("USAGE_SESSION_HOURS", 8, 1, 720)
 _QUERY_SECONDS = _number("USAGE_QUERY_SECONDS", 30, 1, 600)
 _WORKER_MEMORY = _number("USAGE_WORKER_MEMORY_MB", 3072, 1024, 1_000_000) * 2**20
@@ -96,21 +96,23 @@ if _CELERY_URL:
         _PROBLEMS.append("USAGE_CELERY_URL names no Redis: write redis://host:6379/1")
     _said("USAGE_SMTP_HOST", "the mail server that reports go through")
     _said("USAGE_MAIL_FROM", "the address that reports come from")
-    _PAGES_URL = _said("USAGE_PAGES_URL", "the address of the dashboards as people know it: links in mail lead there")
+    _PAGES_URL = _said("USAGE_PUBLIC_URL", "the address of the dashboards as people know it: links in mail lead there")
     _INTERNAL_URL = _said("USAGE_INTERNAL_URL", "the address that the worker's browser finds this server at")
-    for _name, _url in (("USAGE_PAGES_URL", _PAGES_URL), ("USAGE_INTERNAL_URL", _INTERNAL_URL)):
+    for _name, _url in (("USAGE_PUBLIC_URL", _PAGES_URL), ("USAGE_INTERNAL_URL", _INTERNAL_URL)):
         if _url and not re.match(r"https?://[^/]", _url):
             _PROBLEMS.append(f"{_name} is {_url!r}: write it with http:// or https://")
     if _HOSTS and _INTERNAL_URL and (urlsplit(_INTERNAL_URL).hostname or "") not in _HOSTS:
-        _PROBLEMS.append("USAGE_INTERNAL_URL has a name that USAGE_HOSTS lacks: add it, or the worker is sent away")
+        _PROBLEMS.append(
+            "USAGE_INTERNAL_URL has a name that USAGE_ALLOWED_HOSTS lacks: add it, or the worker is sent away"
+        )
     if _SMTP_SECURITY not in ("starttls", "tls", "none"):
         _PROBLEMS.append(f"USAGE_SMTP_SECURITY is {_SMTP_SECURITY!r}: give it starttls, tls or none")
     if bool(os.environ.get("USAGE_SMTP_USER")) != bool(os.environ.get("USAGE_SMTP_PASSWORD")):
         _PROBLEMS.append("USAGE_SMTP_USER and USAGE_SMTP_PASSWORD go together: give both, or neither")
 if IS_PRODUCTION:
     _said("USAGE_HTTPS", "1 where users come over https (as they should), 0 where they do not")
-    _said("USAGE_PROXIES", "the number of proxies before this server: whose word about a client's address is taken")
-    _said("USAGE_HOSTS", "the names that users know this server by, with commas between them")
+    _said("USAGE_PROXY_COUNT", "the number of proxies before this server: whose word about a client's address is taken")
+    _said("USAGE_ALLOWED_HOSTS", "the names that users know this server by, with commas between them")
     if SQLALCHEMY_DATABASE_URI.startswith("sqlite") and not _switch("USAGE_ALLOW_SQLITE"):
         _PROBLEMS.append(
             "SUPERSET_METADATA_URI is SQLite: name a PostgreSQL database, or set USAGE_ALLOW_SQLITE=1 for one machine"

@@ -12,7 +12,7 @@ from flask import redirect, request, send_file
 from flask_login import current_user
 from sqlalchemy import text
 
-_SCHEMA_OF_THE_SHEET = text("SELECT schema_perm FROM tables WHERE table_name = 'kpi_sheet' AND schema = 'mart'")
+_SCHEMA_OF_THE_SHEET = text("SELECT schema_perm FROM tables WHERE table_name = 'kpi_report' AND schema = 'mart'")
 
 
 def add_take_away(app: Any, published: str) -> None:

@@ -19,7 +19,7 @@ from build_cache import shown_now
 from chart_queries import errors_of, page_requests
 
 ACCOUNT = "warming"
-_LOOK_EVERY_SECONDS = 5
+_POLL_INTERVAL_SECONDS = 5
 
 
 def say(message: str) -> None:
@@ -38,7 +38,7 @@ def watch() -> int:
             if subprocess.run([sys.executable, "-u", __file__], check=False).returncode:  # noqa: S603 - this file
                 say(f"build {os.path.basename(seen[0])} is not warm; its first readers wait a little longer")
             warmed = seen
-        time.sleep(_LOOK_EVERY_SECONDS)
+        time.sleep(_POLL_INTERVAL_SECONDS)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from usage_pipeline.config.settings import CONFIG_VARIABLE, ConfigError, Settings, load_settings
-from usage_pipeline.core.files import FILE, keep_private, put_whole
+from usage_pipeline.core.files import FILE, atomic_write, keep_private
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
@@ -137,10 +137,10 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for programs")] = False,
 ) -> None:
     """What stands behind a number: raw rows, contract, page, expectation, flags, state, risk, and the build."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.observability.explain import explain as explained
-    from usage_pipeline.observability.explain_text import in_words
+    from usage_pipeline.observability.explain_text import as_text
     from usage_pipeline.resources import warehouse_of
 
     settings = settings_of(config)
@@ -153,17 +153,17 @@ def explain(
     try:
         with warehouse_of(settings).read() as connection:
             found = explained(connection, settings, account, application, day)
-    except (ExplainError, BusyError) as error:
+    except (ExplainError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     if as_json:
         typer.echo(json.dumps(found.as_json(), default=str, indent=1))
         return
-    for line in in_words(found):
+    for line in as_text(found):
         typer.echo(line)
 
 
 @app.command()
-def kpi_sheet(
+def kpi_report(
     config: ConfigOption = None,
     aggregation: Annotated[
         str, typer.Option(help="month, 3 months, 6 months, 12 months, year to date or week")
@@ -230,17 +230,17 @@ def mail_test(
     config: ConfigOption = None,
 ) -> None:
     """Send a mail that says it is a test, or say what is wrong with the mail server or its settings."""
-    from usage_pipeline.notifications.mailer import PostError, message, send
+    from usage_pipeline.notifications.mailer import DeliveryError, message, send
 
     settings = settings_of(config)
     mail = settings.mail
     if mail.host is None:
         remedy = "name the mail server in the configuration (README, What it writes to people)"
-        raise fail(f"mail.host is not set, or USAGE_SILENT is: {remedy}")
-    text = f"This is a test of {settings.name}. Digests and alarms come from this address, in the same way.\n"
+        raise fail(f"mail.host is not set, or USAGE_DISABLE_NOTIFICATIONS is: {remedy}")
+    text = f"This is a test of {settings.name}. Digests and alerts come from this address, in the same way.\n"
     try:
         send(mail, message(mail, address, f"{settings.name}: a test", text))
-    except PostError as error:
+    except DeliveryError as error:
         raise fail(str(error)) from error
     say(f"{mail.host}, port {mail.port_in_use} ({mail.security}), has taken a mail for {address}")
 
@@ -253,7 +253,7 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say where the person stands")] = False,
 ) -> None:
     """Erase a person for good from everything that the pipeline keeps; what they did stays counted, under no name."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.operations.erase import EraseError
     from usage_pipeline.operations.erase import erase as erased
@@ -261,9 +261,9 @@ def erase(
     settings = settings_of(config)
     try:
         done = erased(settings, account, user_id, dry=dry_run, progress=lambda line: say(f"  {line}"))
-    except (EraseError, ExplainError, BusyError) as error:
+    except (EraseError, ExplainError, LockTimeoutError) as error:
         raise fail(str(error)) from error
-    for line in done.in_words(dry=dry_run):
+    for line in done.as_text(dry=dry_run):
         say(line)
 
 
@@ -289,10 +289,10 @@ def rollback(
     config: ConfigOption = None,
 ) -> None:
     """Show an older build, and hold it until released."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.operations.local import record_status
     from usage_pipeline.publishing.builds import PublishError, store_of
-    from usage_pipeline.publishing.history import history_held, promote
+    from usage_pipeline.publishing.history import history_locked, promote
 
     settings = settings_of(config)
     store = store_of(settings)
@@ -303,7 +303,10 @@ def rollback(
     except OSError as error:
         raise fail(f"{store.folder} cannot be written to, and nothing was changed: {error}") from error
     if release:
-        with suppress(BusyError), history_held(settings, seconds=10):  # if a run is at it, the next refresh does it
+        with (
+            suppress(LockTimeoutError),
+            history_locked(settings, seconds=10),
+        ):  # if a run is at it, the next refresh does it
             promote(settings)
     record_status(settings)
     say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
@@ -395,10 +398,10 @@ def demo_week(
     local.stop(folder, local.CODE, say)
     local.start([servers[local.CODE]], folder, say)
     address = servers[local.WEBSERVER].address
-    say(f"the sensor looks every {settings.timetable.look_every_seconds} s:")
-    say(f"  what it sees       {address}/locations/usage_pipeline/sensors/new_weeks_in_the_lake")
+    say(f"the sensor looks every {settings.schedule.poll_interval_seconds} s:")
+    say(f"  what it sees       {address}/locations/usage_pipeline/sensors/lake_week_sensor")
     say(f"  the run            {address}/runs")
-    say(f"  files set aside    {address}/assets/usage_facts?view=checks")
+    say(f"  files quarantined    {address}/assets/usage_facts?view=checks")
 
 
 @app.command()
@@ -414,10 +417,10 @@ def up(config: ConfigOption = None) -> None:
 def doctor(
     config: ConfigOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="start again what was started here and is down")] = False,
-    alarm: Annotated[bool, typer.Option("--alarm", help="tell the data team, once when it begins and ends")] = False,
+    alert: Annotated[bool, typer.Option("--alert", help="tell the data team, once when it begins and ends")] = False,
 ) -> None:
     """Whether everything is well: servers, data, checks, builds, disk, memory; fails where something is not."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.operations import doctor as doctors
 
     path = config or Path(os.environ.get(CONFIG_VARIABLE, "sources.yaml"))
@@ -425,13 +428,13 @@ def doctor(
     settings = settings_of(path)
     try:
         findings = doctors.restart(settings, path, say) if restart else []
-    except BusyError as error:
+    except LockTimeoutError as error:
         raise fail("another `doctor --restart` is at it: let it end") from error
     findings += doctors.examine(settings, path, datetime.now().astimezone())
     colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "failed": typer.colors.RED}
     for finding in findings:
         typer.secho(str(finding), fg=colours[finding.level])
-    if alarm:
+    if alert:
         doctors.tell(settings, findings, datetime.now().astimezone(), say)
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
@@ -444,7 +447,7 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Pack the data home into one file, while nothing writes to it. It holds personal data: keep it as such."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.operations import local
     from usage_pipeline.operations.backup import back_up
 
@@ -461,11 +464,11 @@ def backup(
         if out == "-":
             files = back_up(settings, sys.stdout.buffer, tell)
         else:
-            with put_whole(Path(out)) as unfinished:
-                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
+            with atomic_write(Path(out)) as tmp_path_of:
+                descriptor = os.open(tmp_path_of, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
                 with os.fdopen(descriptor, "wb") as stream:
                     files = back_up(settings, stream, tell)
-    except BusyError as error:
+    except LockTimeoutError as error:
         raise fail(str(error)) from error
     tell(f"{files:,} files of {settings.home} packed")
 
@@ -590,14 +593,14 @@ def deliveries_accept(
     source: Annotated[str, typer.Argument(help="reference source, such as subscriptions")], config: ConfigOption = None
 ) -> None:
     """Put the delivery that is held back in force: it is right as it is. The next refresh shows it."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.ingestion.deliveries import NoDeliveryError, accept
     from usage_pipeline.operations.local import forget_inputs, record_status
 
     settings = settings_of(config)
     try:
         file = accept(settings, source, progress=say)
-    except (NoDeliveryError, BusyError) as error:
+    except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     forget_inputs(settings)
     record_status(settings)
@@ -610,7 +613,7 @@ def contacts_rekey(config: ConfigOption = None) -> None:
 
     USAGE_CONTACTS_OLD_KEY is the key until now; not set where there was none.
     """
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.operations.rekey import rekey
     from usage_pipeline.privacy.encryption import ContactsKeyError, contacts_key
 
@@ -618,7 +621,7 @@ def contacts_rekey(config: ConfigOption = None) -> None:
     try:
         changed = rekey(settings, progress=lambda line: say(f"  {line}"))
         state = "encrypted with USAGE_CONTACTS_KEY" if contacts_key() else "plain, as USAGE_CONTACTS_KEY is not set"
-    except (ContactsKeyError, BusyError) as error:
+    except (ContactsKeyError, LockTimeoutError) as error:
         raise fail(f"{error}; what is changed already stays, and this can be run again") from error
     say(f"{changed} files rewritten; all files of contacts are {state}: start the servers with the same")
 
@@ -653,13 +656,13 @@ def history_withdraw(
     config: ConfigOption = None,
 ) -> None:
     """Take an entry out of what pages and predictions read; it is kept with the reason, and can be restored."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.publishing.history import HistoryError, withdraw
 
     settings = settings_of(config)
     try:
         entry = withdraw(settings, kind, period, reason)
-    except (HistoryError, BusyError) as error:
+    except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} withdrawn: {entry.file}")
     say("the next refresh leaves them out of the pages, and issues them anew where they are due still")
@@ -668,13 +671,13 @@ def history_withdraw(
 @history_app.command("restore")
 def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOption = None) -> None:
     """Put an entry that was withdrawn back."""
-    from usage_pipeline.core.locks import BusyError
+    from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.publishing.history import HistoryError, restore
 
     settings = settings_of(config)
     try:
         entry = restore(settings, kind, period)
-    except (HistoryError, BusyError) as error:
+    except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} restored; the next refresh brings them back to the pages")
 

@@ -8,15 +8,17 @@ from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.files import keep_private
 from usage_pipeline.defs.activity.assets import ACTIVITY_TABLES
 from usage_pipeline.defs.activity.checks import ACTIVITY_CHECKS
-from usage_pipeline.defs.calls.assets import CALL_TABLES
-from usage_pipeline.defs.calls.checks import CALL_CHECKS
-from usage_pipeline.defs.ingest.assets import ingest_assets
-from usage_pipeline.defs.ingest.checks import INGEST_CHECKS
+from usage_pipeline.defs.anomalies.assets import ANOMALY_TABLES
+from usage_pipeline.defs.anomalies.checks import ANOMALY_CHECKS
+from usage_pipeline.defs.ingestion.assets import ingest_assets
+from usage_pipeline.defs.ingestion.checks import INGEST_CHECKS
 from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
-from usage_pipeline.defs.mail.assets import digests
-from usage_pipeline.defs.mail.checks import MAIL_CHECKS
-from usage_pipeline.defs.mail.sensors import alarm_sensor, digests_again, send_digests
+from usage_pipeline.defs.notifications.assets import digests
+from usage_pipeline.defs.notifications.checks import MAIL_CHECKS
+from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry, send_digests
+from usage_pipeline.defs.outreach.assets import CALL_TABLES
+from usage_pipeline.defs.outreach.checks import CALL_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -24,8 +26,6 @@ from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
 from usage_pipeline.defs.schedules import refresh, refresh_schedules
 from usage_pipeline.defs.sensors import lake_sensor, status_sensors
-from usage_pipeline.defs.spikes.assets import SPIKE_TABLES
-from usage_pipeline.defs.spikes.checks import SPIKE_CHECKS
 from usage_pipeline.defs.usage.assets import usage_assets
 from usage_pipeline.defs.usage.checks import USAGE_CHECKS
 from usage_pipeline.operations.console_log import console_log
@@ -41,7 +41,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ingest_assets(weeks),
             *usage_assets(weeks),
             *ACTIVITY_TABLES,
-            *SPIKE_TABLES,
+            *ANOMALY_TABLES,
             *PREDICTION_TABLES,
             *CALL_TABLES,
             *KPI_TABLES,
@@ -52,7 +52,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *INGEST_CHECKS,
             *USAGE_CHECKS,
             *ACTIVITY_CHECKS,
-            *SPIKE_CHECKS,
+            *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
             *CALL_CHECKS,
             *KPI_CHECKS,
@@ -60,8 +60,8 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *MAIL_CHECKS,
         ],
         jobs=[refresh, send_digests],
-        schedules=[*refresh_schedules(settings, load), digests_again(load)],
-        sensors=[lake_sensor(settings, load), *status_sensors(load), alarm_sensor(load)],
+        schedules=[*refresh_schedules(settings, load), digest_retry(load)],
+        sensors=[lake_sensor(settings, load), *status_sensors(load), alert_sensor(load)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": console_log},

@@ -13,7 +13,7 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.privacy.encryption import PERSONAL, attach, contacts_beside, keep_spill_private
 
 SCHEMAS = ("ref", "core", "mart")
@@ -25,10 +25,10 @@ class Warehouse(DuckDBResource):
     lock_seconds: float = Field(default=600, description="seconds to wait for another run that holds the warehouse")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes away from the file, without opening it. Raises BusyError as below."""
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes away from the file, without opening it. Raises LockTimeoutError as below."""
         path = Path(self.database)
-        with exclusive(path.with_suffix(".lock"), self.lock_seconds, what=str(path)):
+        with file_lock(path.with_suffix(".lock"), self.lock_seconds, what=str(path)):
             yield
 
     @contextmanager
@@ -36,10 +36,10 @@ class Warehouse(DuckDBResource):
         """A read-write connection inside one transaction: all of the body's changes happen, or none.
 
         `with_contacts` adds `personal.contacts` and what is made of it, a file of its own: a body writes to one of the
-        two files. Raises BusyError where another process holds the warehouse for longer than `lock_seconds`,
+        two files. Raises LockTimeoutError where another process holds the warehouse for longer than `lock_seconds`,
         ContactsKeyError where contacts cannot be opened.
         """
-        with self.held():
+        with self.locked():
             connection = duckdb.connect(self.database, config=self.connection_config)
             try:
                 # no day is ever cut in the zone of the machine
@@ -57,8 +57,8 @@ class Warehouse(DuckDBResource):
 
     @contextmanager
     def read(self, *, with_contacts: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A read-only connection. Raises BusyError as above: DuckDB has one writer or many readers."""
-        with self.held():
+        """A read-only connection. Raises LockTimeoutError as above: DuckDB has one writer or many readers."""
+        with self.locked():
             connection = duckdb.connect(self.database, read_only=True, config=self.connection_config)
             try:
                 connection.execute("SET TimeZone = 'UTC'")

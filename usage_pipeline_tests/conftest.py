@@ -35,7 +35,7 @@ from usage_pipeline.operations.local import (
     superset_environment,
 )
 from usage_pipeline.publishing.builds import Build, BuildStore
-from usage_pipeline.publishing.history import attach_pending, history_held, promote
+from usage_pipeline.publishing.history import attach_pending, history_locked, promote
 
 DEMO_AS_OF = date(2026, 11, 22)
 CHROMIUM_FLAGS = [
@@ -75,7 +75,7 @@ def keep_as_published(settings: Settings) -> Build:
     newest = max((build.newest_week for build in store.builds()), default=str(settings.running_week))
     as_of = settings.as_of.isoformat()
     build = Build(store.next_id(as_of, "0" * 8), as_of, newest, "0" * 8, {})
-    with history_held(settings):
+    with history_locked(settings):
         attach_pending(settings, build, store.path(build.build_id))
         store.path(build.build_id).mkdir(parents=True, exist_ok=True)
         (store.path(build.build_id) / "build.json").write_text(json.dumps(asdict(build)), encoding="utf-8")

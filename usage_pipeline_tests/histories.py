@@ -44,7 +44,7 @@ class Fleet:
         return Fleet(subscriptions, usage, spine, self.as_of + weeks * WEEK)
 
 
-def make_fleet(count: int, seed: int, weeks: int = 44) -> Fleet:
+def make_accounts(count: int, seed: int, weeks: int = 44) -> Fleet:
     """`count` histories over `weeks` weeks, the last of them running; some weeks are incomplete or never arrived."""
     rng = np.random.default_rng(seed)
     first, ids = np.datetime64(FIRST_WEEK), np.char.mod("a%06d", np.arange(count))
@@ -119,11 +119,17 @@ def make_fleet(count: int, seed: int, weeks: int = 44) -> Fleet:
     return Fleet(subscriptions, usage, spine, as_of)
 
 
-# grid and states, with the names of what they number
-GRID = "(SELECT * FROM core.usage_grid JOIN core.pairs USING (pair_id))"
-USAGE_STATES = "(SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id))"
+# subscription weeks and states, with the names of what they number
+GRID = "(SELECT * FROM core.subscription_weeks JOIN core.account_applications USING (account_application_id))"
+USAGE_STATES = "(SELECT * FROM core.usage_states JOIN core.account_applications USING (account_application_id))"
 
-TABLES = ("contract_spells", "pairs", "usage_grid", "usage_states", "pair_states")
+TABLES = (
+    "subscription_periods",
+    "account_applications",
+    "subscription_weeks",
+    "usage_states",
+    "account_application_states",
+)
 
 
 def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -162,7 +168,7 @@ def make_table(connection: duckdb.DuckDBPyConnection, name: str, settings: Setti
     if name == "usage_states":
         replace_usage_states(connection, settings.activity)
     else:
-        folder = "activity" if name == "contract_spells" else "defs/activity"
+        folder = "activity" if name == "subscription_periods" else "defs/activity"
         run_sql(connection, f"CREATE OR REPLACE TABLE core.{name} AS {load_sql(folder, name)}", values)
 
 
@@ -212,20 +218,20 @@ def merged(rows: list[dict[str, Any]], gap: int) -> list[tuple[date, date, dict[
     return [(run[0]["start_date"], reach(last)[0], last) for run, last in zip(runs, furthest, strict=True)]
 
 
-def spells_of(history: History, gap: int) -> list[tuple[date, date, date | None]]:
-    """Start, end and notice of each spell of the application."""
+def periods_of(history: History, gap: int) -> list[tuple[date, date, date | None]]:
+    """Start, end and notice of each subscription period of the application."""
     of_account = merged(history.account_rows, gap)
     if history.application_rows:
-        spells = []
+        subscription_periods = []
         for start, end, row in merged(history.application_rows, gap):
             if not history.account_rows:
-                spells.append((start, end, row["notice_date"]))
+                subscription_periods.append((start, end, row["notice_date"]))
             for cap_start, cap_end, cap in of_account:
                 if start <= cap_end and end >= cap_start:
                     own = row["notice_date"] or cap["notice_date"]
                     notice = cap["notice_date"] if cap_end < end else own
-                    spells.append((max(start, cap_start), min(end, cap_end), notice))
-        return sorted(spells)
+                    subscription_periods.append((max(start, cap_start), min(end, cap_end), notice))
+        return sorted(subscription_periods)
     if history.first_use is None:
         return []
     if history.account_rows:
@@ -237,15 +243,15 @@ def spells_of(history: History, gap: int) -> list[tuple[date, date, date | None]
 def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, tuple[Any, ...]]:
     """Contract state, usage state, weeks without use, whether it came back, recent and usual level, of every week."""
     rules = settings.activity
-    spells = spells_of(history, rules.renewal_gap_days)
+    subscription_periods = periods_of(history, rules.renewal_gap_days)
     found: dict[date, tuple[Any, ...]] = {}
     full: list[int] = []  # clicks of the full weeks so far
-    used_spells: set[int] = set()
+    used_periods: set[int] = set()
     has_used, since_use, before = False, 0, 0
     for row in fleet.weeks.itertuples():
         week = row.week_start.date()
         sunday = week + timedelta(days=6)
-        inside = [(n, s) for n, s in enumerate(spells) if s[0] <= sunday and s[1] >= week]
+        inside = [(n, s) for n, s in enumerate(subscription_periods) if s[0] <= sunday and s[1] >= week]
         if not inside:
             continue
         clicks = history.clicks.get(week, 0)
@@ -257,28 +263,28 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
         is_full = row.is_complete and start <= week and end >= sunday
         since_use, before = 0 if is_used else since_use + is_full, since_use
         used_before, has_used = has_used, has_used or is_used
-        used_spells |= {number} if is_used else set()
+        used_periods |= {number} if is_used else set()
         if not is_full:
             continue
         full.append(clicks)
-        weeks_of_spell = sum(
+        weeks_of_period_rows = sum(
             1 for other in fleet.weeks[fleet.weeks["is_complete"]]["week_start"]
             if start <= other.date() <= week and other.date() + timedelta(days=6) <= end
         )  # fmt: skip
         usual = full[: -rules.recent_weeks][-rules.usual_weeks :]
         recent = full[-rules.recent_weeks :]
         level = sum(recent) / len(recent)
-        if weeks_of_spell <= rules.new_weeks:
+        if weeks_of_period_rows <= rules.new_weeks:
             usage = "new"
-        elif number not in used_spells:
-            usage = "never used"
+        elif number not in used_periods:
+            usage = "never adopted"
         elif since_use >= rules.inactive_weeks:
             usage = "inactive"
         elif usual and median(usual) >= rules.low_floor_clicks and level < rules.low_share * median(usual):
             usage = "low"
         else:
             usage = "active"
-        contract = "notice given" if notice is not None and notice <= sunday else "in contract"
+        contract = "notice received" if notice is not None and notice <= sunday else "in contract"
         came_back = clicks > 0 and used_before and before >= rules.inactive_weeks
         found[week] = (contract, usage, since_use, came_back, level, median(usual) if usual else None)
     return found

@@ -1,4 +1,4 @@
-"""The KPI sheet once more, from raw rows with sets and loops: what `mart.kpi_sheet` must hold.
+"""The KPI sheet once more, from raw rows with sets and loops: what `mart.kpi_report` must hold.
 
 Nothing of the product's tables or SQL is used. A world is what lies in a lake; the sheet is a value for each
 (KPI, entity type, entity key, period, reference day).
@@ -26,23 +26,27 @@ SUMS = {
     "Records created": "records",
     "New": "new",
     "Returned": "back",
-    "Lost to inactivity": "lost to inactivity",
-    "Lost to cancellation": "lost to cancellation",
+    "Lost to inactivity": "lapsed",
+    "Lost to cancellation": "churned",
 }
 STOCKS = {
-    "Accounts in contract": "accounts",
-    "Annual value in contract": "annual_value",
+    "Customers": "accounts",
+    "ARR": "annual_value",
     "Seats": "seats",
-    "Never used": "state never used",
+    "Never adopted": "state never adopted",
     "Low": "state low",
     "Inactive": "state inactive",
     "At risk": "at risk",
 }
-DISTINCT = {"Active users": "users", "Active accounts": "active", "Active application subscriptions": "pairs"}
+DISTINCT = {
+    "Active users": "users",
+    "Active accounts": "active",
+    "Active application subscriptions": "account_applications",
+}
 RATIOS = {
     "Clicks per active user a month": ("clicks", "users"),
     "Users per account a month": ("users", "active"),
-    "Applications used per account a month": ("pairs", "active"),
+    "Applications used per account a month": ("account_applications", "active"),
     "Seats in use": ("seats_used", "seats"),
 }
 PERCENT = {"Seats in use"}
@@ -76,7 +80,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Spell:
+class SubscriptionPeriod:
     start: date
     end: date
     reason: str | None
@@ -114,41 +118,48 @@ def steps_of(world: World) -> dict[str, dict[date, Step]]:
     return {"week": weeks, "month": months}
 
 
-def spells_of(world: World) -> dict[Pair, list[Spell]]:
+def periods_of(world: World) -> dict[Pair, list[SubscriptionPeriod]]:
     """Runs of days in contract of each application of each account."""
     used = world.rows.groupby(["account_id", "application"])["day"].min().to_dict()
-    of_account, of_pair = defaultdict(list), defaultdict(list)
+    of_account, of_account_application = defaultdict(list), defaultdict(list)
     for row in world.subscriptions:
         if row["application"] is None:
             of_account[row["account_id"]].append(row)
         else:
-            of_pair[row["account_id"], row["application"]].append(row)
-    with_pairs = {account for account, _ in of_pair}
+            of_account_application[row["account_id"], row["application"]].append(row)
+    with_account_applications = {account for account, _ in of_account_application}
     gap, found = world.rules.renewal_gap_days, defaultdict(list)
-    for (account, application), rows in of_pair.items():
+    for (account, application), rows in of_account_application.items():
         for start, end, own in merged(rows, gap):
-            told = Spell(start, end, own["end_reason"], own["seats"], own["annual_value"])
+            told = SubscriptionPeriod(start, end, own["end_reason"], own["seats"], own["annual_value"])
             if account not in of_account:
                 found[account, application].append(told)
             for cap_start, cap_end, cap in merged(of_account[account], gap) if account in of_account else []:
                 if start <= cap_end and end >= cap_start:
                     reason = cap["end_reason"] if cap_end < end else own["end_reason"]
-                    capped = Spell(max(start, cap_start), min(end, cap_end), reason, told.seats, told.value)
+                    capped = SubscriptionPeriod(
+                        max(start, cap_start), min(end, cap_end), reason, told.seats, told.value
+                    )
                     found[account, application].append(capped)
     for (account, application), first in used.items():
-        if account in with_pairs:
+        if account in with_account_applications:
             continue
         if account in of_account:
             for start, end, cap in merged(of_account[account], gap):
                 if end >= first:
-                    found[account, application].append(Spell(max(start, first), end, cap["end_reason"], None, None))
+                    found[account, application].append(
+                        SubscriptionPeriod(max(start, first), end, cap["end_reason"], None, None)
+                    )
         else:
-            found[account, application].append(Spell(first, OPEN, None, None, None))
-    return {pair: sorted(spells, key=lambda s: s.start) for pair, spells in found.items()}
+            found[account, application].append(SubscriptionPeriod(first, OPEN, None, None, None))
+    return {
+        account_application: sorted(subscription_periods, key=lambda s: s.start)
+        for account_application, subscription_periods in found.items()
+    }
 
 
 def states_of(
-    spells: list[Spell],
+    subscription_periods: list[SubscriptionPeriod],
     clicks: dict[date, int],
     days: dict[date, list[date]],
     weeks: dict[date, bool],
@@ -157,29 +168,31 @@ def states_of(
     """The usage state of every full complete week in contract; of any other week only that it was used is known."""
     found: dict[date, str] = {}
     full: list[int] = []
-    used_spells: set[int] = set()
+    used_periods: set[int] = set()
     silent = 0
-    full_of_spell: dict[int, int] = defaultdict(int)
+    full_of_period: dict[int, int] = defaultdict(int)
     for week, is_complete in sorted(weeks.items()):
         sunday = week + timedelta(6)
-        inside = [(n, s) for n, s in enumerate(spells) if s.start <= sunday and s.end >= week]
+        inside = [(n, s) for n, s in enumerate(subscription_periods) if s.start <= sunday and s.end >= week]
         if not inside:
             continue
-        number, spell = inside[-1]
+        number, subscription_period = inside[-1]
         came = clicks.get(week, 0)
-        is_used = came > 0 and max(days[week]) >= spell.start and min(days[week]) <= spell.end
-        is_full = is_complete and spell.start <= week and spell.end >= sunday
+        is_used = (
+            came > 0 and max(days[week]) >= subscription_period.start and min(days[week]) <= subscription_period.end
+        )
+        is_full = is_complete and subscription_period.start <= week and subscription_period.end >= sunday
         silent = 0 if is_used else silent + is_full
-        used_spells |= {number} if is_used else set()
+        used_periods |= {number} if is_used else set()
         if not is_full:
             continue
         full.append(came)
-        full_of_spell[number] += 1
+        full_of_period[number] += 1
         recent, usual = full[-rules.recent_weeks :], full[: -rules.recent_weeks][-rules.usual_weeks :]
-        if full_of_spell[number] <= rules.new_weeks:
+        if full_of_period[number] <= rules.new_weeks:
             found[week] = "new"
-        elif number not in used_spells:
-            found[week] = "never used"
+        elif number not in used_periods:
+            found[week] = "never adopted"
         elif silent >= rules.inactive_weeks:
             found[week] = "inactive"
         elif (
@@ -193,18 +206,18 @@ def states_of(
     return found
 
 
-def changes_of(spells: list[Spell], used: set[date], steps: list[Step]) -> dict[date, str]:
-    """What happened to a pair in each complete step but the first: new, back, or lost and why."""
+def changes_of(subscription_periods: list[SubscriptionPeriod], used: set[date], steps: list[Step]) -> dict[date, str]:
+    """What happened to an account x application in each complete step but the first: new, back, or lost and why."""
     found, has_used = {}, False
     for before, now in zip([None, *steps], steps, strict=False):
         if now.first in used:
             change = "new" if not has_used else "kept" if before and before.first in used else "back"
             has_used = True
         elif before and before.first in used:
-            begun = [s for s in spells if s.start <= now.last]
+            begun = [s for s in subscription_periods if s.start <= now.last]
             last = max(begun, key=lambda s: s.end)
-            why = "completed" if last.reason == "completed" else "lost to cancellation"
-            change = "lost to inactivity" if last.end >= now.last else why
+            why = "completed" if last.reason == "completed" else "churned"
+            change = "lapsed" if last.end >= now.last else why
         else:
             continue
         if before:
@@ -213,8 +226,8 @@ def changes_of(spells: list[Spell], used: set[date], steps: list[Step]) -> dict[
 
 
 def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple[Pair, date], dict[str, Any]]:
-    """All there is to say of each pair in each step in which there is anything to say."""
-    spells = spells_of(world)
+    """All there is to say of each account x application in each step in which there is anything to say."""
+    subscription_periods = periods_of(world)
     rows = world.rows.assign(week=[day - timedelta(day.weekday()) for day in world.rows["day"]])
     rows = rows.assign(step=rows["week"] if calendar == "week" else [month_after(day, 0) for day in rows["day"]])
     cells: dict[tuple[Pair, date], dict[str, Any]] = defaultdict(dict)
@@ -236,30 +249,42 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
     for (account, application, week), of_week in rows.groupby(["account_id", "application", "week"])["day"]:
         days[account, application][week] = list(of_week)
     complete_steps = [step for step in steps.values() if step.is_complete]
-    for pair in set(spells) | {pair for pair, _ in cells}:
-        states = states_of(spells.get(pair, []), weekly[pair], days[pair], world.weeks, world.rules)
+    for account_application in set(subscription_periods) | {account_application for account_application, _ in cells}:
+        states = states_of(
+            subscription_periods.get(account_application, []),
+            weekly[account_application],
+            days[account_application],
+            world.weeks,
+            world.rules,
+        )
         used = set()
         for first, step in steps.items():
-            inside = [s for s in spells.get(pair, []) if s.start <= step.last and s.end >= step.first]
-            if (pair, first) in cells and cells[pair, first]["clicks"] > 0:
+            inside = [
+                s
+                for s in subscription_periods.get(account_application, [])
+                if s.start <= step.last and s.end >= step.first
+            ]
+            if (account_application, first) in cells and cells[account_application, first]["clicks"] > 0:
                 whole = month_after(first) - timedelta(1) if calendar == "month" else step.last
-                if any(s.start <= whole and s.end >= first for s in spells.get(pair, [])):
+                if any(s.start <= whole and s.end >= first for s in subscription_periods.get(account_application, [])):
                     used.add(first)
             if inside:
                 running = [s for s in inside if s.start <= step.last <= s.end]
-                cells[pair, first]["spell"] = running[-1] if running else None
+                cells[account_application, first]["subscription_period"] = running[-1] if running else None
                 if running and step.state_week is not None:
-                    cells[pair, first]["state"] = states.get(step.state_week)
-        for first, change in changes_of(spells.get(pair, []), used, complete_steps).items():
-            cells[pair, first]["change"] = change
+                    cells[account_application, first]["state"] = states.get(step.state_week)
+        for first, change in changes_of(
+            subscription_periods.get(account_application, []), used, complete_steps
+        ).items():
+            cells[account_application, first]["change"] = change
     for row in world.subscriptions:
         if row["application"] is None:
             for first, step in steps.items():
                 if row["start_date"] <= step.last <= (row["end_date"] or OPEN):
                     cells[(row["account_id"], None), first].setdefault("account rows", []).append(row)
     for first, step in steps.items():
-        for pair in world.risks.get(step.state_week, set()) if step.state_week else ():
-            cells[pair, first]["at risk"] = True
+        for account_application in world.risks.get(step.state_week, set()) if step.state_week else ():
+            cells[account_application, first]["at risk"] = True
     for key in cells:
         cells[key]["user_ids"] = users.get(key, set())
     for ((account, application), first), cell in cells.items():
@@ -267,8 +292,11 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
             # those who use what has no seats of its own
             cell["seat takers"] = {
                 user
-                for (pair, when), other in cells.items()
-                if pair[0] == account and when == first and (spell := other.get("spell")) and spell.seats is None
+                for (account_application, when), other in cells.items()
+                if account_application[0] == account
+                and when == first
+                and (subscription_period := other.get("subscription_period"))
+                and subscription_period.seats is None
                 for user in other["user_ids"]
             }
     return cells
@@ -281,18 +309,26 @@ def entities_of(world: World) -> Iterator[tuple[str, str, Callable[[Pair], bool]
     for column in ("segment", "region", "owner"):
         of = accounts[column].to_dict()
         for value in sorted(set(of.values())):
-            yield column, value, lambda pair, of=of, value=value: of[pair[0]] == value
+            yield column, value, lambda account_application, of=of, value=value: of[account_application[0]] == value
     for account in accounts.index:
-        yield "account", account, lambda pair, account=account: pair[0] == account
+        yield "account", account, lambda account_application, account=account: account_application[0] == account
     for application in types:
-        yield "application", application, lambda pair, application=application: pair[1] == application
+        yield (
+            "application",
+            application,
+            lambda account_application, application=application: account_application[1] == application,
+        )
     for kind in sorted(set(types.values())):
-        yield "application type", kind, lambda pair, kind=kind: types.get(pair[1]) == kind
+        yield "application type", kind, lambda account_application, kind=kind: types.get(account_application[1]) == kind
     for place, (word, groups) in enumerate(
         (("accounts", world.groups.accounts), ("applications", world.groups.applications))
     ):
         for name, members in groups.items():
-            yield f"group of {word}", name, lambda pair, place=place, members=members: pair[place] in members
+            yield (
+                f"group of {word}",
+                name,
+                lambda account_application, place=place, members=members: account_application[place] in members,
+            )
 
 
 def months_of(
@@ -305,7 +341,7 @@ def months_of(
     found: dict[date, dict[str, Any]] = {
         first: defaultdict(float)
         | {
-            "sets": {"users": set(), "active": set(), "pairs": set()},
+            "sets": {"users": set(), "active": set(), "account_applications": set()},
             "owners": set(),
             "is_there": False,
             "priced": 0,
@@ -314,32 +350,32 @@ def months_of(
         }
         for first in steps
     }
-    for (pair, first), cell in cells.items():
-        if not is_member(pair):
+    for (account_application, first), cell in cells.items():
+        if not is_member(account_application):
             continue
         step = found[first]
         step["is_there"] = True
         step["clicks"] += cell.get("clicks", 0)
         step["records"] += cell.get("records", 0)
         if cell.get("clicks", 0) > 0:
-            step["sets"]["active"].add(pair[0])
-            step["sets"]["pairs"].add(pair)
-        step["sets"]["users"] |= {(pair[0], user) for user in cell["user_ids"]}
+            step["sets"]["active"].add(account_application[0])
+            step["sets"]["account_applications"].add(account_application)
+        step["sets"]["users"] |= {(account_application[0], user) for user in cell["user_ids"]}
         # a state can be called new as well
         for word in (cell.get("change"), f"state {cell.get('state')}", "at risk" if cell.get("at risk") else "none"):
             step[word] += 1
-        if (spell := cell.get("spell")) is not None:
-            step["owners"].add(pair[0])
+        if (subscription_period := cell.get("subscription_period")) is not None:
+            step["owners"].add(account_application[0])
             step["owned"] += 1
-            if spell.value is not None:
+            if subscription_period.value is not None:
                 step["priced"] += 1
-                step["annual_value"] += spell.value
-            if spell.seats is not None:
+                step["annual_value"] += subscription_period.value
+            if subscription_period.seats is not None:
                 step["seated"] += 1
-                step["seats"] += spell.seats
-                step["seats_used"] += min(len(cell["user_ids"]), spell.seats)
+                step["seats"] += subscription_period.seats
+                step["seats_used"] += min(len(cell["user_ids"]), subscription_period.seats)
         if rows := cell.get("account rows"):
-            step["owners"].add(pair[0])
+            step["owners"].add(account_application[0])
             step["owned"] += 1
             values = [row["annual_value"] for row in rows if row["annual_value"] is not None]
             seats = [row["seats"] for row in rows if row["seats"] is not None]

@@ -90,7 +90,11 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     manifests = pd.DataFrame({"week": pd.to_datetime(arrived)})
     subscriptions = pd.DataFrame(world.subscriptions, columns=SUBSCRIPTIONS.names)
     risks = pd.DataFrame(
-        [("low use", pd.Timestamp(week), *pair, True, True) for week, pairs in world.risks.items() for pair in pairs],
+        [
+            ("low usage", pd.Timestamp(week), *account_application, True, True)
+            for week, account_applications in world.risks.items()
+            for account_application in account_applications
+        ],
         columns=["target", "as_of_week", "account_id", "application", "is_listed", "has_signal"],
     )
     typed = ", ".join(f"CAST({c.name} AS {c.type}) AS {c.name}" for c in SUBSCRIPTIONS.columns)
@@ -103,7 +107,7 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
         "core.application_names": "SELECT application AS application_key, application_name AS application, "
         "application_type FROM applications",
         "ref.subscriptions": f"SELECT {typed} FROM subscriptions",
-        "core.issued_scores": "SELECT target, CAST(as_of_week AS DATE) AS as_of_week, CAST(account_id AS VARCHAR) AS "
+        "core.score_snapshots": "SELECT target, CAST(as_of_week AS DATE) AS as_of_week, CAST(account_id AS VARCHAR) AS "
         "account_id, CAST(application AS VARCHAR) AS application, CAST(is_listed AS BOOLEAN) AS is_listed, "
         "CAST(has_signal AS BOOLEAN) AS has_signal FROM risks",
         "core.weekly_users": f"SELECT CAST(week_start AS DATE) AS week_start, {by_user}, sum(clicks) AS clicks, "
@@ -118,14 +122,14 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
         connection.execute(f"CREATE TABLE {table} AS {sql}")
     connection.execute("CREATE TABLE ref.subscriptions_rejected AS FROM ref.subscriptions LIMIT 0")
     connection.execute(
-        "CREATE TEMP TABLE manifests AS SELECT CAST(week AS DATE) AS week, 0 AS files_set_aside, 1 AS source_rows, "
+        "CREATE TEMP TABLE manifests AS SELECT CAST(week AS DATE) AS week, 0 AS files_quarantined, 1 AS source_rows, "
         "CAST(NULL AS DATE) AS read_on, 0 AS rows_rejected FROM delivered"
     )
     values = sql_values(settings)
     for folder, names in {
         "defs/usage": ("weeks", "months"),
-        "activity": ("contract_spells",),
-        "defs/activity": ("pairs", "usage_grid", "usage_states", "growth_events"),
+        "activity": ("subscription_periods",),
+        "defs/activity": ("account_applications", "subscription_weeks", "usage_states", "growth_events"),
     }.items():
         for name in names:
             if name == "usage_states":
@@ -134,7 +138,7 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
                 run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql(folder, name)}", values)
     catalogue = catalogue or read_kpis()
     report.replace_members(connection, world.groups)
-    for name in ("kpi_steps", "kpi_periods"):
+    for name in ("kpi_base_periods", "kpi_periods"):
         run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('defs/kpis', name)}", values)
     report.replace_values(connection, settings, catalogue)
     report.replace_sheet(connection, catalogue)
@@ -150,7 +154,7 @@ def contract(
 
 
 def read_sheet(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    return connection.execute("FROM mart.kpi_sheet").df()
+    return connection.execute("FROM mart.kpi_report").df()
 
 
 def sheet_of(world: World, folder: Path, **sources: Any) -> pd.DataFrame:
@@ -201,7 +205,7 @@ def world_of(demo: Demo) -> World:
 def risks_of(settings: Settings) -> dict[date, set[kpi_oracle.Pair]]:
     """What was listed at risk in each week that scores were issued of."""
     risks = {}
-    for file in (settings.ledger_dir / "scores").glob("*.parquet"):
+    for file in (settings.history_dir / "scores").glob("*.parquet"):
         scores = pd.read_parquet(file)
         scores = scores[scores["application"].notna() & scores["has_signal"].astype(bool)]
         listed = scores[scores["is_listed"].astype(bool)]

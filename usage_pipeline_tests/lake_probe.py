@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from usage_pipeline.config.settings import load_settings
-from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.config.source_schemas import SOURCE_SCHEMAS
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.ingestion.facts import ingest_weeks, lake_oddities, read_manifests
 from usage_pipeline.ingestion.reference import load_reference, take_delivery
@@ -60,7 +60,7 @@ def read_usage(config: Path) -> UsageOutcome:
     for week, manifest in read_manifests(settings.facts_dir).items():
         found.rejected[week] = dict(manifest.rejected)
         found.duplicates[week] = manifest.duplicates
-        found.quarantined[week] = {item["key"]: item["reason"] for item in manifest.set_aside}
+        found.quarantined[week] = {item["key"]: item["reason"] for item in manifest.quarantined}
         found.unreadable[week] = dict(manifest.unreadable)
         if manifest.lost:
             found.does_not_add_up[week] = manifest.lost
@@ -80,7 +80,7 @@ def read_usage(config: Path) -> UsageOutcome:
 
 def read_reference(config: Path, source: str) -> ReferenceOutcome:
     """Takes the delivery of one reference source (accounts, subscriptions ...) as a refresh does, and loads it."""
-    settings, contract = load_settings(config), CONTRACTS[source]
+    settings, contract = load_settings(config), SOURCE_SCHEMAS[source]
     with duckdb.connect() as connection:
         connection.execute("CREATE SCHEMA ref; CREATE SCHEMA personal")
         delivery = take_delivery(settings, contract)

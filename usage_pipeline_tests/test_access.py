@@ -737,8 +737,8 @@ def test_a_server_of_half_a_configuration_says_everything_that_is_missing_at_onc
     missing = start_problems(SUPERSET_SECRET_KEY=GOOD_KEY, USAGE_PRODUCTION="1")
     for name in (
         "USAGE_HTTPS is not set",
-        "USAGE_PROXIES is not set",
-        "USAGE_HOSTS is not set",
+        "USAGE_PROXY_COUNT is not set",
+        "USAGE_ALLOWED_HOSTS is not set",
         "METADATA_URI is SQLite",
     ):
         assert name in missing
@@ -751,8 +751,8 @@ def production(superset: SupersetServer, demo: Demo) -> Iterator[str]:
     environment = superset_environment(demo.settings, superset.folder) | {
         "USAGE_PRODUCTION": "1",
         "USAGE_HTTPS": "1",
-        "USAGE_PROXIES": "1",
-        "USAGE_HOSTS": "usage.example.com",
+        "USAGE_PROXY_COUNT": "1",
+        "USAGE_ALLOWED_HOSTS": "usage.example.com",
         "USAGE_ALLOW_SQLITE": "1",
     }
     serve = [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py")]

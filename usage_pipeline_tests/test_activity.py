@@ -69,13 +69,13 @@ class World:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(query).fetchall()
 
-    def pair(self, columns: str) -> tuple[Any, ...]:
-        (row,) = self.build().rows(f"SELECT {columns} FROM core.pair_states")
+    def account_application(self, columns: str) -> tuple[Any, ...]:
+        (row,) = self.build().rows(f"SELECT {columns} FROM core.account_application_states")
         return row
 
-    def spells(self) -> list[tuple[Any, ...]]:
+    def subscription_periods(self) -> list[tuple[Any, ...]]:
         return self.build().rows(
-            "SELECT application, spell_number, start_date::VARCHAR, end_date::VARCHAR, basis FROM core.contract_spells "
+            "SELECT application, period_number, start_date::VARCHAR, end_date::VARCHAR, basis FROM core.subscription_periods "
             "ORDER BY 1, 2"
         )
 
@@ -88,19 +88,19 @@ def world(tmp_path) -> World:
 def test_an_account_row_caps_its_applications(world: World) -> None:
     world.contract("2024-01-01", "2024-12-31", application=None, end_reason="cancelled")
     world.contract("2024-06-01")
-    assert world.spells() == [("p", 1, "2024-06-01", "2024-12-31", "application")]
-    assert world.rows("SELECT end_reason, ended_with FROM core.contract_spells") == [("cancelled", "account")]
+    assert world.subscription_periods() == [("p", 1, "2024-06-01", "2024-12-31", "application")]
+    assert world.rows("SELECT end_reason, ended_with FROM core.subscription_periods") == [("cancelled", "account")]
 
 
 def test_account_rows_alone_give_the_applications_ever_used_from_first_use_on(world: World) -> None:
     world.contract("2024-08-05", application=None)
     world.used("2024-10-07", "2024-10-14", application="x")
-    assert world.spells() == [("x", 1, "2024-10-08", "9999-12-31", "account")]
+    assert world.subscription_periods() == [("x", 1, "2024-10-08", "9999-12-31", "account")]
 
 
 def test_nothing_known_of_contracts_is_inferred_from_use_and_marked(world: World) -> None:
     world.used("2024-10-07", "2024-10-14", application="x")
-    assert world.spells() == [("x", 1, "2024-10-08", "9999-12-31", "usage")]
+    assert world.subscription_periods() == [("x", 1, "2024-10-08", "9999-12-31", "usage")]
 
 
 def test_a_contract_that_could_not_be_read_is_not_inferred_from_use(world: World) -> None:
@@ -109,25 +109,25 @@ def test_a_contract_that_could_not_be_read_is_not_inferred_from_use(world: World
     world.run(
         "INSERT INTO ref.subscriptions_rejected (account_id, application, reason) VALUES ('a', 'x', 'unreadable')"
     )
-    assert world.spells() == []
+    assert world.subscription_periods() == []
 
 
 def test_spells_closer_than_thirty_days_are_one_and_farther_ones_are_returns(world: World) -> None:
     world.contract("2024-01-01", "2024-06-30")
     world.contract("2024-07-30", "2024-09-30")  # 29 days between
     world.contract("2024-10-31")  # 30 days between
-    assert [row[1:4] for row in world.spells()] == [
+    assert [row[1:4] for row in world.subscription_periods()] == [
         (1, "2024-01-01", "2024-09-30"),
         (2, "2024-10-31", "9999-12-31"),
     ]
-    assert world.pair("has_returned, contract_state") == (True, "in contract")
+    assert world.account_application("has_returned, subscription_state") == (True, "in contract")
 
 
 def test_a_row_that_ended_before_it_began_was_never_in_contract(world: World) -> None:
     world.contract("2024-10-07", "2024-09-01", application=None, end_reason="cancelled")
     world.used("2024-09-02", "2024-09-02")
-    assert world.spells() == []
-    assert world.pair("contract_state, usage_state") == ("no contract", None)
+    assert world.subscription_periods() == []
+    assert world.account_application("subscription_state, usage_state") == ("no contract", None)
 
 
 def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(world: World) -> None:
@@ -135,7 +135,9 @@ def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(wor
     world.used("2024-12-09", "2024-12-09")
     world.used("2025-01-27", "2025-01-27")  # after the end
     world.build()
-    assert world.rows("SELECT week_start::VARCHAR, contract_days, clicks FROM core.usage_grid ORDER BY 1") == [
+    assert world.rows(
+        "SELECT week_start::VARCHAR, subscribed_days, clicks FROM core.subscription_weeks ORDER BY 1"
+    ) == [
         ("2024-12-02", 5, 0),
         ("2024-12-09", 7, 20),
         ("2024-12-16", 7, 0),
@@ -144,21 +146,21 @@ def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(wor
         ("2025-01-06", 7, 0),
         ("2025-01-13", 2, 0),
     ]
-    assert world.pair("clicks_outside_contract::INTEGER, usage_state") == (20, None)
+    assert world.account_application("clicks_outside_subscription::INTEGER, usage_state") == (20, None)
 
 
 def test_a_week_that_never_arrived_is_unknown_and_not_zero(world: World) -> None:
     world.contract("2024-12-02")
     world.run("UPDATE core.weeks SET has_arrived = FALSE, is_complete = FALSE WHERE week_start = '2024-12-09'")
     world.build()
-    assert world.rows("SELECT clicks FROM core.usage_grid WHERE week_start = '2024-12-09'") == [(None,)]
+    assert world.rows("SELECT clicks FROM core.subscription_weeks WHERE week_start = '2024-12-09'") == [(None,)]
     assert world.rows("SELECT count(*) FROM core.usage_states WHERE week_start = '2024-12-09'") == [(0,)]
 
 
 @pytest.mark.parametrize(
     ("uses", "state", "since"),
     [
-        ([], "never used", "2024-09-02"),
+        ([], "never adopted", "2024-09-02"),
         ([("2024-08-05", "2025-02-24", 20)], "active", "2024-09-02"),
         ([("2024-08-05", "2025-01-27", 20)], "inactive", "2025-02-03"),
         ([("2024-08-05", "2025-02-03", 20)], "low", "2025-02-24"),
@@ -171,26 +173,26 @@ def test_usage_states_by_what_was_used(world: World, uses: list[tuple[str, str, 
     world.contract("2024-08-05")
     for first, last, clicks in uses:
         world.used(first, last, clicks)
-    assert world.pair("usage_state, usage_state_since::VARCHAR") == (state, since)
+    assert world.account_application("usage_state, usage_state_since::VARCHAR") == (state, since)
 
 
 def test_a_contract_of_four_weeks_is_new_whatever_its_use(world: World) -> None:
     world.contract("2025-02-03")
-    assert world.pair("usage_state") == ("new",)
+    assert world.account_application("usage_state") == ("new",)
 
 
 def test_use_again_after_silence_is_told(world: World) -> None:
     world.contract("2024-08-05")
     world.used("2024-08-05", "2024-11-25")
     world.used("2025-02-10", "2025-02-24")
-    assert world.pair("usage_state, came_back") == ("active", True)
+    assert world.account_application("usage_state, came_back") == ("active", True)
 
 
 @pytest.mark.parametrize(
     ("contract", "state"),
     [
         ({"start": "2024-08-05"}, "in contract"),
-        ({"start": "2024-08-05", "end": "2025-04-30", "notice_date": "2025-02-01"}, "notice given"),
+        ({"start": "2024-08-05", "end": "2025-04-30", "notice_date": "2025-02-01"}, "notice received"),
         ({"start": "2024-08-05", "end": "2025-03-05"}, "in contract"),
         ({"start": "2024-08-05", "end": "2025-03-04"}, "ended"),
         ({"start": "2025-03-06"}, "not started"),
@@ -198,7 +200,7 @@ def test_use_again_after_silence_is_told(world: World) -> None:
 )
 def test_contract_states_on_the_day_of_as_of(world: World, contract: dict[str, str], state: str) -> None:
     world.contract(**contract)
-    found, usage_state = world.pair("contract_state, usage_state")
+    found, usage_state = world.account_application("subscription_state, usage_state")
     assert found == state
     assert (usage_state is None) == (state in ("ended", "not started"))
 
@@ -214,15 +216,15 @@ def test_after_its_end_a_pair_is_never_low_or_inactive(world: World) -> None:
 def test_without_contracts_and_use_there_is_nothing_to_judge(world: World) -> None:
     world.build()
     assert world.rows("SELECT count(*) FROM core.usage_states") == [(0,)]
-    assert world.rows("SELECT count(*) FROM core.pair_states") == [(0,)]
+    assert world.rows("SELECT count(*) FROM core.account_application_states") == [(0,)]
 
 
 def test_never_used_means_never_in_the_contract_that_runs(world: World) -> None:
     """It once stood beside a day of last use that was before the contract, or counted a use of before it began."""
     world.contract("2024-10-03")  # a Thursday
     world.used("2024-09-02", "2024-09-30")  # on Tuesdays, the last in the week that it began in
-    assert world.pair("usage_state, last_used_on, used_before_on::VARCHAR, last_used_ever::VARCHAR") == (
-        "never used",
+    assert world.account_application("usage_state, last_used_on, used_before_on::VARCHAR, last_used_ever::VARCHAR") == (
+        "never adopted",
         None,
         "2024-10-01",
         "2024-10-01",
@@ -233,15 +235,17 @@ def test_a_contract_that_returned_and_is_not_used_is_never_used_whatever_was_bef
     world.contract("2024-08-05", "2024-10-20", end_reason="cancelled")
     world.contract("2024-12-02")
     world.used("2024-08-05", "2024-10-14")
-    assert world.pair("usage_state, usage_state_since::VARCHAR, last_used_on, used_before_on::VARCHAR") == (
-        "never used",
+    assert world.account_application(
+        "usage_state, usage_state_since::VARCHAR, last_used_on, used_before_on::VARCHAR"
+    ) == (
+        "never adopted",
         "2024-12-30",
         None,
         "2024-10-15",
     )
 
 
-@pytest.mark.parametrize(("until", "judged", "weeks"), [("2025-01-27", "inactive", 4), (None, "never used", None)])
+@pytest.mark.parametrize(("until", "judged", "weeks"), [("2025-01-27", "inactive", 4), (None, "never adopted", None)])
 def test_who_came_in_the_running_week_is_neither_silent_nor_never_there(
     world: World, until: str | None, judged: str, weeks: int | None
 ) -> None:
@@ -251,19 +255,23 @@ def test_who_came_in_the_running_week_is_neither_silent_nor_never_there(
         world.used("2024-08-05", until)
     world.used("2025-03-03", "2025-03-03")
     columns = "usage_state, state_of_newest_week, usage_state_since::VARCHAR, last_used_on::VARCHAR, is_used_since"
-    assert world.pair(columns) == ("active", judged, "2025-03-03", "2025-03-04", True)
+    assert world.account_application(columns) == ("active", judged, "2025-03-03", "2025-03-04", True)
     if weeks:
-        assert world.rows("SELECT weeks_without_use FROM core.pair_states") == [(weeks,)]
+        assert world.rows("SELECT weeks_without_use FROM core.account_application_states") == [(weeks,)]
 
 
 def test_a_use_is_known_of_a_week_that_is_not_complete(world: World) -> None:
     world.contract("2024-08-05")
     world.used("2024-12-09", "2024-12-09")
     world.run("UPDATE core.weeks SET is_complete = FALSE WHERE week_start = '2024-12-09'")
-    assert world.pair("usage_state, last_used_on::VARCHAR, weeks_without_use") == ("inactive", "2024-12-10", 11)
+    assert world.account_application("usage_state, last_used_on::VARCHAR, weeks_without_use") == (
+        "inactive",
+        "2024-12-10",
+        11,
+    )
 
 
 def test_a_day_without_a_click_is_no_day_of_use(world: World) -> None:
     world.contract("2024-08-05")
     world.used("2024-12-09", "2024-12-09", clicks=0)
-    assert world.pair("usage_state, last_used_on") == ("never used", None)
+    assert world.account_application("usage_state, last_used_on") == ("never adopted", None)

@@ -133,9 +133,9 @@ def build_told(chart: dict[str, Any], results: list[dict[str, Any]], publisher: 
     number, rest = divmod(int(frames[0]["clicks_sum"].sum()), publisher.clicks)
     assert rest == 0, "one answer, one build"
     by = [column for column in ("week_start", "application") if column in frames[0]]
-    both = frames[0].merge(frames[1].dropna(subset="flagged_clicks"), on=by)
+    both = frames[0].merge(frames[1].dropna(subset="anomaly_clicks"), on=by)
     assert len(both)
-    assert (both["clicks_sum"] == both["flagged_clicks"]).all(), "both queries of a request see one build"
+    assert (both["clicks_sum"] == both["anomaly_clicks"]).all(), "both queries of a request see one build"
     return number
 
 
@@ -144,7 +144,7 @@ def reader(server: SupersetServer) -> Client:
     return Client(server, "viewer")
 
 
-def told_by(client: Client, publisher: Publisher, name: str = "clicks_by_application") -> tuple[int | None, bool]:
+def notified_by(client: Client, publisher: Publisher, name: str = "clicks_by_application") -> tuple[int | None, bool]:
     """Which build a chart shows now, and whether all of the answer came from the cache."""
     chart = CHARTS[name]
     results = ask(client, chart, client.charts()[chart["slice_name"]])
@@ -156,32 +156,32 @@ def told_by(client: Client, publisher: Publisher, name: str = "clicks_by_applica
 
 def test_an_answer_is_kept_for_its_build_and_for_no_other(publisher: Publisher, reader: Client) -> None:
     first = publisher.publish()
-    assert told_by(reader, publisher) == (first, False)
-    assert told_by(reader, publisher) == (first, True)
+    assert notified_by(reader, publisher) == (first, False)
+    assert notified_by(reader, publisher) == (first, True)
     second = publisher.publish()
-    assert told_by(reader, publisher) == (second, False)
-    assert told_by(reader, publisher) == (second, True)
+    assert notified_by(reader, publisher) == (second, False)
+    assert notified_by(reader, publisher) == (second, True)
 
 
 def test_a_rollback_shows_the_older_numbers_at_once_also_from_a_warm_cache(
     publisher: Publisher, reader: Client
 ) -> None:
     older = publisher.publish()
-    assert told_by(reader, publisher)[0] == older
+    assert notified_by(reader, publisher)[0] == older
     newer = publisher.publish()
-    assert told_by(reader, publisher)[0] == newer
+    assert notified_by(reader, publisher)[0] == newer
     publisher.store.rollback()
-    assert told_by(reader, publisher) == (older, True), "kept from when it was shown before"
-    assert told_by(reader, publisher, "about_this_page")[0] == older
+    assert notified_by(reader, publisher) == (older, True), "kept from when it was shown before"
+    assert notified_by(reader, publisher, "about_this_page")[0] == older
     publisher.store.release()
-    assert told_by(reader, publisher) == (newer, True)
+    assert notified_by(reader, publisher) == (newer, True)
 
 
 def test_contacts_are_never_kept(
     server: SupersetServer, publisher: Publisher, demo: Demo, environment: dict[str, str]
 ) -> None:
     manager, people = Client(server, "manager"), CHARTS["people"]
-    told_by(manager, publisher)
+    notified_by(manager, publisher)
     for _ in range(2):
         answer = ask(manager, people, manager.charts()[people["slice_name"]])[0]
         assert len(answer["data"]) > 10
@@ -301,10 +301,10 @@ def test_a_publish_that_is_killed_half_way_changes_nothing(publisher: Publisher,
         assert process.poll() is None, "it was still at it"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert told_by(reader, publisher)[0] == shown
-    assert told_by(reader, publisher, "about_this_page")[0] == shown
+    assert notified_by(reader, publisher)[0] == shown
+    assert notified_by(reader, publisher, "about_this_page")[0] == shown
     assert publisher.publish() == shown + 1, "the next one needs no help"
-    assert told_by(reader, publisher)[0] == shown + 1
+    assert notified_by(reader, publisher)[0] == shown + 1
 
 
 def test_a_publish_on_a_full_disk_changes_nothing(publisher: Publisher, reader: Client) -> None:
@@ -313,7 +313,7 @@ def test_a_publish_on_a_full_disk_changes_nothing(publisher: Publisher, reader: 
     process = started_publish(publisher, most_bytes=300_000)
     assert process.wait() != 0
     assert sorted(file.name for file in publisher.store.folder.iterdir()) == before
-    assert told_by(reader, publisher)[0] == shown
+    assert notified_by(reader, publisher)[0] == shown
 
 
 def test_a_damaged_warehouse_is_not_shown(publisher: Publisher, reader: Client) -> None:
@@ -327,7 +327,7 @@ def test_a_damaged_warehouse_is_not_shown(publisher: Publisher, reader: Client) 
     with pytest.raises(duckdb.Error):
         publisher.store.publish(publisher.warehouse, build)
     whole.replace(publisher.warehouse)
-    assert told_by(reader, publisher)[0] == shown
+    assert notified_by(reader, publisher)[0] == shown
 
 
 _PUBLISH = """
@@ -443,7 +443,7 @@ def test_a_new_build_is_warmed_and_a_browser_finds_all_of_every_page_kept(
         assert answers is not None
         assert answers[1] == answers[2], log.read_text()
         server = SupersetServer(url, superset.passwords, tmp_path)
-        assert told_by(Client(server, "viewer"), publisher)[0] == build
+        assert notified_by(Client(server, "viewer"), publisher)[0] == build
         missed = {slug: not_kept(browser, server, slug) for slug in WARMED}
         assert missed == {slug: [] for slug in WARMED}, f"chart_queries.py asks as browsers do, not for {missed}"
         watching = watches(environment)

@@ -17,7 +17,7 @@ def warehouse(demo: Demo) -> duckdb.DuckDBPyConnection:
 
 @pytest.fixture(scope="module")
 def calls(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    return warehouse.execute("FROM mart.call_list ORDER BY place").df()
+    return warehouse.execute("FROM mart.call_list ORDER BY rank").df()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def reasons(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def applications(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    return warehouse.execute("FROM mart.account_applications").df()
+    return warehouse.execute("FROM mart.subscription_overview").df()
 
 
 AS_OF = pd.Timestamp("2026-11-22")
@@ -37,33 +37,33 @@ NEWEST = pd.Timestamp("2026-11-09")
 def reasons_by_hand(demo: Demo, applications: pd.DataFrame) -> set[tuple[str, str, str]]:
     """What contracts and states alone give: notices as delivered, states as shown, renewals near."""
     found = set()
-    for row in applications[applications["contract_state"].isin(["in contract", "notice given"])].itertuples():
-        pair = (row.account_id, row.application_key)
-        if row.contract_state == "notice given":
-            found.add((*pair, "notice given"))
+    for row in applications[applications["subscription_state"].isin(["in contract", "notice received"])].itertuples():
+        account_application = (row.account_id, row.application_key)
+        if row.subscription_state == "notice received":
+            found.add((*account_application, "notice received"))
             continue
-        words = {"inactive": "no longer used", "low": "used far less than usual", "never used": "never used"}
+        words = {"inactive": "inactive", "low": "usage down", "never adopted": "never adopted"}
         if row.usage_state in words:
-            found.add((*pair, words[row.usage_state]))
+            found.add((*account_application, words[row.usage_state]))
         if pd.notna(row.renewal_date) and 0 <= (row.renewal_date - AS_OF).days <= 60:
-            found.add((*pair, "renewal near"))
+            found.add((*account_application, "upcoming renewal"))
     return found
 
 
 def test_every_notice_state_and_renewal_is_a_reason_and_nothing_else_of_the_kind(
     demo: Demo, reasons: pd.DataFrame, applications: pd.DataFrame
 ) -> None:
-    kinds = ["notice given", "no longer used", "used far less than usual", "never used", "renewal near"]
+    kinds = ["notice received", "inactive", "usage down", "never adopted", "upcoming renewal"]
     of_kind = reasons[reasons["call_reason"].isin(kinds)]
     found = set(of_kind[["account_id", "application_key", "call_reason"]].itertuples(index=False, name=None))
     assert found == reasons_by_hand(demo, applications)
-    assert {"notice given", "no longer used", "never used", "renewal near"} <= {kind for _, _, kind in found}
+    assert {"notice received", "inactive", "never adopted", "upcoming renewal"} <= {kind for _, _, kind in found}
 
 
 def test_no_state_stands_beside_a_day_of_use_that_it_denies(applications: pd.DataFrame) -> None:
-    """'Never used' once stood beside a day of last use, and 'no longer used' beside one of this week."""
-    running = applications[applications["contract_state"].isin(["in contract", "notice given"])]
-    never, silent = (running[running["usage_state"] == state] for state in ("never used", "inactive"))
+    """'Never adopted' once stood beside a day of last use, and 'inactive' beside one of this week."""
+    running = applications[applications["subscription_state"].isin(["in contract", "notice received"])]
+    never, silent = (running[running["usage_state"] == state] for state in ("never adopted", "inactive"))
     assert len(never) and len(silent)
     assert never["last_used_on"].isna().all()
     assert (silent["last_used_on"] < NEWEST - pd.Timedelta(weeks=3)).all()
@@ -74,7 +74,7 @@ def test_no_state_stands_beside_a_day_of_use_that_it_denies(applications: pd.Dat
 def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: pd.DataFrame) -> None:
     rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["notice_date", "end_date"])
     running = rows[rows["notice_date"].le(AS_OF) & ~rows["end_date"].lt(AS_OF) & rows["application"].notna()]
-    found = reasons[reasons["call_reason"] == "notice given"]
+    found = reasons[reasons["call_reason"] == "notice received"]
     assert set(running["account_id"] + running["application"]) <= set(found["account_id"] + found["application_key"])
     days = dict(zip(running["account_id"] + running["application"], running["notice_date"], strict=True))
     for row in found.itertuples():
@@ -100,7 +100,7 @@ def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, 
     assert set(calls["account_id"]) == set(reasons["account_id"])
     rank = reasons.groupby("account_id")["urgency_rank"].min()
     assert (calls.set_index("account_id")["urgency_rank"] == rank.reindex(calls["account_id"])).all()
-    words = {1: "call now", 2: "call soon", 3: "keep in mind"}
+    words = {1: "Urgent", 2: "This week", 3: "Watch"}
     assert (calls["urgency"] == calls["urgency_rank"].map(words)).all()
     new = (reasons["news"] == "new").groupby(reasons["account_id"]).any()
     assert ((calls.set_index("account_id")["news"] == "new") == new.reindex(calls["account_id"])).all()
@@ -109,7 +109,7 @@ def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, 
 def test_value_concerned_counts_an_application_once(
     calls: pd.DataFrame, reasons: pd.DataFrame, applications: pd.DataFrame
 ) -> None:
-    owned = applications[applications["contract_state"].isin(["in contract", "notice given"])]
+    owned = applications[applications["subscription_state"].isin(["in contract", "notice received"])]
     for row in calls.itertuples():
         of_account = owned[owned["account_id"] == row.account_id]
         named = set(reasons.loc[reasons["account_id"] == row.account_id, "application_key"])
@@ -120,7 +120,7 @@ def test_value_concerned_counts_an_application_once(
 
 
 def test_the_most_urgent_come_first_and_then_the_most_valuable(calls: pd.DataFrame) -> None:
-    assert list(calls["place"]) == list(range(1, len(calls) + 1))
+    assert list(calls["rank"]) == list(range(1, len(calls) + 1))
     order = calls.assign(value=-calls["value_concerned"].fillna(-1))[["urgency_rank", "value"]]
     assert order.equals(order.sort_values(["urgency_rank", "value"], kind="stable"))
 
@@ -133,7 +133,7 @@ def test_reasons_are_short_words_without_markup(calls: pd.DataFrame, reasons: pd
 
 def test_of_several_renewals_the_next_one_is_told(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
     told = calls[calls["reason"].str.startswith("renewal on")].set_index("account_id")["reason"]
-    near = reasons[(reasons["call_reason"] == "renewal near") & reasons["account_id"].isin(told.index)]
+    near = reasons[(reasons["call_reason"] == "upcoming renewal") & reasons["account_id"].isin(told.index)]
     dates = pd.to_datetime(near["reason"].str.removeprefix("renewal on "), format="%d %b %Y")
     first = dates.groupby(near["account_id"]).agg(["min", "nunique"])
     assert (first["nunique"] > 1).any(), "somebody renews twice"

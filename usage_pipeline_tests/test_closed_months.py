@@ -10,7 +10,7 @@ import pytest
 
 from usage_pipeline.config.settings import ConfigError, Settings, load_settings
 from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
-from usage_pipeline.core.tables import TABLES, broken_contract
+from usage_pipeline.core.tables import TABLES, schema_violation
 from usage_pipeline.core.weeks import monday_of, weeks_between
 from usage_pipeline.ingestion.facts import ingest_weeks
 from usage_pipeline.ingestion.reference import take_delivery
@@ -23,14 +23,14 @@ from usage_pipeline_tests.kpi_worlds import GROUPS, a_world, computed, contract,
 FIRST = date(2024, 9, 30)
 # (account, application, user, day, clicks): Mondays of four months
 EVENTS = [("a", "p", "u", FIRST + timedelta(weeks=n), 10) for n in range(22)]
-CONTRACTS = [contract("a", "p", date(2024, 1, 1)), contract("b", "q", date(2024, 1, 1))]
+SOURCE_SCHEMAS = [contract("a", "p", date(2024, 1, 1)), contract("b", "q", date(2024, 1, 1))]
 
 
 def at(
     moment: str,
     folder: Path,
     events: list[Any] = EVENTS,
-    contracts: list[Any] = CONTRACTS,
+    contracts: list[Any] = SOURCE_SCHEMAS,
     late: list[Any] | None = None,
     **changes: Any,
 ) -> tuple[duckdb.DuckDBPyConnection, Settings]:
@@ -67,7 +67,7 @@ def _write_lake(world: World, folder: Path, late: set[Any]) -> None:
 
 def reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue | None = None) -> Any:
     replace_reported(connection, settings, catalogue or read_kpis())
-    assert broken_contract(connection, TABLES["kpi_reported"]) is None
+    assert schema_violation(connection, TABLES["kpi_reported"]) is None
     return connection.execute("FROM mart.kpi_reported").df()
 
 
@@ -89,7 +89,7 @@ def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_
     assert closed(connection, settings) == [date(2024, 12, 1)]
     connection, settings = at("2025-02-05T07:00:00", tmp_path)
     assert closed(connection, settings) == [date(2025, 1, 1)]
-    files = {file: file.read_bytes() for file in (settings.ledger_dir / "months").glob("*.parquet")}
+    files = {file: file.read_bytes() for file in (settings.history_dir / "months").glob("*.parquet")}
     assert sorted(file.name for file in files) == ["2024-12.parquet", "2025-01.parquet"]
     connection, settings = at("2025-02-20T09:00:00", tmp_path, [*EVENTS, ("a", "p", "v", date(2025, 1, 7), 5)])
     assert closed(connection, settings) == []
@@ -115,7 +115,7 @@ def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tm
     closed(connection, settings)
     rows = reported(connection, settings)
     assert set(rows["reference"]) == {"Jan 2025"}
-    assert not rows["is_restated"].any() and rows["why_restated"].isna().all()
+    assert not rows["is_revised"].any() and rows["why_revised"].isna().all()
     pd.testing.assert_series_equal(rows["value"], rows["value_reported"], check_names=False)
     assert set(rows["closed_at"]) == {pd.Timestamp("2025-02-06")}
 
@@ -124,10 +124,10 @@ def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tm
     rows = reported(connection, settings)
     clicks = of(rows, "Clicks", "a")
     assert (clicks["value_reported"], clicks["value"]) == (40, 45)
-    assert clicks["why_restated"] == "week of 6 Jan 2025: corrected files (15 clicks, were 10)"
-    assert of(rows, "Clicks", "a", "3 months")["is_restated"]
-    assert not of(rows, "Accounts in contract", "a")["is_restated"]
-    changed = rows[rows["is_restated"]]
+    assert clicks["why_revised"] == "week of 6 Jan 2025: corrected files (15 clicks, were 10)"
+    assert of(rows, "Clicks", "a", "3 months")["is_revised"]
+    assert not of(rows, "Customers", "a")["is_revised"]
+    changed = rows[rows["is_revised"]]
     assert set(changed["entity_key"]) == {"a", "all", "Town", "West", "Ana", "p", "Front", "Pilots", "Field"}
 
 
@@ -135,7 +135,7 @@ def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
     connection, settings = at("2025-02-07T00:00:00", tmp_path, late=[("a", "p", "w", date(2025, 1, 14), 3)])
-    why = of(reported(connection, settings), "Clicks", "a")["why_restated"]
+    why = of(reported(connection, settings), "Clicks", "a")["why_revised"]
     assert why == "week of 13 Jan 2025: late files (13 clicks, were 10)"
 
 
@@ -143,29 +143,29 @@ def test_contracts_groups_and_definitions_that_changed_are_reasons(tmp_path: Pat
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
 
-    ended = [CONTRACTS[0], contract("b", "q", date(2024, 1, 1), date(2025, 1, 20))]
+    ended = [SOURCE_SCHEMAS[0], contract("b", "q", date(2024, 1, 1), date(2025, 1, 20))]
     connection, settings = at("2025-02-07T00:00:00", tmp_path, contracts=ended)
     rows = reported(connection, settings)
-    contracts = of(rows, "Accounts in contract", "b")
+    contracts = of(rows, "Customers", "b")
     assert (contracts["value_reported"], contracts["value"]) == (1, 0)
-    assert contracts["why_restated"] == "contracts have been delivered anew"
+    assert contracts["why_revised"] == "contracts have been delivered anew"
 
-    gone = [CONTRACTS[0]]
+    gone = [SOURCE_SCHEMAS[0]]
     connection, settings = at("2025-02-08T00:00:00", tmp_path, contracts=gone)
     rows = reported(connection, settings)
-    assert of(rows, "Clicks", "b")["why_restated"] == "no longer on the sheet: contracts have been delivered anew"
+    assert of(rows, "Clicks", "b")["why_revised"] == "no longer on the sheet: contracts have been delivered anew"
     assert pd.isna(of(rows, "Clicks", "b")["value"])
 
 
 def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
-    now = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), CONTRACTS)
+    now = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), SOURCE_SCHEMAS)
     now.groups = GROUPS.model_copy(update={"accounts": {"Pilots": ["b"]}})
     others = settings.model_copy(update={"groups": now.groups})
     clicks = of(reported(computed(now, others), others), "Clicks", "Pilots")
     assert (clicks["value_reported"], clicks["value"]) == (40, 0)
-    assert clicks["why_restated"] == "groups have other members"
+    assert clicks["why_revised"] == "groups have other members"
 
 
 def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_path: Path) -> None:
@@ -180,17 +180,17 @@ def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_pa
     )
     records = next(kpi for kpi in catalogue.kpis if kpi.name == "records_created")
     other = KpiCatalogue(kpis=(clicks, *(k for k in catalogue.kpis[1:] if k != records)), parts=catalogue.parts)
-    world = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), CONTRACTS)
+    world = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), SOURCE_SCHEMAS)
     rows = reported(computed(world, settings, other), settings, other)
     doubled = of(rows, "Clicks, doubled", "a")
     assert (doubled["value_reported"], doubled["value"]) == (40, 80)
-    assert doubled["why_restated"] == "the KPI is computed in another way"
+    assert doubled["why_revised"] == "the KPI is computed in another way"
     gone = of(rows, "Records created", "a")
-    assert gone["why_restated"] == "no longer on the sheet: the KPI is no longer in the catalogue"
+    assert gone["why_revised"] == "no longer on the sheet: the KPI is no longer in the catalogue"
 
 
 def test_the_moment_of_closing_is_that_of_the_monthly_refresh(tmp_path: Path) -> None:
-    settings = load_settings(write_config(tmp_path, timetable={"monthly": "30 6 3 * *"}, timezone="America/Chicago"))
+    settings = load_settings(write_config(tmp_path, schedule={"monthly": "30 6 3 * *"}, timezone="America/Chicago"))
     assert closing_time(settings, date(2025, 12, 1)).isoformat().startswith("2026-01-03T06:30")
-    with pytest.raises(ConfigError, match=r"timetable\.monthly"):
-        load_settings(write_config(tmp_path, timetable={"monthly": "0 7 */5 * *"}))
+    with pytest.raises(ConfigError, match=r"schedule\.monthly"):
+        load_settings(write_config(tmp_path, schedule={"monthly": "0 7 */5 * *"}))

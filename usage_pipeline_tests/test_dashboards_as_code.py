@@ -69,7 +69,7 @@ def test_the_help_tab_tells_every_number_of_the_page_and_whether_it_adds_up() ->
             params, table = assets.charts[uuid]["params"], assets.datasets[assets.charts[uuid]["dataset_uuid"]]
             for name in used_columns(params) | used_metrics(params):
                 entry = METRICS.get(table["table_name"], {}).get(name) or COLUMNS[name]
-                if entry.adds_up is not None:
+                if entry.aggregation is not None:
                     assert f"| **{entry.title}** | {entry.description} |" in text
                 for word in getattr(entry, "words", {}):
                     assert f"| **{word}** |" in text
@@ -78,9 +78,15 @@ def test_the_help_tab_tells_every_number_of_the_page_and_whether_it_adds_up() ->
 @pytest.mark.parametrize(
     ("change_of", "said"),
     [
-        (lambda c: c["columns"]["clicks"].pop("adds_up"), "clicks: the entry: Value error, adds_up belongs to every"),
+        (
+            lambda c: c["columns"]["clicks"].pop("aggregation"),
+            "clicks: the entry: Value error, aggregation belongs to every",
+        ),
         (lambda c: c["columns"]["clicks"].update(type="NUMBER"), "clicks: type: Input should be 'BIGINT'"),
-        (lambda c: c["columns"]["account"].update(adds_up="never"), "account: the entry: Value error, adds_up belongs"),
+        (
+            lambda c: c["columns"]["account"].update(aggregation="non_additive"),
+            "account: the entry: Value error, aggregation belongs",
+        ),
         (lambda c: c["metrics"]["growth"]["net_sum"].pop("format"), "net_sum: format: Field required"),
         (lambda c: c["columns"]["clicks"].update(unit="x"), "clicks: unit: Extra inputs are not permitted"),
     ],

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.files import is_unfinished, put_whole
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.files import atomic_write, is_tmp_path
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.processes import describe_this_process
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.ingestion.sources import OWNER
@@ -80,7 +80,7 @@ elif where == "a delivery":
 elif where == "a proposal":
     after(history.pq, "write_table")
 elif where == "a transaction":
-    from usage_pipeline.defs.ingest import assets as ingest
+    from usage_pipeline.defs.ingestion import assets as ingest
     after(ingest, "load_reference")
 with dg.DagsterInstance.ephemeral() as instance:
     run_refresh(settings, instance, only=assets.split(","))
@@ -130,24 +130,24 @@ def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = folder / "home"
     write_week(folder / "lake", "year=2025/week=06", [*week_rows(WEEKS[1]), *week_rows(WEEKS[1])])
     kill(folder, 1, "usage_facts", "rejected rows")
-    assert any(name.startswith("ledger/rejected/") for name in left_over(home))
+    assert any(name.startswith("history/rejected/") for name in left_over(home))
     kill(folder, 2, "usage_facts", "facts")
     assert any("/.facts.parquet." in name for name in left_over(home))
     write_contacts(folder, ("u-gerd", "b", "Gerd Gruber", "gerd@shelbyville.example"))
     kill(folder, 3, "contacts", "a delivery")
-    assert any(name.startswith("ledger/reference/contacts/.") for name in left_over(home))
+    assert any(name.startswith("history/reference/contacts/.") for name in left_over(home))
     kill(folder, 4, "contacts", "a transaction")
     # nothing is kept yet: the next publish has something to keep
-    for kind in ("flags", "scores"):
-        shutil.rmtree(home / "ledger" / kind)
-    kill(folder, 5, "issued_flags", "a proposal")
-    assert any("flags/pending/." in name for name in left_over(home))
+    for kind in ("anomalies", "scores"):
+        shutil.rmtree(home / "history" / kind)
+    kill(folder, 5, "anomaly_snapshots", "a proposal")
+    assert any("anomalies/pending/." in name for name in left_over(home))
     kill(folder, 6, "published_build", "a removal of builds")
     assert any(name.startswith("published/.0000") for name in left_over(home))
     kill(folder, 7, "published_build", "while the link is moved")
     assert any(name.startswith("published/.current.") for name in left_over(home))
-    kill(folder, 8, "issued_flags,issued_scores,published_build", "before history is kept")
-    assert not list((home / "ledger" / "scores").glob("*.parquet"))
+    kill(folder, 8, "anomaly_snapshots,score_snapshots,published_build", "before history is kept")
+    assert not list((home / "history" / "scores").glob("*.parquet"))
     kill(folder, 9, "published_build", "a publish")
     assert any(name.startswith("published/.0000") for name in left_over(home))
     (home / "spill" / "copies").mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
     settings = settings.model_copy(update={"as_of": settings.as_of + timedelta(hours=1)})
-    assert {name.split("/")[0] for name in left_over(settings.home)} >= {"facts", "ledger", "published"}
+    assert {name.split("/")[0] for name in left_over(settings.home)} >= {"facts", "history", "published"}
     shown = store_of(settings).current()
     assert shown is not None, "what was published stays up"
     with dg.DagsterInstance.ephemeral() as instance:
@@ -182,7 +182,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     # as people saw them, in the build of the run that was killed before it could keep them
     with_history = [build.build_id for build in store.builds() if (store.path(build.build_id) / "history").exists()]
     assert {entry.build_id for entry in entries} == {with_history[-1]}
-    assert len(list((settings.home / "ledger" / "reference" / "contacts").glob("*.parquet"))) == 3
+    assert len(list((settings.home / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
 
 
 def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(set
     young = settings.home / "spill" / "copy"
     young.mkdir(parents=True)
     said: list[str] = []
-    with exclusive(facts_lock(settings), 1, what="the facts", who="a run"):
+    with file_lock(facts_lock(settings), 1, what="the facts", who="a run"):
         clean(settings, said.append, seconds=0)
     assert facts.exists(), "a run that writes may need it"
     assert any("is held by a run" in line for line in said)
@@ -321,10 +321,10 @@ def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, smal
 
 def test_a_body_that_raises_leaves_no_file_and_no_folder(tmp_path: Path) -> None:
     for make in (Path.touch, Path.mkdir):
-        with pytest.raises(ZeroDivisionError), put_whole(tmp_path / "target") as unfinished:
-            make(unfinished)
-            assert is_unfinished(unfinished.name)
-            Path(f"{unfinished}.wal").touch()
+        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "target") as tmp_path_of:
+            make(tmp_path_of)
+            assert is_tmp_path(tmp_path_of.name)
+            Path(f"{tmp_path_of}.wal").touch()
             raise ZeroDivisionError
         assert list(tmp_path.iterdir()) == []
 
@@ -379,7 +379,7 @@ def a_broken_table(file: Path) -> None:
     [
         (a_table_of_contacts, "old/copy"),
         (a_database, "published/contacts.duckdb.bak"),
-        (a_workbook, "ledger/reference/contacts/for-the-call.xlsx"),
+        (a_workbook, "history/reference/contacts/for-the-call.xlsx"),
         (a_log, "notes"),
         (a_broken_table, "warehouse/copy.parquet"),
     ],
@@ -413,13 +413,13 @@ def test_what_others_have_too_is_no_trace_of_the_person(settings: Settings) -> N
 
 
 def test_a_delivery_that_is_held_back_is_erased_like_one_that_was_taken(settings: Settings) -> None:
-    contacts = settings.ledger_dir / "reference" / "contacts"
+    contacts = settings.history_dir / "reference" / "contacts"
     held = contacts / "held_back" / "00003.parquet"
     held.parent.mkdir()
     shutil.copy(sorted(contacts.glob("*.parquet"))[-1], held)
     held.with_suffix(".json").write_text(json.dumps({"why": "2 keys are gone: a/u-anna, a/u-anna2", "rows": 2}))
     done = erase(settings, "a", "u-anna")
-    assert done.places["contacts as delivered (ledger)"] == 3
+    assert done.places["contacts as delivered (history)"] == 3
     assert json.loads(held.with_suffix(".json").read_text())["why"] == "2 keys are gone: a/(erased), a/u-anna2"
     assert len(pd.read_parquet(held)) == 4
     assert unknown(settings.home) == []

@@ -18,7 +18,7 @@ import yaml
 from dagster._core.launcher import WorkerStatus
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.processes import describe_this_process, has_ended
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.operations import local, run_launcher
@@ -75,7 +75,7 @@ def waited(holds: Callable[[], bool], seconds: float = 60) -> float:
 def config(tmp_path: Path) -> Path:
     for week in (8, 9):
         write_week(tmp_path / "lake", f"year=2025/week={week:02}", [event(str(date.fromisocalendar(2025, week, 3)))])
-    return write_config(tmp_path, timetable={"look_every_seconds": 5})
+    return write_config(tmp_path, schedule={"poll_interval_seconds": 5})
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def refreshing(config: Path, settings: Settings) -> Iterator[subprocess.Popen[by
     """`usage-pipeline refresh` in a process of its own, as long as it waits for what the body holds: a busy lake."""
     (settings.home / "facts").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "usage_pipeline.cli", "refresh", "-c", str(config)]
-    with exclusive(facts_lock(settings), 0, what="the facts", who="the test"):
+    with file_lock(facts_lock(settings), 0, what="the facts", who="the test"):
         process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             waited(lambda: has_started(settings))
@@ -158,7 +158,7 @@ def test_after_a_killed_refresh_the_servers_go_on_by_themselves(
         waited(lambda: status_of(settings, dead.run_id) == dg.DagsterRunStatus.FAILURE, 60)
         waited(lambda: runs(settings)[0].run_id != dead.run_id and runs(settings)[0].is_finished, 300)
         newest = runs(settings)[0]
-        assert newest.tags["dagster/sensor_name"] == "new_weeks_in_the_lake"
+        assert newest.tags["dagster/sensor_name"] == "lake_week_sensor"
         assert newest.status == dg.DagsterRunStatus.SUCCESS
         assert [len(runs(settings)), {service.name for service in dagster if service.answers()}] == [
             2,
@@ -171,7 +171,7 @@ def test_after_a_killed_refresh_the_servers_go_on_by_themselves(
 def skipped(settings: Settings) -> list[str]:
     """What the lake's sensor said of its latest look, where it asked for nothing."""
     with dg.DagsterInstance.from_config(str(local.dagster_home(settings))) as instance:
-        states = [s for s in instance.all_instigator_state() if s.instigator_name == "new_weeks_in_the_lake"]
+        states = [s for s in instance.all_instigator_state() if s.instigator_name == "lake_week_sensor"]
         return [
             str(tick.skip_reason)
             for state in states

@@ -19,18 +19,18 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import ConfigError, DeliverySettings, Settings, load_settings
-from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.config.source_schemas import SOURCE_SCHEMAS
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.ingestion import deliveries as kept
 from usage_pipeline.ingestion.deliveries import Comparison, NoDeliveryError, deliveries, find_problems, read_held_back
 from usage_pipeline.ingestion.facts import ingest_weeks
 from usage_pipeline.ingestion.reference import Delivery, load_reference, take_delivery
-from usage_pipeline.notifications.alerts import LOOKED_AT, look, raise_alarms
+from usage_pipeline.notifications.alerts import LOOKED_AT, look, raise_alerts
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.operations.backup import back_up, restore
 from usage_pipeline.operations.erase import erase
 from usage_pipeline_tests.conftest import event, run_refresh, write_config, write_week
-from usage_pipeline_tests.post_office import Webhook, serving_webhook
+from usage_pipeline_tests.fake_smtp import Webhook, serving_webhook
 from usage_pipeline_tests.test_s3 import BUCKET, Store, started_store
 
 REFERENCE = ("accounts", "subscriptions", "contacts", "applications", "known_causes")
@@ -111,12 +111,12 @@ class Lab:
 
     def take(self, day: str = "2025-03-05") -> Delivery:
         self.settings = load_settings(self.config, as_of=date.fromisoformat(day))
-        return take_delivery(self.settings, CONTRACTS[self.source])
+        return take_delivery(self.settings, SOURCE_SCHEMAS[self.source])
 
     def loaded(self, delivery: Delivery) -> int:
         with duckdb.connect() as connection:
             connection.execute("CREATE SCHEMA ref; CREATE SCHEMA personal")
-            return load_reference(connection, CONTRACTS[self.source], delivery).rows
+            return load_reference(connection, SOURCE_SCHEMAS[self.source], delivery).rows
 
     def usage_pipeline(self, *arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["deliveries", *arguments, "-c", str(self.config)])
@@ -222,7 +222,7 @@ def test_a_new_person_of_an_account_is_a_new_key_and_another_account_of_theirs_i
 @pytest.mark.parametrize("source", ["accounts", "subscriptions", "contacts"])
 @pytest.mark.parametrize("count", [12, 24])
 def test_ids_that_lost_their_zeros_are_held_back(tmp_path, source: str, count: int) -> None:
-    """Twelve accounts had become twenty-four, all of them never used."""
+    """Twelve accounts had become twenty-four, all of them never adopted."""
     lab = Lab(tmp_path, source, "parquet")
     lab.use(count)
     rows = rows_of(source, count)
@@ -640,8 +640,8 @@ def test_an_erasure_reaches_what_is_held_back(tmp_path) -> None:
     lab.deliver(31)
     lab.deliver(3)
     seen = erase(lab.settings, ident(1), "u1", dry=True)
-    assert seen.places == {"contacts as delivered (ledger)": 2}
-    assert erase(lab.settings, ident(1), "u1").places == {"contacts as delivered (ledger)": 2}
+    assert seen.places == {"contacts as delivered (history)": 2}
+    assert erase(lab.settings, ident(1), "u1").places == {"contacts as delivered (history)": 2}
     for file in (*lab.in_force, *lab.held):
         assert "u1" not in pq.read_table(file)["user_id"].to_pylist()
     assert all(b"person1@" not in f.read_bytes() for f in lab.settings.home.rglob("*") if f.is_file())
@@ -672,11 +672,11 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
     def deliver(accounts: int, contracts: int) -> list[tuple[str, str]]:
         rows_of("subscriptions", contracts).to_csv(subscriptions, index=False)
         lab.deliver(accounts)
-        take_delivery(lab.settings, CONTRACTS["subscriptions"])
+        take_delivery(lab.settings, SOURCE_SCHEMAS["subscriptions"])
         before = len(hook.bodies)
         for _ in range(2):
             findings = [f for f in look(lab.settings, NOW) if f.about in ("accounts", "subscriptions")]
-            raise_alarms(lab.settings, findings, LOOKED_AT, NOW, print)
+            raise_alerts(lab.settings, findings, LOOKED_AT, NOW, print)
         return [(body["about"], body["state"]) for body in hook.bodies[before:]]
 
     with dg.DagsterInstance.ephemeral() as made:
@@ -731,7 +731,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
 
 def test_pages_keep_the_contracts_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     build = cut_off[0].published_dir / "current" / "warehouse.duckdb"
-    states = "SELECT contract_state, is_inferred, count(*) FROM mart.account_applications GROUP BY ALL ORDER BY 2"
+    states = "SELECT subscription_state, is_inferred, count(*) FROM mart.subscription_overview GROUP BY ALL ORDER BY 2"
     # the new account waits for its contract: it uses something, and is taken to be in contract since then
     assert query(build, states) == [("in contract", False, 31), ("in contract", True, 1)]
     ((sentence,),) = query(build, "SELECT sentence FROM mart.build")
@@ -740,8 +740,8 @@ def test_pages_keep_the_contracts_of_the_delivery_before(cut_off: tuple[Settings
 
 def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     file = cut_off[0].status_path
-    ((verdict, sentence),) = query(file, "SELECT verdict, health_sentence FROM status.health")
-    assert verdict == "A delivery is held back: the one before stays in force"
+    ((summary, sentence),) = query(file, "SELECT summary, health_sentence FROM status.health")
+    assert summary == "A delivery is held back: the one before stays in force"
     assert "Subscriptions: the delivery of 5 Mar 2025 is held back: it has 3 rows, 10 % of the 31 before" in sentence
     rows = query(file, "SELECT source, delivery, rows_kept, held_back FROM status.sources WHERE rows_kept IS NOT NULL")
     found = {source: (delivery, rows, said) for source, delivery, rows, said in rows}
@@ -758,7 +758,7 @@ def test_a_missing_source_is_named_on_the_page_without_its_place(cut_off: tuple[
     file = Path(settings.sources.accounts.path)  # type: ignore[union-attr,arg-type]
     file.rename(file.with_suffix(".away"))
     try:
-        assert take_delivery(settings, CONTRACTS["accounts"]).held_back
+        assert take_delivery(settings, SOURCE_SCHEMAS["accounts"]).held_back
         write_status(settings, made)
         ((said,),) = query(settings.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
         assert "accounts.csv: no such file or folder" in said

@@ -89,7 +89,7 @@ def test_every_table_that_an_asset_or_its_checks_read_is_made_upstream_of_it(
         if not sql.startswith("history ")
         for table in _WRITTEN.findall(sql)
     }
-    assert made_by["core.usage_grid"] == "usage_grid"
+    assert made_by["core.subscription_weeks"] == "subscription_weeks"
     assert made_by["core.weekly_users"] == "weekly_usage"
     small = load_settings(write_config(tmp_path))
     upstream = {asset: upstream_of(small, asset) for asset in said}
@@ -100,7 +100,9 @@ def test_every_table_that_an_asset_or_its_checks_read_is_made_upstream_of_it(
         for attached, table in _TABLE.findall(sql)
         if bool(attached) == sql.startswith("history ")
     }
-    assert ("risk_scores", "core.pair_states") in read, "what is read through the history is seen as well"
+    assert ("risk_scores", "core.account_application_states") in read, (
+        "what is read through the history is seen as well"
+    )
     unnamed = sorted(
         f"{asset} reads {table}, which {made_by.get(table, 'nobody')} makes"
         for asset, table in read
@@ -110,7 +112,7 @@ def test_every_table_that_an_asset_or_its_checks_read_is_made_upstream_of_it(
 
 
 def test_the_grid_with_its_upstream_after_a_new_account_gives_each_account_its_own_clicks(tmp_path, instance) -> None:
-    """A new account renumbers the pairs; the grid once read the numbers of the run before."""
+    """A new account renumbers the accounts x applications; the subscription weeks once read the numbers of the run before."""
     for week, folder in (("2025-02-10", "07"), ("2025-02-17", "08"), ("2025-02-24", "09")):
         write_week(
             tmp_path / "lake", f"year=2025/week={folder}", [event(week, "m", clicks=3), event(week, "z", clicks=70)]
@@ -118,10 +120,10 @@ def test_the_grid_with_its_upstream_after_a_new_account_gives_each_account_its_o
     settings = load_settings(write_config(tmp_path, lookback_weeks=6))
     assert run_refresh(settings, instance).success
     write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25", "a", clicks=500)], "new.parquet")
-    assert run_refresh(settings, instance, only=upstream_of(settings, "usage_grid")).success
+    assert run_refresh(settings, instance, only=upstream_of(settings, "subscription_weeks")).success
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         found = connection.execute(
-            "SELECT pairs.account_id, grid.clicks FROM core.usage_grid AS grid INNER JOIN core.pairs AS pairs "
-            "ON grid.pair_id = pairs.pair_id WHERE grid.week_start = DATE '2025-02-24' ORDER BY 1"
+            "SELECT account_applications.account_id, subscription_weeks.clicks FROM core.subscription_weeks AS subscription_weeks INNER JOIN core.account_applications AS account_applications "
+            "ON subscription_weeks.account_application_id = account_applications.account_application_id WHERE subscription_weeks.week_start = DATE '2025-02-24' ORDER BY 1"
         ).fetchall()
     assert found == [("a", 500), ("m", 3), ("z", 70)]

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.operations import backup, local, run_launcher
@@ -183,13 +183,13 @@ def warehouse_lock(settings: Settings) -> Path:
     return settings.warehouse_path.with_suffix(".lock")
 
 
-@pytest.mark.parametrize("lock", [facts_lock, lambda s: s.ledger_lock, warehouse_lock])
+@pytest.mark.parametrize("lock", [facts_lock, lambda s: s.history_lock, warehouse_lock])
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
     with (
-        exclusive(lock(settings), 0, what="the home", who="run 1"),
-        pytest.raises(BusyError, match=r"held by run 1"),
+        file_lock(lock(settings), 0, what="the home", who="run 1"),
+        pytest.raises(LockTimeoutError, match=r"held by run 1"),
     ):
         back_up(hurried, io.BytesIO())
 
@@ -442,11 +442,11 @@ def test_a_run_is_missed_only_by_a_code_server_that_was_started_anew(tmp_path: P
 def test_a_run_outside_of_any_code_server_is_missed_only_once_it_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_told, may_end = threading.Event(), threading.Event()
+    is_notified, may_end = threading.Event(), threading.Event()
 
     @dg.op
     def work() -> None:
-        is_told.set()
+        is_notified.set()
         assert may_end.wait(60)
 
     @dg.job
@@ -458,19 +458,19 @@ def test_a_run_outside_of_any_code_server_is_missed_only_once_it_is_silent(
     def seen() -> tuple[WorkerStatus, float]:
         run = instance.get_run_by_id(run_id)
         assert run is not None
-        return launcher.check_run_worker_health(run).status, float(run.tags[run_launcher.ALIVE_AT_TAG])
+        return launcher.check_run_worker_health(run).status, float(run.tags[run_launcher.HEARTBEAT_TAG])
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         run_id = str(uuid4())
         launcher.register_instance(instance)
         monkeypatch.setattr(run_launcher, "_SAY_SECONDS", 1.1)
-        with run_launcher.says_that_it_is_alive(instance, run_id):
-            tags = run_launcher.alive_now()
+        with run_launcher.heartbeat(instance, run_id):
+            tags = run_launcher.has_heartbeat()
             run = threading.Thread(
                 target=lambda: refresh.execute_in_process(instance=instance, run_id=run_id, tags=tags)
             )
             run.start()
-            assert is_told.wait(60)
+            assert is_notified.wait(60)
             status, first = seen()
             assert status == WorkerStatus.RUNNING
             waited(lambda: seen()[1] > first)
@@ -510,4 +510,4 @@ def test_a_refresh_of_the_command_line_says_that_it_is_alive(
     with dg.DagsterInstance.get() as instance:
         (record,) = instance.get_run_records()
     assert record.start_time is not None
-    assert float(record.dagster_run.tags[run_launcher.ALIVE_AT_TAG]) > record.start_time + 1, "and says it again"
+    assert float(record.dagster_run.tags[run_launcher.HEARTBEAT_TAG]) > record.start_time + 1, "and says it again"

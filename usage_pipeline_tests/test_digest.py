@@ -17,25 +17,25 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import ConfigError, MailSettings, Settings, load_settings
-from usage_pipeline.defs.mail.assets import digests as digests_asset
-from usage_pipeline.defs.mail.checks import every_owner_with_calls_was_written_to
+from usage_pipeline.defs.notifications.assets import digests as digests_asset
+from usage_pipeline.defs.notifications.checks import every_owner_with_calls_was_written_to
 from usage_pipeline.notifications import digest as lib
 from usage_pipeline.notifications import mailer
 from usage_pipeline.notifications.digest import Digest
 from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import Demo, write_config
-from usage_pipeline_tests.post_office import PASSWORD, USER, PostOffice, certificate_for, serving_mail
+from usage_pipeline_tests.fake_smtp import PASSWORD, USER, FakeSmtp, certificate_for, serving_mail
 
 PAGES = "https://usage.example.com"
 
 
 @pytest.fixture
-def office() -> Iterator[PostOffice]:
+def office() -> Iterator[FakeSmtp]:
     with serving_mail() as found:
         yield found
 
 
-def mail_to(office: PostOffice, **more: Any) -> MailSettings:
+def mail_to(office: FakeSmtp, **more: Any) -> MailSettings:
     known = {"host": "127.0.0.1", "port": office.port, "security": "none", "from_address": "usage@example.com"}
     return MailSettings.model_validate(known | {"pages_url": PAGES, "timeout_seconds": 5} | more)
 
@@ -51,7 +51,7 @@ def owners_of(demo: Demo) -> list[str]:
 
 
 @pytest.fixture
-def settings(demo: Demo, office: PostOffice, tmp_path: Path) -> Settings:
+def settings(demo: Demo, office: FakeSmtp, tmp_path: Path) -> Settings:
     """The demo, its builds where they are, and a home of its own for what is remembered of mail."""
     (tmp_path / "published").symlink_to(demo.settings.published_dir)
     mail = mail_to(office, owners={owner: address_of(owner) for owner in owners_of(demo)})
@@ -87,7 +87,7 @@ class Words(HTMLParser):
 
 
 def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
-    settings: Settings, demo: Demo, office: PostOffice
+    settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     done = lib.send_digests(settings, print)
     assert (done.failed, done.without_address) == ({}, [])
@@ -102,7 +102,7 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
     for owner, of_owner in calls.groupby("delivered_owner"):
         (mail,) = office.to(address_of(str(owner)))
         listed, text, html = attachment(mail), body(mail, "plain"), body(mail, "html")
-        ordered = of_owner.sort_values("place")
+        ordered = of_owner.sort_values("rank")
         assert list(listed["Account"]) == list(ordered["account"])
         assert list(listed["Why"]) == list(ordered["reason"])
         assert list(listed["Urgency"]) == list(ordered["urgency"])
@@ -121,13 +121,13 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
         assert not any(other in set(listed["Account"]) for other in others)
         assert not any(value in whole for value in personal)
         news = (of_owner["news"] == "new").sum()
-        now = (of_owner["urgency"] == "call now").sum()
-        assert f"{now} to call now" in text
+        now = (of_owner["urgency"] == "Urgent").sum()
+        assert f"{now} to Urgent" in text
         assert f"; {news} new since last week" in text
         assert f"{len(of_owner)} account" in mail["Subject"]
 
 
-def test_it_is_sent_once_a_week_whatever_runs_come_after(settings: Settings, office: PostOffice) -> None:
+def test_it_is_sent_once_a_week_whatever_runs_come_after(settings: Settings, office: FakeSmtp) -> None:
     first = lib.send_digests(settings, print)
     again = lib.send_digests(settings, print)
     assert len(office.mails) == len(first.sent) == len(again.sent_before)
@@ -135,7 +135,7 @@ def test_it_is_sent_once_a_week_whatever_runs_come_after(settings: Settings, off
 
 
 def test_one_who_is_refused_keeps_nothing_from_the_others_and_is_tried_again(
-    settings: Settings, demo: Demo, office: PostOffice
+    settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     unlucky, *others = owners_of(demo)
     office.refused.add(address_of(unlucky))
@@ -153,7 +153,7 @@ def test_one_who_is_refused_keeps_nothing_from_the_others_and_is_tried_again(
     assert check.passed
 
 
-def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo, office: PostOffice) -> None:
+def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo, office: FakeSmtp) -> None:
     unlucky, *_ = owners_of(demo)
     office.refused.add(address_of(unlucky))
     office.refusal = "450 come again later"
@@ -162,7 +162,7 @@ def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo,
 
 @pytest.mark.parametrize("refusal", ["554 5.7.1 relay access denied", "550 5.7.1 blocked", "550 no such user here"])
 def test_a_server_that_takes_nothing_is_no_fault_of_the_addresses(
-    settings: Settings, demo: Demo, office: PostOffice, refusal: str
+    settings: Settings, demo: Demo, office: FakeSmtp, refusal: str
 ) -> None:
     owners = owners_of(demo)
     office.refused |= {address_of(owner) for owner in owners}
@@ -170,13 +170,13 @@ def test_a_server_that_takes_nothing_is_no_fault_of_the_addresses(
     assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == owners
 
 
-def test_a_server_that_ends_without_a_goodbye_has_taken_the_mail(settings: Settings, office: PostOffice) -> None:
+def test_a_server_that_ends_without_a_goodbye_has_taken_the_mail(settings: Settings, office: FakeSmtp) -> None:
     office.goodbye = "421 too busy for that"
     assert lib.send_digests(settings, print).failed == {}
 
 
 def test_a_run_that_is_killed_after_the_server_took_a_mail_sends_it_again_under_the_same_id(
-    settings: Settings, office: PostOffice, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, office: FakeSmtp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def test_a_run_that_is_killed_after_the_server_took_a_mail_sends_it_again_under_
 
 
 def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
-    settings: Settings, demo: Demo, office: PostOffice
+    settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     known, *unknown = owners_of(demo)
     mail = settings.mail.model_copy(update={"owners": {known: "one@example.com", "Nobody Atall": "two@example.com"}})
@@ -201,7 +201,7 @@ def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
 
 
 def test_nothing_is_sent_of_a_build_that_is_held_or_old_and_nothing_without_a_server(
-    settings: Settings, demo: Demo, office: PostOffice, tmp_path: Path
+    settings: Settings, demo: Demo, office: FakeSmtp, tmp_path: Path
 ) -> None:
     store = store_of(settings)
     assert "mail.host is not set" in lib.why_not(settings.model_copy(update={"mail": MailSettings()}), store)
@@ -221,7 +221,7 @@ def test_nothing_is_sent_of_a_build_that_is_held_or_old_and_nothing_without_a_se
     assert office.mails == []
 
 
-def test_the_asset_says_what_was_sent(settings: Settings, office: PostOffice, instance: dg.DagsterInstance) -> None:
+def test_the_asset_says_what_was_sent(settings: Settings, office: FakeSmtp, instance: dg.DagsterInstance) -> None:
     result = dg.materialize([digests_asset], instance=instance, resources={"settings": settings}, selection="digests")
     assert result.success
     (found,) = result.asset_materializations_for_node("digests")
@@ -233,7 +233,7 @@ def test_the_asset_says_what_was_sent(settings: Settings, office: PostOffice, in
 
 def call(**more: Any) -> dict[str, Any]:
     known = dict.fromkeys([name for name, _, _ in lib._COLUMNS if name != "page"])
-    return known | {"account": "A", "urgency": "call now", "news": "new", "reason": "r", "days_to_renewal": 3} | more
+    return known | {"account": "A", "urgency": "Urgent", "news": "new", "reason": "r", "days_to_renewal": 3} | more
 
 
 def written(tmp_path: Path, owner: str, *calls: dict[str, Any]) -> Any:
@@ -266,7 +266,7 @@ def test_names_cannot_become_markup_headers_or_formulas(tmp_path: Path) -> None:
     assert sheet["D2"].value == "=HYPERLINK(1)"
 
 
-def test_names_of_everywhere_arrive_as_they_are(settings: Settings, office: PostOffice, tmp_path: Path) -> None:
+def test_names_of_everywhere_arrive_as_they_are(settings: Settings, office: FakeSmtp, tmp_path: Path) -> None:
     name = "Gemeinde Žďár & Łódź / 東京 #1?"
     mail = written(tmp_path, "Zoë Müller", call(account=name))
     mailer.send(settings.mail, mail)
@@ -290,7 +290,7 @@ def test_only_the_first_accounts_stand_in_the_mail_and_all_in_the_workbook(tmp_p
 
 
 def refusal(mail: MailSettings) -> str:
-    with pytest.raises(mailer.PostError) as raised:
+    with pytest.raises(mailer.DeliveryError) as raised:
         mailer.send(mail, mailer.message(mail, "someone@example.com", "test", "test"))
     assert PASSWORD not in str(raised.value)
     return str(raised.value)
@@ -319,15 +319,15 @@ def test_a_server_with_tls_and_a_password_takes_mail_and_what_is_wrong_has_a_rem
         assert len(office.mails) == 1
 
 
-def test_a_server_that_is_away_is_named_with_the_remedy(office: PostOffice) -> None:
+def test_a_server_that_is_away_is_named_with_the_remedy(office: FakeSmtp) -> None:
     assert "offers no STARTTLS: mail.security is tls" in refusal(mail_to(office, security="starttls"))
     assert "leave mail.user and mail.password out" in refusal(mail_to(office, user=USER, password=PASSWORD))
-    assert "cannot be talked to" in refusal(mail_to(PostOffice(1)))
+    assert "cannot be talked to" in refusal(mail_to(FakeSmtp(1)))
     assert "there is no machine of that name" in refusal(mail_to(office, host="mail.invalid"))
 
 
 def test_a_server_that_is_away_fails_everybody_at_once_and_the_next_run_sends(
-    settings: Settings, demo: Demo, office: PostOffice
+    settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     away = settings.model_copy(update={"mail": settings.mail.model_copy(update={"port": 1})})
     done = lib.send_digests(away, print)
@@ -340,7 +340,7 @@ def test_a_server_that_is_away_fails_everybody_at_once_and_the_next_run_sends(
     [
         ({"host": "mail"}, "host is given, and from_address and pages_url is not: add it"),
         ({"owners": {"A": "a@b@c"}}, "'a@b@c' of A is no address: write it as name@company.example"),
-        ({"alarms": ["x@y\nBcc: z"]}, "is no address"),
+        ({"alerts": ["x@y\nBcc: z"]}, "is no address"),
         ({"pages_url": "usage.example.com"}, "write the address with http:// or https://"),
         ({"host": "m", "from_address": "a@b", "pages_url": "http://p", "user": "u"}, "user and password go together"),
         (
@@ -384,8 +384,8 @@ def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: P
     assert owner in unknown.output
 
 
-def test_the_test_mail_arrives_or_says_why_not(tmp_path: Path, office: PostOffice) -> None:
-    mail = json.loads(mail_to(office).model_dump_json(exclude_none=True, exclude={"owners", "alarms"}))
+def test_the_test_mail_arrives_or_says_why_not(tmp_path: Path, office: FakeSmtp) -> None:
+    mail = json.loads(mail_to(office).model_dump_json(exclude_none=True, exclude={"owners", "alerts"}))
     config = str(write_config(tmp_path, mail=mail))
     done = CliRunner().invoke(app, ["mail-test", "someone@example.com", "-c", config])
     assert done.exit_code == 0, done.output

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import BusyError, exclusive
-from usage_pipeline.observability.monitors import judge_runs, last_tick
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
+from usage_pipeline.observability.monitors import check_runs, last_tick
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.operations import doctor, local
 from usage_pipeline.publishing.builds import store_of
@@ -79,7 +79,7 @@ def test_a_sound_installation_passes_with_a_line_for_everything(config: Path) ->
         "superset was not started here, or was stopped: not watched",
         "complete through the week of 2025-02-24, the newest that can be by 2025-03-05",
         "the last run succeeded",
-        "none is set aside",
+        "none is quarantined",
         "is shown and keeps its contract; 2 of 2 open",
         "free at",
         "reading may use 1.0 GB (ingest.memory_mb)",
@@ -198,7 +198,7 @@ def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
     settings, folder = load_settings(config), load_settings(config).home / "run"
-    with exclusive(folder / "restart.lock", 0, what="restarting", who="another"), pytest.raises(BusyError):
+    with file_lock(folder / "restart.lock", 0, what="restarting", who="another"), pytest.raises(LockTimeoutError):
         doctor.restart(settings, config, print)
     killed = pid_of(config, "superset")
     os.kill(killed, signal.SIGKILL)
@@ -263,8 +263,8 @@ def test_a_refresh_that_was_due_and_did_not_come_is_told_where_the_clock_rules(c
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     settings = load_settings(config)
     soon, late = datetime.now(UTC), datetime.now(UTC) + timedelta(days=9)
-    assert [f.level for f in judge_runs(settings, soon)] == ["ok"]
-    ok, missed = judge_runs(settings, late)
+    assert [f.level for f in check_runs(settings, soon)] == ["ok"]
+    ok, missed = check_runs(settings, late)
     assert (ok.level, missed.level) == ("ok", "warning")
     assert "none has succeeded since the refresh that was due" in missed.words
     tick = last_tick(settings, datetime(2025, 3, 5, 12, tzinfo=UTC))
@@ -284,7 +284,7 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     assert code == 1
     assert "failed   runs      the last run failed" in said
     assert "risk_models: " in said
-    assert "did not pass: no file was set aside (usage facts)" in said
+    assert "did not pass: no quarantined file (usage facts)" in said
     assert "set aside, so the week of 2025-02-24 is incomplete: " in said
     assert "part-1.parquet: cannot be read" in said
 

@@ -20,17 +20,6 @@ import pytest
 import requests
 import yaml
 from typer.testing import CliRunner
-from usage_pipeline.privacy.encryption import (
-    KEY_VARIABLE,
-    OLD_KEY_VARIABLE,
-    ContactsKeyError,
-    attach,
-    connect_beside,
-    contacts_key,
-    is_encrypted,
-    open_database,
-    parquet_rows,
-)
 
 from usage_pipeline import doctor
 from usage_pipeline.cli import app
@@ -42,6 +31,17 @@ from usage_pipeline.operations.backup import back_up, restore
 from usage_pipeline.operations.erase import EraseError, erase
 from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_environment
 from usage_pipeline.operations.rekey import files_of_contacts, plain_files, rekey
+from usage_pipeline.privacy.encryption import (
+    KEY_VARIABLE,
+    OLD_KEY_VARIABLE,
+    ContactsKeyError,
+    attach,
+    connect_beside,
+    contacts_key,
+    is_encrypted,
+    open_database,
+    parquet_rows,
+)
 from usage_pipeline_tests.conftest import event, run_refresh, serve_superset, write_config, write_week
 from usage_pipeline_tests.test_access import Visitor, ask_for
 
@@ -298,7 +298,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
 
 
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of both keys lie beside each other then, and one that is unfinished, plain."""
+    """Files of both keys lie beside each other then, and one that is tmp_path_of, plain."""
     first, *_, last = files_of_contacts(settings)
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
@@ -358,7 +358,7 @@ def test_a_person_is_erased_from_encrypted_files(settings: Settings) -> None:
     done = erase(settings, "a", "u-anna")
     assert done.places["private contacts, contacts"] == 1
     assert sum("build" in place for place in done.places) == 2
-    assert done.places["contacts as delivered (ledger)"] == 2
+    assert done.places["contacts as delivered (history)"] == 2
     assert all_that_tell(settings.home) == {} and plain_files(settings) == []
     for file in files_of_contacts(settings):
         with duckdb.connect() as connection:

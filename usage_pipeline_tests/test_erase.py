@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.ingestion.facts import facts_path
 from usage_pipeline.observability.explain import ExplainError
 from usage_pipeline.operations.erase import EraseError, erase
@@ -129,12 +129,12 @@ def numbers(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
 def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(settings: Settings, instance) -> None:
     before = numbers(settings)
     places = names_of(settings.home, WORDS)
-    assert {place.split("/")[0] for place in places} == {"facts", "ledger", "published", "warehouse"}
+    assert {place.split("/")[0] for place in places} == {"facts", "history", "published", "warehouse"}
     clicks = facts_of(settings)
     done = erase(settings, "springfield", "u-anna")
     assert done.account == "a"
-    assert done.places["contacts as delivered (ledger)"] == 2
-    assert done.places["rejected rows (ledger)"] == 2 * len(WEEKS)
+    assert done.places["contacts as delivered (history)"] == 2
+    assert done.places["rejected rows (history)"] == 2 * len(WEEKS)
     assert done.places["facts"] == 4 * len(WEEKS)
     assert done.places["private contacts, account_contacts"] == 1
     assert sum("build 0000" in place for place in done.places) == 2
@@ -155,7 +155,7 @@ def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(set
     )
     again = load_settings(config)
     assert run_refresh(again, instance).success
-    assert len(list((settings.home / "ledger" / "reference" / "contacts").glob("*.parquet"))) == 3
+    assert len(list((settings.home / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
     assert names_of(settings.home, WORDS) == []
     assert numbers(again) == before
     assert facts_of(settings) == clicks
@@ -202,19 +202,19 @@ def test_the_same_id_in_another_account_is_another_person(settings: Settings) ->
 def test_an_erasure_that_was_cut_short_is_run_again_from_the_start(settings: Settings) -> None:
     impatient = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0})})
     with (
-        exclusive(settings.facts_dir / ".lock", 1, what="the facts", who="a run"),
-        pytest.raises(BusyError, match="is held by a run"),
+        file_lock(settings.facts_dir / ".lock", 1, what="the facts", who="a run"),
+        pytest.raises(LockTimeoutError, match="is held by a run"),
     ):
         erase(impatient, "a", "u-anna")
     left = names_of(settings.home, WORDS)
-    assert not any(place.startswith("ledger/reference") for place in left), "what had its turn is done"
+    assert not any(place.startswith("history/reference") for place in left), "what had its turn is done"
     assert any(place.startswith("facts") for place in left)
     key = Erased.read(settings.home).key_of("a", "u-anna")
-    # and a writer that was killed in the middle leaves an unfinished file
+    # and a writer that was killed in the middle leaves an tmp_path_of file
     facts = facts_path(settings.facts_dir, WEEKS[0])
     shutil.copy(facts, facts.with_name(f".facts.parquet.{'0' * 32}"))
-    unfinished = settings.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
-    shutil.copytree(settings.published_dir / "current", unfinished)
+    tmp_path_of = settings.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
+    shutil.copytree(settings.published_dir / "current", tmp_path_of)
     assert erase(settings, "a", "u-anna").key == key
     assert names_of(settings.home, WORDS) == []
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.observability.explain import ExplainError, Explanation, Named, UnknownNameError, explain, resolve
-from usage_pipeline.observability.explain_text import in_words
+from usage_pipeline.observability.explain_text import as_text
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.conftest import Demo, event, run_refresh, write_config, write_week
 
@@ -31,7 +31,7 @@ def explained(settings: Settings, account: str, application: str, day: date | No
 
 def text_of(found: Explanation) -> str:
     """The screen as one line, so that a sentence is found wherever it is wrapped."""
-    return " ".join(" ".join(in_words(found)).split())
+    return " ".join(" ".join(as_text(found)).split())
 
 
 def rows(demo: Demo, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -40,8 +40,8 @@ def rows(demo: Demo, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def of_raw(raw: pd.DataFrame, found: Explanation) -> pd.DataFrame:
-    is_pair = (raw["account_id"] == found.account.key) & (raw["application"] == found.application.key)
-    return raw[is_pair & (raw["week_start"] == pd.Timestamp(found.week.week_start))]
+    is_account_application = (raw["account_id"] == found.account.key) & (raw["application"] == found.application.key)
+    return raw[is_account_application & (raw["week_start"] == pd.Timestamp(found.week.week_start))]
 
 
 def test_numbers_days_and_users_equal_pandas_on_the_raw_rows(demo: Demo) -> None:
@@ -81,7 +81,7 @@ def test_rows_that_came_late_are_told_with_their_folder(demo: Demo) -> None:
 def test_a_week_without_use_in_contract_is_a_known_zero(demo: Demo) -> None:
     account, application, week = rows(
         demo,
-        "SELECT account_id, application_key, week_start FROM mart.usage_by_week WHERE clicks = 0 AND contract_days = 7 "
+        "SELECT account_id, application_key, week_start FROM mart.usage_by_week WHERE clicks = 0 AND subscribed_days = 7 "
         "AND is_complete AND clicks_last_year > 0 ORDER BY week_start DESC, account_id LIMIT 1",
     )[0]
     found = explained(demo.settings, account, application, week.date())
@@ -95,7 +95,7 @@ def test_a_week_without_use_in_contract_is_a_known_zero(demo: Demo) -> None:
 def test_a_week_after_an_ended_contract_has_no_zero_and_no_state(demo: Demo) -> None:
     account, application, end = rows(
         demo,
-        "SELECT account_id, application_key, end_date FROM mart.ended_contracts WHERE clicks_outside_contract = 0 "
+        "SELECT account_id, application_key, end_date FROM mart.ended_subscriptions WHERE clicks_outside_subscription = 0 "
         "AND end_date < TIMESTAMP '2026-09-01' ORDER BY end_date DESC LIMIT 1",
     )[0]
     found = explained(demo.settings, account, application)
@@ -114,7 +114,7 @@ def test_a_week_after_an_ended_contract_has_no_zero_and_no_state(demo: Demo) -> 
     assert last.contract.days == end.weekday() + 1
     assert "it ended in this week" in text_of(last)
     # and before it began, there is none either
-    began = last.contract.spells[0]["start_date"]
+    began = last.contract.subscription_periods[0]["start_date"]
     before = explained(demo.settings, account, application, began - timedelta(days=7))
     assert before.contract.state == "not started"
 
@@ -122,7 +122,7 @@ def test_a_week_after_an_ended_contract_has_no_zero_and_no_state(demo: Demo) -> 
 def test_an_application_that_was_never_used_is_told_so(demo: Demo) -> None:
     account, application = rows(
         demo,
-        "SELECT account_id, application_key FROM mart.account_applications WHERE usage_state = 'never used' "
+        "SELECT account_id, application_key FROM mart.subscription_overview WHERE usage_state = 'never adopted' "
         "AND reason NOT LIKE '%used before%' ORDER BY ALL LIMIT 1",
     )[0]
     raw = demo.raw()
@@ -130,12 +130,12 @@ def test_an_application_that_was_never_used_is_told_so(demo: Demo) -> None:
     found = explained(demo.settings, account, application)
     assert found.raw.rows == []
     assert found.state is not None
-    assert found.state["usage_state"] == "never used"
+    assert found.state["usage_state"] == "never adopted"
     assert "not used in the contract that runs" in text_of(found)
 
 
 def test_an_account_without_known_contract_is_told_so(demo: Demo) -> None:
-    account = demo.truth["without_contract"][0]
+    account = demo.truth["without_subscription"][0]
     raw = demo.raw()
     application = raw[raw["account_id"] == account]["application"].iloc[0]
     found = explained(demo.settings, account, application)
@@ -154,31 +154,36 @@ def test_the_contract_rows_are_those_that_were_delivered(demo: Demo) -> None:
     of_account = delivered[delivered["account_id"] == account]
     own = of_account[of_account["application"].isna() | (of_account["application"] == application)]
     assert sorted(str(row["start_date"]) for row in found.contract.delivered) == sorted(own["start_date"])
-    assert [spell["spell_number"] for spell in found.contract.spells] == [1, 2]
-    assert "contract no. 2" in text_of(found)
+    assert [subscription_period["period_number"] for subscription_period in found.contract.subscription_periods] == [
+        1,
+        2,
+    ]
+    assert "subscription no. 2" in text_of(found)
 
 
 def test_flags_and_risks_are_those_of_the_pages_and_as_issued(demo: Demo) -> None:
     account, application, sentence = rows(
         demo,
-        "SELECT account_id, application_key, what_happened FROM mart.flagged_weeks WHERE scope = 'account' "
+        "SELECT account_id, application_key, what_happened FROM mart.anomaly_weeks WHERE scope = 'account' "
         "AND week_start = ? LIMIT 1",
         NEWEST,
     )[0]
     found = explained(demo.settings, account, application)
     text = text_of(found)
     assert sentence in text
-    assert found.flags_as_issued
+    assert found.anomalies_as_published
     assert "as issued, and kept: " in text
-    account, application, chance = rows(
-        demo, "SELECT account_id, application_key, chance FROM mart.usage_risks WHERE target = 'low use' LIMIT 1"
+    account, application, probability = rows(
+        demo, "SELECT account_id, application_key, probability FROM mart.usage_risks WHERE target = 'low usage' LIMIT 1"
     )[0]
     found = explained(demo.settings, account, application)
-    low = next(risk for risk in found.risks if risk["target"] == "low use")
-    assert (low["chance"], low["is_listed"]) == (chance, True)
-    assert any(risk["target"] == "low use" and risk["chance"] == chance for risk in found.risks_as_issued or [])
+    low = next(risk for risk in found.risks if risk["target"] == "low usage")
+    assert (low["probability"], low["is_listed"]) == (probability, True)
+    assert any(
+        risk["target"] == "low usage" and risk["probability"] == probability for risk in found.scores_as_published or []
+    )
     assert low["reason_1"] in text_of(found)
-    assert len(in_words(found)) <= 45, "a screen"
+    assert len(as_text(found)) <= 45, "a screen"
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +239,7 @@ def test_rejected_rows_files_set_aside_and_what_is_not_delivered_are_told(small:
     assert "6 clicks, records not delivered, 3 users" in text
     assert "they agree" in text
     aside = text_of(explained(small, "a", "permits", date(2025, 2, 17)))
-    assert "not complete (files set aside)" in aside
+    assert "not complete (files quarantined)" in aside
     assert "part-1.parquet: cannot be read" in aside
 
 
@@ -293,7 +298,7 @@ def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_
 
     done: list[int] = []
     reader = threading.Thread(target=lambda: done.append(explained(small, "b", "permits").contract.days))
-    with exclusive(small.warehouse_path.with_suffix(".lock"), 5, what="the warehouse"):
+    with file_lock(small.warehouse_path.with_suffix(".lock"), 5, what="the warehouse"):
         reader.start()
         reader.join(timeout=1)
         assert not done, "a run that writes is waited for"

@@ -14,7 +14,7 @@ import pytest
 from pyarrow.parquet import encryption
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.ingestion.facts import (
     FACTS_VERSION,
@@ -105,7 +105,7 @@ def test_rejected_rows_are_kept_with_their_reason(tmp_path) -> None:
     assert manifest.rejected == {"no account": 1, "no application": 1, "negative count": 1}
     assert manifest.rows_read == manifest.rows_kept + manifest.rows_rejected == 4
     assert manifest.rejected_file is not None
-    kept = pq.read_table(settings.ledger_dir / manifest.rejected_file).to_pylist()
+    kept = pq.read_table(settings.history_dir / manifest.rejected_file).to_pylist()
     found = sorted((row["reason"], Path(row["source_file"]).name, row["source_row"]) for row in kept)
     part = "part-0.parquet"
     assert found == [("negative count", part, 3), ("no account", part, 2), ("no application", part, 4)]
@@ -197,8 +197,8 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_go_through(tmp_p
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    assert [Path(item["key"]).name for item in manifest.set_aside] == ["broken.parquet"]
-    assert said in manifest.set_aside[0]["reason"]
+    assert [Path(item["key"]).name for item in manifest.quarantined] == ["broken.parquet"]
+    assert said in manifest.quarantined[0]["reason"]
     assert manifest.clicks == 1
 
 
@@ -209,7 +209,7 @@ def test_a_file_without_a_required_column_is_set_aside_with_the_columns_that_it_
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    (item,) = manifest.set_aside
+    (item,) = manifest.quarantined
     assert "there is no column 'account_id'" in item["reason"]
     assert "columns that exist: account, application" in item["reason"]
     assert manifest.clicks == 1
@@ -222,7 +222,7 @@ def test_a_file_without_rows_is_no_problem(tmp_path) -> None:
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    assert (manifest.set_aside, manifest.clicks) == ([], 1)
+    assert (manifest.quarantined, manifest.clicks) == ([], 1)
 
 
 def test_only_week_folders_and_no_times_gives_totals_without_days(tmp_path) -> None:
@@ -325,7 +325,7 @@ def test_sound_checksums_are_no_problem(tmp_path) -> None:
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    assert (manifest.set_aside, manifest.clicks, manifest.lost) == ([], 1, None)
+    assert (manifest.quarantined, manifest.clicks, manifest.lost) == ([], 1, None)
 
 
 def test_a_file_written_while_it_is_read_is_set_aside_and_read_again_next_time(tmp_path, monkeypatch) -> None:
@@ -345,12 +345,12 @@ def test_a_file_written_while_it_is_read_is_set_aside_and_read_again_next_time(t
     monkeypatch.setattr(Lake, "week_files", list_and_write)
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    assert [Path(item["key"]).name for item in manifest.set_aside] == ["late.parquet"]
-    assert "was written while it was read" in manifest.set_aside[0]["reason"]
+    assert [Path(item["key"]).name for item in manifest.quarantined] == ["late.parquet"]
+    assert "was written while it was read" in manifest.quarantined[0]["reason"]
     assert manifest.clicks == 1
     again = ingest(settings)[date(2025, 2, 3)]
     assert again is not None
-    assert (again.set_aside, again.clicks) == ([], 31)
+    assert (again.quarantined, again.clicks) == ([], 31)
 
 
 def test_columns_renamed_half_way_through_are_read_by_two_mappings(tmp_path) -> None:
@@ -363,7 +363,7 @@ def test_columns_renamed_half_way_through_are_read_by_two_mappings(tmp_path) -> 
     manifests = ingest(settings)
     first = manifests[date(2025, 2, 3)]
     assert first is not None
-    assert "say so under sources.usage.earlier" in first.set_aside[0]["reason"]
+    assert "say so under sources.usage.earlier" in first.quarantined[0]["reason"]
 
     earlier = [{"until": "2025-02-05", "columns": {"clicks": "nr_clicks", "user_id": "who"}}]
     settings = load_settings(write_config(tmp_path, **usage(earlier=earlier)))
@@ -422,7 +422,7 @@ def test_rejected_rows_of_csv_files_are_found_again_by_file_and_row(tmp_path) ->
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
     assert manifest.rejected_file is not None
-    rows = pq.read_table(settings.ledger_dir / manifest.rejected_file).to_pylist()
+    rows = pq.read_table(settings.history_dir / manifest.rejected_file).to_pylist()
     assert sorted((Path(r["source_file"]).name, r["source_row"]) for r in rows) == [("a.csv", 50_000), ("b.csv", 7)]
 
 
@@ -432,7 +432,7 @@ def test_a_second_run_waits_for_the_first_and_says_for_whom(tmp_path) -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with exclusive(settings.facts_dir / ".lock", 0, what="facts", who="run 1234abcd"):
+        with file_lock(settings.facts_dir / ".lock", 0, what="facts", who="run 1234abcd"):
             held.set()
             done.wait()
 
@@ -440,7 +440,7 @@ def test_a_second_run_waits_for_the_first_and_says_for_whom(tmp_path) -> None:
     other.start()
     held.wait()
     try:
-        with pytest.raises(BusyError, match=r"is held by run 1234abcd \(process \d+\)"):
+        with pytest.raises(LockTimeoutError, match=r"is held by run 1234abcd \(process \d+\)"):
             ingest(settings)
     finally:
         done.set()

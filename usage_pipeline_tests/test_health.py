@@ -1,4 +1,4 @@
-"""The health of the data: what the status file says after good, troubled and failed runs, and the page that shows it."""
+"""The data status: what the status file says after good, troubled and failed runs, and the page that shows it."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.formatting import cause_of_failure, duration, found_in_words, without_values
-from usage_pipeline.core.tables import STATUS_TABLES, broken_contract
+from usage_pipeline.core.formatting import cause_of_failure, duration, found_as_text, without_values
+from usage_pipeline.core.tables import STATUS_TABLES, schema_violation
 from usage_pipeline.demo.lake import add_week
 from usage_pipeline.ingestion.facts import read_manifests
 from usage_pipeline.observability.status import write_status
@@ -76,7 +76,7 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
         accounts = folder / "lake" / "accounts.csv"
         accounts.write_text(accounts.read_text().replace("account_id", "customer", 1))
         # as if none had been taken before: otherwise the delivery before would stay in force
-        shutil.rmtree(settings.ledger_dir / "reference" / "accounts")
+        shutil.rmtree(settings.history_dir / "reference" / "accounts")
         assert not run_refresh(settings, instance).success
         write_status(settings, instance)
     assert shown is not None
@@ -112,16 +112,16 @@ def shown_on(browser: Any, server: SupersetServer, slug: str) -> str:
 def test_the_tables_are_those_of_the_catalogue_after_good_and_failed_runs(demo: Demo, story: Story) -> None:
     for file in (demo.settings.status_path.resolve(), story.after_trouble, story.after_failure):
         with duckdb.connect(str(file), read_only=True) as connection:
-            assert [broken.problem for t in STATUS_TABLES if (broken := broken_contract(connection, t))] == []
+            assert [broken.problem for t in STATUS_TABLES if (broken := schema_violation(connection, t))] == []
 
 
 def test_after_a_good_run_all_is_well(demo: Demo) -> None:
     health = health_of(demo.settings.status_path)
-    assert health["verdict"] == "All is well"
+    assert health["summary"] == "All is well"
     assert health["data_through"] == pd.Timestamp("2026-11-15")
     assert health["run_result"] == "succeeded"
     assert "Data through 15 Nov 2026, as of 22 Nov 2026 at 00:00. Shown: build 00001-" in health["health_sentence"]
-    assert (health["checks_failed"], health["files_set_aside"], health["weeks_wrong"]) == (0, 0, 0)
+    assert (health["checks_failed"], health["files_quarantined"], health["weeks_wrong"]) == (0, 0, 0)
 
 
 def test_each_source_says_what_came_and_when(demo: Demo) -> None:
@@ -132,7 +132,7 @@ def test_each_source_says_what_came_and_when(demo: Demo) -> None:
     assert sources.at["usage", "rows_kept"] == len(demo.raw())
     assert sources.at["accounts", "rows_kept"] == len(pd.read_csv(lake / "accounts.csv"))
     assert sources.at["contacts", "rows_kept"] == len(pd.read_parquet(lake / "contacts.parquet"))
-    assert set(sources["taken_in_at"]) == {pd.Timestamp("2026-11-22")}
+    assert set(sources["ingested_at"]) == {pd.Timestamp("2026-11-22")}
     assert set(sources["age_days"]) == {0}
 
 
@@ -143,27 +143,27 @@ def test_a_source_that_is_not_configured_is_not_delivered(tmp_path, instance) ->
     assert sources.at["usage", "delivery"] == "nothing taken in yet"
     assert set(sources.drop("usage")["delivery"]) == {"not delivered"}
     health = health_of(settings.status_path)
-    assert health["verdict"] == "Nothing is published yet"
+    assert health["summary"] == "Nothing is published yet"
     assert health["health_sentence"].startswith("No numbers are on the pages yet. No run has ended yet.")
 
 
 def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) -> None:
     health = health_of(story.after_trouble)
-    assert health["verdict"] == "Up to date, with warnings"
-    assert (health["files_set_aside"], health["rows_rejected"], health["weeks_wrong"]) == (1, 61, 0)
-    aside = ask(story.after_trouble, "FROM status.files_aside").iloc[0]
+    assert health["summary"] == "Up to date, with warnings"
+    assert (health["files_quarantined"], health["rows_rejected"], health["weeks_wrong"]) == (1, 61, 0)
+    aside = ask(story.after_trouble, "FROM status.quarantined_files").iloc[0]
     assert (aside["week_start"], aside["file"]) == (BROKEN_WEEK, "year=2026/week=47/part-1.parquet")
-    checks = ask(story.after_trouble, "FROM status.checks ORDER BY check_place")
+    checks = ask(story.after_trouble, "FROM status.checks ORDER BY check_rank")
     assert health["checks_warning"] == (checks["check_result"] == "warns").sum() > 0
-    told = checks.set_index("statement").at["no file was set aside", "found"]
+    told = checks.set_index("statement").at["no quarantined file", "found"]
     assert told.startswith("files: key: year=2026/week=47/part-1.parquet, reason: cannot be read")
 
 
 def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.rejected_rows")
     assert set(found["week_start"]) == {TROUBLED_WEEK}
-    ledger = pd.read_parquet(story.settings.home / found["kept_in"][0])
-    assert found.set_index("rejected_because")["rows_rejected"].to_dict() == ledger["reason"].value_counts().to_dict()
+    history = pd.read_parquet(story.settings.home / found["kept_in"][0])
+    assert found.set_index("rejected_because")["rows_rejected"].to_dict() == history["reason"].value_counts().to_dict()
 
 
 def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> None:
@@ -215,8 +215,8 @@ def test_a_file_that_nobody_writes_any_more_does_not_say_that_all_is_fresh(demo:
     shutil.copyfile(demo.settings.status_path.resolve(), old)
     with duckdb.connect(str(old)) as connection:
         connection.execute("UPDATE written.clock SET last_run_at = last_run_at - INTERVAL 12 DAYS, pinned_as_of = NULL")
-        connection.execute("UPDATE written.sources SET taken_in_at = now()::TIMESTAMP - INTERVAL 12 DAYS")
-    assert health_of(old)["verdict"] == "Nothing has run for 12 days"
+        connection.execute("UPDATE written.sources SET ingested_at = now()::TIMESTAMP - INTERVAL 12 DAYS")
+    assert health_of(old)["summary"] == "Nothing has run for 12 days"
     assert "see whether Dagster and its daemon are up" in health_of(old)["health_sentence"]
     assert set(ask(old, "FROM status.sources")["age_days"]) <= {11, 12, 13}
 
@@ -258,10 +258,10 @@ def test_a_rollback_is_told_at_once(tmp_path, instance, monkeypatch) -> None:
     newest = store_of(settings).builds()[-1].build_id
     assert CliRunner().invoke(app, ["rollback", "-c", str(config)]).exit_code == 0
     health = health_of(settings.status_path)
-    assert health["verdict"] == "An older build is held: new numbers are not shown"
+    assert health["summary"] == "An older build is held: new numbers are not shown"
     assert f"held by a rollback; the newest is {newest}" in health["health_sentence"]
     weeks = ask(settings.status_path, "FROM status.reconciled_weeks").set_index("week_start")
-    assert weeks.at[pd.Timestamp("2025-02-10"), "adds_up"] == "not yet: an older build is held"
+    assert weeks.at[pd.Timestamp("2025-02-10"), "reconciled"] == "not yet: an older build is held"
     assert CliRunner().invoke(app, ["rollback", "--release", "-c", str(config)]).exit_code == 0
     builds = ask(settings.status_path, "FROM status.builds").set_index("build_id")
     assert builds.at[newest, "build_state"] == "shown"
@@ -287,7 +287,7 @@ def test_a_cause_is_told_in_words_and_without_persons(step: str, kind: str, mess
 
 
 def test_what_a_check_found_is_told_in_words() -> None:
-    found = found_in_words({"weeks_wrong": {}, "rows_rejected": 1234, "files": [{"key": "a", "reason": "b"}]})
+    found = found_as_text({"weeks_wrong": {}, "rows_rejected": 1234, "files": [{"key": "a", "reason": "b"}]})
     assert found == "rows rejected: 1,234; files: key: a, reason: b"
     assert [duration(s) for s in (None, 0.2, 83, 3723)] == [None, "less than 1 s", "1 min 23 s", "1 h 2 min"]
     assert without_values("of 'a.b@c.de'") == "of '(e-mail address)'"
@@ -315,9 +315,9 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
     page = context.new_page()
     log_in(page, superset, "viewer")
     open_dashboard(page, superset, "low-inactive")
-    link = page.locator("td a", has_text="health of the data").first.get_attribute("href")
+    link = page.locator("td a", has_text="data status").first.get_attribute("href")
     page.goto(superset.url + link)
-    page.wait_for_selector("text=How fresh each source is")
+    page.wait_for_selector("text=Source freshness")
     context.close()
 
 

@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Settings:
 def propose(settings: Settings, kind: str, **periods: int) -> None:
     """Proposes periods (`_` for `-`) of so many rows."""
     rows = {name.strip("w").replace("_", "-"): pa.table({"n": list(range(count))}) for name, count in periods.items()}
-    with history.history_held(settings):
+    with history.history_locked(settings):
         history.propose(settings, kind, rows)
 
 
@@ -102,7 +102,7 @@ def test_whoever_was_killed_before_an_entry_was_kept_is_made_good_from_the_build
         patched.setattr(shutil, "copyfile", killed)
         keep_as_published(settings)
     # the next run sees other numbers of that week; people saw these
-    with history.history_held(settings):
+    with history.history_locked(settings):
         assert [entry.period for entry in history.promote(settings)] == [WEEK]
     propose(settings, SCORES, w2025_02_24=9)
     keep_as_published(settings)
@@ -131,11 +131,11 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
         assert told == [(ANOMALIES, WEEK, build.build_id), (SCORES, WEEK, build.build_id)]
 
         # nothing changed: nothing is published, and nothing is to be kept
-        assert run_refresh(settings, instance, only=["issued_flags", "issued_scores", "published_build"]).success
+        assert run_refresh(settings, instance, only=["anomaly_snapshots", "score_snapshots", "published_build"]).success
         assert store_of(settings).builds() == [build]
         # withdrawn, and issued anew with a build of its own
         assert command(settings, "withdraw", "anomalies", WEEK, "--reason", "made by the wrong settings")[0] == 0
-        assert run_refresh(settings, instance, only=["issued_flags", "published_build"]).success
+        assert run_refresh(settings, instance, only=["anomaly_snapshots", "published_build"]).success
     first, second = history.entries(settings, [ANOMALIES])
     assert (first.is_withdrawn, second.is_withdrawn) == (True, False)
     assert second.build_id != build.build_id
@@ -157,17 +157,17 @@ def test_an_entry_is_listed_withdrawn_with_a_reason_and_restored(settings: Setti
     assert f"scores 2025-02-17 as of 2025-03-05 00:00 build {build.build_id} 1 rows" in listed
     assert f"scores {WEEK} as of 2025-03-05 00:00 build {build.build_id} 2 rows withdrawn 2" in listed
     assert listed.endswith(": clock was ahead")
-    (file,) = (settings.ledger_dir / "scores" / "withdrawn").glob("*.parquet")
+    (file,) = (settings.history_dir / "scores" / "withdrawn").glob("*.parquet")
     about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert about["build"] == build.build_id and about["withdrawn_by"]
     assert pq.read_metadata(file).num_rows == 2
 
     # its own build does not bring it back
-    with history.history_held(settings):
+    with history.history_locked(settings):
         assert history.promote(settings) == []
     assert command(settings, "restore", "scores", WEEK)[0] == 0
     assert kept(settings) == ["2025-02-17", WEEK]
-    assert not list((settings.ledger_dir / "scores" / "withdrawn").iterdir())
+    assert not list((settings.history_dir / "scores" / "withdrawn").iterdir())
 
 
 def test_a_withdrawn_week_can_be_issued_anew_and_then_the_old_one_stays_aside(settings: Settings) -> None:
@@ -198,8 +198,8 @@ def test_a_month_that_is_withdrawn_takes_its_workbook_along(settings: Settings) 
     ("words", "said"),
     [
         (
-            ["withdraw", "flags", WEEK, "--reason", "x"],
-            "there is no history of 'flags': it is one of anomalies, scores",
+            ["withdraw", "anomalies", WEEK, "--reason", "x"],
+            "there is no history of 'anomalies': it is one of anomalies, scores",
         ),
         (["withdraw", "scores", "week 9", "--reason", "x"], "'week 9' is not a day: write it as YYYY-MM-DD"),
         (["withdraw", "months", "2025", "--reason", "x"], "'2025' is not a month: write it as YYYY-MM"),

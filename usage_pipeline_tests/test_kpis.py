@@ -84,7 +84,7 @@ def check_distinct(sheet: pd.DataFrame) -> None:
 
 def check_partitions(sheet: pd.DataFrame) -> None:
     """What adds up gives the value of all, over whatever parts of all; contracts about accounts are no application's."""
-    for kpi in (kpi for kpi in read_kpis().kpis if kpi.adds_up != "never"):
+    for kpi in (kpi for kpi in read_kpis().kpis if kpi.aggregation != "non_additive"):
         for period in ("week", *MONTHLY):
             values = wide(sheet, kpi.title, period)
             if values.empty:
@@ -251,7 +251,7 @@ def test_contracts_about_a_whole_account_count_for_accounts_once_and_for_no_appl
         contract("a", "p", start, seats=1, annual_value=50.0),
         contract("a", "q", start),
         contract("b", "p", start, seats=4, annual_value=7.0),
-        # paid for, and never used
+        # paid for, and never adopted
         contract("c", None, start, seats=2, annual_value=20.0),
     ]
     world = a_world(rows, MONDAY, date(2024, 5, 19), contracts)
@@ -264,15 +264,13 @@ def test_contracts_about_a_whole_account_count_for_accounts_once_and_for_no_appl
         return [value(sheet, kpi, entity, "month", month) for entity in entities]
 
     who = ("a", "b", "c", "all", "City", "p", "q")
-    assert found("Annual value in contract", "2024-02-01", *who) == [1350, 7, 20, 1377, 27, 57, None]
-    assert found("Annual value in contract", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
+    assert found("ARR", "2024-02-01", *who) == [1350, 7, 20, 1377, 27, 57, None]
+    assert found("ARR", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
     assert found("Seats", "2024-02-01", *who) == [12, 4, 2, 18, 6, 5, None]
     # p has one seat of its own; the two who use q take seats of the whole account
     assert found("Seats in use", "2024-02-01", "a", "p") == [pytest.approx(100 * 3 / 12), pytest.approx(100 * 2 / 5)]
-    assert found("Accounts in contract", "2024-03-01", "all", "c", "p") == [3, 1, 2]
-    sql = run_sql(
-        connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["Annual value in contract", "Seats"]}
-    )
+    assert found("Customers", "2024-03-01", "all", "c", "p") == [3, 1, 2]
+    sql = run_sql(connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["ARR", "Seats"]})
     assert sql.fetchall() == []
 
 
@@ -344,8 +342,8 @@ def test_what_is_not_delivered_is_empty_and_not_zero(tmp_path: Path) -> None:
     empty = sheet.groupby("kpi")["value"].count() == 0
     assert set(empty[empty].index) == {
         *("Records created", "Clicks per active user a month", "Active users", "Users per account a month"),
-        *("Accounts in contract", "Annual value in contract", "Seats", "Seats in use", "Lost to cancellation"),
-        *("Never used", "At risk"),
+        *("Customers", "ARR", "Seats", "Seats in use", "Lost to cancellation"),
+        *("Never adopted", "At risk"),
     }
 
 
@@ -366,14 +364,14 @@ def test_a_lake_that_knows_no_days_has_weeks_alone_and_says_why(tmp_path: Path) 
 
 def test_metrics_are_empty_where_rows_meet(demo: Demo) -> None:
     connection = duckdb.connect(str(demo.warehouse.resolve()), read_only=True)
-    singles = {name: metric for name, metric in METRICS["kpi_sheet"].items() if name.startswith("single_")}
+    singles = {name: metric for name, metric in METRICS["kpi_report"].items() if name.startswith("single_")}
     listed = ", ".join(f"{metric.expression} AS {name}" for name, metric in singles.items())
-    total = connection.execute(f"SELECT {listed} FROM mart.kpi_sheet").df()
+    total = connection.execute(f"SELECT {listed} FROM mart.kpi_report").df()
     assert total.isna().all(axis=None)
     two = "entity_type = 'segment' AND kpi = 'Clicks' AND kpi_period = 'month' AND reference_month = '2026-10-01'"
-    assert connection.execute(f"SELECT {listed} FROM mart.kpi_sheet WHERE {two}").df().isna().all(axis=None)
+    assert connection.execute(f"SELECT {listed} FROM mart.kpi_report WHERE {two}").df().isna().all(axis=None)
     each = connection.execute(
-        f"SELECT any_value(value) AS value, {listed} FROM mart.kpi_sheet WHERE entity_type != 'account' "
+        f"SELECT any_value(value) AS value, {listed} FROM mart.kpi_report WHERE entity_type != 'account' "
         "GROUP BY kpi, entity_type, entity, kpi_period, reference_month"
     ).df()
     assert each["single_value"].equals(each["value"])
@@ -411,7 +409,7 @@ ADDED = {
     "unit": "accounts",
     "format": ",d",
     "group": "Accounts",
-    "adds_up": "never",
+    "aggregation": "non_additive",
     "computed": {"kind": "distinct", "count": "accounts", "where": "records_created > 0"},
     "needs": ["records"],
     "per_active_account": False,
@@ -445,8 +443,8 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         (
-            {"adds_up": "never"},
-            "clicks: the entry: adds_up is 'never', but what is computed so adds up 'over everything'",
+            {"aggregation": "non_additive"},
+            "clicks: the entry: aggregation is 'non_additive', but it is computed as 'additive'",
         ),
         ({"format": ".0f"}, "clicks: format: Input should be ',d'"),
         ({"good": None}, "clicks: good: Input should be 'up', 'down' or 'neither'"),
@@ -456,8 +454,11 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
         ({"computed": {"kind": "total"}}, "clicks: computed: Input tag 'total'"),
         ({"title": "Seats"}, "title: two KPIs are called 'Seats'"),
         (
-            {"computed": {"kind": "ratio", "numerator": "klicks", "denominator": "seats"}, "adds_up": "never"},
-            "clicks: computed.numerator: 'klicks' is no KPI or part that can be summed; there are accounts_in_contract",
+            {
+                "computed": {"kind": "ratio", "numerator": "klicks", "denominator": "seats"},
+                "aggregation": "non_additive",
+            },
+            "clicks: computed.numerator: 'klicks' is no KPI or part that can be summed; there are accounts_subscribed",
         ),
     ],
 )
@@ -498,7 +499,7 @@ def test_the_checks_find_what_is_wrong(demo: Demo, tmp_path: Path) -> None:
     assert what_adds_up_adds_up(warehouse).passed and clicks_are_those_of_the_days(warehouse).passed
     with duckdb.connect(str(file)) as connection:
         connection.execute(
-            "UPDATE mart.kpi_sheet SET value = value + 1 WHERE kpi = 'Seats' AND entity_type = 'segment'"
+            "UPDATE mart.kpi_report SET value = value + 1 WHERE kpi = 'Seats' AND entity_type = 'segment'"
         )
         connection.execute("UPDATE core.kpi_values SET clicks = clicks + 1")
     assert not what_adds_up_adds_up(warehouse).passed

@@ -267,7 +267,7 @@ def behind_a_proxy(superset: SupersetServer, demo: Demo, tmp_path_factory: pytes
     for name in ("secret_key", "accounts.json", "superset/superset.db"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(superset.folder / name, folder / name)
-    environment = superset_environment(demo.settings, folder) | {"USAGE_PROXIES": "1"}
+    environment = superset_environment(demo.settings, folder) | {"USAGE_PROXY_COUNT": "1"}
     with serving(environment, folder) as url:
 
         def log_in_from(address: str, name: str, password: str) -> int:

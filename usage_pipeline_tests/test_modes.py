@@ -63,7 +63,7 @@ def open_below(home: Path) -> list[str]:
 
 
 def test_a_fresh_home_is_closed_to_everybody_else(settings: Settings) -> None:
-    """Before: superset.db 0644 with hashes of passwords, contacts.duckdb 0444, facts and ledger 0644, all in 0755."""
+    """Before: superset.db 0644 with hashes of passwords, contacts.duckdb 0444, facts and history 0644, all in 0755."""
     made = {path.name for path in settings.home.rglob("*")}
     assert {"superset.db", "contacts.duckdb", "warehouse.duckdb", "facts.parquet", "usage_status.duckdb"} <= made
     assert open_below(settings.home) == []

@@ -20,7 +20,7 @@ from usage_pipeline.predictions.risk_models import best_of, learn
 from usage_pipeline_tests.conftest import serve_superset
 from usage_pipeline_tests.kpi_oracle import World
 from usage_pipeline_tests.kpi_worlds import differences, risks_of
-from usage_pipeline_tests.test_kpi_take_away import check_selections, expected_of
+from usage_pipeline_tests.test_exports import check_selections, expected_of
 from usage_pipeline_tests.test_superset import Client
 
 
@@ -90,26 +90,27 @@ def test_withdrawals_are_cancelled_and_the_others_completed(oulad: Settings, reg
     others = accounts.loc[registrations.index[~withdrawn]]
     assert len(others) == 622
     assert set(others["end_reason"]) == {"completed"}
-    assert set(others["contract_state"]) == {"ended"}
+    assert set(others["subscription_state"]) == {"ended"}
 
 
 def test_those_that_ended_before_the_start_never_started(oulad: Settings, registrations: pd.DataFrame) -> None:
-    accounts = ask(oulad, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index("account_id")
+    accounts = ask(oulad, "SELECT account_id, subscription_state FROM mart.accounts_summary").set_index("account_id")
     before = registrations["end"] < registrations["start"]
     assert before.sum() == 20
-    never = accounts[accounts["contract_state"] == "never started"]
+    never = accounts[accounts["subscription_state"] == "never started"]
     assert set(never.index) == set(registrations.index[before])
-    assert set(accounts.drop(never.index)["contract_state"]) == {"ended"}
+    assert set(accounts.drop(never.index)["subscription_state"]) == {"ended"}
 
 
 def test_from_the_week_of_its_end_on_no_pair_is_low_or_inactive(oulad: Settings, registrations: pd.DataFrame) -> None:
     states = ask(
-        oulad, "SELECT account_id, week_start, usage_state FROM core.usage_states JOIN core.pairs USING (pair_id)"
+        oulad,
+        "SELECT account_id, week_start, usage_state FROM core.usage_states JOIN core.account_applications USING (account_application_id)",
     )
     assert len(states) > 100_000
     end = registrations["end"].loc[states["account_id"]].to_numpy()
     assert (pd.to_datetime(states["week_start"]).to_numpy() + pd.Timedelta(days=6) <= end).all()
-    pages = ask(oulad, "SELECT count(*) AS n FROM mart.account_applications WHERE usage_state IS NOT NULL")
+    pages = ask(oulad, "SELECT count(*) AS n FROM mart.subscription_overview WHERE usage_state IS NOT NULL")
     assert pages["n"][0] == 0
 
 
@@ -120,7 +121,7 @@ def test_clicks_after_a_withdrawal_are_counted_and_make_nobody_active(
     after = raw[raw["enrolment"].isin(withdrew.index)]
     after = after[after["day"].to_numpy() > withdrew.loc[after["enrolment"]].to_numpy()]
     assert after["enrolment"].nunique() == 14
-    outside = ask(oulad, "SELECT account_id FROM mart.account_applications WHERE usage_state IS NOT NULL")
+    outside = ask(oulad, "SELECT account_id FROM mart.subscription_overview WHERE usage_state IS NOT NULL")
     assert outside.empty
 
 
@@ -137,7 +138,7 @@ def test_silence_before_a_withdrawal_is_told_in_days(
     assert (found > 28).sum() == 9
     never = ~withdrew.index.isin(raw["enrolment"])
     assert never.sum() == 13
-    assert set(accounts.loc[withdrew.index[never]]["use_before_end"]) == {"never used in contract"}
+    assert set(accounts.loc[withdrew.index[never]]["use_before_end"]) == {"never adopted in contract"}
     assert accounts.loc[withdrew.index]["use_before_end"].str.contains("clicks after it").sum() == 14
 
 
@@ -195,14 +196,14 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     print(methods[["method_in_force", "why"]].to_dict())
     assert (methods["method_in_force"] == "rule").all()
     # 106 withdrew after the start, some of them before there was anything to learn from
-    assert 60 < methods.loc["loss of the account", "events"] <= 106
+    assert 60 < methods.loc["account churn", "events"] <= 106
     assert (
         "86 with an event and 622 without are on record, 200 and 500 are needed"
-        in (methods.loc["loss of the account", "why"])
+        in (methods.loc["account churn", "why"])
     )
 
 
-NOT_DELIVERED = {"Records created", "Annual value in contract", "Seats", "Seats in use"}
+NOT_DELIVERED = {"Records created", "ARR", "Seats", "Seats in use"}
 
 
 def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame) -> World:
@@ -242,7 +243,7 @@ def test_the_kpi_sheet_is_that_of_the_raw_files(
     oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame
 ) -> None:
     """Every KPI, entity and period; what is not delivered is empty in all of them."""
-    sheet = ask(oulad, "FROM mart.kpi_sheet")
+    sheet = ask(oulad, "FROM mart.kpi_report")
     assert sheet.loc[sheet["kpi"].isin(NOT_DELIVERED), "value"].isna().all()
     assert len(sheet) > 100_000
     assert differences(sheet, world_of_oulad(oulad, raw, registrations), without=NOT_DELIVERED) == []

@@ -104,27 +104,27 @@ def test_last_year_is_the_same_iso_week(demo: Demo) -> None:
 
 
 def test_what_was_planted_is_found(demo: Demo) -> None:
-    states = query(demo.warehouse, "SELECT * FROM mart.account_applications").set_index(
+    states = query(demo.warehouse, "SELECT * FROM mart.subscription_overview").set_index(
         ["account_id", "application_key"]
     )
     planted = pd.DataFrame(demo.truth["events"])
 
     def states_of(kind: str) -> "pd.Series[str]":
-        # without a contract and without use nothing is known of a pair
-        rows = planted[(planted["kind"] == kind) & ~planted["account_id"].isin(demo.truth["without_contract"])]
+        # without a contract and without use nothing is known of an account x application
+        rows = planted[(planted["kind"] == kind) & ~planted["account_id"].isin(demo.truth["without_subscription"])]
         return states.loc[list(zip(rows["account_id"], rows["application"], strict=True))]["usage_state"]
 
-    assert set(states_of("never_used")) == {"never used"}
-    assert set(states_of("silent")) <= {"inactive", "never used"}
-    ended = states[states["contract_state"] == "ended"]
+    assert set(states_of("never_used")) == {"never adopted"}
+    assert set(states_of("silent")) <= {"inactive", "never adopted"}
+    ended = states[states["subscription_state"] == "ended"]
     assert len(ended) > 0
     assert ended["usage_state"].isna().all()
-    accounts = query(demo.warehouse, "SELECT account_id, contract_state FROM mart.accounts_summary").set_index(
+    accounts = query(demo.warehouse, "SELECT account_id, subscription_state FROM mart.accounts_summary").set_index(
         "account_id"
     )
-    assert set(accounts.loc[demo.truth["ended_accounts"]]["contract_state"]) <= {"ended"}
+    assert set(accounts.loc[demo.truth["ended_accounts"]]["subscription_state"]) <= {"ended"}
     # a return within an account that had gone before is no contract, and has no row
-    returned = states.index.intersection([tuple(pair) for pair in demo.truth["returned"]])
+    returned = states.index.intersection([tuple(account_application) for account_application in demo.truth["returned"]])
     if len(returned):
         assert states.loc[returned]["has_returned"].any()
 
@@ -136,13 +136,13 @@ def planted(demo: Demo, kind: str) -> list[dict[str, Any]]:
     return [e for e in events if date.fromisoformat(e["first_week"]) >= since]
 
 
-def flagged_pairs(demo: Demo, direction: str) -> set[tuple[str, str, str]]:
-    flags = query(
+def anomalous_account_applications(demo: Demo, direction: str) -> set[tuple[str, str, str]]:
+    anomalies = query(
         demo.settings.warehouse_path,
-        "SELECT account_id, application, CAST(week_start AS VARCHAR) AS week FROM core.usage_flags "
+        "SELECT account_id, application, CAST(week_start AS VARCHAR) AS week FROM core.anomalies "
         f"WHERE scope = 'account' AND measure = 'clicks' AND z {direction} 0",
     )
-    return set(flags.itertuples(index=False, name=None))
+    return set(anomalies.itertuples(index=False, name=None))
 
 
 def weeks_of_event(e: dict[str, Any]) -> list[str]:
@@ -152,26 +152,28 @@ def weeks_of_event(e: dict[str, Any]) -> list[str]:
 
 def test_strong_planted_spikes_and_drops_are_flagged(demo: Demo) -> None:
     for kind, direction in (("spike", ">"), ("drop", "<")):
-        flagged, events = flagged_pairs(demo, direction), planted(demo, kind)
-        found = [e for e in events if any((e["account_id"], e["application"], w) in flagged for w in weeks_of_event(e))]
+        anomalous, events = anomalous_account_applications(demo, direction), planted(demo, kind)
+        found = [
+            e for e in events if any((e["account_id"], e["application"], w) in anomalous for w in weeks_of_event(e))
+        ]
         assert len(found) >= 0.8 * len(events), kind
 
 
 def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
     events = query(
         demo.settings.warehouse_path,
-        "SELECT scope, application, CAST(week_start AS VARCHAR) AS week, kind FROM core.usage_flags "
+        "SELECT scope, application, CAST(week_start AS VARCHAR) AS week, kind FROM core.anomalies "
         "WHERE scope != 'account' AND measure = 'clicks'",
     )
-    outage = next(m for m in demo.truth["fleet_moves"] if m["kind"] == "outage")
+    outage = next(m for m in demo.truth["common_moves"] if m["kind"] == "outage")
     assert (("all", outage["week"], "drop-off")) in set(
         zip(events["scope"], events["week"], events["kind"], strict=True)
     )
     in_outage = query(
         demo.settings.warehouse_path,
-        "SELECT count(*) AS flagged FROM core.usage_flags WHERE scope = 'account' AND measure = 'clicks' AND is_new "
+        "SELECT count(*) AS anomalous FROM core.anomalies WHERE scope = 'account' AND measure = 'clicks' AND is_new "
         f"AND week_start = DATE '{outage['week']}'",
-    )["flagged"][0]
+    )["anomalous"][0]
     judged = query(
         demo.settings.warehouse_path,
         f"SELECT count(*) AS n FROM core.expected_usage WHERE week_start = DATE '{outage['week']}'",
@@ -180,37 +182,37 @@ def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
 
 
 def test_every_flag_is_told_in_words(demo: Demo) -> None:
-    flags = query(demo.warehouse, "SELECT * FROM mart.flagged_weeks")
-    assert len(flags) > 0
-    assert flags["what_happened"].str.contains(", expected [0-9,]+ to [0-9,]+").all()
-    assert set(flags["tier"]) <= {"strong", "listed", "expected"}
-    assert set(flags["flag_state"]) <= {"new", "ongoing", "ended"}
-    outage = next(m["week"] for m in demo.truth["fleet_moves"] if m["kind"] == "outage")
-    known = flags[(flags["week_start"] == outage) & (flags["scope"] == "all")]
+    anomalies = query(demo.warehouse, "SELECT * FROM mart.anomaly_weeks")
+    assert len(anomalies) > 0
+    assert anomalies["what_happened"].str.contains(", expected [0-9,]+ to [0-9,]+").all()
+    assert set(anomalies["confidence"]) <= {"strong", "listed", "expected"}
+    assert set(anomalies["anomaly_status"]) <= {"new", "ongoing", "ended"}
+    outage = next(m["week"] for m in demo.truth["common_moves"] if m["kind"] == "outage")
+    known = anomalies[(anomalies["week_start"] == outage) & (anomalies["scope"] == "all")]
     assert list(known["cause"]) == ["the service was down for two days"]
-    assert list(known["tier"]) == ["expected"]
+    assert list(known["confidence"]) == ["expected"]
 
 
 def test_numbers_of_a_flag_are_those_of_the_raw_rows(demo: Demo) -> None:
     raw = demo.raw()
     weekly = raw.groupby(["account_id", "application", "week_start"])["clicks"].sum()
-    flags = query(
+    anomalies = query(
         demo.settings.warehouse_path,
-        "SELECT * FROM core.usage_flags WHERE scope = 'account' AND measure = 'clicks' AND weeks = 1",
+        "SELECT * FROM core.anomalies WHERE scope = 'account' AND measure = 'clicks' AND weeks = 1",
     )
-    assert len(flags) > 10
-    observed = [weekly.get((r.account_id, r.application, r.week_start), 0) for r in flags.itertuples()]
-    assert list(flags["observed"]) == observed
+    assert len(anomalies) > 10
+    observed = [weekly.get((r.account_id, r.application, r.week_start), 0) for r in anomalies.itertuples()]
+    assert list(anomalies["observed"]) == observed
 
 
 def test_flags_are_kept_as_they_were_issued(demo: Demo) -> None:
-    files = sorted((demo.settings.ledger_dir / "flags").glob("*.parquet"))
+    files = sorted((demo.settings.history_dir / "anomalies").glob("*.parquet"))
     newest = query(demo.settings.warehouse_path, "SELECT max(week_start) AS w FROM core.weeks WHERE is_complete")["w"][
         0
     ]
     assert [f.stem for f in files] == [str(newest.date())]
     issued = pd.read_parquet(files[0])
-    now = query(demo.settings.warehouse_path, f"SELECT * FROM core.usage_flags WHERE week_start = '{newest}'")
+    now = query(demo.settings.warehouse_path, f"SELECT * FROM core.anomalies WHERE week_start = '{newest}'")
     assert len(issued) == len(now)
     assert set(issued["method"]) <= {"1"}
 
@@ -218,9 +220,9 @@ def test_flags_are_kept_as_they_were_issued(demo: Demo) -> None:
 def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
     ranked = query(
         demo.warehouse,
-        "SELECT p.* FROM mart.usage_by_period AS p INNER JOIN mart.account_applications AS a "
+        "SELECT p.* FROM mart.usage_by_period AS p INNER JOIN mart.subscription_overview AS a "
         "USING (account_id, application_key) WHERE p.rank_in_application IS NOT NULL "
-        "AND (a.contract_state NOT IN ('in contract', 'notice given') OR p.clicks < 1)",
+        "AND (a.subscription_state NOT IN ('in contract', 'notice received') OR p.clicks < 1)",
     )
     assert ranked.empty
 
@@ -303,8 +305,12 @@ def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
     assert run_refresh(settings, instance).success
     path = settings.published_dir / "current" / "warehouse.duckdb"
     assert "contracts are unknown for all of them" in query(path, "SELECT sentence FROM mart.build")["sentence"][0]
-    pair = query(path, "SELECT * FROM mart.account_applications").iloc[0]
-    assert (pair["account"], pair["is_inferred"], pair["contract_state"]) == ("a", True, "in contract")
+    account_application = query(path, "SELECT * FROM mart.subscription_overview").iloc[0]
+    assert (
+        account_application["account"],
+        account_application["is_inferred"],
+        account_application["subscription_state"],
+    ) == ("a", True, "in contract")
     assert query(path, "SELECT sum(records_created) AS n FROM mart.usage_by_week")["n"].isna().all()
 
 
@@ -324,9 +330,9 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
     write_status(settings, instance)
     runs = query(settings.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
     assert list(runs["run_result"]) == ["succeeded", "failed"]
-    assert "usage_by_week_keeps_its_contract" in runs["failure"][1]
+    assert "usage_by_week_schema" in runs["failure"][1]
     checks = query(settings.status_path, "SELECT statement FROM status.checks WHERE check_result = 'failed'")
-    assert list(checks["statement"]) == ["usage by week keeps its contract"]
+    assert list(checks["statement"]) == ["usage by week schema"]
 
 
 def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
@@ -436,14 +442,16 @@ def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_d
     assert weeks.iloc[0].tolist() == ["2025-01-27", 7, "only late rows", False]
     assert weeks.iloc[1].tolist() == ["2025-02-03", 5, "complete", True]
     assert weeks["clicks"].sum() == 27
-    assert published(settings, "SELECT min(weeks_in_contract) AS n FROM mart.usage_by_period")["n"][0] == 4
+    assert published(settings, "SELECT min(weeks_subscribed) AS n FROM mart.usage_by_period")["n"][0] == 4
     months = query(settings.warehouse_path, "SELECT month_start, is_complete FROM core.months ORDER BY 1")
     assert not months["is_complete"].any(), "February begins in the week of which only late rows are known"
-    pair = published(settings, "SELECT usage_state, CAST(last_used_on AS DATE) AS used FROM mart.account_applications")
-    assert pair["usage_state"][0] == "new"
+    account_application = published(
+        settings, "SELECT usage_state, CAST(last_used_on AS DATE) AS used FROM mart.subscription_overview"
+    )
+    assert account_application["usage_state"][0] == "new"
     write_status(settings, instance)
     row = query(settings.status_path, "SELECT * FROM status.reconciled_weeks ORDER BY week_start").iloc[0]
-    assert (row["adds_up"], row["clicks_by_date"], row["published_difference"]) == (
+    assert (row["reconciled"], row["clicks_by_date"], row["published_difference"]) == (
         "yes; only late rows, from the folder beside",
         7,
         0,
@@ -543,12 +551,12 @@ def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_e
     assert run_refresh(settings, instance).success
     accounts = published(settings, "SELECT account_id, seats, annual_value FROM mart.accounts_summary ORDER BY 1")
     assert accounts.to_numpy().tolist() == [["a", 18, 1530.0], ["b", 7, 70.0], ["c", 9, 90.0]]
-    owned = published(settings, "SELECT account_id, application, seats, annual_value FROM mart.account_applications")
+    owned = published(settings, "SELECT account_id, application, seats, annual_value FROM mart.subscription_overview")
     worth = {(r.account_id, r.application): r.annual_value for r in owned.itertuples() if not pd.isna(r.annual_value)}
     assert worth == {("a", "permits"): 30.0}
     history = published(
         settings,
-        "SELECT account_id, contract_state, sum(annual_value) AS value FROM mart.contract_history "
+        "SELECT account_id, subscription_state, sum(annual_value) AS value FROM mart.subscription_history "
         "WHERE application_key = 'all' GROUP BY ALL ORDER BY ALL",
     )
     assert history.to_numpy().tolist() == [
@@ -562,16 +570,16 @@ def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_e
     assert (call.account_id, call.value_concerned, call.annual_value) == ("a", 1530.0, 1530.0)
     sheet = published(
         settings,
-        "SELECT kpi, entity_key, value FROM mart.kpi_sheet WHERE kpi_period = 'month' AND entity_type IN "
-        "('all', 'account', 'application') AND reference_month = '2025-03-01' AND kpi IN ('Annual value in contract', 'Seats')",
+        "SELECT kpi, entity_key, value FROM mart.kpi_report WHERE kpi_period = 'month' AND entity_type IN "
+        "('all', 'account', 'application') AND reference_month = '2025-03-01' AND kpi IN ('ARR', 'Seats')",
     )
     values = sheet.pivot(index="entity_key", columns="kpi", values="value").fillna(-1)
     assert values.to_dict("index") == {
-        "all": {"Annual value in contract": 1690, "Seats": 34},
-        "a": {"Annual value in contract": 1530, "Seats": 18},
-        "b": {"Annual value in contract": 70, "Seats": 7},
-        "c": {"Annual value in contract": 90, "Seats": 9},
-        "permits": {"Annual value in contract": 30, "Seats": 3},
+        "all": {"ARR": 1690, "Seats": 34},
+        "a": {"ARR": 1530, "Seats": 18},
+        "b": {"ARR": 70, "Seats": 7},
+        "c": {"ARR": 90, "Seats": 9},
+        "permits": {"ARR": 30, "Seats": 3},
         # in contract at no known price
-        "roads": {"Annual value in contract": -1, "Seats": -1},
+        "roads": {"ARR": -1, "Seats": -1},
     }

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from usage_pipeline.config.settings import RiskSettings, Settings, load_settings
 from usage_pipeline.predictions import backtest, risk_features, risk_models, risks
 from usage_pipeline.predictions.point_in_time import open_history
-from usage_pipeline.predictions.risk_drivers import chance_in_words, contributions, middle_of_peers, reasons
+from usage_pipeline.predictions.risk_drivers import contributions, middle_of_peers, probability_text, reasons
 from usage_pipeline.predictions.risk_features import FEATURES, THEMES, LeakError, features_at, matrix
 from usage_pipeline.predictions.risk_models import Bools, Model, Rows, by_rule, learn, load_model, save_model
 from usage_pipeline_tests.conftest import Demo, run_refresh
@@ -85,7 +85,7 @@ def test_contracts_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, 
     then = truncated(demo, tmp_path, week, week + timedelta(days=8))
     now = demo.settings.model_copy(update={"home": tmp_path / "now"})
     shutil.copytree(demo.settings.home / "warehouse", now.home / "warehouse")
-    folder = Path("ledger") / "reference" / "subscriptions"
+    folder = Path("history") / "reference" / "subscriptions"
     shutil.copytree(then.home / folder, now.home / folder)
     (later,) = (demo.settings.home / folder).glob("*.parquet")
     shutil.copy(later, now.home / folder / later.name.replace("00001_", "00002_"))
@@ -98,7 +98,7 @@ def test_contracts_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, 
 @pytest.mark.parametrize(
     ("place", "leak", "word"),
     [
-        ("FROM core.in_contract\n    UNION ALL", "FROM ref.subscriptions\n    UNION ALL", "subscriptions"),
+        ("FROM core.subscribed\n    UNION ALL", "FROM ref.subscriptions\n    UNION ALL", "subscriptions"),
         ("    days_to_renewal\nFROM", "    days_to_renewal,\n    notice_date\nFROM", "notice_date"),
         ("FROM core.weeks\n", "FROM warehouse.core.weeks\n", "warehouse"),
         ("change - peers_change AS", "change - peers_change + (end_date IS NULL)::INTEGER AS", "end_date"),
@@ -144,8 +144,10 @@ def test_features_equal_pandas_on_the_raw_rows(demo: Demo) -> None:
     rows["ago"] = (week - rows["week_start"]).dt.days // 7
     recent, before = [w for w in weeks if (week - w).days < 28], [w for w in weeks if 28 <= (week - w).days < 84]
     checked = 0
-    pairs = found[found.index.get_level_values("application").notna() & (found["contract_age_days"] > 700)]
-    for (account, application), row in pairs.iterrows():
+    account_applications = found[
+        found.index.get_level_values("application").notna() & (found["subscription_age_days"] > 700)
+    ]
+    for (account, application), row in account_applications.iterrows():
         own = rows[(rows["account_id"] == account) & (rows["application"] == application)]
         clicks = own.groupby("week_start")["clicks"].sum().reindex(weeks, fill_value=0)
         assert row["clicks_recent"] == clicks[recent].mean()
@@ -158,9 +160,11 @@ def test_features_equal_pandas_on_the_raw_rows(demo: Demo) -> None:
         assert (row["regular_users"], row["regular_users_gone"]) == (len(regulars), len(gone))
         checked += 1
     assert checked > 100
-    whole = found[found.index.get_level_values("application").isna() & (found["contract_age_days"] > 700)]
+    whole = found[found.index.get_level_values("application").isna() & (found["subscription_age_days"] > 700)]
     for (account, _), row in whole.iterrows():
-        owned = pairs.index[pairs.index.get_level_values(0) == account].get_level_values(1)
+        owned = account_applications.index[account_applications.index.get_level_values(0) == account].get_level_values(
+            1
+        )
         if len(owned) == row["applications_owned"]:
             own = rows[(rows["account_id"] == account) & rows["application"].isin(owned)]
             assert row["clicks_recent"] == own.loc[own["ago"] < 4, "clicks"].sum() / len(recent)
@@ -178,44 +182,46 @@ def history(demo: Demo) -> Iterator[risks.History]:
 @pytest.mark.parametrize("gap", [0, 3])
 def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, gap: int) -> None:
     """The horizon begins after the gap; who leaves within the gap is nobody's lesson."""
-    rules = demo.settings.risk.model_copy(update={"gap_weeks": gap, "every_weeks": 5})
+    rules = demo.settings.risk.model_copy(update={"lead_weeks": gap, "every_weeks": 5})
     with open_history(demo.settings.model_copy(update={"risk": rules})) as opened:
         risks.with_features(opened, risks.weeks_of_as_of(opened))
         outcomes = opened.connection.execute("FROM past.outcomes").df()
     assert set(outcomes["target"]) == {target.key for target in risks.TARGETS}
-    states = ask(demo, "SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id)")
+    states = ask(demo, "SELECT * FROM core.usage_states JOIN core.account_applications USING (account_application_id)")
     words = {k: g.set_index("week_start")["usage_state"].astype(str) for k, g in states.groupby(KEY)}
-    low = outcomes[outcomes["target"] == "low use"]
-    assert low["happened"].any()
+    low = outcomes[outcomes["target"] == "low usage"]
+    assert low["outcome"].any()
     for row in low.sample(400, random_state=1).itertuples():
         own = words[(row.account_id, row.application)]
         assert own[row.as_of_week] == "active"
         coming = [row.as_of_week + pd.Timedelta(weeks=n + gap) for n in range(1, 9)]
-        assert row.happened == own.reindex(coming).isin(["low", "inactive"]).any()
-    spells = ask(demo, "SELECT * FROM core.contract_spells WHERE basis != 'usage'")
-    by_pair = dict(list(spells.groupby(KEY)))
-    leaving = outcomes[outcomes["target"] == "cancellation"]
-    assert leaving["happened"].any()
+        assert row.outcome == own.reindex(coming).isin(["low", "inactive"]).any()
+    subscription_periods = ask(demo, "SELECT * FROM core.subscription_periods WHERE basis != 'usage'")
+    by_account_application = dict(list(subscription_periods.groupby(KEY)))
+    leaving = outcomes[outcomes["target"] == "churn"]
+    assert leaving["outcome"].any()
     for row in leaving.sample(400, random_state=2).itertuples():
-        own = by_pair[(row.account_id, row.application)]
+        own = by_account_application[(row.account_id, row.application)]
         sunday = row.as_of_week + pd.Timedelta(days=6)
-        (spell,) = own[(own["start_date"] <= row.as_of_week) & (own["end_date"] > sunday)].itertuples()
-        assert pd.isna(spell.notice_date) or spell.notice_date > sunday
-        told = min(d for d in (spell.notice_date, spell.end_date) if not pd.isna(d))
+        (subscription_period,) = own[(own["start_date"] <= row.as_of_week) & (own["end_date"] > sunday)].itertuples()
+        assert pd.isna(subscription_period.notice_date) or subscription_period.notice_date > sunday
+        told = min(d for d in (subscription_period.notice_date, subscription_period.end_date) if not pd.isna(d))
         since = sunday + pd.Timedelta(weeks=gap)
         until = since + pd.Timedelta(days=90)
-        if spell.end_reason == "completed":
-            assert not row.happened and spell.end_date > until
+        if subscription_period.end_reason == "completed":
+            assert not row.outcome and subscription_period.end_date > until
         else:
             assert told > since
-            assert row.happened == (told <= until)
+            assert row.outcome == (told <= until)
 
 
 def test_an_account_is_lost_with_the_last_of_its_applications(history: risks.History) -> None:
     outcomes = history.connection.execute("FROM past.outcomes").df()
-    pairs = outcomes[outcomes["target"] == "cancellation"].groupby(["as_of_week", "account_id"])["happened"].all()
-    accounts = outcomes[outcomes["target"] == "loss of the account"].set_index(["as_of_week", "account_id"])["happened"]
-    pd.testing.assert_series_equal(accounts.sort_index(), pairs.sort_index(), check_names=False)
+    account_applications = (
+        outcomes[outcomes["target"] == "churn"].groupby(["as_of_week", "account_id"])["outcome"].all()
+    )
+    accounts = outcomes[outcomes["target"] == "account churn"].set_index(["as_of_week", "account_id"])["outcome"]
+    pd.testing.assert_series_equal(accounts.sort_index(), account_applications.sort_index(), check_names=False)
 
 
 # ---------------------------------------------------------------- figures
@@ -226,13 +232,13 @@ def test_an_account_is_lost_with_the_last_of_its_applications(history: risks.His
 def test_average_precision_is_that_of_scikit_learn(data: st.DataObject) -> None:
     n = data.draw(st.integers(2, 40))
     score = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)), dtype=float)
-    happened = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    outcome = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     weight = np.array([data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)) for _ in range(3)], dtype=float)
-    for row, found in zip(weight, backtest.average_precision(score, happened, weight), strict=True):
-        if (row * happened).sum() == 0:
+    for row, found in zip(weight, backtest.average_precision(score, outcome, weight), strict=True):
+        if (row * outcome).sum() == 0:
             assert np.isnan(found)
         else:
-            assert found == pytest.approx(average_precision_score(happened, score, sample_weight=row))
+            assert found == pytest.approx(average_precision_score(outcome, score, sample_weight=row))
 
 
 @hypothesis_settings(deadline=None, max_examples=100)
@@ -248,21 +254,21 @@ def test_ties_at_the_cut_share_the_places_left(scores: list[int], places: int) -
 
 def test_tenths_hold_what_happened_within_their_interval() -> None:
     rng = np.random.default_rng(1)
-    chance = rng.beta(1, 12, 20_000)
-    honest = backtest.deciles(chance, rng.random(20_000) < chance, np.arange(20_000))
-    assert ((honest["low"] <= honest["happened"]) & (honest["happened"] <= honest["high"])).all()
+    probability = rng.beta(1, 12, 20_000)
+    honest = backtest.deciles(probability, rng.random(20_000) < probability, np.arange(20_000))
+    assert ((honest["low"] <= honest["outcome"]) & (honest["outcome"] <= honest["high"])).all()
     assert ((honest["low"] <= honest["said"]) & (honest["said"] <= honest["high"])).sum() >= 8
-    boastful = backtest.deciles(np.minimum(1, 2 * chance), rng.random(20_000) < chance, np.arange(20_000))
+    boastful = backtest.deciles(np.minimum(1, 2 * probability), rng.random(20_000) < probability, np.arange(20_000))
     assert ((boastful["low"] <= boastful["said"]) & (boastful["said"] <= boastful["high"])).sum() <= 3
 
 
 def test_rows_of_the_same_account_are_no_new_evidence() -> None:
     """Each account four times over: intervals as wide as those of a quarter of the rows."""
     rng = np.random.default_rng(2)
-    chance = rng.beta(1, 12, 5000)
-    happened, account = rng.random(5000) < chance, np.arange(5000)
-    once = backtest.deciles(chance, happened, account)
-    again = backtest.deciles(*(np.tile(values, 4) for values in (chance, happened, account)))
+    probability = rng.beta(1, 12, 5000)
+    outcome, account = rng.random(5000) < probability, np.arange(5000)
+    once = backtest.deciles(probability, outcome, account)
+    again = backtest.deciles(*(np.tile(values, 4) for values in (probability, outcome, account)))
     np.testing.assert_allclose(again[["low", "high"]], once[["low", "high"]], atol=1e-3)
 
 
@@ -270,7 +276,7 @@ def test_rows_of_the_same_account_are_no_new_evidence() -> None:
 
 
 def made_rows(seed: int = 3, *, effect: float, weeks: int = 24, accounts: int = 600) -> Rows:
-    """Accounts with one application each: the odds follow a mixture of features by `effect`, and chance."""
+    """Accounts with one application each: the odds follow a mixture of features by `effect`, and probability."""
     rng = np.random.default_rng(seed)
     n = weeks * accounts
     x = rng.normal(0, 1, (n, len(FEATURES))).astype(np.float32)
@@ -279,7 +285,7 @@ def made_rows(seed: int = 3, *, effect: float, weeks: int = 24, accounts: int = 
     # known of everybody
     x[:, at["weeks_since_use"]] = rng.integers(0, 5, n)
     drive = np.nan_to_num(x[:, at["share_of_users_gone"]] - x[:, at["change_of_13_weeks"]] + x[:, at["depth"]])
-    happened = rng.random(n) < 1 / (1 + np.exp(3.2 - effect * drive))
+    outcome = rng.random(n) < 1 / (1 + np.exp(3.2 - effect * drive))
     account = np.tile(np.arange(accounts), weeks)
     return Rows(
         week=np.repeat(np.datetime64("2024-01-01") + 28 * np.arange(weeks), accounts).astype("datetime64[D]"),
@@ -287,14 +293,14 @@ def made_rows(seed: int = 3, *, effect: float, weeks: int = 24, accounts: int = 
         entity=account,
         x=x,
         clicks_before=rng.uniform(0, 50, n),
-        happened=happened,
+        outcome=outcome,
     )
 
 
 @pytest.mark.parametrize(("effect", "method"), [(0.8, "model"), (0.0, "rule")])
 def test_a_model_is_used_only_where_it_beats_the_best_simple_measure(effect: float, method: str) -> None:
     rows = made_rows(effect=effect)
-    rules = RULES.model_copy(update={"minimum_events": 50, "minimum_others": 5, "bootstraps": 200})
+    rules = RULES.model_copy(update={"minimum_positives": 50, "minimum_negatives": 5, "bootstraps": 200})
     trials = backtest.trials_of(rows, rules, 4, 56, is_about_use=True)
     assert len(trials) == 4
     for trial in trials:
@@ -306,10 +312,10 @@ def test_a_model_is_used_only_where_it_beats_the_best_simple_measure(effect: flo
     assert decision.low <= decision.difference <= decision.high
     figures = backtest.figures(trials)
     assert set(figures["origin"]) == {0, 1, 2, 3, 4}
-    tried = pd.DataFrame({"week": rows.week, "happened": rows.happened})
+    tried = pd.DataFrame({"week": rows.week, "outcome": rows.outcome})
     tried = tried[tried["week"] >= trials[0].first_week]
-    assert figures.loc[(figures["origin"] == 0) & (figures["contestant"] == "model"), "events"].item() == (
-        tried["happened"].sum()
+    assert figures.loc[(figures["origin"] == 0) & (figures["contestant"] == "model"), "positives"].item() == (
+        tried["outcome"].sum()
     )
 
 
@@ -318,17 +324,17 @@ def named_rows(named: float, others: float, share: float, accounts: int = 400, w
     rng = np.random.default_rng(5)
     rows = made_rows(effect=0, weeks=weeks, accounts=accounts)
     flagged = np.tile(rng.random(accounts) < share, weeks)
-    happened = rng.random(len(rows)) < np.where(flagged, named, others)
-    return replace(rows, happened=happened), flagged
+    outcome = rng.random(len(rows)) < np.where(flagged, named, others)
+    return replace(rows, outcome=outcome), flagged
 
 
 @pytest.mark.parametrize(
     ("named", "others", "share", "has_signal"),
     [
         (0.10, 0.03, 0.2, True),
-        (0.05, 0.05, 0.2, False),  # no better than chance
+        (0.05, 0.05, 0.2, False),  # no better than probability
         (0.06, 0.048, 0.5, False),  # better, and not by enough
-        (0.0, 0.0, 0.92, False),  # nearly everybody named, and nothing has ever happened
+        (0.0, 0.0, 0.92, False),  # nearly everybody named, and nothing has ever outcome
         (0.004, 0.0005, 0.2, False),  # a lift of eight, from a handful of events
         (0.05, 0.05, 1.0, False),  # everybody named
     ],
@@ -340,7 +346,7 @@ def test_a_rule_has_a_signal_where_those_it_names_fare_clearly_worse(
     found = backtest.rule_lift(rows, flagged, RULES)
     assert found.has_signal == has_signal, found
     if named and share < 1:
-        by_hand = rows.happened[flagged].mean() / rows.happened[~flagged].mean()
+        by_hand = rows.outcome[flagged].mean() / rows.outcome[~flagged].mean()
         assert found.lift == pytest.approx(by_hand)
         assert found.low <= found.lift <= found.high
 
@@ -349,7 +355,7 @@ def test_the_same_few_accounts_again_and_again_are_no_signal() -> None:
     """Forty events of two accounts are what happened twice: accounts are drawn, not rows."""
     rows, flagged = named_rows(0.0, 0.02, 0.1)
     mine = rows.account == rows.account[flagged][0]
-    found = backtest.rule_lift(replace(rows, happened=rows.happened | mine), flagged, RULES)
+    found = backtest.rule_lift(replace(rows, outcome=rows.outcome | mine), flagged, RULES)
     assert found.low < 1 and not found.has_signal
 
 
@@ -357,13 +363,13 @@ def test_too_few_events_are_counted_and_said() -> None:
     rows = made_rows(effect=0.5, weeks=4, accounts=90)
     decision = backtest.decide(rows, [], RULES, 90)
     assert decision.method == "rule"
-    assert f"{decision.events} with an event" in decision.why
+    assert f"{decision.positives} with an event" in decision.why
     assert "200 and 500 are needed" in decision.why
 
 
 def test_too_short_a_history_is_said() -> None:
     rows = made_rows(effect=0.5, weeks=8, accounts=900)
-    rules = RULES.model_copy(update={"minimum_others": 5})
+    rules = RULES.model_copy(update={"minimum_negatives": 5})
     trials = backtest.trials_of(rows, rules, 4, 90, is_about_use=True)
     decision = backtest.decide(rows, trials, rules, 90)
     assert decision.method == "rule" and "too short a history" in decision.why
@@ -374,10 +380,10 @@ def test_chances_are_calibrated_though_only_a_sample_is_learned_from() -> None:
     learned, unseen = rows[rows.account % 2 == 0], rows[rows.account % 2 == 1]
     rules = RULES.model_copy(update={"largest_training": 6000})
     for model in learn(learned, rules).values():
-        chance = model.chance(unseen.x)
-        assert chance.mean() == pytest.approx(unseen.happened.mean(), rel=0.1)
-        tenths = backtest.deciles(chance, unseen.happened, unseen.account)
-        assert ((tenths["low"] <= tenths["said"]) & (tenths["said"] <= tenths["high"])).sum() >= 6
+        probability = model.probability(unseen.x)
+        assert probability.mean() == pytest.approx(unseen.outcome.mean(), rel=0.1)
+        deciles = backtest.deciles(probability, unseen.outcome, unseen.account)
+        assert ((deciles["low"] <= deciles["said"]) & (deciles["said"] <= deciles["high"])).sum() >= 6
 
 
 def test_a_model_is_the_same_from_the_same_seed_and_after_it_was_kept(tmp_path) -> None:
@@ -386,8 +392,8 @@ def test_a_model_is_the_same_from_the_same_seed_and_after_it_was_kept(tmp_path) 
     for kind, model in first.items():
         save_model(model, tmp_path / kind)
         kept = load_model(tmp_path / kind)
-        np.testing.assert_array_equal(model.chance(rows.x), second[kind].chance(rows.x))
-        np.testing.assert_array_equal(model.chance(rows.x), kept.chance(rows.x))
+        np.testing.assert_array_equal(model.probability(rows.x), second[kind].probability(rows.x))
+        np.testing.assert_array_equal(model.probability(rows.x), kept.probability(rows.x))
         assert (kept.kind, kept.slope) == (model.kind, model.slope)
 
 
@@ -427,10 +433,10 @@ def one_account(**numbers: float) -> pd.DataFrame:
     usual = dict.fromkeys([*risk_features.NUMBERS, *FEATURES], 0.0) | {
         "has_used": True, "clicks_recent": 30, "clicks_before": 30, "clicks_usual": 30, "users_recent": 5,
         "regular_users": 5, "applications_owned": 4, "applications_used": 4, "breadth_used": 1.0,
-        "share_of_weeks_used": 1.0, "contract_age_days": 900, "days_to_renewal": 200,
+        "share_of_weeks_used": 1.0, "subscription_age_days": 900, "days_to_renewal": 200,
     }  # fmt: skip
     frame = pd.DataFrame([usual | numbers, *[usual] * 40])
-    return frame.assign(account_id="A1", application="permits", as_of_week=date(2025, 1, 6), has_contract=True)
+    return frame.assign(account_id="A1", application="permits", as_of_week=date(2025, 1, 6), has_subscription=True)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "boosting"])
@@ -481,15 +487,15 @@ def test_what_speaks_against_must_look_good() -> None:
     frame = one_account(weeks_since_use=6)
     added = np.zeros((len(frame), len(THEMES)))
     added[0, [t.name for t in THEMES].index("silence")] = -2
-    assert reasons(frame, middle_of_peers(frame), added)["against"][0] == ""
+    assert reasons(frame, middle_of_peers(frame), added)["positive_signal"][0] == ""
 
 
 @pytest.mark.parametrize(
-    ("chance", "words"),
+    ("probability", "words"),
     [(0.26, "about 1 in 4"), (0.66, "about 2 in 3"), (0.97, "almost certain"), (0.001, "less than 1 in 200")],
 )
-def test_chances_are_said_as_people_say_them(chance: float, words: str) -> None:
-    assert chance_in_words(chance) == words
+def test_chances_are_said_as_people_say_them(probability: float, words: str) -> None:
+    assert probability_text(probability) == words
 
 
 def test_the_rule_names_a_fall_that_the_peers_did_not_share() -> None:
@@ -505,34 +511,36 @@ def test_the_rule_names_a_fall_that_the_peers_did_not_share() -> None:
     assert by_rule(replace(rows, x=silent), RULES, 4, is_about_use=False)[0]
 
 
-# ---------------------------------------------------------------- on the page, and in the ledger
+# ---------------------------------------------------------------- on the page, and in the history
 
 
 def test_a_small_fleet_gets_the_rule_and_the_page_says_why(demo: Demo) -> None:
     methods = ask(demo, "FROM mart.risk_methods").set_index("target")
     assert set(methods["method_in_force"]) == {"rule"}
     assert methods["why"].str.contains("too little to learn from").all()
-    low = ask(demo, "FROM mart.usage_risks WHERE target = 'low use'")
-    assert len(low) == methods.loc["low use", "listed"] > 0
+    low = ask(demo, "FROM mart.usage_risks WHERE target = 'low usage'")
+    assert len(low) == methods.loc["low usage", "listed"] > 0
     # independently: the last four weeks far below the eight before, and below what the peers did
     by_hand = features(demo.settings, weeks_on_record(demo)[-1])
     fell = (by_hand["clicks_before"] >= 5) & (by_hand["change"] < np.log(0.7) + np.minimum(by_hand["peers_change"], 0))
     named = set(map(tuple, by_hand.loc[fell & by_hand["application"].notna(), KEY].to_numpy()))
-    states = ask(demo, "FROM core.pair_states WHERE usage_state = 'active' AND contract_state = 'in contract'")
+    states = ask(
+        demo, "FROM core.account_application_states WHERE usage_state = 'active' AND subscription_state = 'in contract'"
+    )
     assert set(map(tuple, low[["account_id", "application_key"]].to_numpy())) == named & set(
         map(tuple, states[KEY].to_numpy())
     )
-    assert (low["reason"] != "").all()
+    assert (low["driver"] != "").all()
 
 
 def test_nothing_that_ended_or_is_about_to_end_is_scored(demo: Demo) -> None:
     scored = ask(
         demo,
-        "SELECT states.contract_state, count(*) AS n FROM core.risk_scores AS scores "
-        "JOIN core.pair_states AS states USING (account_id, application) GROUP BY 1",
+        "SELECT states.subscription_state, count(*) AS n FROM core.risk_scores AS scores "
+        "JOIN core.account_application_states AS states USING (account_id, application) GROUP BY 1",
     )
-    assert scored["contract_state"].tolist() == ["in contract"]
-    ended = ask(demo, "FROM mart.ended_contracts")
+    assert scored["subscription_state"].tolist() == ["in contract"]
+    ended = ask(demo, "FROM mart.ended_subscriptions")
     assert len(ended) and not set(map(tuple, ended[["account_id", "application_key"]].to_numpy())) & set(
         map(tuple, ask(demo, "FROM core.risk_scores")[KEY].to_numpy())
     )
@@ -543,7 +551,7 @@ def test_scores_are_kept_as_issued_and_meet_what_came(demo: Demo, tmp_path) -> N
     settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
     shutil.copytree(demo.settings.home, settings.home)
     newest = weeks_on_record(demo)[-1]
-    (file,) = (settings.ledger_dir / "scores").glob("*.parquet")
+    (file,) = (settings.history_dir / "scores").glob("*.parquet")
     assert file.stem == str(newest)
     before = file.read_bytes()
     past = weeks_on_record(demo)[-15]
@@ -553,13 +561,13 @@ def test_scores_are_kept_as_issued_and_meet_what_came(demo: Demo, tmp_path) -> N
     scores["as_of_week"] = past
     scores.to_parquet(file.with_name(f"{past}.parquet"))
     with dg.DagsterInstance.ephemeral() as instance:
-        only = ["issued_scores", "said_and_happened", "usage_risks"]
+        only = ["score_snapshots", "predictions_vs_outcomes", "usage_risks"]
         assert run_refresh(settings, instance, only=only).success
     assert file.read_bytes() == before
     copy = replace(demo, settings=settings)
-    found = ask(copy, "FROM mart.said_and_happened WHERE basis = 'as issued'").set_index("target")
+    found = ask(copy, "FROM mart.predictions_vs_outcomes WHERE basis = 'as issued'").set_index("target")
     assert set(found["as_of_week"]) == {pd.Timestamp(past)}
-    states = ask(demo, "SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id)")
+    states = ask(demo, "SELECT * FROM core.usage_states JOIN core.account_applications USING (account_application_id)")
     states = states[
         states["week_start"].between(
             pd.Timestamp(past) + pd.Timedelta(weeks=1), pd.Timestamp(past) + pd.Timedelta(weeks=8)
@@ -568,15 +576,16 @@ def test_scores_are_kept_as_issued_and_meet_what_came(demo: Demo, tmp_path) -> N
     hit = set(map(tuple, states.loc[states["usage_state"].isin(["low", "inactive"]), KEY].to_numpy()))
     full = states.groupby(KEY).size()
     stayed = set(full[full == 8].index)
-    said = scores[scores["target"] == "low use"]
+    said = scores[scores["target"] == "low usage"]
     was_active = ask(
-        demo, f"SELECT * FROM core.usage_states JOIN core.pairs USING (pair_id) WHERE week_start = DATE '{past}'"
+        demo,
+        f"SELECT * FROM core.usage_states JOIN core.account_applications USING (account_application_id) WHERE week_start = DATE '{past}'",
     )
     active = set(map(tuple, was_active.loc[was_active["usage_state"] == "active", KEY].to_numpy()))
     judged = {key for key in map(tuple, said[KEY].to_numpy()) if key in stayed and key in active}
-    assert found.loc["low use", "happened"] == len(judged & hit)
+    assert found.loc["low usage", "outcomes"] == len(judged & hit)
     listed = set(map(tuple, said.loc[said["is_listed"], KEY].to_numpy())) & judged
-    assert found.loc["low use", "listed_happened"] == len(listed & hit)
+    assert found.loc["low usage", "listed_outcomes"] == len(listed & hit)
 
 
 def test_models_are_learned_once_a_month_and_kept_beside_the_builds(demo: Demo, tmp_path) -> None:
@@ -623,8 +632,8 @@ def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(de
     rules = demo.settings.risk.model_copy(update={"rule_events": 10**6})
     settings = demo.settings.model_copy(update={"home": tmp_path / "home", "risk": rules})
     shutil.copytree(demo.settings.home, settings.home)
-    shutil.rmtree(settings.ledger_dir / "scores")
-    only = ["risk_models", "risk_scores", "issued_scores", "usage_risks", "risk_methods", "kpi_steps"]
+    shutil.rmtree(settings.history_dir / "scores")
+    only = ["risk_models", "risk_scores", "score_snapshots", "usage_risks", "risk_methods", "kpi_base_periods"]
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance, only=only).success
     copy = replace(demo, settings=settings)
@@ -634,7 +643,7 @@ def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(de
     methods = ask(copy, "FROM mart.risk_methods")
     assert (methods["listed"] == 0).all() and not methods["has_signal"].any()
     assert methods["why"].str.startswith("No signal yet, so nothing is listed: ").all()
-    assert not ask(copy, "SELECT bool_or(is_risk_known) AS known FROM core.kpi_steps")["known"][0]
+    assert not ask(copy, "SELECT bool_or(is_risk_known) AS known FROM core.kpi_base_periods")["known"][0]
 
 
 def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
@@ -651,11 +660,11 @@ def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
     home = settings.model_copy(update={"home": tmp_path})
     folder = risks.keep([in_force, *others], home)
     scores = risks.score_week(history, weeks_on_record(demo)[-1], folder)
-    low = scores[scores["target"] == "low use"]
-    assert (low["method"] == "model").all() and low["chance"].between(0, 1).all()
+    low = scores[scores["target"] == "low usage"]
+    assert (low["method"] == "model").all() and low["probability"].between(0, 1).all()
     listed = low[low["is_listed"]]
     assert 0 < len(listed) < len(low) / 2
-    assert (listed["chance"] >= 2 * low["chance"].mean()).all()
+    assert (listed["probability"] >= 2 * low["probability"].mean()).all()
     assert (listed["reason_1"] != "").mean() > 0.9
     assert low.loc[~low["is_listed"], "reason_1"].isna().all()
-    assert rows.happened.mean() == pytest.approx(low["chance"].mean(), abs=0.1)
+    assert rows.outcome.mean() == pytest.approx(low["probability"].mean(), abs=0.1)

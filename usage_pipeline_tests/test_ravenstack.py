@@ -61,13 +61,13 @@ def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_o
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         accounts = connection.execute("SELECT account_id, annual_value, seats FROM mart.accounts_summary").df()
         sheet = connection.execute(
-            "SELECT kpi, entity_type, sum(value) AS value FROM mart.kpi_sheet WHERE kpi_period = 'month' "
-            "AND reference_month = '2025-01-01' AND kpi IN ('Annual value in contract', 'Seats') GROUP BY ALL"
+            "SELECT kpi, entity_type, sum(value) AS value FROM mart.kpi_report WHERE kpi_period = 'month' "
+            "AND reference_month = '2025-01-01' AND kpi IN ('ARR', 'Seats') GROUP BY ALL"
         ).df()
-        applications = connection.execute("SELECT count(annual_value) FROM mart.account_applications").fetchone()
+        applications = connection.execute("SELECT count(annual_value) FROM mart.subscription_overview").fetchone()
         history = connection.execute(
-            "SELECT sum(annual_value), sum(seats) FROM mart.contract_history "
-            "WHERE application_key = 'all' AND contract_state = 'in contract'"
+            "SELECT sum(annual_value), sum(seats) FROM mart.subscription_history "
+            "WHERE application_key = 'all' AND subscription_state = 'in contract'"
         ).fetchone()
     found = accounts.set_index("account_id").reindex(expected.index)
     assert (found["annual_value"] == expected["arr_amount"]).all()
@@ -85,9 +85,9 @@ def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_o
 
 def test_that_most_use_lies_outside_every_contract_is_said(ravenstack) -> None:
     _, result = ravenstack
-    (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_lies_outside_contracts"]
+    (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_outside_subscriptions"]
     assert not told.passed
-    assert told.metadata["share_outside_contracts"].value == pytest.approx(0.569, abs=0.0005)
+    assert told.metadata["share_outside_subscriptions"].value == pytest.approx(0.569, abs=0.0005)
     assert "56.9% of the usage rows lie on days outside every contract of their account" in str(told.description)
 
 
@@ -98,8 +98,8 @@ def test_what_does_not_follow_from_usage_gets_the_rule_and_says_so(ravenstack) -
         methods = connection.execute("SELECT target, method_in_force, why FROM mart.risk_methods").fetchall()
     for target, method, why in methods:
         print(f"{target}: {method}; {why}")
-    ends = {target: (method, why) for target, method, why in methods if target != "low use"}
-    assert set(ends) == {"cancellation", "loss of the account"}
+    ends = {target: (method, why) for target, method, why in methods if target != "low usage"}
+    assert set(ends) == {"churn", "account churn"}
     for method, why in ends.values():
         assert method == "rule"
         assert "A rule, no model" in why

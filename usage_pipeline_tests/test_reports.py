@@ -22,7 +22,7 @@ from PIL import Image
 
 from usage_pipeline.operations.local import SUPERSET_PYTHON, superset_environment
 from usage_pipeline_tests.conftest import Demo, SupersetServer, free_port, serving
-from usage_pipeline_tests.post_office import PostOffice, serving_mail
+from usage_pipeline_tests.fake_smtp import FakeSmtp, serving_mail
 from usage_pipeline_tests.test_access import GOOD_KEY, Visitor, start_problems
 from usage_pipeline_tests.test_superset import log_in
 
@@ -37,13 +37,13 @@ def test_half_a_configuration_of_reports_says_what_is_missing() -> None:
         USAGE_SMTP_SECURITY="ssl",
         USAGE_SMTP_USER="someone",
         USAGE_INTERNAL_URL="http://web:8088",
-        USAGE_HOSTS="usage.example.com",
+        USAGE_ALLOWED_HOSTS="usage.example.com",
     )
     for words in (
         "USAGE_SMTP_HOST is not set",
         "USAGE_MAIL_FROM is not set",
-        "USAGE_PAGES_URL is not set",
-        "USAGE_INTERNAL_URL has a name that USAGE_HOSTS lacks",
+        "USAGE_PUBLIC_URL is not set",
+        "USAGE_INTERNAL_URL has a name that USAGE_ALLOWED_HOSTS lacks",
         "USAGE_SMTP_SECURITY is 'ssl': give it starttls, tls or none",
         "USAGE_SMTP_USER and USAGE_SMTP_PASSWORD go together",
     ):
@@ -73,7 +73,7 @@ class Reports:
     """An installation with reports on: its address, its mail server, its log files."""
 
     url: str
-    office: PostOffice
+    office: FakeSmtp
     folder: Path
 
     def wait_for(self, what: Any, seconds: float = 400) -> Any:
@@ -102,7 +102,7 @@ def reports(superset: SupersetServer, demo: Demo) -> Iterator[Reports]:
             "USAGE_SMTP_PORT": str(office.port),
             "USAGE_SMTP_SECURITY": "none",
             "USAGE_MAIL_FROM": "usage@example.com",
-            "USAGE_PAGES_URL": "https://usage.example.com",
+            "USAGE_PUBLIC_URL": "https://usage.example.com",
             "USAGE_INTERNAL_URL": "http://127.0.0.1:1",
         }
         url = stack.enter_context(serving(environment, folder))

@@ -255,5 +255,5 @@ def test_a_file_that_may_not_be_read_is_quarantined_with_the_remedy(tmp_path, st
     store.refuse(403, "AccessDenied", but="list-type=2")
     settings = config(tmp_path, store)
     ingest(settings)
-    (item,) = read_manifests(settings.facts_dir)[date(2025, 2, 3)].set_aside
+    (item,) = read_manifests(settings.facts_dir)[date(2025, 2, 3)].quarantined
     assert "access is denied; give these credentials the right to read it" in item["reason"]

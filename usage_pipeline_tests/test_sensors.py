@@ -9,7 +9,7 @@ import dagster as dg
 import duckdb
 
 from usage_pipeline.config.settings import load_settings
-from usage_pipeline.core.weeks import runs_of
+from usage_pipeline.core.weeks import contiguous_ranges
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import range_tags
 from usage_pipeline.ingestion.facts import vanished_weeks
@@ -18,7 +18,7 @@ from usage_pipeline_tests.conftest import event, run_refresh, write_config, writ
 
 def look(settings: Any, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
     """One tick of the sensor."""
-    sensor = build_definitions(settings).resolve_sensor_def("new_weeks_in_the_lake")
+    sensor = build_definitions(settings).resolve_sensor_def("lake_week_sensor")
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
         return sensor(context)
 
@@ -50,7 +50,7 @@ def test_it_asks_for_exactly_the_weeks_that_are_new_or_changed(tmp_path, instanc
 
 def test_a_change_whose_runs_fail_is_asked_for_again_and_then_given_up_with_a_word(tmp_path, instance) -> None:
     lake_of(tmp_path, 6)
-    settings = load_settings(write_config(tmp_path, timetable={"attempts": 2}))
+    settings = load_settings(write_config(tmp_path, schedule={"attempts": 2}))
     one = look(settings, instance)
     two = look(settings, instance, one.cursor)
     assert asked(one) == asked(two)
@@ -96,8 +96,8 @@ def test_weeks_that_vanish_are_kept_and_told(tmp_path, instance) -> None:
 
 def test_unbroken_runs_of_weeks() -> None:
     weeks = [date(2025, 1, 6), date(2025, 1, 13), date(2025, 2, 3)]
-    assert runs_of(weeks) == [(date(2025, 1, 6), date(2025, 1, 13)), (date(2025, 2, 3), date(2025, 2, 3))]
-    assert runs_of([]) == []
+    assert contiguous_ranges(weeks) == [(date(2025, 1, 6), date(2025, 1, 13)), (date(2025, 2, 3), date(2025, 2, 3))]
+    assert contiguous_ranges([]) == []
 
 
 def test_a_run_that_failed_after_its_facts_were_written_is_asked_for_again(tmp_path, instance, monkeypatch) -> None:

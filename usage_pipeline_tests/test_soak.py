@@ -40,7 +40,7 @@ def test_what_was_planted_in_the_demo_lake_is_flagged(tmp_path, seed: int) -> No
     proofs.test_strong_planted_spikes_and_drops_are_flagged(demo)
     proofs.test_moves_of_the_fleet_are_events_of_their_own(demo)
     for kind, direction in (("spike", ">"), ("drop", "<"), ("decline", "<"), ("silent", "<")):
-        flagged = proofs.flagged_pairs(demo, direction)
+        flagged = proofs.anomalous_account_applications(demo, direction)
         for least, most in ((5, 20), (20, float("inf"))):
             events = [
                 e
@@ -60,18 +60,20 @@ def test_risks_of_3000_accounts(tmp_path) -> None:
     demo = make_demo(tmp_path, seed=7, accounts=3000)
     with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
         methods = connection.execute("FROM mart.risk_methods").df().set_index("target")
-        tenths = connection.execute("FROM mart.risk_tenths").df()
+        deciles = connection.execute("FROM mart.calibration_deciles").df()
         figures = connection.execute(
-            "SELECT target, backtest, contestant, average_precision, precision_at_20, lift_of_top_tenth, auc, "
+            "SELECT target, backtest, contestant, average_precision, precision_at_20, top_decile_lift, auc, "
             "calibration_error FROM mart.risk_backtest ORDER BY ALL"
         ).df()
     print(methods[["method_in_force", "why"]].to_dict("index"))
     print(figures.to_string())
-    assert methods.loc[["low use", "cancellation"], "method_in_force"].str.startswith("model").all()
-    later = tenths[(tenths["backtest_number"] >= 3) & tenths["target"].isin(["low use", "cancellation"])]
-    held = (later["share_low"] <= later["chance_said"]) & (later["chance_said"] <= later["share_high"])
+    assert methods.loc[["low usage", "churn"], "method_in_force"].str.startswith("model").all()
+    later = deciles[(deciles["backtest_number"] >= 3) & deciles["target"].isin(["low usage", "churn"])]
+    held = (later["share_low"] <= later["mean_probability"]) & (later["mean_probability"] <= later["share_high"])
     print(held.groupby([later["target"], later["backtest_number"]]).sum())
-    error = (later["chance_said"] - later["share_happened"]).abs().groupby([later["target"], later["backtest_number"]])
+    error = (
+        (later["mean_probability"] - later["observed_share"]).abs().groupby([later["target"], later["backtest_number"]])
+    )
     assert (error.mean() < 0.03).all()
 
     # slow declines that go on to this day, seen eight weeks ago by what was learned before
@@ -87,8 +89,8 @@ def test_risks_of_3000_accounts(tmp_path) -> None:
         seen = (
             history.connection.register("f", features_at(history, then))
             .execute(
-                "SELECT f.* FROM f INNER JOIN warehouse.core.pairs USING (account_id, application) "
-                "INNER JOIN warehouse.core.usage_states AS s USING (pair_id) "
+                "SELECT f.* FROM f INNER JOIN warehouse.core.account_applications USING (account_id, application) "
+                "INNER JOIN warehouse.core.usage_states AS s USING (account_application_id) "
                 "WHERE s.week_start = f.as_of_week AND s.usage_state = 'active'"
             )
             .df()
@@ -100,7 +102,7 @@ def test_risks_of_3000_accounts(tmp_path) -> None:
     top = np.argsort(-chance)[: len(chance) // 10]
     print(
         f"planted slow declines as of {then}: {is_planted.sum()} among {len(seen):,} active; AUC {auc:.3f}; "
-        f"{is_planted[top].sum()} in the top tenth"
+        f"{is_planted[top].sum()} in the top decile"
     )
     # a decline of half a year is not yet low use eight weeks before: above chance is what can be asked
     assert auc > 0.58
@@ -114,8 +116,8 @@ def test_a_fleet_whose_usage_tells_nothing_of_its_ends_gets_the_rule(tmp_path) -
             connection.execute("SELECT target, method_in_force || ': ' || why FROM mart.risk_methods").fetchall()
         )
     print(methods)
-    assert methods["cancellation"].startswith("rule") and "not reliably better" in methods["cancellation"]
-    assert methods["loss of the account"].startswith("rule")
+    assert methods["churn"].startswith("rule") and "not reliably better" in methods["churn"]
+    assert methods["account churn"].startswith("rule")
 
 
 _INGEST = """
@@ -173,4 +175,4 @@ def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> N
     print(f"12 kills, {mixed} of them between two weeks of a run")
     assert mixed > 2, "the kills fell into the work"
     leftovers = [f for f in Path(settings.facts_dir).rglob(".*") if f.is_file()]
-    print(f"{len(leftovers)} unfinished files left behind, read by nobody")
+    print(f"{len(leftovers)} tmp_path_of files left behind, read by nobody")

@@ -164,7 +164,7 @@ def must_be_identical(embedded: Settings, spark: Settings) -> dict[str, int]:
         counted["duplicates"] += manifest.duplicates
         assert (manifest.rejected_file is None) == (other.rejected_file is None)
         if manifest.rejected_file and other.rejected_file:
-            files = embedded.ledger_dir / manifest.rejected_file, spark.ledger_dir / other.rejected_file
+            files = embedded.history_dir / manifest.rejected_file, spark.history_dir / other.rejected_file
             counted["rejected"] += same_rows(*files)
     return counted
 

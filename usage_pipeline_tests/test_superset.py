@@ -174,7 +174,7 @@ def test_databases_allow_no_writing(superset: SupersetServer) -> None:
 # ---------------------------------------------------------------- numbers
 
 
-def contract_weeks(demo: Demo) -> pd.DataFrame:
+def subscribed_weeks(demo: Demo) -> pd.DataFrame:
     """Pairs and weeks of the last four in full contract, worked out by hand from the subscriptions as delivered."""
     lake = demo.folder / "lake"
     rows = pd.read_csv(lake / "subscriptions.csv", parse_dates=["start_date", "end_date"])
@@ -196,14 +196,14 @@ def contract_weeks(demo: Demo) -> pd.DataFrame:
         for week in LAST_4
         if start <= week and end >= week + pd.Timedelta(days=6)
     ]
-    return pd.DataFrame(weeks, columns=["account_id", "application", "week_start", "is_in_contract"])
+    return pd.DataFrame(weeks, columns=["account_id", "application", "week_start", "is_subscribed"])
 
 
 @pytest.fixture(scope="module")
 def last_4(demo: Demo) -> pd.DataFrame:
-    """Clicks of every pair and week in full contract of the last four weeks, zero where nobody came."""
+    """Clicks of every account x application and week in full contract of the last four weeks, zero where nobody came."""
     clicks = demo.raw().groupby(["account_id", "application", "week_start"], as_index=False)["clicks"].sum()
-    return contract_weeks(demo).merge(clicks, how="left").fillna({"clicks": 0})
+    return subscribed_weeks(demo).merge(clicks, how="left").fillna({"clicks": 0})
 
 
 PERIOD = [{"col": "period", "op": "IN", "val": ["Last 4 weeks"]}]
@@ -214,15 +214,17 @@ def test_1_clicks_of_the_period(viewer: Client, last_4: pd.DataFrame) -> None:
 
 
 def test_2_accounts_in_contract_and_using(viewer: Client, last_4: pd.DataFrame) -> None:
-    now = last_4[last_4["is_in_contract"]]
-    assert data_of(viewer, "accounts_in_contract", PERIOD).iloc[0, 0] == now["account_id"].nunique()
+    now = last_4[last_4["is_subscribed"]]
+    assert data_of(viewer, "accounts_subscribed", PERIOD).iloc[0, 0] == now["account_id"].nunique()
     assert data_of(viewer, "accounts_using", PERIOD).iloc[0, 0] == now[now["clicks"] > 0]["account_id"].nunique()
 
 
 def test_3_top_and_bottom_accounts(viewer: Client, demo: Demo, last_4: pd.DataFrame) -> None:
-    pairs = last_4[last_4["is_in_contract"]].groupby(["account_id", "application"])["clicks"].agg(["sum", "count"])
-    pairs = pairs[pairs["sum"] >= 1]
-    per_week = (pairs["sum"] / pairs["count"]).groupby("account_id").sum()
+    account_applications = (
+        last_4[last_4["is_subscribed"]].groupby(["account_id", "application"])["clicks"].agg(["sum", "count"])
+    )
+    account_applications = account_applications[account_applications["sum"] >= 1]
+    per_week = (account_applications["sum"] / account_applications["count"]).groupby("account_id").sum()
     names = pd.read_csv(demo.folder / "lake" / "accounts.csv").set_index("account_id")["account_name"]
     expected = per_week.rename(index=names).round(6)
     for chart, ascending in (("top_accounts", False), ("bottom_accounts", True)):
@@ -269,7 +271,7 @@ def test_7_never_used_and_ended_as_planted(viewer: Client, demo: Demo) -> None:
     planted = {(e["account_id"], e["application"]) for e in demo.truth["events"] if e["kind"] == "never_used"}
     assert data_of(viewer, "count_never_used").iloc[0, 0] >= len(planted)
     accounts = pd.read_csv(demo.folder / "lake" / "accounts.csv").set_index("account_id")["account_name"]
-    ended = data_of(viewer, "ended_contracts")
+    ended = data_of(viewer, "ended_subscriptions")
     whole = set(ended[ended["what_ended"] == "whole account"]["account"])
     assert whole == set(accounts.loc[demo.truth["ended_accounts"]])
     low = data_of(viewer, "low_applications"), data_of(viewer, "inactive_applications")
@@ -408,7 +410,7 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     row = page.locator("tr", has=page.locator("a", has_text="contacts")).first
     account = row.locator("td").first.inner_text()
     page.goto(superset.url + row.locator("a", has_text="contacts").get_attribute("href"))
-    page.wait_for_selector("text=People of the account")
+    page.wait_for_selector("text=Contacts of the account")
     wait_until_drawn(page)
     accounts = pd.read_csv(demo.folder / "lake" / "accounts.csv").set_index("account_name")["account_id"]
     contacts = pd.read_parquet(demo.folder / "lake" / "contacts.parquet")
@@ -465,7 +467,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     for found in (csv, xlsx):
         assert list(found["Account"]) == list(rows["account"])
         assert list(found["Why"]) == list(rows["reason"])
-        assert found["Value concerned"].fillna(0).sum() == rows["value_concerned"].fillna(0).sum()
+        assert found["ARR at risk"].fillna(0).sum() == rows["value_concerned"].fillna(0).sum()
         assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
         assert found["Page"].str.startswith(f"{superset.url}/account/").all()
     assert image.stat().st_size > 10_000
@@ -516,7 +518,7 @@ def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_accou
     open_dashboard(page, superset, "call-list")
     row = page.locator("tr", has=page.locator("td", has_text=second[0])).first
     page.goto(superset.url + row.locator("a", has_text="open").get_attribute("href"))
-    page.wait_for_selector("text=Applications, contract and use")
+    page.wait_for_selector("text=Applications, subscriptions and use")
     page.set_viewport_size({"width": 1400, "height": 4200})
     wait_until_drawn(page)
     shown = page.inner_text(".grid-container")

@@ -52,7 +52,7 @@ def test_as_of_moves_on_and_exactly_what_came_is_asked_for(story) -> None:
 def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) -> None:
     settings, _, result, _ = story
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
-    aside = checks["no_file_was_set_aside"]
+    aside = checks["no_quarantined_file"]
     assert not aside.passed
     assert aside.severity == dg.AssetCheckSeverity.WARN
     (told,) = aside.metadata["files"].value
@@ -61,8 +61,8 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
     assert checks["the_newest_week_has_arrived"].metadata["weeks_behind"].value == "1"
     build = settings.published_dir / "current" / "warehouse.duckdb"
     ((sentence,),) = rows(build, "SELECT sentence FROM mart.build")
-    assert "Left out of ranks, trends and flags: the week of 16 Nov 2026 (files set aside)" in str(sentence)
-    ((week, file, why),) = rows(settings.status_path, "FROM status.files_aside")
+    assert "Left out of ranks, trends and flags: the week of 16 Nov 2026 (files quarantined)" in str(sentence)
+    ((week, file, why),) = rows(settings.status_path, "FROM status.quarantined_files")
     assert (week, file) == (datetime(2026, 11, 16), "year=2026/week=47/part-1.parquet")
     assert "cannot be read" in str(why)
 
@@ -82,8 +82,8 @@ def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) ->
     assert len(set(rows(settings.status_path, f"{sums} {reconciled}")[0])) == 1
     wrong = f"SELECT * {reconciled} WHERE clicks_difference <> 0 OR published_difference <> 0"
     assert rows(settings.status_path, wrong) == []
-    said = rows(settings.status_path, f"SELECT DISTINCT adds_up {reconciled} ORDER BY 1")
-    assert said == [("yes",), ("yes; 1 file is set aside",)]
+    said = rows(settings.status_path, f"SELECT DISTINCT reconciled {reconciled} ORDER BY 1")
+    assert said == [("yes",), ("yes; 1 file is quarantined",)]
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks["every_row_read_is_accounted_for"]
     assert checks["no_click_is_lost_on_the_way_to_the_pages"]
@@ -104,7 +104,7 @@ def test_each_partition_says_what_became_of_its_files(tmp_path, instance) -> Non
     assert found["2025-01-27"]["files"].value == 0
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert not checks["few_rows_are_rejected"].passed
-    assert checks["facts_keep_their_contract"].passed
+    assert checks["facts_schema"].passed
 
 
 def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, instance) -> None:
@@ -169,5 +169,5 @@ def test_a_broken_configuration_stops_no_sensor(tmp_path, instance) -> None:
     definitions = build_definitions(load_settings(file), lambda: load_settings(file))
     file.write_text("name: [")
     with dg.build_sensor_context(instance=instance) as context:
-        skipped = definitions.resolve_sensor_def("new_weeks_in_the_lake")(context)
+        skipped = definitions.resolve_sensor_def("lake_week_sensor")(context)
     assert "not readable as YAML" in skipped.skip_message

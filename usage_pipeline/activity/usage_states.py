@@ -1,7 +1,7 @@
-"""Usage states: never used, new, active, low or inactive, for every account x application and week.
+"""Usage states: never adopted, new, active, low or inactive, for every account x application and week.
 
 A week is judged by what was known in it, from complete weeks in contract; that something was used is known of any
-week. "Never used" is about the contract that runs: use before it began is none of it.
+week. "Never adopted" is about the contract that runs: use before it began is none of it.
 
 Millions of weeks are judged at once, with arrays: a chain of SQL windows sorts them anew for each rule and took eight
 times as long (docs/benchmarks.md).
@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 
 from usage_pipeline.config.settings import ActivitySettings
 
-USAGE_STATES = ("new", "never used", "inactive", "low", "active")
-_CONTRACT_STATES = ("in contract", "notice given")
+USAGE_STATES = ("new", "never adopted", "inactive", "low", "active")
+_CONTRACT_STATES = ("in contract", "notice received")
 _PART_ROWS = 250_000
 _GRID = """
 SELECT
-    pair_id,
+    account_application_id,
     week_start - DATE '1970-01-01' AS week,
-    spell_number,
-    contract_days = 7 AND is_complete AS is_full,
-    contract_state = 'notice given' AS has_notice,
+    period_number,
+    subscribed_days = 7 AND is_complete AS is_full,
+    subscription_state = 'notice received' AS has_notice,
     is_used,
     clicks
-FROM core.usage_grid
+FROM core.subscription_weeks
 WHERE is_complete OR is_used
 """
 
 _STATES = f"""
 CREATE OR REPLACE TABLE core.usage_states AS
 SELECT * REPLACE (
-    CAST(contract_state AS ENUM {_CONTRACT_STATES}) AS contract_state,
+    CAST(subscription_state AS ENUM {_CONTRACT_STATES}) AS subscription_state,
     CAST(usage_state AS ENUM {USAGE_STATES}) AS usage_state
 )
 FROM judged
@@ -49,61 +49,70 @@ Array = NDArray[Any]
 
 def replace_usage_states(connection: duckdb.DuckDBPyConnection, rules: ActivitySettings) -> None:
     """Replaces `core.usage_states`: a row is account x application x complete week of seven contract days."""
-    grid = _in_order({name: np.asarray(values) for name, values in connection.execute(_GRID).fetchnumpy().items()})
+    subscription_weeks = _in_order(
+        {name: np.asarray(values) for name, values in connection.execute(_GRID).fetchnumpy().items()}
+    )
 
     def judged(part: slice) -> pa.RecordBatch:
-        return _as_columns(judge({name: values[part] for name, values in grid.items()}, rules))
+        return _as_columns(judge({name: values[part] for name, values in subscription_weeks.items()}, rules))
 
     with ThreadPoolExecutor() as pool:
-        batches = list(pool.map(judged, _parts(grid["pair_id"])))
+        batches = list(pool.map(judged, _parts(subscription_weeks["account_application_id"])))
     connection.register("judged", pa.Table.from_batches(batches))
     connection.execute(_STATES)
     connection.unregister("judged")
 
 
-def _in_order(grid: dict[str, Array]) -> dict[str, Array]:
-    """By pair and week, as the grid is stored; to ask for it costs as much as a sort."""
-    pair, week = grid["pair_id"], grid["week"]
-    follows = (pair[1:] > pair[:-1]) | ((pair[1:] == pair[:-1]) & (week[1:] > week[:-1]))
+def _in_order(subscription_weeks: dict[str, Array]) -> dict[str, Array]:
+    """By account x application and week, as the subscription weeks is stored; to ask for it costs as much as a sort."""
+    account_application, week = subscription_weeks["account_application_id"], subscription_weeks["week"]
+    follows = (account_application[1:] > account_application[:-1]) | (
+        (account_application[1:] == account_application[:-1]) & (week[1:] > week[:-1])
+    )
     if follows.all():
-        return grid
-    order = np.lexsort((week, pair))
-    return {name: values[order] for name, values in grid.items()}
+        return subscription_weeks
+    order = np.lexsort((week, account_application))
+    return {name: values[order] for name, values in subscription_weeks.items()}
 
 
-def _parts(pair: Array) -> list[slice]:
-    """Runs of whole pairs, each about as many rows as stay near the processor; one empty part where there is no row."""
-    first = np.unique(_first_of_run(pair)[::_PART_ROWS]).tolist() or [0]
-    return [slice(start, end) for start, end in pairwise([*first, len(pair)])]
+def _parts(account_application: Array) -> list[slice]:
+    """Runs of whole accounts x applications, each about as many rows as stay near the processor; one empty part
+    where there is no row.
+    """
+    first = np.unique(_first_of_run(account_application)[::_PART_ROWS]).tolist() or [0]
+    return [slice(start, end) for start, end in pairwise([*first, len(account_application)])]
 
 
-def judge(grid: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
+def judge(subscription_weeks: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
     """The usage state of every full week.
 
-    grid: n weeks in contract that are complete or used, sorted by pair and week, as arrays (n,): pair_id, week (its
-    Monday, days since 1970), spell_number, is_full (complete, seven contract days), has_notice, is_used, clicks.
+    subscription weeks: n weeks in contract that are complete or used, sorted by account x application and week, as
+    arrays (n,): account_application_id, week (its
+    Monday, days since 1970), period_number, is_full (complete, seven contract days), has_notice, is_used, clicks.
     Returns arrays (m,), one element a full week; levels are clicks a week, NaN where there is none, and -1 stands for
     a week that does not exist.
     """
-    pair, clicks, is_full, is_used = (grid[name] for name in ("pair_id", "clicks", "is_full", "is_used"))
-    first = _first_of_run(pair)
-    first_of_spell = np.maximum(first, _first_of_run(grid["spell_number"]))
+    account_application, clicks, is_full, is_used = (
+        subscription_weeks[name] for name in ("account_application_id", "clicks", "is_full", "is_used")
+    )
+    first = _first_of_run(account_application)
+    first_of_period = np.maximum(first, _first_of_run(subscription_weeks["period_number"]))
     full_weeks = _count_so_far(is_full, first)
     last_use = _last_place(is_used, first)
     weeks_without_use = full_weeks - np.where(last_use >= 0, full_weeks[last_use], 0)
     # a return ends a silence between two uses; the time before the first is none
-    before = np.maximum(np.arange(len(pair)) - 1, 0)
+    before = np.maximum(np.arange(len(account_application)) - 1, 0)
     has_used_before = (before >= first) & (last_use[before] >= 0)
     came_back = is_used & has_used_before & (weeks_without_use[before] >= rules.inactive_weeks)
 
-    has_used = last_use >= first_of_spell
+    has_used = last_use >= first_of_period
 
     full = np.flatnonzero(is_full)
     nth = full_weeks[full] - 1
     levels = _levels(nth, clicks[full], rules)
     state = np.select(
         [
-            _count_so_far(is_full, first_of_spell)[full] <= rules.new_weeks,
+            _count_so_far(is_full, first_of_period)[full] <= rules.new_weeks,
             ~has_used[full],
             weeks_without_use[full] >= rules.inactive_weeks,
             (levels["usual_clicks"] >= rules.low_floor_clicks)
@@ -115,28 +124,28 @@ def judge(grid: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
     first_full = np.arange(len(full)) - nth
     has_changed = (nth == 0) | (state != np.roll(state, 1))
     return levels | {
-        "pair_id": pair[full],
-        "week_start": grid["week"][full],
-        "spell_number": grid["spell_number"][full],
-        "contract_state": grid["has_notice"][full].astype(np.int8),
+        "account_application_id": account_application[full],
+        "week_start": subscription_weeks["week"][full],
+        "period_number": subscription_weeks["period_number"][full],
+        "subscription_state": subscription_weeks["has_notice"][full].astype(np.int8),
         "usage_state": state,
-        "state_since": grid["week"][full][_last_place(has_changed, first_full)],
+        "state_since": subscription_weeks["week"][full][_last_place(has_changed, first_full)],
         "clicks": clicks[full],
         "full_weeks": full_weeks[full],
         "weeks_without_use": weeks_without_use[full],
-        "last_used_week": np.where(has_used, grid["week"][last_use], -1)[full],
+        "last_used_week": np.where(has_used, subscription_weeks["week"][last_use], -1)[full],
         "came_back": came_back[full],
     }
 
 
 def _levels(nth: Array, clicks: Array, rules: ActivitySettings) -> dict[str, Array]:
-    """The recent and the usual level of full weeks; `nth` counts them from 0 for each pair."""
+    """The recent and the usual level of full weeks; `nth` counts them from 0 for each account_application."""
     place = np.arange(len(clicks))
     total = np.concatenate([[0], np.cumsum(clicks)])
     start = np.maximum(place - nth, place - rules.recent_weeks + 1)
     recent = (total[place + 1] - total[start]) / (place + 1 - start)
 
-    # a line a pair, its full weeks from the left
+    # a line an account x application, its full weeks from the left
     line = np.cumsum(nth == 0) - 1
     table = np.full((line.max(initial=-1) + 1, nth.max(initial=-1) + 1), np.nan)
     table[line, nth] = clicks
@@ -180,10 +189,10 @@ def _as_columns(states: dict[str, Array]) -> pa.RecordBatch:
         return pa.array(states[name], mask=np.isnan(states[name]))
 
     columns = {
-        "pair_id": pa.array(states["pair_id"]),
+        "account_application_id": pa.array(states["account_application_id"]),
         "week_start": day("week_start"),
-        "spell_number": pa.array(states["spell_number"]),
-        "contract_state": word("contract_state", _CONTRACT_STATES),
+        "period_number": pa.array(states["period_number"]),
+        "subscription_state": word("subscription_state", _CONTRACT_STATES),
         "usage_state": word("usage_state", USAGE_STATES),
         "state_since": day("state_since"),
         "clicks": pa.array(states["clicks"]),

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, ndtr, ndtri
 
-from usage_pipeline.config.settings import SpikeSettings
+from usage_pipeline.config.settings import AnomalySettings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
 Bools = NDArray[np.bool_]
 
-# part of every flag: raise it when the same counts would be flagged in another way
+# part of every anomaly: raise it when the same counts would be anomalous in another way
 VERSION = "1"
 WINDOWS = (1, 2, 4)
 KINDS = ("", "spike", "drop-off", "shift up", "shift down", "decline")
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Judged:
-    """What was expected of each series and week, and what is flagged: (n, T), NaN or 0 where there is nothing."""
+    """What was expected of each series and week, and what is anomalous: (n, T), NaN or 0 where there is nothing."""
 
     expected: Floats  # of the week, as its peers went
     expected_before: Floats  # of the week, before anybody's was known
@@ -60,7 +60,7 @@ class Judged:
     variance_in_window: Floats
     z: Floats  # of that statistic, standard normal where nothing happens
     kind: Ints  # place in KINDS
-    is_new: Bools  # the first week in which it is flagged
+    is_new: Bools  # the first week in which it is anomalous
     first_week: Ints  # the column in which it began
     is_strong: Bools
     weeks_known: Ints  # weeks of history before the week
@@ -72,10 +72,10 @@ class Judged:
     together_z: Floats
 
 
-def judge(series: Series, rules: SpikeSettings, absolute_floor: float | None = None) -> Judged:
+def judge(series: Series, rules: AnomalySettings, absolute_floor: float | None = None) -> Judged:
     """Judges every week by what was known at its end.
 
-    absolute_floor: smallest change of a flag, where it is not that of the rules.
+    absolute_floor: smallest change of an anomaly, where it is not that of the rules.
     """
     judge_ = _Judge(series, rules, rules.absolute_floor if absolute_floor is None else absolute_floor)
     for week in range(series.counts.shape[1]):
@@ -86,7 +86,7 @@ def judge(series: Series, rules: SpikeSettings, absolute_floor: float | None = N
 class _Judge:
     """The state of all series from week to week."""
 
-    def __init__(self, series: Series, rules: SpikeSettings, absolute_floor: float) -> None:
+    def __init__(self, series: Series, rules: AnomalySettings, absolute_floor: float) -> None:
         self.series, self.rules, self.absolute_floor = series, rules, absolute_floor
         n, weeks = series.counts.shape
         self.known = ~np.isnan(series.counts)
@@ -207,13 +207,13 @@ class _Judge:
         own = 1.4826 * np.median(np.abs(past), axis=1)
         spread = np.maximum(own, np.median(own))
         found = np.log(self.factor[:, week] / self.factor_expected[:, week]) / np.maximum(spread, 0.02)
-        self.factor_z[:, week] = np.where(accounts >= self.rules.fleet_accounts, found, np.nan)
-        if accounts.sum() >= self.rules.fleet_accounts:
+        self.factor_z[:, week] = np.where(accounts >= self.rules.platform_accounts, found, np.nan)
+        if accounts.sum() >= self.rules.platform_accounts:
             usually = 1.4826 * np.median(np.abs(np.log(self.together[:week][-_YEAR:])))
             self.together_z[week] = np.log(self.together[week]) / max(float(usually), 0.02)
-        moved = np.abs(np.nan_to_num(self.factor_z[:, week])) >= self.rules.fleet_z
+        moved = np.abs(np.nan_to_num(self.factor_z[:, week])) >= self.rules.common_z
         expected = self.factor_expected[:, week]
-        if abs(np.nan_to_num(self.together_z[week])) >= self.rules.fleet_z:
+        if abs(np.nan_to_num(self.together_z[week])) >= self.rules.common_z:
             moved, expected = np.ones(len(moved), dtype=bool), expected / self.together[week]
         self.season[moved, week] = expected[moved]
         self._take_new_seasons(week, moved)
@@ -238,8 +238,8 @@ class _Judge:
         each = level[:, None] * x
         spread = self.dispersion[:, None] * each + (_WEEKLY_NOISE * each) ** 2
         mean = each.sum(axis=1)
-        # weeks before this one enter with no more than a flag's worth, so that a spike is told of once
-        limit = self.rules.spike_z * np.sqrt(spread)
+        # weeks before this one enter with no more than an anomaly's worth, so that a spike is told of once
+        limit = self.rules.anomaly_z * np.sqrt(spread)
         counts = np.clip(self.counts[:, span], np.maximum(each - limit, 0), each + limit)
         counts[:, -1] = self.counts[:, week]
         variance = spread.sum(axis=1) + self._doubt(clicks, exposure, 10) * mean**2
@@ -270,7 +270,7 @@ class _Judge:
             self._keep(week, better, weeks, observed, mean, variance, z)
 
     def _keep(self, week: int, where: Bools, window: Ints, *statistic: Floats) -> None:
-        """What the flag of the week would be about: observed, expected and variance of its weeks, and z."""
+        """What the anomaly of the week would be about: observed, expected and variance of its weeks, and z."""
         names = ("window", "observed_in_window", "expected_in_window", "variance_in_window", "z")
         for name, values in zip(names, (window, *statistic), strict=True):
             self.out[name][where, week] = values[where]
@@ -304,7 +304,7 @@ class _Judge:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
         out, rules = self.out, self.rules
         z = out["z"][:, week]
-        limit = np.where(z < 0, rules.drop_z, rules.spike_z)
+        limit = np.where(z < 0, rules.drop_z, rules.anomaly_z)
         # a sum over weeks tells of this week only if it takes part
         takes_part = residual * np.sign(z) > 0.5
         is_judged = self.known[:, week] & (self.seen >= rules.peer_weeks)
@@ -321,10 +321,10 @@ class _Judge:
         self.since = np.where(begins, out["begins"][:, week], self.since)
         over = ~goes_on & ~begins & (self.quiet >= 2)
         self.direction = np.where(begins, side, np.where(over, 0, self.direction))
-        flagged = goes_on | begins
-        self.last_event = np.where(flagged, week, self.last_event)
+        anomalous = goes_on | begins
+        self.last_event = np.where(anomalous, week, self.last_event)
 
-        kind = np.where(flagged, np.where(self.direction > 0, SPIKE, DROP), 0)
+        kind = np.where(anomalous, np.where(self.direction > 0, SPIKE, DROP), 0)
         lasts = goes_on & (week + 1 - self.since >= rules.shift_weeks)
         kind = np.where(lasts, np.where(self.direction > 0, SHIFT_UP, SHIFT_DOWN), kind)
         declines = self._declines(week, kind == 0)
@@ -345,7 +345,7 @@ class _Judge:
     def _declines(self, week: int, can_be: Bools) -> Bools:
         """The last eight weeks against the level that the series had half a year ago, and still going down.
 
-        Where it is so, those weeks are what the flag is about.
+        Where it is so, those weeks are what the anomaly is about.
         """
         rules = self.rules
         start = week + 1 - rules.decline_weeks
@@ -427,8 +427,8 @@ def tail_z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
     m, v, k = mean[far], variance[far], observed[far]
     size, share = m * m / (v - m), m / v
     below = np.where(k > 0, betainc(size, np.maximum(k, 1e-9), share), 0.0)
-    probability = (below + betainc(size, k + 1, share)) / 2
-    tail = ndtri(np.clip(probability, 1e-15, 1 - 1e-15))
+    p_value = (below + betainc(size, k + 1, share)) / 2
+    tail = ndtri(np.clip(p_value, 1e-15, 1 - 1e-15))
     # beyond what a tail can hold, by Pearson's, so that the strongest stay in order
     beyond = np.abs(tail) > 7.9
     z[far] = np.where(beyond, np.sign(tail) * np.maximum(np.abs(tail), np.abs(z[far])), tail)
@@ -438,9 +438,9 @@ def tail_z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
 def _discoveries(z: Floats, judged: Bools, rate: float) -> Bools:
     """Benjamini and Hochberg over the series of a week; three windows were looked at, in both directions."""
     found = np.zeros(len(z), dtype=bool)
-    probability = np.minimum(1.0, 4 * ndtr(-np.abs(np.nan_to_num(z))))
-    order = np.flatnonzero(judged)[np.argsort(probability[judged])]
+    p_value = np.minimum(1.0, 4 * ndtr(-np.abs(np.nan_to_num(z))))
+    order = np.flatnonzero(judged)[np.argsort(p_value[judged])]
     if len(order):
-        below = np.flatnonzero(probability[order] <= rate * np.arange(1, len(order) + 1) / len(order))
+        below = np.flatnonzero(p_value[order] <= rate * np.arange(1, len(order) + 1) / len(order))
         found[order[: below[-1] + 1 if len(below) else 0]] = True
     return found

@@ -1,4 +1,5 @@
-"""Flags on usage: the grid taken through the detector, each measure by itself, and what it finds put into words' reach.
+"""Anomalies on usage: the subscription weeks taken through the detector, each measure by itself, and what it finds
+put into words' reach.
 
 Belongs here: from tables to arrays and back. Does not: what is out of the ordinary (`spikes.py`).
 """
@@ -18,79 +19,90 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newest_week
 
-# what is counted, and the column of the grid
+# what is counted, and the column of the subscription weeks
 MEASURES = {"clicks": "clicks", "records": "records_created", "users": "active_users"}
 _FLAGS = """
     scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR, application VARCHAR, kind VARCHAR,
-    tier VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, probability DOUBLE, z DOUBLE,
+    confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, p_value DOUBLE, z DOUBLE,
     basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
 """
 # a contract that comes back is a series of its own: nothing of the one before is usual for it
-_SPELLS = """
-SELECT DISTINCT grid.pair_id, grid.spell_number, pairs.account_id, pairs.application, names.country, names.state
-FROM core.usage_grid AS grid
-INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
-INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
-WHERE grid.is_complete AND grid.contract_days = 7
-ORDER BY grid.pair_id, grid.spell_number
+_PERIODS = """
+SELECT DISTINCT weeks.account_application_id, weeks.period_number,
+    keys.account_id, keys.application, names.country, names.state
+FROM core.subscription_weeks AS weeks
+INNER JOIN core.account_applications AS keys ON weeks.account_application_id = keys.account_application_id
+INNER JOIN core.account_names AS names ON keys.account_id = names.account_id
+WHERE weeks.is_complete AND weeks.subscribed_days = 7
+ORDER BY weeks.account_application_id, weeks.period_number
 """
 _GRID = """
 SELECT
-    pair_id,
-    dense_rank() OVER (ORDER BY pair_id, spell_number) - 1 AS series,
+    account_application_id,
+    dense_rank() OVER (ORDER BY account_application_id, period_number) - 1 AS series,
     (week_start - $first) // 7 AS week,
     clicks,
     records_created,
     active_users
-FROM core.usage_grid
-WHERE is_complete AND contract_days = 7
-ORDER BY pair_id, week_start
+FROM core.subscription_weeks
+WHERE is_complete AND subscribed_days = 7
+ORDER BY account_application_id, week_start
 """
 
 Floats = NDArray[np.float64]
 
 
-def replace_usage_flags(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
-    """Replaces `core.usage_flags` and `core.expected_usage`; returns what there is to say of the run."""
+def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
+    """Replaces `core.anomalies` and `core.expected_usage`; returns what there is to say of the run."""
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
     weeks = list(weeks_between(span[0], span[1])) if span[0] else []
-    pairs = connection.execute(_SPELLS).df()
-    grid = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
-    expected = grid[["pair_id", "week"]].copy() if len(grid) else pd.DataFrame({"pair_id": [], "week": []})
+    account_applications = connection.execute(_PERIODS).df()
+    subscription_weeks = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
+    expected = (
+        subscription_weeks[["account_application_id", "week"]].copy()
+        if len(subscription_weeks)
+        else pd.DataFrame({"account_application_id": [], "week": []})
+    )
     expected["clicks_before"], expected["common_spread"] = np.nan, 0.0
     found: list[pd.DataFrame] = []
-    number, keys = pd.factorize(pairs["application"])
+    number, keys = pd.factorize(account_applications["application"])
     application = number.astype(np.int64)
-    days = _days_of(pairs, weeks) if len(grid) else np.empty((0, 0))
+    days = _days_of(account_applications, weeks) if len(subscription_weeks) else np.empty((0, 0))
     for measure, column in MEASURES.items():
-        mean = variance = np.full(len(grid), np.nan)
-        if len(grid) and grid[column].notna().any():
-            row, week = grid["series"].to_numpy(), grid["week"].to_numpy()
+        mean = variance = np.full(len(subscription_weeks), np.nan)
+        if len(subscription_weeks) and subscription_weeks[column].notna().any():
+            row, week = subscription_weeks["series"].to_numpy(), subscription_weeks["week"].to_numpy()
             counts = np.full(days.shape, np.nan)
-            counts[row, week] = grid[column].to_numpy(dtype=float, na_value=np.nan)
-            rules = settings.spikes
+            counts[row, week] = subscription_weeks[column].to_numpy(dtype=float, na_value=np.nan)
+            rules = settings.anomalies
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
-            flags = [
-                _of_pairs(judged, pairs, application, weeks, settings),
+            anomalies = [
+                _of_pairs(judged, account_applications, application, weeks, settings),
                 _of_applications(judged, counts, application, np.asarray(keys), weeks, settings),
                 _of_everything(judged, counts, weeks, settings),
             ]
-            found += [frame.assign(measure=measure) for frame in flags]
+            found += [frame.assign(measure=measure) for frame in anomalies]
             mean, variance = judged.expected[row, week], judged.variance[row, week]
             if measure == "clicks":
                 expected["clicks_before"] = judged.expected_before[row, week]
                 expected["common_spread"] = _spread(judged)
         expected[f"expected_{measure}"], expected[f"variance_{measure}"] = mean, variance
     _write(connection, found, expected, weeks)
-    unknown = pairs.loc[[not is_known(c) for c in pairs["country"]], "account_id"].nunique()
+    unknown = account_applications.loc[
+        [not is_known(c) for c in account_applications["country"]], "account_id"
+    ].nunique()
     return {"weeks_judged": len(weeks), "accounts_without_known_holidays": int(unknown)}
 
 
-def _days_of(pairs: pd.DataFrame, weeks: list[date]) -> Floats:
-    """Working days of every pair and week, as a share of five."""
-    places = pairs[["country", "state"]].astype(object).where(pairs[["country", "state"]].notna(), None)
+def _days_of(account_applications: pd.DataFrame, weeks: list[date]) -> Floats:
+    """Working days of every account x application and week, as a share of five."""
+    places = (
+        account_applications[["country", "state"]]
+        .astype(object)
+        .where(account_applications[["country", "state"]].notna(), None)
+    )
     number, place = pd.factorize(pd.MultiIndex.from_frame(places))
     table = np.stack([working_days(country, state, weeks) for country, state in place])
     found: Floats = table[number]
@@ -98,7 +110,7 @@ def _days_of(pairs: pd.DataFrame, weeks: list[date]) -> Floats:
 
 
 def _of_pairs(
-    judged: Judged, pairs: pd.DataFrame, application: NDArray[Any], weeks: list[date], settings: Settings
+    judged: Judged, account_applications: pd.DataFrame, application: NDArray[Any], weeks: list[date], settings: Settings
 ) -> pd.DataFrame:
     row, week = np.nonzero(judged.kind)
     at = (row, week)
@@ -106,16 +118,16 @@ def _of_pairs(
         {
             "scope": "account",
             "week": week,
-            "account_id": pairs["account_id"].to_numpy()[row],
-            "application": pairs["application"].to_numpy()[row],
+            "account_id": account_applications["account_id"].to_numpy()[row],
+            "application": account_applications["application"].to_numpy()[row],
             "kind": np.array(KINDS)[judged.kind[at]],
-            "tier": np.where(judged.is_strong[at], "strong", "listed"),
+            "confidence": np.where(judged.is_strong[at], "strong", "listed"),
             "weeks": judged.window[at],
             "observed": judged.observed_in_window[at],
             "expected": judged.expected_in_window[at],
             "variance": judged.variance_in_window[at],
             "z": judged.z[at],
-            "basis": np.where(judged.weeks_known[at] < settings.spikes.minimum_weeks, "peers", "own level"),
+            "basis": np.where(judged.weeks_known[at] < settings.anomalies.minimum_weeks, "peers", "own level"),
             "first": judged.first_week[at],
             "is_new": judged.is_new[at],
             "peers_change": np.where(
@@ -158,8 +170,8 @@ def _of_everything(judged: Judged, counts: Floats, weeks: list[date], settings: 
 
 
 def _is_far(z: Floats, ratio: Floats, settings: Settings) -> NDArray[np.bool_]:
-    rules = settings.spikes
-    found: NDArray[np.bool_] = (np.abs(np.nan_to_num(z)) >= rules.fleet_z) & (np.abs(ratio - 1) >= rules.fleet_share)
+    rules = settings.anomalies
+    found: NDArray[np.bool_] = (np.abs(np.nan_to_num(z)) >= rules.common_z) & (np.abs(ratio - 1) >= rules.common_share)
     return found
 
 
@@ -170,7 +182,7 @@ def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], week
         {
             "week": week,
             "kind": np.where(ratio > 1, "spike", "drop-off"),
-            "tier": "strong",
+            "confidence": "strong",
             "weeks": 1,
             "observed": observed,
             "expected": expected,
@@ -200,25 +212,26 @@ def _write(
     connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: list[date]
 ) -> None:
     mondays = np.array(weeks, dtype="datetime64[D]")
-    connection.execute(f"CREATE OR REPLACE TABLE core.usage_flags ({_FLAGS})")
+    connection.execute(f"CREATE OR REPLACE TABLE core.anomalies ({_FLAGS})")
     frames = [frame for frame in found if len(frame)]
     if frames:
-        flags = pd.concat(frames, ignore_index=True)
+        anomalies = pd.concat(frames, ignore_index=True)
         for column, name in (("week", "week_start"), ("first", "first_week"), ("last", "last_week")):
-            flags[name] = mondays[flags[column].to_numpy()]
+            anomalies[name] = mondays[anomalies[column].to_numpy()]
         # one-sided, of the strongest of three windows looked at
-        flags["probability"] = np.minimum(1.0, 3 * ndtr(-np.abs(flags["z"].to_numpy())))
-        flags["method"] = VERSION
-        connection.register("flags", flags)
+        anomalies["p_value"] = np.minimum(1.0, 3 * ndtr(-np.abs(anomalies["z"].to_numpy())))
+        anomalies["method"] = VERSION
+        connection.register("anomalies", anomalies)
         connection.execute(
-            "INSERT INTO core.usage_flags BY NAME FROM (SELECT * EXCLUDE (week, first, last) FROM flags)"
+            "INSERT INTO core.anomalies BY NAME FROM (SELECT * EXCLUDE (week, first, last) FROM anomalies)"
         )
-        connection.unregister("flags")
+        connection.unregister("anomalies")
     expected["week_start"] = mondays[expected["week"].to_numpy(dtype=int)]
     connection.register("expected", expected.drop(columns="week"))
     connection.execute(
         "CREATE OR REPLACE TABLE core.expected_usage AS "
-        "SELECT CAST(pair_id AS INTEGER) AS pair_id, CAST(week_start AS DATE) AS week_start, "
+        "SELECT CAST(account_application_id AS INTEGER) AS account_application_id, "
+        "CAST(week_start AS DATE) AS week_start, "
         "nullif(CAST(clicks_before AS DOUBLE), 'NaN'::DOUBLE) AS clicks_before, common_spread, "
         + ", ".join(
             f"nullif(CAST({kind}_{measure} AS DOUBLE), 'NaN'::DOUBLE) AS {kind}_{measure}"
@@ -231,6 +244,6 @@ def _write(
 
 
 def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
-    """Proposes the newest week's flags for history; the caller holds it."""
-    sql = "FROM core.usage_flags WHERE week_start = $week ORDER BY scope, measure, account_id, application"
+    """Proposes the newest week's anomalies for history; the caller holds it."""
+    sql = "FROM core.anomalies WHERE week_start = $week ORDER BY scope, measure, account_id, application"
     return propose_newest_week(connection, settings, ANOMALIES, sql)

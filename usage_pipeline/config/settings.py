@@ -19,12 +19,12 @@ from zoneinfo import ZoneInfo, available_timezones
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from usage_pipeline.config.source_schemas import CONTRACTS
+from usage_pipeline.config.source_schemas import SOURCE_SCHEMAS
 from usage_pipeline.core.weeks import WEEK, PartitionCalendar, monday_of
 
 CONFIG_VARIABLE = "USAGE_PIPELINE_CONFIG"
 AS_OF_VARIABLE = "USAGE_PIPELINE_AS_OF"
-SILENT_VARIABLE = "USAGE_SILENT"
+SILENT_VARIABLE = "USAGE_DISABLE_NOTIFICATIONS"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -167,7 +167,7 @@ class Sources(_Model):
 
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
-        for name, contract in CONTRACTS.items():
+        for name, contract in SOURCE_SCHEMAS.items():
             source = self.get(name)
             if source is None:
                 continue
@@ -284,9 +284,11 @@ class ActivitySettings(_Model):
     """What the usage states mean."""
 
     renewal_gap_days: int = Field(
-        30, ge=7, description="fewer days between two spells of one application make them one; a week has one spell"
+        30,
+        ge=7,
+        description="fewer days between two subscriptions of one application make them one; a week has one",
     )
-    new_weeks: Positive = Field(4, description="first full weeks of a spell in which a pair is new")
+    new_weeks: Positive = Field(4, description="first full weeks of a subscription_period in which a pair is new")
     inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
     recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")
     usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the usual level")
@@ -295,7 +297,7 @@ class ActivitySettings(_Model):
     rank_floor_clicks: float = Field(1, ge=0, description="clicks in a period below which no pair is ranked")
 
 
-class SpikeSettings(_Model):
+class AnomalySettings(_Model):
     """What is a spike, a drop-off, a shift, a decline. Distances are in standard deviations of the expected count."""
 
     discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
@@ -303,7 +305,7 @@ class SpikeSettings(_Model):
     settling_weeks: Count = Field(4, description="first weeks of a contract, which make no level")
     peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
     drop_z: float = Field(2.25, gt=0, description="distance from which on a drop-off is listed")
-    spike_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
+    anomaly_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
     false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
@@ -311,9 +313,11 @@ class SpikeSettings(_Model):
     shift_weeks: Positive = Field(6, description="weeks after which a new level is the usual one")
     decline_weeks: Positive = Field(26, description="weeks over which a slow decline is looked for")
     decline_share: Share = Field(0.35, description="smallest decline, as a share of the level before")
-    fleet_accounts: Positive = Field(10, description="accounts of an application from which on they can move together")
-    fleet_z: float = Field(4.0, gt=0, description="distance from which on a common move is an event")
-    fleet_share: Share = Field(0.2, description="smallest common move, as a share")
+    platform_accounts: Positive = Field(
+        10, description="accounts of an application from which on they can move together"
+    )
+    common_z: float = Field(4.0, gt=0, description="distance from which on a common move is an event")
+    common_share: Share = Field(0.2, description="smallest common move, as a share")
     listed_weeks: Positive = Field(13, description="newest complete weeks whose flags are listed on the page")
 
 
@@ -322,13 +326,13 @@ class RiskSettings(_Model):
 
     low_weeks: Positive = Field(8, description="horizon of low use: low or inactive in one of so many coming weeks")
     churn_days: Positive = Field(90, description="horizon of notice or cancellation, in days")
-    gap_weeks: Count = Field(0, description="weeks between a chance and the start of its horizon, to act in")
+    lead_weeks: Count = Field(0, description="weeks between a chance and the start of its horizon, to act in")
     every_weeks: Positive = Field(2, description="weeks between two weeks of as-of that are learned from")
     history_weeks: Positive = Field(13, description="weeks on record before the first of them")
     origins: int = Field(4, ge=4, description="back-tests, one after the other in time")
     origin_weeks: Positive = Field(13, description="weeks that each back-test covers")
-    minimum_events: Positive = Field(200, description="events without which nothing is learned")
-    minimum_others: Positive = Field(500, description="accounts or applications without an event, likewise")
+    minimum_positives: Positive = Field(200, description="events without which nothing is learned")
+    minimum_negatives: Positive = Field(500, description="accounts or applications without an event, likewise")
     largest_training: Positive = Field(100_000, description="rows learned from: all events, and a sample of the others")
     bootstraps: Positive = Field(200, description="resamples of accounts behind the interval of a difference")
     seed: Count = Field(7, description="of everything drawn at random")
@@ -375,7 +379,7 @@ class GroupSettings(_Model):
         return groups
 
 
-class TimetableSettings(_Model):
+class ScheduleSettings(_Model):
     """When the pipeline runs by itself, in the configured zone."""
 
     weekly: str = Field("0 6 * * 1", description="cron of the weekly refresh: Mondays at 06:00")
@@ -384,7 +388,7 @@ class TimetableSettings(_Model):
         pattern=r"^[0-5]?\d ([01]?\d|2[0-3]) ([1-9]|1\d|2[0-8]) \* \*$",
         description="cron of the monthly refresh, from which on the month before is closed: the 5th at 07:00",
     )
-    look_every_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
+    poll_interval_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
     attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
 
 
@@ -419,8 +423,8 @@ class MailSettings(_Model):
         default_factory=dict,
         description="owner of accounts, as the data names him: his address; nobody else is sent to",
     )
-    alarms: list[str] = Field(default_factory=list, description="addresses that are told of failures and stale data")
-    webhook: SecretStr | None = Field(None, description="${NAME} of the environment: address that gets alarms as JSON")
+    alerts: list[str] = Field(default_factory=list, description="addresses that are told of failures and stale data")
+    webhook: SecretStr | None = Field(None, description="${NAME} of the environment: address that gets alerts as JSON")
     timeout_seconds: Positive = Field(30, description="seconds that a server may take to answer")
 
     @field_validator("host", "port", "user", "password", "from_address", "pages_url", "webhook", mode="before")
@@ -434,7 +438,7 @@ class MailSettings(_Model):
     def _is_sender(cls, value: str | None) -> str | None:
         return value and _address(value)
 
-    @field_validator("alarms")
+    @field_validator("alerts")
     @classmethod
     def _are_addresses(cls, value: list[str]) -> list[str]:
         return [_address(item) for item in value]
@@ -499,13 +503,13 @@ class Settings(_Model):
     ingest: IngestSettings = IngestSettings()
     completeness: CompletenessSettings = CompletenessSettings()
     activity: ActivitySettings = ActivitySettings()
-    spikes: SpikeSettings = SpikeSettings()
+    anomalies: AnomalySettings = AnomalySettings()
     risk: RiskSettings = RiskSettings()
     changes: ChangeSettings = ChangeSettings()
     calls: CallSettings = CallSettings()
     groups: GroupSettings = GroupSettings()
     publish: PublishSettings = PublishSettings()
-    timetable: TimetableSettings = TimetableSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()
     mail: MailSettings = MailSettings()
 
@@ -548,13 +552,13 @@ class Settings(_Model):
         return self.home / "facts"
 
     @property
-    def ledger_dir(self) -> Path:
-        return self.home / "ledger"
+    def history_dir(self) -> Path:
+        return self.home / "history"
 
     @property
-    def ledger_lock(self) -> Path:
+    def history_lock(self) -> Path:
         """Held by whoever writes what is kept for good, or takes people out of it."""
-        return self.ledger_dir / ".lock"
+        return self.history_dir / ".lock"
 
     @property
     def warehouse_path(self) -> Path:
@@ -661,8 +665,8 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
     """Reads and checks a configuration.
 
     `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
-    $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_SILENT nobody is written to,
-    whatever the file says.
+    $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_DISABLE_NOTIFICATIONS nobody is
+    written to, whatever the file says.
 
     Raises ConfigError with every problem found, each naming the key and the remedy.
     """
@@ -710,7 +714,7 @@ def _anchor(settings: Settings, base: Path) -> Settings:
             "as_of": as_of,
             "home": Path(_resolve(str(settings.home), base)),
             "sources": settings.sources.model_copy(
-                update={name: source(settings.sources.get(name)) for name in CONTRACTS}
+                update={name: source(settings.sources.get(name)) for name in SOURCE_SCHEMAS}
             ),
         }
     )

@@ -12,7 +12,7 @@ class SourceColumn:
     """A column of ours: its DuckDB type, and what it means.
 
     `required`: every configuration maps it. `needed_if_mapped`: a file that lacks it though it is mapped would count
-    for nothing, and is set aside.
+    for nothing, and is quarantined.
     """
 
     name: str
@@ -23,7 +23,7 @@ class SourceColumn:
 
 
 @dataclass(frozen=True)
-class SourceContract:
+class SourceSchema:
     """A source of ours: what one row is, and its columns."""
 
     name: str
@@ -47,7 +47,7 @@ class SourceContract:
         return tuple(c.name for c in self.columns)
 
 
-USAGE = SourceContract(
+USAGE = SourceSchema(
     "usage",
     "an event, or an already summed count",
     (
@@ -65,7 +65,7 @@ USAGE = SourceContract(
         SourceColumn("records_created", "BIGINT", "records created in the row"),
     ),
 )
-ACCOUNTS = SourceContract(
+ACCOUNTS = SourceSchema(
     "accounts",
     "one row an account",
     (
@@ -78,9 +78,9 @@ ACCOUNTS = SourceContract(
         SourceColumn("owner", "VARCHAR", "who looks after the account"),
     ),
 )
-SUBSCRIPTIONS = SourceContract(
+SUBSCRIPTIONS = SourceSchema(
     "subscriptions",
-    "one row a contract spell",
+    "one row a contract subscription_period",
     (
         SourceColumn("account_id", "VARCHAR", "the customer", required=True),
         SourceColumn("application", "VARCHAR", "the application; empty = the whole account"),
@@ -93,7 +93,7 @@ SUBSCRIPTIONS = SourceContract(
         SourceColumn("annual_value", "DOUBLE", "value a year"),
     ),
 )
-CONTACTS = SourceContract(
+CONTACTS = SourceSchema(
     "contacts",
     "one row a person in an account",
     (
@@ -106,7 +106,7 @@ CONTACTS = SourceContract(
         SourceColumn("is_primary", "BOOLEAN", "the first person to call"),
     ),
 )
-APPLICATIONS = SourceContract(
+APPLICATIONS = SourceSchema(
     "applications",
     "one row an application",
     (
@@ -115,7 +115,7 @@ APPLICATIONS = SourceContract(
         SourceColumn("application_name", "VARCHAR", "name to show"),
     ),
 )
-KNOWN_CAUSES = SourceContract(
+KNOWN_CAUSES = SourceSchema(
     "known_causes",
     "one row a known cause of unusual usage",
     (
@@ -128,5 +128,5 @@ KNOWN_CAUSES = SourceContract(
 )
 
 REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS, KNOWN_CAUSES)
-CONTRACTS = {contract.name: contract for contract in (USAGE, *REFERENCE)}
+SOURCE_SCHEMAS = {contract.name: contract for contract in (USAGE, *REFERENCE)}
 END_REASONS = ("cancelled", "completed", "renewed")

@@ -7,7 +7,7 @@ from usage_pipeline.config.settings import Settings
 
 def sql_values(settings: Settings) -> dict[str, Any]:
     """Every value a SQL file may name as `$name`; units as in `config.py`."""
-    completeness, activity, spikes = settings.completeness, settings.activity, settings.spikes
+    completeness, activity, spikes = settings.completeness, settings.activity, settings.anomalies
     usage = settings.sources.usage
     return {
         "as_of_day": settings.as_of_day,
@@ -34,7 +34,7 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "rank_floor_clicks": activity.rank_floor_clicks,
         "listed_weeks": spikes.listed_weeks,
         "low_weeks": settings.risk.low_weeks,
-        "gap_weeks": settings.risk.gap_weeks,
+        "lead_weeks": settings.risk.lead_weeks,
         "churn_days": settings.risk.churn_days,
         "rule_lift": settings.risk.rule_lift,
         "rule_events": settings.risk.rule_events,

@@ -2,7 +2,7 @@
 
 And files that are their owner's alone: what is written once and then only read is `SEALED`.
 
-What a writer that was killed leaves has a name that nothing else has (`is_unfinished`): whoever holds the lock of that
+What a writer that was killed leaves has a name that nothing else has (`is_tmp_path`): whoever holds the lock of that
 writer may remove it (`data_home.py`).
 """
 
@@ -40,26 +40,26 @@ def seal(folder: Path) -> None:
 
 
 @contextmanager
-def put_whole(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """A place beside the target to write a file or a folder to; put in place by one rename when the body ends.
 
     Where the body raises, nothing of it stays. What is in place is on the disk: a crash of the machine undoes no part.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    tmp_path_of = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        yield unfinished
-        sync_tree(unfinished)
-        unfinished.replace(target)
+        yield tmp_path_of
+        sync_tree(tmp_path_of)
+        tmp_path_of.replace(target)
     except BaseException:
-        for path in (unfinished, *(Path(f"{unfinished}{end}") for end in _BESIDE)):
+        for path in (tmp_path_of, *(Path(f"{tmp_path_of}{end}") for end in _BESIDE)):
             remove(path)
         raise
     sync(target.parent)
 
 
-def is_unfinished(name: str) -> bool:
-    """Whether a file or folder of this name is one that `put_whole` did not come to the end of."""
+def is_tmp_path(name: str) -> bool:
+    """Whether a file or folder of this name is one that `atomic_write` did not come to the end of."""
     return _UNFINISHED.fullmatch(name) is not None
 
 

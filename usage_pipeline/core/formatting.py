@@ -24,7 +24,7 @@ RUN_RESULTS = {
 _PERSONAL = ("contacts", "account_contacts")
 # their messages name files, keys, columns and checks, never the content of a row
 _OURS = {
-    "BusyError",
+    "LockTimeoutError",
     "ConfigError",
     "DagsterAssetCheckFailedError",
     "EngineError",
@@ -59,14 +59,14 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 4].rstrip()} ..."
 
 
-def in_words(name: str) -> str:
-    """A name of ours as words: `no_file_was_set_aside` as `no file was set aside`."""
+def as_text(name: str) -> str:
+    """A name of ours as words: `no_quarantined_file` as `no quarantined file`."""
     return name.replace("_", " ")
 
 
-def found_in_words(metadata: Mapping[str, Any]) -> str:
+def found_as_text(metadata: Mapping[str, Any]) -> str:
     """What a check found: `key: value` for each entry that holds anything, nested ones in a row."""
-    parts = [f"{in_words(key)}: {_value(value)}" for key, value in metadata.items() if value not in ({}, [], "", None)]
+    parts = [f"{as_text(key)}: {_value(value)}" for key, value in metadata.items() if value not in ({}, [], "", None)]
     return without_values("; ".join(parts))
 
 
@@ -109,6 +109,6 @@ def day_and_time(moment: datetime) -> str:
     return f"{day(moment)} at {moment:%H:%M}"
 
 
-def weeks_in_words(first: datetime, last: datetime) -> str:
+def weeks_as_text(first: datetime, last: datetime) -> str:
     """Weeks by their Mondays: `9 Nov 2026`, or `9 Nov 2026 to 22 Nov 2026`, the last one's Sunday."""
     return f"{day(first)} to {day(last + timedelta(days=6))}"

@@ -8,17 +8,17 @@ from pathlib import Path
 import filelock
 
 
-class BusyError(Exception):
+class LockTimeoutError(Exception):
     """Another run holds what is wanted; the message says which."""
 
 
 @contextmanager
-def exclusive(
+def file_lock(
     lock: Path, seconds: float, *, what: str, who: str = "", progress: Callable[[str], None] = lambda _: None
 ) -> Iterator[None]:
     """Holds `lock` for the body. `who` is told to those that wait; it stands beside the lock, for people only.
 
-    A process that dies lets go by itself. Raises BusyError after `seconds`.
+    A process that dies lets go by itself. Raises LockTimeoutError after `seconds`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     holder = lock.with_suffix(".holder")
@@ -37,7 +37,7 @@ def exclusive(
         try:
             mutex.acquire(timeout=seconds)
         except filelock.Timeout as error:
-            raise BusyError(
+            raise LockTimeoutError(
                 f"{what} is held by {held_by()}, for more than {seconds:.0f} s: "
                 "wait for that run to end, or cancel it in the Dagster UI"
             ) from error

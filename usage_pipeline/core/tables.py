@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
-AddsUp = Literal["over everything", "not over time", "never"]
+Aggregation = Literal["additive", "semi_additive", "non_additive"]
 _NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
 
 
@@ -32,13 +32,13 @@ class Column(_Entry):
     """A column of a mart: DuckDB type, title on the pages, what it means (with its unit), and what its values mean."""
 
     type: Literal["BIGINT", "BOOLEAN", "DOUBLE", "INTEGER", "TIMESTAMP", "VARCHAR"]
-    adds_up: AddsUp | None = None
+    aggregation: Aggregation | None = None
     words: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _numbers_say_whether_they_add_up(self) -> "Column":
-        if (self.adds_up is None) == (self.type in _NUMBERS):
-            raise ValueError("adds_up belongs to every number, and to nothing else")
+        if (self.aggregation is None) == (self.type in _NUMBERS):
+            raise ValueError("aggregation belongs to every number, and to nothing else")
         return self
 
 
@@ -47,7 +47,7 @@ class Metric(_Entry):
 
     expression: str = Field(min_length=1)
     format: str = Field(min_length=1)
-    adds_up: AddsUp
+    aggregation: Aggregation
 
 
 E = TypeVar("E", bound=_Entry)
@@ -117,8 +117,8 @@ TABLES = {
             "usage_by_week",
             "account x application x week: in contract (zero where nobody came), used outside it, or used a year ago",
             "week_start account_id application_key",
-            f"week_start {_PAIR} contract_days clicks records_created active_users clicks_last_year records_last_year "
-            "expected_clicks variance_clicks common_spread is_complete is_running week_status flag application_flag all_flag",
+            f"week_start {_PAIR} subscribed_days clicks records_created active_users clicks_last_year records_last_year "
+            "expected_clicks variance_clicks common_spread is_complete is_running week_status anomaly application_anomaly platform_anomaly",
             may_be_empty=False,
         ),
         _table(
@@ -131,7 +131,7 @@ TABLES = {
             "usage_by_period",
             "account x application x period of complete weeks",
             "period account_id application_key",
-            f"period {_PAIR} is_in_contract weeks_in_contract weeks_used clicks records_created clicks_per_week "
+            f"period {_PAIR} is_subscribed weeks_subscribed weeks_used clicks records_created clicks_per_week "
             "active_users account_active_users is_used is_ranked rank_in_application account_page application_page contacts",
         ),
         _table(
@@ -142,26 +142,26 @@ TABLES = {
             "records_last_year records_change records_change_share movement account_page contacts",
         ),
         _table(
-            "account_applications",
+            "subscription_overview",
             "account x application that was ever in contract or ever used",
             "account_id application_key",
-            f"{_PAIR} contract_state is_inferred spell_number has_returned start_date notice_date end_date "
+            f"{_PAIR} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
             "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
             "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
-            "came_back clicks_outside_contract reason account_page application_page contacts",
+            "came_back clicks_outside_subscription reason account_page application_page contacts",
         ),
         _table(
-            "ended_contracts",
+            "ended_subscriptions",
             "account x application whose contract has ended",
             "account_id application_key",
             f"{_PAIR} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
-            "clicks_outside_contract annual_value account_page",
+            "clicks_outside_subscription annual_value account_page",
         ),
         _table(
             "accounts_summary",
             "an account",
             "account_id",
-            "account_id account segment region country state owner contract_state is_contract_known start_date "
+            "account_id account segment region country state owner subscription_state is_subscription_known start_date "
             "notice_date end_date end_reason applications_owned applications_used applications_never_used "
             "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
             "seats annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
@@ -177,28 +177,28 @@ TABLES = {
         _table(
             "retention",
             "account x application x contract x whole month in contract since its start",
-            "account_id application_key spell_number months_since_start",
-            f"{_PAIR} spell_number cohort months_since_start month_start is_used",
+            "account_id application_key period_number months_since_start",
+            f"{_PAIR} period_number cohort months_since_start month_start is_used",
         ),
         _table(
-            "flagged_weeks",
-            "a flagged week lately, in words",
+            "anomaly_weeks",
+            "an anomalous week lately, in words",
             "week_start scope account application_key",
-            f"week_start scope {_PAIR} measure flag_kind direction tier flag_state first_week last_week observed_per_week "
-            "expected_per_week change_per_week change_share probability strength cause what_happened account_page",
+            f"week_start scope {_PAIR} measure anomaly_type direction confidence anomaly_status first_week last_week observed_per_week "
+            "expected_per_week change_per_week change_share p_value strength cause what_happened account_page",
         ),
         _table(
-            "fleet_events",
+            "platform_events",
             "a week in which all accounts, or all accounts of an application, did something together",
             "week_start about",
-            "week_start about measure flag_kind direction tier observed_per_week expected_per_week change_per_week "
+            "week_start about measure anomaly_type direction confidence observed_per_week expected_per_week change_per_week "
             "change_share strength cause what_happened",
         ),
         _table(
             "usage_risks",
             "a risk: target x account x application (or all applications of the account)",
             "target account_id application_key",
-            f"target risk {_PAIR} place chance chance_in_words times_usual reason against recent_clicks usual_clicks "
+            f"target risk {_PAIR} rank probability probability_text risk_lift driver positive_signal recent_clicks usual_clicks "
             "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week "
             "account_page contacts",
         ),
@@ -206,27 +206,27 @@ TABLES = {
             "risk_methods",
             "a target, and the method in force for it",
             "target",
-            "target risk definition method_in_force why horizon_days events others lift lift_low lift_high has_signal "
-            "usual_share learned_from learned_until version scored listed expected",
+            "target risk definition method_in_force why horizon_days positives negatives lift lift_low lift_high has_signal "
+            "base_rate learned_from learned_until version scored listed expected",
         ),
         _table(
             "risk_backtest",
             "target x back-test x measure",
             "target backtest contestant",
-            "target risk backtest contestant in_force judged events usual_share average_precision auc precision_at_20 "
-            "recall_at_20 lift_of_top_tenth brier calibration_error",
+            "target risk backtest contestant in_force judged positives base_rate average_precision auc precision_at_20 "
+            "recall_at_20 top_decile_lift brier calibration_error",
         ),
         _table(
-            "risk_tenths",
-            "target x back-test x tenth of the chances",
-            "target backtest_number tenth",
-            "target risk backtest_number tenth judged chance_said share_happened share_low share_high",
+            "calibration_deciles",
+            "target x back-test x decile of the probabilities",
+            "target backtest_number decile",
+            "target risk backtest_number decile judged mean_probability observed_share share_low share_high",
         ),
         _table(
-            "said_and_happened",
+            "predictions_vs_outcomes",
             "target x week of as-of, as issued or in the back-test",
             "basis target as_of_week",
-            "basis target risk as_of_week scored expected happened listed listed_happened",
+            "basis target risk as_of_week scored expected outcomes listed listed_outcomes",
         ),
         _table(
             "call_reasons",
@@ -238,22 +238,22 @@ TABLES = {
             "call_list",
             "an account in contract that there is a reason to call",
             "account_id",
-            "place urgency urgency_rank account_id account segment region owner reason news new_reasons "
+            "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
             "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
             "last_used_on account_page contacts",
         ),
         _table(
-            "contract_history",
+            "subscription_history",
             "account x application (or the whole account) x contract: every one that was delivered, ended ones too",
-            "account_id application_key spell_number",
-            f"{_PAIR} spell_number start_date notice_date end_date end_reason contract_state renewal_date seats "
+            "account_id application_key period_number",
+            f"{_PAIR} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
             "annual_value",
         ),
         _table(
-            "kpi_sheet",
+            "kpi_report",
             "KPI x entity x period x reference month",
             "kpi entity_type entity_key kpi_period reference_month",
-            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "kpi kpi_rank kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
             "reference_month reference period_from period_to is_complete_period value value_year_ago value_before "
             "active_accounts per_active_account change_is is_big_change big_change",
         ),
@@ -261,14 +261,14 @@ TABLES = {
             "kpi_months",
             "KPI x entity x complete month",
             "kpi entity_type entity_key month_start",
-            "kpi kpi_place kpi_group kpi_unit entity_type entity_key entity_no entity entity_group month_start value",
+            "kpi kpi_rank kpi_group kpi_unit entity_type entity_key entity_no entity entity_group month_start value",
         ),
         _table(
             "kpi_reported",
             "KPI x entity x period that ends with a closed month",
             "kpi entity_type entity_key kpi_period reference_month",
-            "kpi kpi_place kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
-            "reference_month reference closed_at value_reported year_ago_reported value is_restated why_restated",
+            "kpi kpi_rank kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
+            "reference_month reference closed_at value_reported year_ago_reported value is_revised why_revised",
         ),
         _table(
             "account_contacts",
@@ -281,8 +281,8 @@ TABLES = {
             "health",
             "the state of everything, in a sentence",
             "written_at",
-            "light verdict health_sentence data_through as_of build_id shown_since last_run_at run_result failure checks_failed "
-            "checks_warning files_set_aside rows_rejected weeks_wrong written_at",
+            "status_color summary health_sentence data_through as_of build_id shown_since last_run_at run_result failure checks_failed "
+            "checks_warning files_quarantined rows_rejected weeks_wrong written_at",
             schema="status",
             may_be_empty=False,
         ),
@@ -290,7 +290,7 @@ TABLES = {
             "sources",
             "a source, delivered or not",
             "source",
-            "source delivery newest taken_in_at age_days read_at rows_kept rows_left_out held_back",
+            "source delivery newest ingested_at age_days read_at rows_kept rows_left_out held_back",
             schema="status",
             may_be_empty=False,
         ),
@@ -305,16 +305,16 @@ TABLES = {
             "checks",
             "the last result of a check",
             "asset statement",
-            "check_place check_result asset statement found checked_at run",
+            "check_rank check_result asset statement found checked_at run",
             schema="status",
         ),
         _table(
             "reconciled_weeks",
             "a week of facts: what became of every row and click of its files",
             "week_start",
-            "week_start adds_up files files_set_aside rows_read rows_kept rows_rejected rows_duplicate clicks_in_files "
+            "week_start reconciled files files_quarantined rows_read rows_kept rows_rejected rows_duplicate clicks_in_files "
             "clicks_kept clicks_rejected clicks_duplicates clicks_difference clicks_by_date clicks_published "
-            "published_difference taken_in_at",
+            "published_difference ingested_at",
             schema="status",
         ),
         _table(
@@ -325,10 +325,10 @@ TABLES = {
             schema="status",
         ),
         _table(
-            "files_aside",
+            "quarantined_files",
             "a file that could not be read",
             "week_start file",
-            "week_start file set_aside_because",
+            "week_start file quarantined_because",
             schema="status",
         ),
         _table(
@@ -362,7 +362,7 @@ class Broken:
     rows: list[dict[str, Any]]
 
 
-def broken_contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Broken | None:
+def schema_violation(connection: duckdb.DuckDBPyConnection, table: Table) -> Broken | None:
     """Whether a table has the columns, types and unique key that it promises; None where it does."""
     name = table.full_name
     try:

@@ -60,7 +60,7 @@ def weeks_of(folder: WeekFolder, calendar: PartitionCalendar) -> list[date]:
     return [week for week in candidates if folder in folders_of(week, calendar)]
 
 
-def runs_of(weeks: list[date]) -> list[tuple[date, date]]:
+def contiguous_ranges(weeks: list[date]) -> list[tuple[date, date]]:
     """First and last of each unbroken run of weeks."""
     runs: list[tuple[date, date]] = []
     for week in weeks:

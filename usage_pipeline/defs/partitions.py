@@ -26,11 +26,11 @@ def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
     )
 
 
-def run_name(run_id: str) -> str:
+def short_run_id(run_id: str) -> str:
     """A run as people call it: in manifests, and in what is said to those that wait for it."""
     return f"run {run_id[:8]}"
 
 
-def weeks_of_run(context: dg.AssetExecutionContext) -> list[date]:
+def partition_weeks(context: dg.AssetExecutionContext) -> list[date]:
     """The Mondays of the partitions that a run is asked for, one or many."""
     return [date.fromisoformat(key) for key in context.partition_keys]

@@ -48,6 +48,6 @@ def refresh_schedules(settings: Settings, load: Callable[[], Settings]) -> list[
         return asks_for_the_window
 
     return [
-        schedule("weekly_refresh", settings.timetable.weekly, "The week that has just ended."),
-        schedule("monthly_refresh", settings.timetable.monthly, "The month that has just ended."),
+        schedule("weekly_refresh", settings.schedule.weekly, "The week that has just ended."),
+        schedule("monthly_refresh", settings.schedule.monthly, "The month that has just ended."),
     ]

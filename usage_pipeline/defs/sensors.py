@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from usage_pipeline.config.settings import ConfigError, Settings
-from usage_pipeline.core.weeks import runs_of
+from usage_pipeline.core.weeks import contiguous_ranges
 from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.ingestion.facts import outdated_weeks
 from usage_pipeline.ingestion.lake import LakeError
@@ -21,14 +21,14 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
     """Looks at the lake and asks for the weeks that are new or changed; `load` reads the configuration as it is now.
 
     What is done is what the facts' manifests say, so a week of a failed run is asked for again, and so is a run that
-    failed after its facts were written; up to `timetable.attempts` times for the same change. The cursor holds that
+    failed after its facts were written; up to `schedule.attempts` times for the same change. The cursor holds that
     change and the number of attempts.
     """
 
     @dg.sensor(
-        name="new_weeks_in_the_lake",
+        name="lake_week_sensor",
         job=refresh,
-        minimum_interval_seconds=settings.timetable.look_every_seconds,
+        minimum_interval_seconds=settings.schedule.poll_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="A run for exactly the weeks that are new or changed in the lake.",
     )
@@ -41,7 +41,7 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
             weeks = outdated_weeks(load())
         except (ConfigError, LakeError) as error:
             return dg.SkipReason(str(error))
-        wanted = [range_tags(first, last) for first, last in runs_of(sorted(weeks))]
+        wanted = [range_tags(first, last) for first, last in contiguous_ranges(sorted(weeks))]
         what = f"{len(weeks)} weeks changed"
         if not wanted and newest and newest[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
             run = newest[0].dagster_run
@@ -52,9 +52,9 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
         change = hashlib.sha256(repr((sorted(weeks.items()), wanted)).encode()).hexdigest()[:12]
         before = json.loads(context.cursor) if context.cursor else {}
         attempts = before.get("attempts", 0) + 1 if before.get("change") == change else 1
-        if attempts > settings.timetable.attempts:
+        if attempts > settings.schedule.attempts:
             return dg.SkipReason(
-                f"{what}, and {settings.timetable.attempts} runs for that failed: see their logs, "
+                f"{what}, and {settings.schedule.attempts} runs for that failed: see their logs, "
                 "then start a run by hand"
             )
         requests = [dg.RunRequest(tags=tags) for tags in wanted]

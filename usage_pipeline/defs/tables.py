@@ -13,7 +13,7 @@ import duckdb
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
-from usage_pipeline.core.tables import TABLES, broken_contract
+from usage_pipeline.core.tables import TABLES, schema_violation
 from usage_pipeline.privacy.encryption import PERSONAL
 from usage_pipeline.publishing.history import Proposal
 from usage_pipeline.resources import Warehouse
@@ -57,7 +57,7 @@ def sql_table(
         pool=POOL,
         code_version=code_version(sql),
         metadata=table_metadata(name),
-        description=f"{description}\n\nOne row: {sql.splitlines()[0].removeprefix('-- a row: ')}",
+        description=f"{description}\n\nGrain: {sql.splitlines()[0].removeprefix('-- grain: ')}",
     )
     def table(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -94,18 +94,18 @@ def no_rows(warehouse: Warehouse, sql: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not rows, metadata={"rows": dg.MetadataValue.json([list(r) for r in rows])})
 
 
-def contract_check(name: str) -> dg.AssetChecksDefinition:
+def schema_check(name: str) -> dg.AssetChecksDefinition:
     """A blocking check that a published table keeps the contract of `core/tables.py`."""
 
     @dg.asset_check(
         asset=name,
-        name=f"{name}_keeps_its_contract",
+        name=f"{name}_schema",
         blocking=True,
         description=f"Columns and types are those of the catalogue, and {', '.join(TABLES[name].key)} is unique.",
     )
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
         with warehouse.read(with_contacts=TABLES[name].schema == PERSONAL) as connection:
-            broken = broken_contract(connection, TABLES[name])
+            broken = schema_violation(connection, TABLES[name])
         if broken is None:
             return dg.AssetCheckResult(passed=True)
         metadata: dict[str, Any] = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}

@@ -295,7 +295,7 @@ def _pairs(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) 
     pairs["back"] = np.datetime64("NaT", "D")
     pairs["reason"] = ""
     accounts["end"] = _FOREVER
-    accounts["has_contract"] = rng.random(count) >= 0.015
+    accounts["has_subscription"] = rng.random(count) >= 0.015
     return pairs
 
 
@@ -314,7 +314,7 @@ def _ends(
         chosen: np.ndarray[Any, Any] = index[rng.random(len(index)) < share]
         return chosen
 
-    eligible = pairs.index[accounts["has_contract"].to_numpy()[pairs["account"]]].to_numpy()
+    eligible = pairs.index[accounts["has_subscription"].to_numpy()[pairs["account"]]].to_numpy()
     for i in pick(eligible, 0.09):
         drawn = first + np.timedelta64(int(rng.integers(100, span)), "D")
         end = max(pairs.at[i, "start"] + np.timedelta64(150, "D"), drawn) if with_signs else drawn
@@ -334,7 +334,7 @@ def _ends(
             pairs.at[i, "end"] = last + np.timedelta64(int(rng.integers(10, 80)), "D")
             pairs.at[i, "notice"] = last - np.timedelta64(int(rng.integers(1, 40)), "D")
             pairs.at[i, "reason"] = "cancelled"
-    for a in pick(np.nonzero(accounts["has_contract"].to_numpy())[0], 0.06):
+    for a in pick(np.nonzero(accounts["has_subscription"].to_numpy())[0], 0.06):
         start = accounts["start"].to_numpy().astype("datetime64[D]")[a]
         drawn = first + np.timedelta64(int(rng.integers(200, span)), "D")
         end = max(start + np.timedelta64(200, "D"), drawn) if with_signs else drawn
@@ -411,7 +411,7 @@ def _plant(rng: np.random.Generator, fleet: _Fleet, with_signs: bool) -> None:
     release, boosted = span - 58, 0
     expected[pairs["application"].to_numpy() == boosted, release : release + 2] *= 1.7
     fleet.truth["events"] = events
-    fleet.truth["fleet_moves"] = [
+    fleet.truth["common_moves"] = [
         {"kind": "outage", "week": weeks[outage].isoformat(), "application": None, "factor": 0.55},
         {"kind": "release", "week": weeks[release].isoformat(), "application": _APPLICATIONS[0][0], "factor": 1.7},
     ]
@@ -441,7 +441,7 @@ def _fleet(seed: int, count: int, as_of: date, with_signs: bool = True) -> _Flee
 
 
 def _contract_days(fleet: _Fleet) -> tuple[np.ndarray[Any, Any], ...]:
-    """First and last day in contract of each pair, and the second spell of those that came back."""
+    """First and last day in contract of each pair, and the second subscription period of those that came back."""
     pairs, accounts = fleet.pairs, fleet.accounts
     whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[pairs["account"]]
     start = pairs["start"].to_numpy().astype("datetime64[D]")
@@ -527,7 +527,7 @@ def _subscriptions(rng: np.random.Generator, fleet: _Fleet, as_of: date) -> pd.D
     start, _, back, whole_end = _contract_days(fleet)
     account_start = accounts["start"].to_numpy().astype("datetime64[D]")
     notices = accounts["account_notice"].to_numpy().astype("datetime64[D]")
-    for a in np.nonzero(accounts["has_contract"].to_numpy())[0]:
+    for a in np.nonzero(accounts["has_subscription"].to_numpy())[0]:
         end = accounts["end"].to_numpy().astype("datetime64[D]")[a]
         add(int(a), None, account_start[a], notices[a], end, "cancelled", None, None)
     price = np.round(pairs["mean"].to_numpy() ** 0.55 * rng.uniform(350, 700, len(pairs)) / 100 + 9) * 100
@@ -535,7 +535,7 @@ def _subscriptions(rng: np.random.Generator, fleet: _Fleet, as_of: date) -> pd.D
     own_notice = pairs["notice"].to_numpy().astype("datetime64[D]")
     for i, pair in enumerate(pairs.itertuples()):
         a = int(pair.account)  # type: ignore[arg-type]
-        if not accounts.at[a, "has_contract"]:
+        if not accounts.at[a, "has_subscription"]:
             continue
         key, value, seats = _APPLICATIONS[int(pair.application)][0], float(price[i]), int(pair.users) + int(i % 4)  # type: ignore[arg-type]
         if own_end[i] != _FOREVER and own_end[i] > whole_end[i]:
@@ -623,7 +623,7 @@ def write_demo_lake(
         "ended_accounts": ids[
             fleet.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
         ].tolist(),
-        "without_contract": ids[~fleet.accounts["has_contract"]].tolist(),
+        "without_subscription": ids[~fleet.accounts["has_subscription"]].tolist(),
         "onboarding_wave": ids[fleet.accounts["in_wave"]].tolist(),
         "returned": [
             [ids[int(p.account)], _APPLICATIONS[int(p.application)][0]]  # type: ignore[arg-type]
@@ -638,7 +638,7 @@ def write_demo_lake(
 
 def _known_causes(fleet: _Fleet) -> pd.DataFrame:
     """What people would have written down: the outage, and one of the latest drops."""
-    outage = next(m for m in fleet.truth["fleet_moves"] if m["kind"] == "outage")
+    outage = next(m for m in fleet.truth["common_moves"] if m["kind"] == "outage")
     monday = date.fromisoformat(outage["week"])
     rows = [(None, None, monday, monday + timedelta(days=6), "the service was down for two days")]
     recent = fleet.weeks[-14].isoformat()
@@ -695,7 +695,7 @@ def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bo
         again = ended - 4 * WEEK
         frame = pd.read_parquet(file_of(again))
         _write(frame[frame.index % 10 != 0].reset_index(drop=True), file_of(again))
-        done.append(f"changed: the week of {again} was delivered again, with a tenth of its rows less")
+        done.append(f"changed: the week of {again} was delivered again, with a decile of its rows less")
     config.write_text(text.replace(line, f"as_of: {as_of}"), encoding="utf-8")
     return done
 
@@ -711,8 +711,8 @@ name: Demo
 home: home
 as_of: {as_of}
 timezone: America/Denver
-timetable:
-  look_every_seconds: 30
+schedule:
+  poll_interval_seconds: 30
 # entities of their own on the KPI sheet
 groups:
   accounts:

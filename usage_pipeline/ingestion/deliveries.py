@@ -3,7 +3,8 @@
 Belongs here: comparing a delivery with the one in force, keeping what is held back, and what is said of it. Does not:
 reading a source and loading a delivery (`reference.py`), nor where it is shown (`health.py`, `judgement.py`).
 
-The newest delivery that is held back lies in `ledger/reference/<source>/held_back/`: the rows as they came, as Parquet,
+The newest delivery that is held back lies in `history/reference/<source>/held_back/`: the rows as they came, as
+Parquet,
 and `held_back.json` with the reasons. A source that is missing, or cannot be read, is held back too: then there are no
 rows to keep, and those that were held back before stay. A delivery that is taken clears the folder; an accepted one
 moves out of it, and the next refresh loads it. Reasons name ids of accounts and applications, never of contacts.
@@ -23,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import DeliverySettings, Settings
-from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceContract
-from usage_pipeline.core.files import put_whole
-from usage_pipeline.core.formatting import counted, day, in_words
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceSchema
+from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.formatting import as_text, counted, day
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.sources import Mapping, mapped_columns
 from usage_pipeline.privacy.encryption import count_parquet, write_contacts
 
@@ -78,7 +79,7 @@ def write_delivery(settings: Settings, name: str, rows: pa.Table, fingerprint: s
 
 
 def _folder(settings: Settings, name: str) -> Path:
-    return settings.ledger_dir / "reference" / name
+    return settings.history_dir / "reference" / name
 
 
 def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
@@ -87,15 +88,15 @@ def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
 
 
 def _write(file: Path, name: str, rows: pa.Table) -> None:
-    with put_whole(file) as unfinished:
+    with atomic_write(file) as tmp_path_of:
         if name == CONTACTS.name:
-            write_contacts(unfinished, rows)
+            write_contacts(tmp_path_of, rows)
         else:
-            pq.write_table(rows, unfinished, compression="zstd")
+            pq.write_table(rows, tmp_path_of, compression="zstd")
 
 
 def deliveries_of_contacts(settings: Settings) -> list[Path]:
-    """Every file of the ledger that holds names, addresses and telephone numbers: in force, before it, held back."""
+    """Every file of the history that holds names, addresses and telephone numbers: in force, before it, held back."""
     return [*deliveries(settings, CONTACTS.name), *held_back_files(settings, CONTACTS.name)]
 
 
@@ -201,19 +202,19 @@ def clear(settings: Settings, name: str) -> None:
 def accept(settings: Settings, name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Puts the delivery that is held back in force; the next refresh loads it.
 
-    Raises NoDeliveryError where there is none, BusyError where a run writes deliveries for too long.
+    Raises NoDeliveryError where there is none, LockTimeoutError where a run writes deliveries for too long.
     """
     if name not in SOURCES:
         raise NoDeliveryError(f"'{name}' is no reference source: name one of {', '.join(SOURCES)}")
-    lock = exclusive(
-        settings.ledger_lock, settings.ingest.wait_seconds, what=str(settings.ledger_dir), progress=progress
+    lock = file_lock(
+        settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir), progress=progress
     )
     with lock:
         held_back = read_held_back(settings, name)
         if held_back is None:
-            raise NoDeliveryError(f"nothing of {in_words(name)} is held back: there is nothing to accept")
+            raise NoDeliveryError(f"nothing of {as_text(name)} is held back: there is nothing to accept")
         if held_back.file is None:
-            raise NoDeliveryError(f"there is nothing to accept of {in_words(name)}: {held_back}")
+            raise NoDeliveryError(f"there is nothing to accept of {as_text(name)}: {held_back}")
         number = f"{len(deliveries(settings, name)) + 1:05d}"
         file = _folder(settings, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
         held_back.file.replace(file)
@@ -260,8 +261,8 @@ def _remember(
         "file": file.name if file else None,
         "problems": problems,
     }
-    with put_whole(_state_file(settings, name)) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(_state_file(settings, name)) as tmp_path_of:
+        tmp_path_of.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _must_read(settings: Settings, name: str) -> HeldBack:
@@ -331,7 +332,7 @@ def _percent(share: float) -> str:
 def compare(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
-    contract: SourceContract,
+    contract: SourceSchema,
     delivered: tuple[pa.Table, Mapping],
     before: tuple[pa.Table, Mapping | None],
 ) -> Comparison:
@@ -363,7 +364,7 @@ def compare(
     )
 
 
-def problems_of(settings: Settings, contract: SourceContract, found: Comparison) -> list[str]:
+def problems_of(settings: Settings, contract: SourceSchema, found: Comparison) -> list[str]:
     """What is wrong with a delivery by the limits of its source."""
     source = settings.sources.get(contract.name)
     assert source is not None
@@ -371,7 +372,7 @@ def problems_of(settings: Settings, contract: SourceContract, found: Comparison)
 
 
 def _open(
-    connection: duckdb.DuckDBPyConnection, contract: SourceContract, side: str, rows: pa.Table, mapping: Mapping
+    connection: duckdb.DuckDBPyConnection, contract: SourceSchema, side: str, rows: pa.Table, mapping: Mapping
 ) -> None:
     """Makes `<side>_keys` and `<side>_ids`, what the rows have to compare with the other side and with usage."""
     connection.register(f"{side}_rows", rows)
@@ -384,7 +385,7 @@ def _open(
     connection.unregister(f"{side}_rows")
 
 
-def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceContract) -> int:
+def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceSchema) -> int:
     """Makes `usage_ids`, what the newest weeks on record use; returns how many there are."""
     files = sorted(settings.facts_dir.glob("week=*/facts.parquet"))[-_USAGE_WEEKS:]
     names = ", ".join(_IN_USE[contract.name])
@@ -400,7 +401,7 @@ def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, contr
     return 0
 
 
-def _matched(connection: duckdb.DuckDBPyConnection, contract: SourceContract, side: str) -> int:
+def _matched(connection: duckdb.DuckDBPyConnection, contract: SourceSchema, side: str) -> int:
     first, *others = _IN_USE[contract.name]
     same = [f"usage_ids.{first} = known.{first}"]
     same += [f"(known.{name} IS NULL OR usage_ids.{name} = known.{name})" for name in others]

@@ -5,7 +5,7 @@ users over any run of days, and week totals by mere sums. `week` is the folder's
 day itself: rows that came up to `late_days` late lie in the next folder and count under their own date.
 
 A second run replaces the week's file with one atomic rename. What was read (the manifest) is part of the file, so
-facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the ledger. One run at a time.
+facts and manifest can never disagree, whenever a run is killed. Rejected rows go to the history. One run at a time.
 Odd cases: without users `user_id` is NULL; without days `day` is NULL; people who were erased have a key of their own.
 """
 
@@ -24,8 +24,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Settings, Source
-from usage_pipeline.core.files import put_whole
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import WEEK, weeks_between
 from usage_pipeline.ingestion.lake import Lake, LakeError, LakeFile, Named, NotReadError
 from usage_pipeline.ingestion.sources import SourceError
@@ -47,7 +47,7 @@ class WeekManifest:
 
     week: str
     files: list[dict[str, Any]]
-    set_aside: list[dict[str, str]]
+    quarantined: list[dict[str, str]]
     rows_read: int
     rows_kept: int
     rejected: dict[str, int]
@@ -237,21 +237,21 @@ def lake_oddities(settings: Settings) -> list[Named]:
 
 
 def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
-    """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the ledger first."""
+    """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the history first."""
     week, erased = f"week={manifest.week}", Erased.read(settings.home)
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
-        rejected = settings.ledger_dir / "rejected" / week / name
-        with put_whole(rejected) as unfinished:
-            rows.write_rejected(unfinished)
-            forget_users(unfinished, erased)
-        manifest.rejected_file = str(rejected.relative_to(settings.ledger_dir))
+        rejected = settings.history_dir / "rejected" / week / name
+        with atomic_write(rejected) as tmp_path_of:
+            rows.write_rejected(tmp_path_of)
+            forget_users(tmp_path_of, erased)
+        manifest.rejected_file = str(rejected.relative_to(settings.history_dir))
     target = settings.facts_dir / week / "facts.parquet"
     for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
-    with put_whole(target) as unfinished:
-        rows.write_facts(unfinished, json.dumps(vars(manifest)))
-        replace_users(unfinished, erased)
+    with atomic_write(target) as tmp_path_of:
+        rows.write_facts(tmp_path_of, json.dumps(vars(manifest)))
+        replace_users(tmp_path_of, erased)
 
 
 def facts_lock(settings: Settings) -> Path:
@@ -282,10 +282,11 @@ def ingest_weeks(
     `now` is written as the time of ingest, `run` as who did it.
 
     Raises SourceError where a source that is read whole does not match its mapping, LakeError where the lake is not
-    there or nothing of it could be read, BusyError where another run reads for longer than `ingest.wait_seconds`.
+    there or nothing of it could be read, LockTimeoutError where another run reads for longer than
+    `ingest.wait_seconds`.
     """
     wanted, not_read = list(weeks), dict[date, str]()
-    with exclusive(
+    with file_lock(
         facts_lock(settings), settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress
     ):
         known = read_manifests(settings.facts_dir, wanted)
@@ -373,7 +374,7 @@ def _ingest_week(
         return "have no file in the lake any more; their facts are kept" if before else "have no file in the lake"
     settings = reader.settings
     if before and difference(settings, before, files, reader.source, week) is None:
-        keys = {item["key"] for item in before.set_aside}
+        keys = {item["key"] for item in before.quarantined}
         if not keys:
             return "had nothing new and were not read"
         if not reader.source.partitioned or not reader.look_again(week, files, keys):
@@ -382,7 +383,7 @@ def _ingest_week(
     manifest = WeekManifest(
         week=week.isoformat(),
         files=[vars(file) | {"rows": rows.file_rows.get(file.key)} for file in files],
-        set_aside=rows.set_aside,
+        quarantined=rows.quarantined,
         rows_read=rows.rows_read,
         rows_kept=rows.kept[0],
         rejected=rows.reasons,
@@ -410,14 +411,14 @@ def _read_week(reader: UsageReader, week: date, files: list[LakeFile], before: W
     that were whole stay as they were. Raises NotReadError."""
     if reader.source.partitioned:
         return reader.read(week, files)
-    was_whole = before is not None and not before.set_aside
+    was_whole = before is not None and not before.quarantined
     try:
         rows = reader.read(week, files)
     except (SourceError, LakeError) as error:
         if was_whole:
             raise NotReadError(str(error)) from error
         raise
-    if rows.set_aside and was_whole:
-        listed = "; ".join(f"{item['key']}: {item['reason']}" for item in rows.set_aside)
+    if rows.quarantined and was_whole:
+        listed = "; ".join(f"{item['key']}: {item['reason']}" for item in rows.quarantined)
         raise NotReadError(listed)
     return rows

@@ -5,7 +5,7 @@ row, and rows are counted by one whole number made of theirs. Files are read onc
 
 Belongs here: files of Parquet with plain columns of the types that the contract names. Anything else (an expression,
 a null where none may be, a blank, a count out of bounds, a day outside the week, a file that cannot be read) is not
-judged here: `read_plain_week` returns None, and the careful way of `usage_reader.py` says what it is. Both give the
+judged here: `read_fast_path` returns None, and the careful way of `usage_reader.py` says what it is. Both give the
 same facts; a test compares them on made-up weeks.
 """
 
@@ -56,7 +56,7 @@ class _OutOfTheOrdinaryError(Exception):
     """Something that only the careful way can judge."""
 
 
-def read_plain_week(
+def read_fast_path(
     settings: Settings,
     source: Source,
     lake: Lake,

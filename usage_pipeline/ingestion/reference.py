@@ -1,6 +1,6 @@
 """Reference data: accounts, subscriptions, contacts, applications.
 
-Every delivery is kept in the ledger as it came, in the source's own columns, because it cannot be had again later:
+Every delivery is kept in the history as it came, in the source's own columns, because it cannot be had again later:
 what was known of a contract in March is gone from the source in April. The tables of the `ref` schema are the
 newest delivery, mapped; rows that cannot be used are kept aside with the reason.
 
@@ -18,9 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from usage_pipeline.config.settings import Settings, Source
-from usage_pipeline.config.source_schemas import CONTACTS, SourceContract
-from usage_pipeline.core.formatting import in_words, without_values
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.config.source_schemas import CONTACTS, SourceSchema
+from usage_pipeline.core.formatting import as_text, without_values
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion import cells
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.deliveries import (
@@ -49,7 +49,7 @@ from usage_pipeline.ingestion.sources import (
 from usage_pipeline.privacy.encryption import PERSONAL, contacts_key, count_parquet, keep_spill_private, open_parquet
 from usage_pipeline.privacy.erased import Erased
 
-# the key of each reference table; subscriptions have none: several spells of one application are normal
+# the key of each reference table; subscriptions have none: several subscription periods of one application are normal
 _KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
 
 NEVER_BEGAN = "ended before it began"
@@ -82,8 +82,8 @@ class Loaded:
     unreadable: dict[str, int] = field(default_factory=dict)
 
 
-def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
-    """Reads a reference source and keeps it in the ledger, unless it equals the delivery before or cannot be right.
+def take_delivery(settings: Settings, contract: SourceSchema) -> Delivery:
+    """Reads a reference source and keeps it in the history, unless it equals the delivery before or cannot be right.
 
     What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
     where there is none before, ContactsKeyError where what is kept of contacts cannot be opened.
@@ -93,7 +93,7 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
         return Delivery(None, 0, False, None)
     nearby = Nearby(Lake(settings), settings, keeps_in_memory=contract is CONTACTS and contacts_key() is not None)
     # an erasure that begins now waits, and then finds what was kept here
-    lock = exclusive(settings.ledger_lock, settings.ingest.wait_seconds, what=str(settings.ledger_dir))
+    lock = file_lock(settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir))
     try:
         with closing(connect()) as connection:
             if contract is CONTACTS:
@@ -111,7 +111,7 @@ def take_delivery(settings: Settings, contract: SourceContract) -> Delivery:
 
 
 def settled_mapping(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, contract: SourceContract
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, contract: SourceSchema
 ) -> Mapping:
     """How the raw rows that are open become ours, with what their columns settle. Raises SourceError."""
     mapping = match_columns(connection, source, contract, Reading.of(settings, source))
@@ -121,7 +121,7 @@ def settled_mapping(
 
 
 def _read_whole(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, contract: SourceContract
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, contract: SourceSchema
 ) -> Mapping:
     """Makes `raw_rows` a copy of what the source holds now, every cell of which was read and mapped once.
 
@@ -139,11 +139,11 @@ def _read_whole(
 def _keep(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
-    contract: SourceContract,
+    contract: SourceSchema,
     source: Source,
     mapping: Mapping,
 ) -> Delivery:
-    """Writes the rows that are open to the ledger: in force, or held back; not where they are in force already."""
+    """Writes the rows that are open to the history: in force, or held back; not where they are in force already."""
     erased = Erased.read(settings.home)
     rows = _rows(connection, mapping, contract, erased)
     # of all rows: that a person was taken out makes no delivery new
@@ -166,7 +166,7 @@ def _keep(
 
 
 def _rows(
-    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceContract, erased: Erased
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceSchema, erased: Erased
 ) -> pa.Table:
     if contract is CONTACTS and erased and mapping is not None:
         return _without_people(connection, mapping, contract, erased)
@@ -178,7 +178,7 @@ def _read_taken(
     settings: Settings,
     file: Path,
     source: Source,
-    contract: SourceContract,
+    contract: SourceSchema,
     erased: Erased,
 ) -> tuple[pa.Table, Mapping | None]:
     """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
@@ -190,17 +190,17 @@ def _read_taken(
         return _rows(connection, None, contract, erased), None
 
 
-def _without_delivery(settings: Settings, contract: SourceContract, source: Source, reason: str) -> Delivery:
+def _without_delivery(settings: Settings, contract: SourceSchema, source: Source, reason: str) -> Delivery:
     """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
     if not deliveries(settings, contract.name):
         raise NoDeliveryError(
-            f"no delivery of {in_words(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
+            f"no delivery of {as_text(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
             f"or take sources.{contract.name} out of the configuration"
         )
     return _in_force(settings, contract, source, report_missing(settings, contract.name, reason))
 
 
-def _in_force(settings: Settings, contract: SourceContract, source: Source, held_back: HeldBack) -> Delivery:
+def _in_force(settings: Settings, contract: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:
     """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
     with connect() as connection:
         open_parquet(connection, held_back.in_force, RAW)
@@ -208,21 +208,21 @@ def _in_force(settings: Settings, contract: SourceContract, source: Source, held
             mapping = settled_mapping(connection, settings, source, contract)
         except SourceError as error:
             raise NoDeliveryError(
-                f"{in_words(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
+                f"{as_text(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
                 f"{'; '.join(error.problems)}"
             ) from error
     rows = count_parquet(held_back.in_force)
     return Delivery(held_back.in_force, rows, False, mapping, str(held_back))
 
 
-def person_columns(mapping: Mapping, contract: SourceContract) -> tuple[str, str]:
+def person_columns(mapping: Mapping, contract: SourceSchema) -> tuple[str, str]:
     """SQL of the account and of the user that a row of a contacts source is about."""
     mapped = dict(zip(contract.names, mapped_columns(mapping, contract), strict=True))
     return mapped["account_id"].removesuffix(" AS account_id"), mapped["user_id"].removesuffix(" AS user_id")
 
 
 def _without_people(
-    connection: duckdb.DuckDBPyConnection, mapping: Mapping, contract: SourceContract, erased: Erased
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping, contract: SourceSchema, erased: Erased
 ) -> pa.Table:
     """The rows of a contacts source, in its own columns, without those of erased people."""
     account, user = person_columns(mapping, contract)
@@ -239,7 +239,7 @@ def _without_people(
     return rows
 
 
-def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContract, delivery: Delivery) -> Loaded:
+def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceSchema, delivery: Delivery) -> Loaded:
     """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`.
 
     Contacts are `personal.contacts`, in the file of their own.
@@ -284,7 +284,7 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceContra
 
 
 def _unknown_words(
-    connection: duckdb.DuckDBPyConnection, contract: SourceContract, mapping: Mapping, file: Path
+    connection: duckdb.DuckDBPyConnection, contract: SourceSchema, mapping: Mapping, file: Path
 ) -> list[str]:
     """Notes on words for the end of a subscription that nobody has told the meaning of."""
     if contract.name != "subscriptions" or "end_reason" not in mapping.expressions:
@@ -311,7 +311,7 @@ _DECIDING = {
 }
 
 
-def _reason(contract: SourceContract, delivered: list[str]) -> str:
+def _reason(contract: SourceSchema, delivered: list[str]) -> str:
     cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in contract.required]
     cases += [
         f"WHEN unread_{name} THEN '{name} cannot be read'"

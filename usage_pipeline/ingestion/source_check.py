@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import duckdb
 
 from usage_pipeline.config.settings import Settings, Source
-from usage_pipeline.config.source_schemas import CONTACTS, CONTRACTS, USAGE, SourceColumn, SourceContract
+from usage_pipeline.config.source_schemas import CONTACTS, SOURCE_SCHEMAS, USAGE, SourceColumn, SourceSchema
 from usage_pipeline.core.weeks import WeekFolder, folder_of, weeks_between, weeks_of
 from usage_pipeline.ingestion import cells
 from usage_pipeline.ingestion.cells import Reading
@@ -56,7 +56,7 @@ def check_sources(settings: Settings) -> Report:
         f"as of {settings.as_of_day}, weeks of {settings.window_start} to {settings.running_week} (the running week), "
         f"days cut in {settings.timezone}"
     )
-    for name, contract in CONTRACTS.items():
+    for name, contract in SOURCE_SCHEMAS.items():
         source = settings.sources.get(name)
         if source is None:
             report.lines.append(f"{name}: not configured; what it would tell is shown as not delivered")
@@ -68,7 +68,7 @@ def check_sources(settings: Settings) -> Report:
 class _SourceCheck:
     """The check of one source: files nearby and a connection, as long as it takes."""
 
-    def __init__(self, report: Report, settings: Settings, contract: SourceContract, source: Source) -> None:
+    def __init__(self, report: Report, settings: Settings, contract: SourceSchema, source: Source) -> None:
         self.report, self.settings, self.contract, self.source = report, settings, contract, source
         self.lake = Lake(settings, retries=False)
         is_secret = contract is CONTACTS and contacts_key() is not None
@@ -360,7 +360,7 @@ def _shown(given: str, value: str) -> str:
     return f"'{given[:40]}'" if given == value else f"'{given[:40]}' read as {value[:40]}"
 
 
-def _what_becomes(contract: SourceContract, column: SourceColumn) -> str:
+def _what_becomes(contract: SourceSchema, column: SourceColumn) -> str:
     if contract.name == "usage":
         return "such cells are empty" if column.name == "user_id" else "such rows are rejected"
     decides = column.required or column.name in ("end_date", "notice_date", "first_day", "last_day")

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Expression, FileSet, Settings, Source
-from usage_pipeline.config.source_schemas import SourceColumn, SourceContract
+from usage_pipeline.config.source_schemas import SourceColumn, SourceSchema
 from usage_pipeline.core.processes import describe_this_process
 from usage_pipeline.core.sql import literal
 from usage_pipeline.ingestion import cells
@@ -315,7 +315,7 @@ def _rows(paths: list[Path], delimiter: str | None, more: str = "") -> str:
 
 
 def open_source(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, contract: SourceContract, source: Source, reading: Reading
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, contract: SourceSchema, source: Source, reading: Reading
 ) -> Listing:
     """Makes the rows of a source that is read whole a view called `raw_rows`; returns what lies below its paths.
 
@@ -524,7 +524,7 @@ def columns_of(connection: duckdb.DuckDBPyConnection, view: str = RAW) -> dict[s
 def match_columns(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
-    contract: SourceContract,
+    contract: SourceSchema,
     reading: Reading,
     view: str = RAW,
 ) -> Mapping:
@@ -598,7 +598,7 @@ def _conversion(key: str, theirs: str, kind: str, column: SourceColumn) -> list[
     return [f"{key}: '{theirs}' is {kind} and is converted; a value that is not a whole number is not taken"]
 
 
-def mapped_columns(mapping: Mapping, contract: SourceContract) -> list[str]:
+def mapped_columns(mapping: Mapping, contract: SourceSchema) -> list[str]:
     """The columns of the contract as SQL, each of our type, NULL where not delivered.
 
     A value that cannot be read becomes NULL: whoever needs it rejects the row with the reason.
@@ -611,7 +611,7 @@ def mapped_columns(mapping: Mapping, contract: SourceContract) -> list[str]:
 
 def settle(
     connection: duckdb.DuckDBPyConnection,
-    contract: SourceContract,
+    contract: SourceSchema,
     parts: Sequence[tuple[str, Mapping]],
     week: date | None = None,
 ) -> tuple[list[Mapping], list[str]]:
@@ -644,7 +644,7 @@ def settle(
 
 def _day_order(
     connection: duckdb.DuckDBPyConnection,
-    contract: SourceContract,
+    contract: SourceSchema,
     parts: Sequence[tuple[str, Mapping]],
     week: date | None,
 ) -> tuple[str, dict[str, str]]:
@@ -679,7 +679,7 @@ def _order_of_week(texts: list[str], week: date, zone: str) -> str | None:
     return None if near["mdy"] == near["dmy"] else max(near, key=lambda order: near[order])
 
 
-def _open_days(contract: SourceContract, order: str, days: dict[str, str]) -> str:
+def _open_days(contract: SourceSchema, order: str, days: dict[str, str]) -> str:
     listed = ", ".join(f"{name} '{example}'" for name, example in days.items())
     taken = (
         "other days say day first and others again month first, so these are not read"

@@ -1,6 +1,6 @@
 """The engine `spark`: the heavy step of a week, raw rows summed up to counts, on a cluster reached by Spark Connect.
 
-Belongs here: asking the cluster, and saying what is wrong with it. Listing, footers, manifest, ledger and the facts
+Belongs here: asking the cluster, and saying what is wrong with it. Listing, footers, manifest, history and the facts
 file stay with `usage_reader.py` and `facts.py`: the cluster gives back the counted week, and from there on both engines
 are the same code. Decision 0020 says why, and what makes the facts identical.
 
@@ -211,7 +211,7 @@ class SparkReader(UsageReader):
 
         self._count_files(rows, week, source, readable, total)
         rows.write_rejected = lambda file: self._write_rejected(file, week, source, parts, readable, values, rows)
-        rows.set_aside, rows.notes = aside, list(dict.fromkeys([*notes, *more]))
+        rows.quarantined, rows.notes = aside, list(dict.fromkeys([*notes, *more]))
         return rows
 
     # ---------------------------------------------------------------- what may be asked

@@ -28,7 +28,7 @@ from usage_pipeline.config.source_schemas import USAGE
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.core.weeks import folders_of, weeks_of
 from usage_pipeline.ingestion.cells import Reading
-from usage_pipeline.ingestion.fast_path import read_plain_week
+from usage_pipeline.ingestion.fast_path import read_fast_path
 from usage_pipeline.ingestion.lake import WRITTEN, FileError, Lake, LakeFile, NotReadError, connect
 from usage_pipeline.ingestion.sources import (
     PLACE,
@@ -72,7 +72,7 @@ class WeekRows:
     groups: dict[tuple[str | None, bool], tuple[int, int]]
     write_facts: Callable[[Path, str], None]
     write_rejected: Callable[[Path], None]
-    set_aside: list[dict[str, str]] = field(default_factory=list)
+    quarantined: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     file_rows: dict[str, int] = field(default_factory=dict)
     rows_in_files: int | None = None
@@ -166,7 +166,7 @@ class UsageReader:
         is_right = rows is not None and rows.rows_in_files in (None, rows.rows_read)
         if rows is None or not is_right or set(files) != set(self.files_of(week)):
             rows = self._read_carefully(week, source, once)
-        rows.set_aside += [{"key": file.key, "reason": reason} for file, reason in twice.items()]
+        rows.quarantined += [{"key": file.key, "reason": reason} for file, reason in twice.items()]
         return rows
 
     def look_again(self, week: date, files: list[LakeFile], keys: set[str]) -> bool:
@@ -194,7 +194,7 @@ class UsageReader:
             self.connection.execute("INSERT INTO parts SELECT * FROM part")
             self.connection.unregister("part")
 
-        found = read_plain_week(self.settings, source, self.lake, files, week, hand_on)
+        found = read_fast_path(self.settings, source, self.lake, files, week, hand_on)
         if found is None:
             return None
 
@@ -250,7 +250,7 @@ class UsageReader:
         if changed := set(files) - set(self.files_of(week)):
             aside += [{"key": file.key, "reason": WRITTEN} for file in readable if file in changed]
             rows = self._read(week, source, [file for file in readable if file not in changed])
-        rows.set_aside, rows.notes = aside, list(dict.fromkeys([*notes, *rows.notes]))
+        rows.quarantined, rows.notes = aside, list(dict.fromkeys([*notes, *rows.notes]))
         return rows
 
     def _count_alone(self, week: date, source: Source, file: LakeFile) -> None:
@@ -353,7 +353,7 @@ class UsageReader:
         if self._whole is None:
             self._whole = self._open_whole()
         rows = self._count(week, self.source)
-        rows.set_aside, rows.notes = list(self._whole[0]), list(self._whole[1])
+        rows.quarantined, rows.notes = list(self._whole[0]), list(self._whole[1])
         return rows
 
     def _open_whole(self) -> tuple[list[dict[str, str]], list[str]]:

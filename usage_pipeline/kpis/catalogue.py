@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.tables import AddsUp
+from usage_pipeline.core.tables import Aggregation
 
 KPIS = Path(__file__).with_name("kpis.yaml")
 # the KPI that averages are taken over
@@ -27,7 +27,7 @@ _TAKEN = ("entity_no", "period_no", "nth", "is_present")
 # money and shares too: sums of decimals are the same in whatever order the rows come
 _EXACT = "DECIMAL(18, 4)"
 _SUBSCRIPTION_COLUMNS = (
-    "clicks BIGINT, records_created BIGINT, active_users BIGINT, is_in_contract BOOLEAN, "
+    "clicks BIGINT, records_created BIGINT, active_users BIGINT, is_subscribed BOOLEAN, "
     "seats BIGINT, seats_taken BIGINT, annual_value DOUBLE, usage_state VARCHAR, is_at_risk BOOLEAN, change VARCHAR"
 )
 _USE_COLUMNS = "clicks BIGINT, records_created BIGINT"
@@ -48,8 +48,8 @@ class Sum(_Model):
     expression: str = Field(min_length=1)
 
     @property
-    def adds_up(self) -> AddsUp:
-        return "over everything"
+    def aggregation(self) -> Aggregation:
+        return "additive"
 
     @property
     def measure(self) -> str:
@@ -60,11 +60,11 @@ class Events(_Model):
     """Subscriptions to which something happened, month by month."""
 
     kind: Literal["events"]
-    change: Literal["new", "back", "kept", "lost to inactivity", "lost to cancellation", "completed"]
+    change: Literal["new", "back", "kept", "lapsed", "churned", "completed"]
 
     @property
-    def adds_up(self) -> AddsUp:
-        return "over everything"
+    def aggregation(self) -> Aggregation:
+        return "additive"
 
     @property
     def measure(self) -> str:
@@ -79,14 +79,14 @@ class Distinct(_Model):
     where: str = Field(min_length=1)
 
     @property
-    def adds_up(self) -> AddsUp:
+    def aggregation(self) -> Aggregation:
         # an account lies in one segment, but in several applications
-        return "not over time" if self.count == "subscriptions" else "never"
+        return "semi_additive" if self.count == "subscriptions" else "non_additive"
 
     @property
     def thing(self) -> str:
         """The number of what is counted, in a row of use."""
-        return {"users": "user_no", "accounts": "account_no", "subscriptions": "pair_no"}[self.count]
+        return {"users": "user_no", "accounts": "account_no", "subscriptions": "account_application_no"}[self.count]
 
 
 class Stock(_Model):
@@ -104,8 +104,8 @@ class Stock(_Model):
         return self
 
     @property
-    def adds_up(self) -> AddsUp:
-        return "never" if self.count == "accounts" else "not over time"
+    def aggregation(self) -> Aggregation:
+        return "non_additive" if self.count == "accounts" else "semi_additive"
 
     @property
     def measure(self) -> str:
@@ -132,8 +132,8 @@ class Ratio(_Model):
     in_percent: bool = False
 
     @property
-    def adds_up(self) -> AddsUp:
-        return "never"
+    def aggregation(self) -> Aggregation:
+        return "non_additive"
 
 
 Computed = Annotated[Sum | Events | Distinct | Stock | Ratio, Field(discriminator="kind")]
@@ -163,7 +163,7 @@ class Kpi(_Model):
     unit: str = Field(min_length=1)
     format: Format
     group: str = Field(min_length=1)
-    adds_up: AddsUp
+    aggregation: Aggregation
     computed: Computed
     needs: tuple[Need, ...] = ()
     per_active_account: bool
@@ -172,9 +172,9 @@ class Kpi(_Model):
 
     @model_validator(mode="after")
     def _adds_up_as_its_kind(self) -> Self:
-        if self.adds_up != self.computed.adds_up:
+        if self.aggregation != self.computed.aggregation:
             raise ValueError(
-                f"adds_up is '{self.adds_up}', but what is computed so adds up '{self.computed.adds_up}': write that"
+                f"aggregation is '{self.aggregation}', but it is computed as '{self.computed.aggregation}': write that"
             )
         return self
 

@@ -34,13 +34,13 @@ from usage_pipeline.publishing.history import (
 MADE_OF = b"made_of"
 # entities that are made of accounts, or of applications, and change with what is known of those
 _MOVES = {"segment": "accounts", "region": "accounts", "owner": "accounts", "application type": "applications"}
-_OF_CONTRACTS = ("is_in_contract", "seats", "annual_value", "usage_state", "is_at_risk", "change")
+_OF_CONTRACTS = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
 _UNKNOWN = "nothing that is on record has changed"
 
 
 def closing_time(settings: Settings, month: date) -> datetime:
     """The moment from which a month (its first day) is closed: that of the monthly refresh in the month after."""
-    minute, hour, day = (int(part) for part in settings.timetable.monthly.split()[:3])
+    minute, hour, day = (int(part) for part in settings.schedule.monthly.split()[:3])
     after = (month + timedelta(days=31)).replace(day=day)
     return datetime(after.year, after.month, after.day, hour, minute, tzinfo=settings.as_of.tzinfo)
 
@@ -117,7 +117,7 @@ def _reasons(
             for period, month, first, last, entity_type in told:
                 why = list(_why(kpi, catalogue, then, now, (first.date(), last.date()), entity_type))
                 missing = [*why, *([_CONTRACTS] if kpi and _CONTRACTS not in why and _differ(then, now) else [])]
-                texts = ["; ".join(told_now) or _UNKNOWN for told_now in (why, missing)]
+                texts = ["; ".join(notified_now) or _UNKNOWN for notified_now in (why, missing)]
                 rows.append((month, title, kpi.title if kpi else title, period, entity_type, *texts))
     columns = zip(*rows, strict=True) if rows else [[] for _ in names]
     types = {"reference_month": pa.timestamp("us")}
@@ -148,10 +148,10 @@ def _why(
         names += [kpi.computed.numerator, kpi.computed.denominator]
     if any(then["computed"].get(name) != now["computed"].get(name) for name in names):
         yield "the KPI is computed in another way"
-    of_contracts = any(_is_of_contracts(entry.computed) for entry in catalogue.entries if entry.name in names)
+    of_subscriptions = any(_is_of_contracts(entry.computed) for entry in catalogue.entries if entry.name in names)
     # states and growth look back beyond the period
-    yield from _weeks_changed(then, now, date.min if of_contracts else span[0], span[1])
-    if of_contracts and _differ(then, now):
+    yield from _weeks_changed(then, now, date.min if of_subscriptions else span[0], span[1])
+    if of_subscriptions and _differ(then, now):
         yield _CONTRACTS
     source = _MOVES.get(entity_type)
     if source and _differ(then, now, source):

@@ -35,8 +35,16 @@ from usage_pipeline.kpis.catalogue import (
 CALENDARS = ("month", "week")
 # work tables, gone when the values are there: those with a query of their own, and the others
 VALUE_QUERIES = (
-    *("kpi_lying", "kpi_pairs", "kpi_people", "kpi_entity_pairs", "kpi_use", "kpi_subscriptions", "kpi_nothing"),
-    *("kpi_things", "kpi_runs", "kpi_runs_of_weeks", "kpi_counts"),
+    *(
+        "kpi_period_members",
+        "kpi_account_applications",
+        "kpi_user_ids",
+        "kpi_entity_account_applications",
+        "kpi_usage",
+        "kpi_subscriptions",
+        "kpi_zero_rows",
+    ),
+    *("kpi_distinct_entities", "kpi_distinct_spans", "kpi_distinct_spans_of_weeks", "kpi_counts"),
 )
 _WORK = (*VALUE_QUERIES, "counted_use", "kpi_counted", "kpi_measured", "kpi_known", "kpi_filled")
 # where the members of groups are known: table, key, name
@@ -45,7 +53,7 @@ _KNOWN = {
     "applications": ("core.application_names", "application_key", "application"),
 }
 # a period of several months counts what comes in each of them once; no period has several weeks
-_RUNS = {"month": "kpi_runs", "week": "kpi_runs_of_weeks"}
+_RUNS = {"month": "kpi_distinct_spans", "week": "kpi_distinct_spans_of_weeks"}
 # as d3 writes a number, in DuckDB
 _SHOWN = {
     ",d": "format('{:,}', CAST(round(x) AS BIGINT))",
@@ -70,7 +78,7 @@ def replace_values(connection: duckdb.DuckDBPyConnection, settings: Settings, ca
         "CREATE OR REPLACE TABLE core.kpi_account_level (kpi VARCHAR, calendar VARCHAR, nth INTEGER, value DOUBLE)"
     )
     with _work_tables(connection):
-        for name in ("kpi_pairs", "kpi_people", "kpi_entity_pairs"):
+        for name in ("kpi_account_applications", "kpi_user_ids", "kpi_entity_account_applications"):
             _make(connection, name, load_sql("kpis", name), {})
         for place, calendar in enumerate(CALENDARS):
             sql = _values_of(connection, settings, catalogue, calendar)
@@ -83,7 +91,7 @@ def _values_of(
 ) -> str:
     """Makes the work tables of one calendar; returns the query for its values."""
     values = sql_values(settings) | {"calendar": calendar}
-    for name in ("kpi_lying", "kpi_use", "kpi_subscriptions", "kpi_nothing"):
+    for name in ("kpi_period_members", "kpi_usage", "kpi_subscriptions", "kpi_zero_rows"):
         _make(connection, name, load_sql("kpis", name), values)
     for kpi in catalogue.kpis:
         if isinstance(kpi.computed, Stock) and kpi.computed.sum is not None:
@@ -96,12 +104,12 @@ def _values_of(
         connection,
         "kpi_measured",
         f"SELECT holders.entity_no, nth, {measures(catalogue)} FROM kpi_subscriptions "
-        "INNER JOIN kpi_entity_pairs AS holders USING (pair_no) "
+        "INNER JOIN kpi_entity_account_applications AS holders USING (account_application_no) "
         # five million rows that nobody picks: the weeks of an account stand on its own page
         "WHERE $calendar = 'month' OR holders.entity_type != 'account' GROUP BY holders.entity_no, nth",
         values,
     )
-    _make(connection, "kpi_known", f"SELECT nth, {measures(catalogue)} FROM kpi_nothing GROUP BY nth", values)
+    _make(connection, "kpi_known", f"SELECT nth, {measures(catalogue)} FROM kpi_zero_rows GROUP BY nth", values)
     _count(connection, catalogue, values)
     is_delivered = delivered(settings)
     _make(
@@ -109,7 +117,7 @@ def _values_of(
         "kpi_filled",
         "SELECT entities.entity_no, steps.nth, own.entity_no IS NOT NULL AS is_present, "
         f"{filled(catalogue, is_delivered)} FROM (SELECT DISTINCT entity_no FROM core.kpi_members) AS entities "
-        "INNER JOIN core.kpi_steps AS steps ON steps.calendar = $calendar "
+        "INNER JOIN core.kpi_base_periods AS steps ON steps.calendar = $calendar "
         "INNER JOIN core.kpi_periods AS alone ON alone.period = $calendar AND alone.last_nth = steps.nth "
         "LEFT JOIN kpi_measured AS own ON entities.entity_no = own.entity_no AND steps.nth = own.nth "
         "INNER JOIN kpi_known AS known ON steps.nth = known.nth "
@@ -119,7 +127,7 @@ def _values_of(
     )
     return (
         f"SELECT steps.entity_no, periods.period_no, {over_periods(catalogue, is_delivered)} FROM kpi_filled AS steps "
-        "INNER JOIN kpi_lying AS periods ON steps.nth = periods.nth "
+        "INNER JOIN kpi_period_members AS periods ON steps.nth = periods.nth "
         "LEFT JOIN kpi_counted AS counted ON steps.entity_no = counted.entity_no "
         "AND periods.period_no = counted.period_no "
         "GROUP BY steps.entity_no, periods.period_no HAVING bool_or(steps.is_present)"
@@ -134,11 +142,12 @@ def _count(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue, value
     for entry in catalogue.of_kind("distinct"):
         computed: Any = entry.computed
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE counted_use AS SELECT DISTINCT nth, pair_no, {computed.thing} AS thing "
-            f"FROM kpi_use WHERE ({computed.where}) AND {computed.thing} IS NOT NULL"
+            "CREATE OR REPLACE TEMP TABLE counted_use AS "
+            f"SELECT DISTINCT nth, account_application_no, {computed.thing} AS thing "
+            f"FROM kpi_usage WHERE ({computed.where}) AND {computed.thing} IS NOT NULL"
         )
-        _make(connection, "kpi_things", load_sql("kpis", "kpi_things"), values)
-        _make(connection, "kpi_runs", load_sql("kpis", _RUNS[values["calendar"]]), values)
+        _make(connection, "kpi_distinct_entities", load_sql("kpis", "kpi_distinct_entities"), values)
+        _make(connection, "kpi_distinct_spans", load_sql("kpis", _RUNS[values["calendar"]]), values)
         run_sql(connection, f"INSERT INTO kpi_counts {load_sql('kpis', 'kpi_counts')}", values | {"kpi": entry.name})
     _make(
         connection,
@@ -149,9 +158,9 @@ def _count(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue, value
 
 
 def replace_sheet(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue) -> None:
-    """Replaces `mart.kpi_sheet` from `core.kpi_values`, KPI by KPI: so it lies in the order in which it is read."""
-    columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_sheet"].columns)
-    connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_sheet ({columns})")
+    """Replaces `mart.kpi_report` from `core.kpi_values`, KPI by KPI: so it lies in the order in which it is read."""
+    columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_report"].columns)
+    connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_report ({columns})")
     _make(connection, "kpi_rows", load_sql("kpis", "kpi_rows"), {})
     for place, kpi in enumerate(catalogue.kpis, 1):
         connection.execute(
@@ -160,14 +169,14 @@ def replace_sheet(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue
             f"CAST(own.{DENOMINATOR} AS BIGINT) AS active_accounts FROM kpi_rows"
         )
         connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {_SHOWN[kpi.format]}")
-        run_sql(connection, f"INSERT INTO mart.kpi_sheet {load_sql('kpis', 'kpi_sheet')}", _values_for(kpi, place))
+        run_sql(connection, f"INSERT INTO mart.kpi_report {load_sql('kpis', 'kpi_report')}", _values_for(kpi, place))
     connection.execute("DROP VIEW kpi_one; DROP MACRO kpi_shown; DROP TABLE temp.kpi_rows")
 
 
 def _values_for(kpi: Kpi, place: int) -> dict[str, Any]:
     return {
         "kpi": kpi.title,
-        "kpi_place": place,
+        "kpi_rank": place,
         "kpi_group": kpi.group,
         "unit": kpi.unit,
         "number_format": kpi.format,

@@ -36,7 +36,7 @@ class Selection:
     kpi_group: tuple[str, ...] = ()
     kpi: tuple[str, ...] = ()
 
-    def in_words(self) -> list[tuple[str, str]]:
+    def as_text(self) -> list[tuple[str, str]]:
         """Each filter with what it is set to."""
         picked = [(name, ", ".join(getattr(self, column)) or "all") for column, name in _PICKED.items()]
         return [("aggregation", self.period), *picked]
@@ -74,14 +74,14 @@ def read_selection(build: Path, selection: Selection) -> Sheet:
         values |= {"period": selection.period, "reference": period}
         rows = connection.execute(
             "SELECT *, value - value_year_ago AS difference, (value - value_year_ago) / nullif(value_year_ago, 0) AS "
-            "percent, (value - value_before) / nullif(value_before, 0) AS percent_before FROM mart.kpi_sheet "
-            f"WHERE {of_period} ORDER BY entity_type, lower(entity), entity_key, kpi_place",
+            "percent, (value - value_before) / nullif(value_before, 0) AS percent_before FROM mart.kpi_report "
+            f"WHERE {of_period} ORDER BY entity_type, lower(entity), entity_key, kpi_rank",
             values,
         ).df()
         if rows.empty:
             raise SelectionError(f"nothing was in use or in contract of what is picked, in that {selection.period}")
         reported = connection.execute(
-            f"FROM mart.kpi_reported WHERE {of_period} ORDER BY entity_type, lower(entity), entity_key, kpi_place",
+            f"FROM mart.kpi_reported WHERE {of_period} ORDER BY entity_type, lower(entity), entity_key, kpi_rank",
             values,
         ).df()
         months = connection.execute(
@@ -107,7 +107,7 @@ def _check(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
         raise SelectionError(f"there is no aggregation '{selection.period}'; there are {', '.join(PERIODS)}")
     for column, name in _PICKED.items():
         if picked := getattr(selection, column):
-            known = [k for (k,) in connection.execute(f"SELECT DISTINCT {column} FROM mart.kpi_sheet").fetchall()]
+            known = [k for (k,) in connection.execute(f"SELECT DISTINCT {column} FROM mart.kpi_report").fetchall()]
             for wanted in picked:
                 if wanted not in known:
                     raise SelectionError(f"there is no {name} '{wanted}'{_meant(wanted, known)}")
@@ -125,7 +125,7 @@ def _meant(wanted: str, known: Sequence[str]) -> str:
 def _period_of(connection: duckdb.DuckDBPyConnection, selection: Selection) -> datetime:
     """The reference month that is meant, or the newest complete one."""
     found = connection.execute(
-        "SELECT DISTINCT reference_month FROM mart.kpi_sheet WHERE kpi_period = $period AND is_complete_period "
+        "SELECT DISTINCT reference_month FROM mart.kpi_report WHERE kpi_period = $period AND is_complete_period "
         "ORDER BY reference_month",
         {"period": selection.period},
     ).fetchall()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.kpis.catalogue import Kpi, read_kpis
 from usage_pipeline.kpis.selection import Sheet
 
@@ -42,8 +42,8 @@ _FIGURES = [
     _Column("value_year_ago", "A year ago", 14, "own"),
     _Column("difference", "Difference", 14, "signed"),
     _Column("percent", "Difference, %", 12, _PERCENT),
-    _Column("change_is", "The change is", 13),
-    _Column("value_before", "Period before", 14, "own"),
+    _Column("change_is", "Trend", 13),
+    _Column("value_before", "Previous period", 14, "own"),
     _Column("percent_before", "Difference to before, %", 12, _PERCENT),
     _Column("per_active_account", "Per active account", 12, "#,##0.00"),
     _Column("active_accounts", "Active accounts", 10, "#,##0"),
@@ -51,10 +51,10 @@ _FIGURES = [
 _REPORTED = [
     _Column("value_reported", "As reported", 14, "own"),
     _Column("year_ago_reported", "A year ago, as reported", 14, "own"),
-    _Column("value", "As computed now", 14, "own"),
-    _Column("why_restated", "Why it differs", 70),
+    _Column("value", "Current value", 14, "own"),
+    _Column("why_revised", "Why it differs", 70),
 ]
-_CHANGES = [_Column("big_change", "What changed", 90), _Column("change_is", "The change is", 13)]
+_CHANGES = [_Column("big_change", "What changed", 90), _Column("change_is", "Trend", 13)]
 
 
 def write_workbook(sheet: Sheet, file: Path) -> None:
@@ -63,11 +63,11 @@ def write_workbook(sheet: Sheet, file: Path) -> None:
 
     # row after row to the disk: 3,000 accounts are 120,000 rows
     options = {"constant_memory": True, "default_date_format": "d mmm yyyy"}
-    with put_whole(file) as unfinished, xlsxwriter.Workbook(str(unfinished), options) as book:
+    with atomic_write(file) as tmp_path_of, xlsxwriter.Workbook(str(tmp_path_of), options) as book:
         book.set_properties({"title": f"KPI sheet, {sheet.reference}", "created": sheet.as_of})
         formats = _Formats(book)
         _about(book, formats, sheet)
-        by_kpi = sheet.rows.sort_values(["kpi_place", "entity_type"], kind="stable")
+        by_kpi = sheet.rows.sort_values(["kpi_rank", "entity_type"], kind="stable")
         _table(book, formats, "KPIs of each entity", sheet.rows, [*_ENTITY, *_KPI, *_FIGURES])
         _table(book, formats, "Entities of each KPI", by_kpi, [*_KPI, *_ENTITY, *_FIGURES])
         changes = sheet.rows[sheet.rows["is_big_change"]]
@@ -89,8 +89,8 @@ def write_charts(sheet: Sheet, folder: Path, progress: Callable[[str], None] = l
         figure = Figure(figsize=(11, 5.5), dpi=150, layout="constrained")
         _plot(figure, kpi, lines, told, sheet)
         file = folder / f"{kpi.name}.png"
-        with put_whole(file) as unfinished:
-            FigureCanvasAgg(figure).print_png(str(unfinished))  # type: ignore[no-untyped-call]
+        with atomic_write(file) as tmp_path_of:
+            FigureCanvasAgg(figure).print_png(str(tmp_path_of))  # type: ignore[no-untyped-call]
         progress(f"{file} written")
         files.append(file)
     return files
@@ -185,7 +185,7 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
         ("as of", f"{sheet.as_of:%-d %b %Y %H:%M}"),
         ("build", sheet.build_id),
         ("period", f"{first['period_from']:%-d %b %Y} to {first['period_to']:%-d %b %Y}"),
-        *sheet.selection.in_words(),
+        *sheet.selection.as_text(),
         (
             "rows",
             f"{len(sheet.rows):,} figures of {entities:,} entities",
@@ -199,7 +199,7 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
             "The same period a year ago; empty where the entity was not there, or the period is not on record.",
         ),
         ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
-        ("colours", "They repeat what The change is says: green is better, red is worse."),
+        ("colours", "They repeat what Trend says: green is better, red is worse."),
     ]
     page = _page(book, "About")
     page.set_column(0, 0, 16)
@@ -317,6 +317,6 @@ def _definitions(book: Any, formats: _Formats) -> None:
         page.write_string(0, place, title, formats.head)
     for nth, kpi in enumerate(read_kpis().kpis, 1):
         big = f"{100 * kpi.big_change.share:g} % of the value a year ago, and {kpi.big_change.floor:,g} ({kpi.unit})"
-        texts = (kpi.title, kpi.description, kpi.unit, kpi.group, kpi.adds_up, kpi.good, big)
+        texts = (kpi.title, kpi.description, kpi.unit, kpi.group, kpi.aggregation, kpi.good, big)
         for place, text in enumerate(texts):
             page.write_string(nth, place, text, wrapped)

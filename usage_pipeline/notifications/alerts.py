@@ -1,4 +1,4 @@
-"""Alarms: the data team is told once when something is wrong, and once when it is over; nothing while it lasts.
+"""Alerts: the data team is told once when something is wrong, and once when it is over; nothing while it lasts.
 
 An incident is one thing that was looked at (data, runs, servers, ...) being wrong, from the first look that found it so
 to the first that found it well. `<home>/mail/incidents.json` holds those that are open, and through which channel each
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.deliveries import SOURCES
 from usage_pipeline.notifications import mailer
-from usage_pipeline.observability.monitors import Finding, judge_data, judge_deliveries, judge_runs
+from usage_pipeline.observability.monitors import Finding, check_freshness, check_held_deliveries, check_runs
 from usage_pipeline.publishing.builds import BuildStore
 
 _SECONDS_TO_WAIT = 120
@@ -35,33 +35,33 @@ def look(settings: Settings, now: datetime) -> list[Finding]:
     """
     if not settings.status_path.exists():
         return []
-    data = judge_data(settings, BuildStore(settings.published_dir))
-    return [*data, *judge_runs(settings, now), *judge_deliveries(settings)]
+    data = check_freshness(settings, BuildStore(settings.published_dir))
+    return [*data, *check_runs(settings, now), *check_held_deliveries(settings)]
 
 
-def raise_alarms(
+def raise_alerts(
     settings: Settings, findings: Sequence[Finding], looked_at: Collection[str], now: datetime, say: Say
 ) -> None:
     """Opens and ends incidents by what was found, and tells of each that was not told yet.
 
-    Says what was told and what could not be. Raises BusyError where another process has been at it for minutes.
+    Says what was told and what could not be. Raises LockTimeoutError where another process has been at it for minutes.
     """
     channels = _channels(settings)
     if not channels:
-        say("nobody is told: the configuration names no mail.host with mail.alarms, and no mail.webhook")
+        say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
         return
     folder = settings.mail_dir
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     file = folder / "incidents.json"
-    with exclusive(folder / "incidents.lock", _SECONDS_TO_WAIT, what="the incidents"):
+    with file_lock(folder / "incidents.lock", _SECONDS_TO_WAIT, what="the incidents"):
         incidents: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         _open_and_end(incidents, findings, looked_at, now)
         _keep(file, incidents)
         away: set[str] = set()
         for incident in incidents:
             for name, tell in channels.items():
-                state = _untold(incident, name)
+                state = _pending(incident, name)
                 if not state or _kind(name) in away:
                     continue
                 try:
@@ -71,21 +71,21 @@ def raise_alarms(
                     say(f"{incident['id']} could not be told by {name}: {error}")
                     if not (error.is_final and _is_heard(incident, state)):
                         continue
-                except mailer.PostError as error:
+                except mailer.DeliveryError as error:
                     say(f"{incident['id']} could not be told by {name}: {error}")
                     away.add(_kind(name))
                     continue
                 incident["told"].setdefault(name, []).append(state)
                 _keep(file, incidents)
         # of what is over everybody knows, or nobody was ever told
-        _keep(file, [i for i in incidents if i["ended_at"] is None or any(_untold(i, name) for name in channels)])
+        _keep(file, [i for i in incidents if i["ended_at"] is None or any(_pending(i, name) for name in channels)])
 
 
 def _open_and_end(
     incidents: list[dict[str, Any]], findings: Sequence[Finding], looked_at: Collection[str], now: datetime
 ) -> None:
     for about in looked_at:
-        wrong = [f for f in findings if f.about == about and (f.level == "failed" or f.is_alarming)]
+        wrong = [f for f in findings if f.about == about and (f.level == "failed" or f.needs_alert)]
         known = next((i for i in incidents if i["about"] == about and i["ended_at"] is None), None)
         if wrong and known is None:
             incidents.append(
@@ -103,7 +103,7 @@ def _open_and_end(
             known["ended_at"] = now.isoformat(timespec="seconds")
 
 
-def _untold(incident: dict[str, Any], channel: str) -> str:
+def _pending(incident: dict[str, Any], channel: str) -> str:
     """The state that a channel still has to hear; of an incident that was over before it could be told, none."""
     told = incident["told"].get(channel, [])
     if incident["ended_at"] is None:
@@ -117,8 +117,8 @@ def _is_heard(incident: dict[str, Any], state: str) -> bool:
 
 
 def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
-    with put_whole(file) as unfinished:
-        unfinished.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(file) as tmp_path_of:
+        tmp_path_of.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- telling
@@ -127,7 +127,7 @@ def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
 def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
     """What tells of an incident, by name: each address is a channel of its own, told and tried again by itself."""
     found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
-    for address in settings.mail.alarms if settings.mail.host else []:
+    for address in settings.mail.alerts if settings.mail.host else []:
         found[f"mail to {address}"] = partial(_mail, address)
     if settings.mail.webhook:
         found["webhook"] = _webhook

@@ -1,7 +1,7 @@
 """The weekly digest: to each owner of accounts, whom of his accounts to call, as a mail and as a workbook.
 
 Belongs here: which rows go to whom, how they are worded and drawn, what was sent. Does not: making the list
-(`defs/calls`), nor the connection (`post.py`). Rows are those of the build that pages show; the database of contacts
+(`defs/outreach`), nor the connection (`post.py`). Rows are those of the build that pages show; the database of contacts
 is never opened here.
 
 Of a week an owner gets one mail, whatever runs come after: `<home>/mail/digests/<week>.json` holds who was sent to.
@@ -27,9 +27,9 @@ import duckdb
 import jinja2
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import counted, day
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.facts import newest_due_week
@@ -47,17 +47,17 @@ _COLUMNS = [
     ("news", "New", 9),
     ("reason", "Why", 80),
     ("new_reasons", "What is new", 34),
-    ("value_concerned", "Value concerned, US$", 14),
+    ("value_concerned", "ARR at risk, US$", 14),
     ("applications_concerned", "Applications concerned", 14),
-    ("annual_value", "Annual value, US$", 14),
+    ("annual_value", "ARR, US$", 14),
     ("renewal_date", "Renewal", 13),
     ("days_to_renewal", "Days to renewal", 10),
-    ("last_used_on", "Last used on", 13),
+    ("last_used_on", "Last active", 13),
     ("segment", "Segment", 18),
     ("region", "Region", 18),
     ("page", "Page", 50),
 ]
-_COLOURS = {"call now": "#b3261e", "call soon": "#8a5300", "keep in mind": "#4a5866"}
+_COLOURS = {"Urgent": "#b3261e", "This week": "#8a5300", "Watch": "#4a5866"}
 
 
 class DigestError(Exception):
@@ -83,8 +83,8 @@ class Digest:
 
     @property
     def subject(self) -> str:
-        urgent = self.count("call now")
-        told = f"{urgent} to call now" if urgent else "none is urgent"
+        urgent = self.count("Urgent")
+        told = f"{urgent} to Urgent" if urgent else "none is urgent"
         return (
             f"Calls of week {self.week.isocalendar().week}: {counted(len(self.calls), 'account', 'accounts')}, {told}"
         )
@@ -113,7 +113,7 @@ def read_digests(store: BuildStore, build: Build) -> tuple[list[Digest], int]:
     week = date.fromisoformat(build.newest_week)
     file = (store.path(build.build_id) / "warehouse.duckdb").resolve()
     with duckdb.connect(str(file), read_only=True) as connection:
-        calls = as_dicts(connection.execute("SELECT * EXCLUDE (contacts) FROM mart.call_list ORDER BY place"))
+        calls = as_dicts(connection.execute("SELECT * EXCLUDE (contacts) FROM mart.call_list ORDER BY rank"))
     by_owner: dict[str, list[dict[str, Any]]] = {}
     for call in calls:
         by_owner.setdefault(call["owner"] or "", []).append(call)
@@ -270,7 +270,9 @@ def worth_another_try(settings: Settings) -> list[str]:
 
 
 def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[], datetime] = datetime.now) -> Round:
-    """Sends what was not sent yet of the newest week, and remembers it. Raises BusyError where another run is at it."""
+    """Sends what was not sent yet of the newest week, and remembers it. Raises LockTimeoutError where another run is
+    at it.
+    """
     store = BuildStore(settings.published_dir)
     if reason := why_not(settings, store):
         return Round(not_sent_because=reason)
@@ -295,7 +297,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                     done.failed[digest.owner] = str(error)
                     if error.is_final:
                         done.refused[digest.owner] = to
-                except mailer.PostError as error:
+                except mailer.DeliveryError as error:
                     # what is wrong with the server is wrong for everybody: nobody waits for it twenty times
                     away = done.failed[digest.owner] = str(error)
                 else:
@@ -321,7 +323,7 @@ def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
     """What is remembered of a week, one run at a time; kept when the body ends."""
     settings.mail_dir.mkdir(parents=True, exist_ok=True)
     settings.mail_dir.chmod(0o700)  # addresses, and who was told what
-    with exclusive(settings.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
+    with file_lock(settings.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
         file = sent_file(settings, week)
         memory: dict[str, Any] = {"week": week, "sent": {}, "round": {}}
         if file.exists():
@@ -331,5 +333,5 @@ def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
 
 
 def _keep(settings: Settings, week: str, memory: dict[str, Any]) -> None:
-    with put_whole(sent_file(settings, week)) as unfinished:
-        unfinished.write_text(json.dumps(memory, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(sent_file(settings, week)) as tmp_path_of:
+        tmp_path_of.write_text(json.dumps(memory, indent=1, ensure_ascii=False), encoding="utf-8")

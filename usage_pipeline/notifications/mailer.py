@@ -1,7 +1,7 @@
-"""Handing over what is to be said: mail to an SMTP server, alarms to a webhook.
+"""Handing over what is to be said: mail to an SMTP server, alerts to a webhook.
 
 Belongs here: connections, and what is wrong with them in words, with the remedy. Does not: what is written
-(`digest.py`, `alarms.py`) and who it goes to. Passwords and the address of a webhook are in no message.
+(`digest.py`, `alerts.py`) and who it goes to. Passwords and the address of a webhook are in no message.
 
 A mail is sent when the server has taken it. Each has one recipient: one that is refused keeps nothing from others.
 """
@@ -26,11 +26,11 @@ from usage_pipeline.config.settings import MailSettings
 _NO_MAILBOX = re.compile(r"(550|551|553) (?!5\.7\.)")
 
 
-class PostError(Exception):
+class DeliveryError(Exception):
     """Something could not be handed over; the message says what is wrong, and the remedy."""
 
 
-class RecipientError(PostError):
+class RecipientError(DeliveryError):
     """The server is well, and does not take this one mail; `is_final` where it knows no such mailbox."""
 
     def __init__(self, message: str, *, is_final: bool) -> None:
@@ -64,7 +64,7 @@ def message(
 
 
 def send(mail: MailSettings, made: EmailMessage) -> None:
-    """Hands a mail to the server. Raises RecipientError where only this mail is refused, else PostError."""
+    """Hands a mail to the server. Raises RecipientError where only this mail is refused, else DeliveryError."""
     with _told(mail), _connected(mail) as server:
         server.send_message(made)
 
@@ -106,36 +106,42 @@ def _told(mail: MailSettings) -> Iterator[None]:
     except smtplib.SMTPSenderRefused as error:
         said = _reply(error.smtp_code, error.smtp_error)
         remedy = "give mail.from_address one that the user may send as, and mail.user and mail.password if it asks"
-        raise PostError(f"{where}, takes no mail from {mail.from_address} ({said}): {remedy}") from error
+        raise DeliveryError(f"{where}, takes no mail from {mail.from_address} ({said}): {remedy}") from error
     except smtplib.SMTPAuthenticationError as error:
         said = _reply(error.smtp_code, error.smtp_error)
-        raise PostError(f"{where}, refuses user and password ({said}): correct mail.user and mail.password") from error
+        raise DeliveryError(
+            f"{where}, refuses user and password ({said}): correct mail.user and mail.password"
+        ) from error
     except smtplib.SMTPDataError as error:
         said = _reply(error.smtp_code, error.smtp_error)
         raise RecipientError(f"{where}, does not take this mail: {said}", is_final=False) from error
     except smtplib.SMTPNotSupportedError as error:
         if "STARTTLS" in str(error):
-            raise PostError(f"{where}, offers no STARTTLS: mail.security is tls, or another port") from error
-        raise PostError(f"{where}: {error}: leave mail.user and mail.password out, or choose another port") from error
+            raise DeliveryError(f"{where}, offers no STARTTLS: mail.security is tls, or another port") from error
+        raise DeliveryError(
+            f"{where}: {error}: leave mail.user and mail.password out, or choose another port"
+        ) from error
     except ssl.SSLCertVerificationError as error:
         remedy = (
             "name the server in mail.host as its certificate does; where your own authority has signed it, "
             "name the authority's file in the environment variable SSL_CERT_FILE"
         )
-        raise PostError(f"{where}, shows a certificate that does not hold: {error.verify_message}: {remedy}") from error
+        raise DeliveryError(
+            f"{where}, shows a certificate that does not hold: {error.verify_message}: {remedy}"
+        ) from error
     except ssl.SSLError as error:
-        raise PostError(f"{where}, speaks no TLS at once: mail.security is starttls, or another port") from error
+        raise DeliveryError(f"{where}, speaks no TLS at once: mail.security is starttls, or another port") from error
     except socket.gaierror as error:
-        raise PostError(f"{where}: there is no machine of that name: correct mail.host") from error
+        raise DeliveryError(f"{where}: there is no machine of that name: correct mail.host") from error
     except TimeoutError as error:
         remedy = (
             "correct mail.host, mail.port and mail.security (a port for tls waits like this where starttls is said), "
             "or open the firewall"
         )
-        raise PostError(f"{where}, does not answer within {mail.timeout_seconds} s: {remedy}") from error
+        raise DeliveryError(f"{where}, does not answer within {mail.timeout_seconds} s: {remedy}") from error
     except (OSError, smtplib.SMTPException) as error:
         said = one_line(str(error)) or type(error).__name__
-        raise PostError(
+        raise DeliveryError(
             f"{where}, cannot be talked to ({said}): see that it runs, and correct mail.host and mail.port"
         ) from error
 
@@ -147,11 +153,11 @@ def _reply(code: int, said: bytes | str) -> str:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """An alarm goes where it was told to, and is not sent on as a GET that holds nothing."""
+        """An alert goes where it was told to, and is not sent on as a GET that holds nothing."""
 
 
 def post_json(address: str, body: Mapping[str, Any], seconds: int) -> None:
-    """Posts JSON. Raises PostError unless it was taken."""
+    """Posts JSON. Raises DeliveryError unless it was taken."""
     where = f"the webhook at {urlsplit(address).hostname}"
     request = urllib.request.Request(  # noqa: S310 - http or https by the configuration
         address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
@@ -160,6 +166,6 @@ def post_json(address: str, body: Mapping[str, Any], seconds: int) -> None:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds):
             return
     except urllib.error.HTTPError as error:
-        raise PostError(f"{where} answers {error.code}: correct mail.webhook, or see what receives it") from error
+        raise DeliveryError(f"{where} answers {error.code}: correct mail.webhook, or see what receives it") from error
     except OSError as error:
-        raise PostError(f"{where} cannot be reached ({one_line(str(error))}): correct mail.webhook") from error
+        raise DeliveryError(f"{where} cannot be reached ({one_line(str(error))}): correct mail.webhook") from error

@@ -1,6 +1,6 @@
 """What stands behind one number: of an account, an application and a week, from the raw rows to the page.
 
-Belongs here: finding it, read-only, in facts, ledger, warehouse and the published build. Does not: putting it into
+Belongs here: finding it, read-only, in facts, history, warehouse and the published build. Does not: putting it into
 sentences (`explain_words.py`), or working anything out anew: what is told is what the tables hold, beside sums of the
 facts' own rows, which are the one thing that is added up here.
 """
@@ -64,8 +64,8 @@ class Week:
 class Raw:
     """The facts of the week: a row is a day x user; `sums` of clicks, records and different users, None: not delivered.
 
-    `rejected` are rows of the account that the ledger keeps, of any application. `rows_after_as_of` is how many rows of
-    the week are dated after as_of, and not among `rows`: pages count them from their day on.
+    `rejected` are rows of the account that the history keeps, of any application. `rows_after_as_of` is how many
+    rows of the week are dated after as_of, and not among `rows`: pages count them from their day on.
     """
 
     rows: list[Row]
@@ -76,10 +76,10 @@ class Raw:
 
 @dataclass
 class Contract:
-    """Rows as delivered, spells made of them, and what they make of the week."""
+    """Rows as delivered, subscription periods made of them, and what they make of the week."""
 
     delivered: list[Row]
-    spells: list[Row]
+    subscription_periods: list[Row]
     is_known: bool
     days: int
     state: str
@@ -122,12 +122,12 @@ class Explanation:
     page: Number
     warehouse: Number
     expected: Row | None
-    flags: list[Row]
-    flags_as_issued: list[Row] | None
+    anomalies: list[Row]
+    anomalies_as_published: list[Row] | None
     state: Row | None
     state_now: Row | None
     risks: list[Row]
-    risks_as_issued: list[Row] | None
+    scores_as_published: list[Row] | None
     shown: Shown
     has_users: bool
     has_records: bool
@@ -169,35 +169,35 @@ def explain(
         warehouse=Number(in_warehouse, _agreement(in_warehouse, raw.sums)),
         expected=_one(
             connection,
-            "SELECT expected.* FROM core.expected_usage AS expected INNER JOIN core.pairs AS pairs "
-            "ON expected.pair_id = pairs.pair_id WHERE pairs.account_id = $account "
-            "AND pairs.application = $application AND expected.week_start = $week",
+            "SELECT expected.* FROM core.expected_usage AS expected INNER JOIN core.account_applications AS keys "
+            "ON expected.account_application_id = keys.account_application_id WHERE keys.account_id = $account "
+            "AND keys.application = $application AND expected.week_start = $week",
             key,
         ),
-        flags=_flags(connection, key),
-        flags_as_issued=_issued(
+        anomalies=_anomalies(connection, key),
+        anomalies_as_published=_issued(
             connection,
-            settings.ledger_dir / "flags" / f"{week_start}.parquet",
+            settings.history_dir / "anomalies" / f"{week_start}.parquet",
             "account_id = $account AND application = $application OR scope = 'application' "
             "AND application = $application OR scope = 'all' ORDER BY scope, measure",
             {k: key[k] for k in ("account", "application")},
         ),
         state=_one(
             connection,
-            "SELECT states.* FROM core.usage_states AS states INNER JOIN core.pairs AS pairs "
-            "ON states.pair_id = pairs.pair_id WHERE pairs.account_id = $account "
-            "AND pairs.application = $application AND states.week_start = $week",
+            "SELECT states.* FROM core.usage_states AS states INNER JOIN core.account_applications AS keys "
+            "ON states.account_application_id = keys.account_application_id WHERE keys.account_id = $account "
+            "AND keys.application = $application AND states.week_start = $week",
             key,
         ),
         state_now=_one(
             connection,
-            "FROM mart.account_applications WHERE account_id = $account AND application_key = $application",
+            "FROM mart.subscription_overview WHERE account_id = $account AND application_key = $application",
             {k: key[k] for k in ("account", "application")},
         ),
         risks=_risks(connection, key),
-        risks_as_issued=_issued(
+        scores_as_published=_issued(
             connection,
-            settings.ledger_dir / "scores" / f"{week_start}.parquet",
+            settings.history_dir / "scores" / f"{week_start}.parquet",
             "account_id = $account AND (application = $application OR application IS NULL) ORDER BY target",
             {k: key[k] for k in ("account", "application")},
         ),
@@ -301,7 +301,7 @@ def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Ro
     """Rows of the account that were kept aside, in the week's folder, or of its days in the folders beside."""
     found: list[Row] = []
     for folder, manifest in read_manifests(settings.facts_dir, folders).items():
-        file = settings.ledger_dir / (manifest.rejected_file or "")
+        file = settings.history_dir / (manifest.rejected_file or "")
         if manifest.rejected_file is None or not file.exists():
             continue
         found += _all(
@@ -318,7 +318,7 @@ def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Ro
 
 
 def _contract(connection: duckdb.DuckDBPyConnection, key: Row) -> Contract:
-    pair = {name: key[name] for name in ("account", "application")}
+    account_application = {name: key[name] for name in ("account", "application")}
     delivered = _all(
         connection,
         "SELECT *, CASE WHEN end_date < start_date THEN $never_began END AS rejected FROM ref.subscriptions "
@@ -327,70 +327,81 @@ def _contract(connection: duckdb.DuckDBPyConnection, key: Row) -> Contract:
         "SELECT * EXCLUDE (reason), reason AS rejected FROM ref.subscriptions_rejected WHERE reason <> $never_began "
         "AND account_id = $account AND (application = $application OR application IS NULL) "
         "ORDER BY start_date, application NULLS FIRST",
-        pair | {"never_began": NEVER_BEGAN},
+        account_application | {"never_began": NEVER_BEGAN},
     )
-    spells = _all(
+    subscription_periods = _all(
         connection,
-        "SELECT spell_number, basis, start_date, nullif(end_date, DATE '9999-12-31') AS end_date, notice_date, "
-        "end_reason, ended_with, renewal_date, seats, annual_value FROM core.contract_spells "
-        "WHERE account_id = $account AND application = $application ORDER BY spell_number",
-        pair,
+        "SELECT period_number, basis, start_date, nullif(end_date, DATE '9999-12-31') AS end_date, notice_date, "
+        "end_reason, ended_with, renewal_date, seats, annual_value FROM core.subscription_periods "
+        "WHERE account_id = $account AND application = $application ORDER BY period_number",
+        account_application,
     )
-    grid = _one(
+    subscription_weeks = _one(
         connection,
-        "SELECT grid.contract_days, grid.contract_state FROM core.usage_grid AS grid INNER JOIN core.pairs AS pairs "
-        "ON grid.pair_id = pairs.pair_id WHERE pairs.account_id = $account AND pairs.application = $application "
-        "AND grid.week_start = $week",
+        "SELECT weeks.subscribed_days, weeks.subscription_state FROM core.subscription_weeks AS weeks "
+        "INNER JOIN core.account_applications AS keys ON weeks.account_application_id = keys.account_application_id "
+        "WHERE keys.account_id = $account AND keys.application = $application AND weeks.week_start = $week",
         key,
     )
     known = _one(
         connection,
-        "SELECT is_contract_known FROM core.account_contracts WHERE account_id = $account",
+        "SELECT is_subscription_known FROM core.account_subscriptions WHERE account_id = $account",
         {"account": key["account"]},
     )
     return Contract(
         delivered=delivered,
-        spells=spells,
-        is_known=bool(known and known["is_contract_known"]),
-        days=int(grid["contract_days"]) if grid else 0,
-        state=str(grid["contract_state"]) if grid else _outside(spells, key["week"]),
+        subscription_periods=subscription_periods,
+        is_known=bool(known and known["is_subscription_known"]),
+        days=int(subscription_weeks["subscribed_days"]) if subscription_weeks else 0,
+        state=str(subscription_weeks["subscription_state"])
+        if subscription_weeks
+        else _outside(subscription_periods, key["week"]),
     )
 
 
-def _outside(spells: list[Row], week: date) -> str:
-    """What a week without a row in the grid is: it lies outside every spell, or outside the weeks on record."""
+def _outside(subscription_periods: list[Row], week: date) -> str:
+    """What a week without a row in the subscription weeks is: it lies outside every subscription period, or outside
+    the weeks on record.
+    """
     sunday = week + timedelta(days=6)
-    if not spells:
+    if not subscription_periods:
         return "no contract"
-    if all(spell["start_date"] > sunday for spell in spells):
+    if all(subscription_period["start_date"] > sunday for subscription_period in subscription_periods):
         return "not started"
-    if all((spell["end_date"] or _FOREVER) < week for spell in spells):
+    if all((subscription_period["end_date"] or _FOREVER) < week for subscription_period in subscription_periods):
         return "ended"
-    if any(spell["start_date"] <= sunday and (spell["end_date"] or _FOREVER) >= week for spell in spells):
+    if any(
+        subscription_period["start_date"] <= sunday and (subscription_period["end_date"] or _FOREVER) >= week
+        for subscription_period in subscription_periods
+    ):
         return "not on record"
     return "between two contracts"
 
 
-# ---------------------------------------------------------------- flags, risks, the page
+# ---------------------------------------------------------------- anomalies, risks, the page
 
 
-def _flags(connection: duckdb.DuckDBPyConnection, key: Row) -> list[Row]:
-    """Flags that touch the number, with their sentence where a page lists them."""
+def _anomalies(connection: duckdb.DuckDBPyConnection, key: Row) -> list[Row]:
+    """Anomalies that touch the number, with their sentence where a page lists them."""
     return _all(
         connection,
-        "SELECT flags.*, listed.what_happened FROM core.usage_flags AS flags "
-        "LEFT JOIN mart.flagged_weeks AS listed ON flags.scope = listed.scope AND flags.measure = listed.measure "
-        "AND flags.week_start = CAST(listed.week_start AS DATE) "
-        "AND coalesce(flags.account_id, '') = coalesce(listed.account_id, '') "
-        "AND coalesce(flags.application, 'all') = listed.application_key "
-        "WHERE flags.week_start = $week AND (flags.scope = 'all' OR flags.application = $application "
-        "AND (flags.scope = 'application' OR flags.account_id = $account)) ORDER BY flags.scope, flags.measure",
+        "SELECT anomalies.*, listed.what_happened FROM core.anomalies AS anomalies "
+        "LEFT JOIN mart.anomaly_weeks AS listed "
+        "ON anomalies.scope = listed.scope AND anomalies.measure = listed.measure "
+        "AND anomalies.week_start = CAST(listed.week_start AS DATE) "
+        "AND coalesce(anomalies.account_id, '') = coalesce(listed.account_id, '') "
+        "AND coalesce(anomalies.application, 'all') = listed.application_key "
+        "WHERE anomalies.week_start = $week AND (anomalies.scope = 'all' OR anomalies.application = $application "
+        "AND (anomalies.scope = 'application' OR anomalies.account_id = $account)) "
+        "ORDER BY anomalies.scope, anomalies.measure",
         key,
     )
 
 
 def _risks(connection: duckdb.DuckDBPyConnection, key: Row) -> list[Row]:
-    """Chances of the application and of the whole account as of the week; there are some of the newest week only."""
+    """Probabilities of the application and of the whole account as of the week; there are some of the newest week
+    only.
+    """
     return _all(
         connection,
         "SELECT scores.*, methods.title, methods.why FROM core.risk_scores AS scores "
@@ -402,7 +413,7 @@ def _risks(connection: duckdb.DuckDBPyConnection, key: Row) -> list[Row]:
 
 
 def _issued(connection: duckdb.DuckDBPyConnection, file: Path, where: str, values: Row) -> list[Row] | None:
-    """Rows of the ledger as they were said; None where nothing was said of that week."""
+    """Rows of the history as they were said; None where nothing was said of that week."""
     if not file.exists():
         return None
     return _all(connection, f"FROM read_parquet($file) WHERE {where}", values | {"file": str(file)})

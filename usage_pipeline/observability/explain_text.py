@@ -26,7 +26,7 @@ _WHY_NOT = {
     "running": "it has not ended yet",
     "never arrived": "the lake never delivered it, or no run has read it: what came is not known, and is not 0",
     "only late rows": "the lake never delivered its folder; what is shown came late, in the folder beside",
-    "files set aside": "a file of it could not be read; what is shown is only what the others hold",
+    "files quarantined": "a file of it could not be read; what is shown is only what the others hold",
     "many rows rejected": "too many of its rows were rejected to judge by it",
     "far fewer rows than usual": "part of it is probably missing",
     "far more rows than usual": "it was probably delivered twice",
@@ -37,7 +37,7 @@ _WHY_NOT = {
 }
 
 
-def in_words(found: Explanation) -> list[str]:
+def as_text(found: Explanation) -> list[str]:
     """One line of text each, at most about a screen."""
     week = found.week.week_start
     lines = [f"{found.application} at {found.account}, week of {day(week)} to {day(week + timedelta(days=6))}", ""]
@@ -71,7 +71,7 @@ def _week(found: Explanation) -> list[str]:
         why = _WHY_NOT[week.status]
         if week.status in ("running", "not settled yet"):
             why += f"; it counts as whole from {day(week.settled_on)}"
-        lines = [f"not complete ({week.status}): {why}; it enters no rank, trend, flag or prediction"]
+        lines = [f"not complete ({week.status}): {why}; it enters no rank, trend, anomaly or prediction"]
     if manifest is None:
         return [*lines, f"no facts of it are kept: there is no folder facts/week={week.week_start}"]
     rejected = f" ({_counted(manifest.rejected)})" if manifest.rejected else ""
@@ -81,7 +81,7 @@ def _week(found: Explanation) -> list[str]:
         f"{_n(manifest.rows_rejected)} rejected{rejected}, {_n(manifest.duplicates)} dropped as duplicates"
         + (f"; {manifest.lost}" if manifest.lost else "")
     )
-    return lines + [f"set aside: {item['key']}: {item['reason']}" for item in manifest.set_aside[:_ROWS_SHOWN]]
+    return lines + [f"set aside: {item['key']}: {item['reason']}" for item in manifest.quarantined[:_ROWS_SHOWN]]
 
 
 def _raw(found: Explanation) -> list[str]:
@@ -154,8 +154,10 @@ def _contract(found: Explanation) -> list[str]:
         lines = ["as delivered: no row for this application, nor for the account as a whole; others of it have some"]
     elif not lines:
         lines = ["as delivered: nothing; whether this account has a contract is not known"]
-    for spell in contract.spells:
-        lines.append(f"contract no. {spell['spell_number']}: {_span(spell)}{_told(spell)} ({_BASIS[spell['basis']]})")
+    for period in contract.subscription_periods:
+        lines.append(
+            f"subscription no. {period['period_number']}: {_span(period)}{_told(period)} ({_BASIS[period['basis']]})"
+        )
     in_week = {
         "no contract": "no contract is known, so the page has no row for a week without use",
         "not started": "before the contract began: outside a contract there is no zero, only what was used",
@@ -165,7 +167,7 @@ def _contract(found: Explanation) -> list[str]:
     }
     said = in_week.get(contract.state) if contract.days == 0 else None
     if said is None:
-        at_end = {"ended": "it ended in this week", "notice given": "notice was given"}.get(contract.state)
+        at_end = {"ended": "it ended in this week", "notice received": "notice was given"}.get(contract.state)
         said = f"{contract.days} of 7 days in contract" + (f"; {at_end}" if at_end else "")
     return [*lines, f"this week: {said}"]
 
@@ -224,11 +226,11 @@ def _told_number(found: Explanation) -> str:
         return "no row: neither in contract, nor used in this week or the same week a year before"
     if row["clicks"] is None:
         why = "nobody came on record" if found.week.is_complete else f"the week is not complete ({row['week_status']})"
-        if row["contract_days"] == 0:
+        if row["subscribed_days"] == 0:
             why = "outside the contract and not used; the row is there for the same week a year before"
         return f"empty: {why}"
     told = _measures(found.page.value)
-    if row["contract_days"] == 0:
+    if row["subscribed_days"] == 0:
         told += ", outside the contract: they make nobody active"
     elif row["clicks"] == 0:
         told += ": nobody came, and that is known"
@@ -246,7 +248,7 @@ def _measure(title: str, value: int | None) -> str:
     return f"{_n(value)} {word}{' created' if title == 'records' else ''}"
 
 
-# ---------------------------------------------------------------- expected and flags
+# ---------------------------------------------------------------- expected and anomalies
 
 
 def _expected(found: Explanation) -> list[str]:
@@ -267,26 +269,32 @@ def _expected(found: Explanation) -> list[str]:
         lines.append(f"{', '.join(ranges)}, once it is known what all accounts did together")
         if row["clicks_before"] is not None:
             lines.append(f"on the page {_n(row['clicks_before'])} clicks: what was expected before the week was known")
-    lines += [_flag(flag) for flag in found.flags] or ["no flag touches this week"]
-    if found.flags_as_issued is None:
-        lines.append("as issued: no flags of this week are in the ledger; it was never the newest in a run of ours")
+    lines += [_flag(anomaly) for anomaly in found.anomalies] or ["no anomaly touches this week"]
+    if found.anomalies_as_published is None:
+        lines.append(
+            "as issued: no anomalies of this week are in the history; it was never the newest in a run of ours"
+        )
     else:
-        said = ", ".join(_short_flag(flag) for flag in found.flags_as_issued) or "no flag"
+        said = ", ".join(_short_flag(anomaly) for anomaly in found.anomalies_as_published) or "no anomaly"
         lines.append(f"as issued, and kept: {said}")
     return lines
 
 
-def _flag(flag: Row) -> str:
-    if flag["what_happened"]:
-        return f"flag, {flag['tier']}, {flag['state']}: {flag['what_happened']}"
-    per_week = f"{_n(flag['observed'] / flag['weeks'])} came, {_n(flag['expected'] / flag['weeks'])} expected"
-    over = f" a week over {flag['weeks']} weeks" if flag["weeks"] > 1 else ""
-    return f"flag, {flag['tier']}, {flag['state']}: {_short_flag(flag)}, {per_week}{over}"
+def _flag(anomaly: Row) -> str:
+    if anomaly["what_happened"]:
+        return f"anomaly, {anomaly['confidence']}, {anomaly['state']}: {anomaly['what_happened']}"
+    per_week = (
+        f"{_n(anomaly['observed'] / anomaly['weeks'])} came, {_n(anomaly['expected'] / anomaly['weeks'])} expected"
+    )
+    over = f" a week over {anomaly['weeks']} weeks" if anomaly["weeks"] > 1 else ""
+    return f"anomaly, {anomaly['confidence']}, {anomaly['state']}: {_short_flag(anomaly)}, {per_week}{over}"
 
 
-def _short_flag(flag: Row) -> str:
-    about = {"application": " of all accounts of the application", "all": " of all accounts"}.get(flag["scope"], "")
-    return f"{_FLAG_KINDS.get(flag['kind'], flag['kind'])} in {flag['measure']}{about} ({flag['tier']})"
+def _short_flag(anomaly: Row) -> str:
+    about = {"application": " of all accounts of the application", "all": " of all accounts"}.get(anomaly["scope"], "")
+    return (
+        f"{_FLAG_KINDS.get(anomaly['kind'], anomaly['kind'])} in {anomaly['measure']}{about} ({anomaly['confidence']})"
+    )
 
 
 # ---------------------------------------------------------------- use and risk
@@ -300,13 +308,13 @@ def _use(found: Explanation) -> list[str]:
     else:
         lines = [f"{state['usage_state']}, since the week of {day(state['state_since'])}: {_because(state, limits)}"]
     if now is None:
-        return [*lines, f"by {day(found.as_of_day)}: never in contract and never used"]
-    today = f"by {day(found.as_of_day)}: {now['contract_state']}"
-    if now["contract_state"] == "ended":
+        return [*lines, f"by {day(found.as_of_day)}: never in contract and never adopted"]
+    today = f"by {day(found.as_of_day)}: {now['subscription_state']}"
+    if now["subscription_state"] == "ended":
         today += f" on {day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
     elif now["usage_state"]:
         today += f", {now['usage_state']}" + (f" ({now['reason']})" if now["reason"] else "")
-    never = "not used in the contract that runs" if now["usage_state"] else "never used on record"
+    never = "not used in the contract that runs" if now["usage_state"] else "never adopted on record"
     used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else never
     return [*lines, f"{today}; {used}"]
 
@@ -316,7 +324,7 @@ def _because(state: Row, limits: dict[str, Any]) -> str:
     kind = state["usage_state"]
     if kind == "new":
         return f"within the first {limits['new_weeks']} full weeks of the contract"
-    if kind == "never used":
+    if kind == "never adopted":
         return "no use in any week of the contract on record"
     if kind == "inactive":
         silent = f"{state['weeks_without_use']} weeks without use, {limits['inactive_weeks']} make it inactive"
@@ -339,12 +347,12 @@ def _risk(found: Explanation) -> list[str]:
             lines.insert(0, f"the application is not scored: {_why_not_scored(found)}")
     else:
         lines = ["only the newest complete week is scored"]
-    if found.risks_as_issued is None:
-        return [*lines, "as issued: no scores of this week are in the ledger"]
+    if found.scores_as_published is None:
+        return [*lines, "as issued: no scores of this week are in the history"]
     said = ", ".join(
-        f"{row['target']}{'' if row['application'] else ' (whole account)'} {_percent(row['chance'])}"
+        f"{row['target']}{'' if row['application'] else ' (whole account)'} {_percent(row['probability'])}"
         + (" listed" if row["is_listed"] else "")
-        for row in found.risks_as_issued
+        for row in found.scores_as_published
     )
     return [*lines, f"as issued, and kept: {said or 'not scored'}"]
 
@@ -354,27 +362,27 @@ def _chance(row: Row) -> str:
     reasons = "; ".join(row[name] for name in ("reason_1", "reason_2", "reason_3") if row[name])
     listed = "listed" if row["is_listed"] else "not listed"
     why = f"; why: {reasons}" if reasons else ""
-    against = f"; against it: {row['against']}" if row["against"] else ""
-    said = f"{_percent(row['chance'])} ({row['chance_in_words']}), {listed}, by the {row['method']}"
-    return f"{row['title']}{about}: {said}{why}{against}"
+    positive_signal = f"; against it: {row['positive_signal']}" if row["positive_signal"] else ""
+    said = f"{_percent(row['probability'])} ({row['probability_text']}), {listed}, by the {row['method']}"
+    return f"{row['title']}{about}: {said}{why}{positive_signal}"
 
 
 def _why_not_scored(found: Explanation) -> str:
     now = found.state_now
-    state = now["contract_state"] if now else "no contract"
+    state = now["subscription_state"] if now else "no contract"
     if state == "in contract" and not found.contract.is_known:
         return "no contract was delivered, so its end cannot be told, and it is not active"
     if state == "in contract":
         return "too little is on record of it"
     return {
         "ended": "the contract has ended",
-        "notice given": "its end is announced",
+        "notice received": "its end is announced",
         "not started": "the contract has not begun",
     }.get(state, "it is not in contract")
 
 
-def _percent(chance: float | None) -> str:
-    return "chance not known" if chance is None else f"{100 * chance:.0f} %"
+def _percent(probability: float | None) -> str:
+    return "probability not known" if probability is None else f"{100 * probability:.0f} %"
 
 
 # ---------------------------------------------------------------- shown by

@@ -1,4 +1,4 @@
-"""The health of the data: the rows of the status file, gathered from Dagster, the facts, the ledger and the builds.
+"""The data status: the rows of the status file, gathered from Dagster, the facts, the history and the builds.
 
 Belongs here: what is known of the last runs and of what came in, a function a table of `STATUS_TABLES`. Does not: the
 file that holds it (`status.py`), and how things are worded (`plain_words.py`).
@@ -159,13 +159,13 @@ class Health:
         for (asset, name), (result, at, run_id) in self.evaluations.items():
             holds_back = result.severity == dg.AssetCheckSeverity.ERROR
             said = "passed" if result.passed else "failed" if holds_back else "warns"
-            found = words.found_in_words({key: value.value for key, value in result.metadata.items()})
+            found = words.found_as_text({key: value.value for key, value in result.metadata.items()})
             rows.append(
                 {
-                    "check_place": _CHECK_RESULTS[said],
+                    "check_rank": _CHECK_RESULTS[said],
                     "check_result": said,
-                    "asset": words.in_words(asset),
-                    "statement": words.in_words(name),
+                    "asset": words.as_text(asset),
+                    "statement": words.as_text(name),
                     "found": words.shortened(self._without_places(found)),
                     "checked_at": self._moment(at),
                     "run": run_id[:8],
@@ -182,9 +182,9 @@ class Health:
     def _usage(self) -> dict[str, Any]:
         with_rows = [manifest for manifest in self.manifests.values() if manifest.rows_kept]
         left_out = [(reason, rows) for m in self.manifests.values() for reason, rows in m.rejected.items()]
-        aside = sum(len(m.set_aside) for m in self.manifests.values())
+        aside = sum(len(m.quarantined) for m in self.manifests.values())
         parts = [words.counted(sum(rows for _, rows in left_out), "row rejected", "rows rejected")] * bool(left_out)
-        parts += [words.counted(aside, "file set aside", "files set aside")] * bool(aside)
+        parts += [words.counted(aside, "file quarantined", "files quarantined")] * bool(aside)
         unread = sum(cells for m in self.manifests.values() for cells in m.unreadable.values())
         parts += [words.counted(unread, "cell cannot be read", "cells cannot be read")] * bool(unread)
         newest = max((_monday(m.week) for m in with_rows), default=None)
@@ -192,7 +192,7 @@ class Health:
             "source": "usage",
             "delivery": "delivered" if with_rows else "nothing taken in yet",
             "newest": f"week of {words.day(newest)}" if newest else None,
-            "taken_in_at": max((self._local(m.ingested_at) for m in with_rows), default=None),
+            "ingested_at": max((self._local(m.ingested_at) for m in with_rows), default=None),
             "read_at": self._read_at("usage_facts"),
             "rows_kept": sum(m.rows_kept for m in with_rows),
             "rows_left_out": ", ".join(parts),
@@ -200,19 +200,19 @@ class Health:
 
     def _reference(self, name: str) -> dict[str, Any]:
         if self.settings.sources.get(name) is None:
-            return {"source": words.in_words(name), "delivery": "not delivered"}
+            return {"source": words.as_text(name), "delivery": "not delivered"}
         files, held_back = deliveries(self.settings, name), self.held_back.get(name)
         delivery = "delivered" if files else "nothing taken in yet"
         row: dict[str, Any] = {
-            "source": words.in_words(name),
+            "source": words.as_text(name),
             "delivery": "held back" if held_back else delivery,
             "read_at": self._read_at(name),
             "held_back": self._without_places(str(held_back)) if held_back else None,
         }
-        with self._told(f"the newest delivery of {words.in_words(name)} cannot be read"):
+        with self._told(f"the newest delivery of {words.as_text(name)} cannot be read"):
             if files:
                 taken = delivered_at(files[-1])
-                row |= {"newest": f"delivery of {words.day(taken)}", "taken_in_at": taken}
+                row |= {"newest": f"delivery of {words.day(taken)}", "ingested_at": taken}
                 row["rows_kept"] = pq.read_metadata(files[-1]).num_rows
         materialized = self._materialized(name)
         if materialized is not None and "rows_rejected" in materialized.metadata:
@@ -252,16 +252,16 @@ class Health:
     def _week_of_late_rows(self, monday: date, by_date: dict[date, int], published: dict[date, int]) -> dict[str, Any]:
         """A week without a folder of its own: all that is known of it lies in the folders beside."""
         missing = by_date[monday] - published.get(monday, 0)
-        of_files = ("files", "files_set_aside", "rows_read", "rows_kept", "rows_rejected", "rows_duplicate")
+        of_files = ("files", "files_quarantined", "rows_read", "rows_kept", "rows_rejected", "rows_duplicate")
         of_clicks = ("clicks_in_files", "clicks_kept", "clicks_rejected", "clicks_duplicates", "clicks_difference")
         return {
             "week_start": datetime.combine(monday, time()),
-            "adds_up": self._why_not_on_the_pages if missing else "yes; only late rows, from the folder beside",
+            "reconciled": self._why_not_on_the_pages if missing else "yes; only late rows, from the folder beside",
             **dict.fromkeys((*of_files, *of_clicks), 0),
             "clicks_by_date": by_date[monday],
             "clicks_published": published.get(monday, 0),
             "published_difference": missing,
-            "taken_in_at": None,
+            "ingested_at": None,
         }
 
     def _week(
@@ -272,9 +272,9 @@ class Health:
         missing = dated - published.get(monday, 0)
         return {
             "week_start": _monday(manifest.week),
-            "adds_up": self._adds_up(manifest, missing),
+            "reconciled": self._reconciled(manifest, missing),
             "files": len(manifest.files),
-            "files_set_aside": len(manifest.set_aside),
+            "files_quarantined": len(manifest.quarantined),
             "rows_read": manifest.rows_read,
             "rows_kept": manifest.rows_kept,
             "rows_rejected": manifest.rows_rejected,
@@ -287,16 +287,16 @@ class Health:
             "clicks_by_date": dated,
             "clicks_published": published.get(monday, 0),
             "published_difference": missing,
-            "taken_in_at": self._local(manifest.ingested_at),
+            "ingested_at": self._local(manifest.ingested_at),
         }
 
-    def _adds_up(self, manifest: WeekManifest, missing: int) -> str:
+    def _reconciled(self, manifest: WeekManifest, missing: int) -> str:
         if manifest.lost:
             return f"no: {manifest.lost}"
         if missing:
             return self._why_not_on_the_pages
-        notes = [words.counted(len(manifest.set_aside), "file is", "files are") + " set aside"] * bool(
-            manifest.set_aside
+        notes = [words.counted(len(manifest.quarantined), "file is", "files are") + " set aside"] * bool(
+            manifest.quarantined
         )
         notes += ["its folder holds days of two weeks: not compared with the files"] * (
             manifest.clicks_in_files is None
@@ -355,22 +355,22 @@ class Health:
                 "rejected_because": reason,
                 "rows_rejected": rows,
                 "share_of_rows": rows / manifest.rows_read if manifest.rows_read else None,
-                "kept_in": f"{self.settings.ledger_dir.name}/{manifest.rejected_file}",
+                "kept_in": f"{self.settings.history_dir.name}/{manifest.rejected_file}",
             }
             for manifest in self.manifests.values()
             for reason, rows in manifest.rejected.items()
         ]
 
     @cached_property
-    def files_aside(self) -> Rows:
+    def quarantined_files(self) -> Rows:
         return [
             {
                 "week_start": _monday(manifest.week),
                 "file": self._without_places(item["key"]),
-                "set_aside_because": words.shortened(words.without_values(self._without_places(item["reason"]))),
+                "quarantined_because": words.shortened(words.without_values(self._without_places(item["reason"]))),
             }
             for manifest in self.manifests.values()
-            for item in manifest.set_aside
+            for item in manifest.quarantined
         ]
 
     def _without_places(self, text: str) -> str:
@@ -454,21 +454,21 @@ class Health:
     @cached_property
     def health(self) -> Rows:
         last = self.last_publishing or {}
-        wrong = [row for row in self.reconciled_weeks if row["adds_up"].startswith("no:")]
+        wrong = [row for row in self.reconciled_weeks if row["reconciled"].startswith("no:")]
         counts = {
             "checks_failed": sum(row["check_result"] == "failed" for row in self.checks),
             "checks_warning": sum(row["check_result"] == "warns" for row in self.checks),
-            "files_set_aside": len(self.files_aside),
+            "files_quarantined": len(self.quarantined_files),
             "rows_rejected": sum(row["rows_rejected"] for row in self.rejected_rows),
             "weeks_wrong": len(wrong),
         }
         if self.store.pin_problem:
             self.problems.append(self._without_places(self.store.pin_problem))
-        light, verdict = self._verdict(counts)
+        status_color, summary = self._summary(counts)
         return [
             {
-                "light": light,
-                "verdict": verdict,
+                "status_color": status_color,
+                "summary": summary,
                 "health_sentence": self._sentence(counts),
                 "data_through": _sunday(self.shown.newest_week) if self.shown else None,
                 "as_of": self._local(self.shown.as_of) if self.shown else None,
@@ -482,8 +482,8 @@ class Health:
             }
         ]
 
-    def _verdict(self, counts: dict[str, int]) -> tuple[str, str]:
-        """The colour of the light, and what it means."""
+    def _summary(self, counts: dict[str, int]) -> tuple[str, str]:
+        """The colour of the status_color, and what it means."""
         if self.shown is None:
             return "red", "Nothing is published yet"
         if self.has_failed:
@@ -496,7 +496,7 @@ class Health:
             return "amber", "A delivery is held back: the one before stays in force"
         if self.problems:
             return "amber", "Something cannot be read"
-        if counts["checks_failed"] or counts["checks_warning"] or counts["files_set_aside"]:
+        if counts["checks_failed"] or counts["checks_warning"] or counts["files_quarantined"]:
             return "amber", "Up to date, with warnings"
         return "green", "All is well"
 
@@ -532,14 +532,14 @@ class Health:
         return f"{said}{cause}. {stay}."
 
     def _what_is_held_back(self) -> list[str]:
-        found = [(words.in_words(name), self._without_places(str(held))) for name, held in self.held_back.items()]
+        found = [(words.as_text(name), self._without_places(str(held))) for name, held in self.held_back.items()]
         return [f"{name[0].upper()}{name[1:]}: {said}." for name, said in found]
 
     def _what_was_found(self, counts: dict[str, int]) -> str:
         failed = words.counted(counts["checks_failed"], "check failed", "checks failed")
         warning = counts["checks_warning"]
         warns = "none warns" if not warning else f"{warning} {'warns' if warning == 1 else 'warn'}"
-        aside = words.counted(counts["files_set_aside"], "file is", "files are")
+        aside = words.counted(counts["files_quarantined"], "file is", "files are")
         return f"{failed[0].upper()}{failed[1:]}, {warns}; {aside} set aside."
 
 
@@ -547,7 +547,7 @@ def _kind_of(run: dg.DagsterRun) -> str:
     """What a run is for: a refresh brings new numbers, also one that somebody started by hand over chosen assets."""
     if run.asset_selection or run.asset_check_selection:
         return REFRESH if _PUBLISHED in (run.asset_selection or ()) else "single tables"
-    return REFRESH if run.job_name.startswith("__") else words.in_words(run.job_name)
+    return REFRESH if run.job_name.startswith("__") else words.as_text(run.job_name)
 
 
 def _monday(week: str) -> datetime:
@@ -564,4 +564,4 @@ def _weeks_asked(tags: Mapping[str, str]) -> str | None:
     first, last = (tags.get(f"dagster/asset_partition_range_{end}", one) for end in ("start", "end"))
     if not first or not last:
         return None
-    return words.weeks_in_words(_monday(first), _monday(last))
+    return words.weeks_as_text(_monday(first), _monday(last))

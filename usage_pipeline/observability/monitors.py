@@ -1,7 +1,7 @@
-"""How the data and the runs are judged: `doctor` says it, and alarms go out for it.
+"""How the data and the runs are judged: `doctor` says it, and alerts go out for it.
 
 Belongs here: what is looked at by looking at builds and the status file alone, from wherever it is asked. Does not: the
-machine and its servers (`doctor.py`), and telling people (`alarms.py`).
+machine and its servers (`doctor.py`), and telling people (`alerts.py`).
 """
 
 from collections.abc import Iterator
@@ -35,13 +35,13 @@ class Finding:
     words: str
     remedy: str = ""
     # people are told of it, though it is no failure yet
-    is_alarming: bool = False
+    needs_alert: bool = False
 
     def __str__(self) -> str:
         return f"{self.level:8} {self.about:9} {self.words}" + (f": {self.remedy}" if self.remedy else "")
 
 
-def judge_data(settings: Settings, store: BuildStore) -> Iterator[Finding]:
+def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
     build = store.current()
     if build is None:
         yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
@@ -77,7 +77,7 @@ def _why_missing(store: BuildStore, build: Build) -> str:
     return ", ".join(f"{week} {status}" for week, status in rows)
 
 
-def judge_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
+def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Of refreshes alone: a single table that somebody made by hand mends and breaks none."""
     rows = status_rows(
         settings,
@@ -105,17 +105,17 @@ def judge_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     if tick and late and good and good["ended_at"].replace(tzinfo=zone) < tick:
         words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(zone))}"
         yield Finding(
-            "runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`", is_alarming=True
+            "runs", "warning", words, "see that Dagster runs, or run `usage-pipeline refresh`", needs_alert=True
         )
 
 
-def judge_deliveries(settings: Settings) -> Iterator[Finding]:
+def check_held_deliveries(settings: Settings) -> Iterator[Finding]:
     """Each reference source of which something is held back; it is an incident of its own."""
     found = list(all_held_back(settings))
     if not found:
         yield Finding("sources", "ok", "no delivery is held back")
     for held_back in found:
-        yield Finding(held_back.source, "warning", held_back.found, held_back.remedy, is_alarming=True)
+        yield Finding(held_back.source, "warning", held_back.found, held_back.remedy, needs_alert=True)
 
 
 def last_tick(settings: Settings, now: datetime) -> datetime | None:
@@ -125,7 +125,7 @@ def last_tick(settings: Settings, now: datetime) -> datetime | None:
     windows = dg.TimeWindowPartitionsDefinition(
         start=start.strftime("%Y-%m-%d"),
         fmt="%Y-%m-%d",
-        cron_schedule=settings.timetable.weekly,
+        cron_schedule=settings.schedule.weekly,
         timezone=settings.timezone,
     )
     with dg.partition_loading_context(effective_dt=now):

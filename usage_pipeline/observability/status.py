@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.files import FOLDER, seal
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.tables import STATUS_TABLES, Table
 from usage_pipeline.observability.health import Health
@@ -35,17 +35,17 @@ _TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), 
 _VIEWS = ("health", "sources")
 
 
-def status_held(settings: Settings) -> AbstractContextManager[None]:
-    """Keeps others from writing the status file. Raises BusyError where one does, for minutes."""
+def status_locked(settings: Settings) -> AbstractContextManager[None]:
+    """Keeps others from writing the status file. Raises LockTimeoutError where one does, for minutes."""
     folder = settings.status_path.parent.parent
-    return exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
+    return file_lock(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
 
 
 def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Replaces the status file with what the instance, the facts, the ledger and the builds say now."""
+    """Replaces the status file with what the instance, the facts, the history and the builds say now."""
     folder = settings.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with status_held(settings):
+    with status_locked(settings):
         made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
         made.mkdir(FOLDER)
         try:

@@ -1,11 +1,11 @@
-"""The data home as one file, and back: facts, ledger, models, warehouse, builds, status, the list of the erased.
+"""The data home as one file, and back: facts, history, models, warehouse, builds, status, the list of the erased.
 
 Belongs here: what has to be kept to show the same pages and to go on from there. Does not: databases of Dagster and
 Superset that lie in a server (`deploy/backup.sh` asks PostgreSQL for them). Not in it: what can be made again at once
 (caches, spilled data), locks and logs. Which places there are stands in `data_home.py`.
 
 Taken while nothing is written: locks are waited for, as by a run. A run that is under way waits between two of its
-assets; facts, ledger, builds and the status are whole then, and the warehouse is as far as that run has come: where it
+assets; facts, history, builds and the status are whole then, and the warehouse is as far as that run has come: where it
 is put back, the next run makes the warehouse anew, and pages show the build until then.
 
 An archive may come from anybody: `restore` makes regular files and folders and the links `current`, for their owner
@@ -22,9 +22,9 @@ from typing import BinaryIO
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.files import FILE, SEALED, make_folder
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.facts import facts_lock
-from usage_pipeline.observability.status import status_held
+from usage_pipeline.observability.status import status_locked
 from usage_pipeline.operations.data_home import PLACES, files_to_back_up, walk
 from usage_pipeline.resources import warehouse_of
 
@@ -40,17 +40,17 @@ class BackupError(Exception):
 def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = lambda _: None) -> int:
     """Writes the home to a stream as a tar file; returns the number of files.
 
-    Raises BusyError where a run holds what is to be copied for longer than `ingest.wait_seconds`.
+    Raises LockTimeoutError where a run holds what is to be copied for longer than `ingest.wait_seconds`.
     """
     home, wait, files = settings.home, settings.ingest.wait_seconds, 0
     with ExitStack() as held:
-        for lock in (facts_lock(settings), settings.ledger_lock):
-            held.enter_context(exclusive(lock, wait, what=str(lock.parent), who="backup", progress=progress))
-        held.enter_context(warehouse_of(settings).held())
+        for lock in (facts_lock(settings), settings.history_lock):
+            held.enter_context(file_lock(lock, wait, what=str(lock.parent), who="backup", progress=progress))
+        held.enter_context(warehouse_of(settings).locked())
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
                 # written after every run: not kept from it for as long as the rest takes
-                with status_held(settings) if name == "status" else nullcontext():
+                with status_locked(settings) if name == "status" else nullcontext():
                     files += sum(_add(archive, path, home, progress) for path in _paths(home, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))

@@ -4,8 +4,8 @@ Belongs here: the list of places, and cleaning what a killed process left. Does 
 module that writes it), and taking a person out of it (`erase.py`).
 
 The list serves `backup` (what is packed), `erase` (where a person may stand), `doctor` (what nobody knows) and every
-refresh, which begins by removing what is unfinished. That is done under the lock that the writers of a place hold, so
-that nothing of a living process goes; where a place has no lock, what is unfinished is left alone while it is young.
+refresh, which begins by removing what is tmp_path_of. That is done under the lock that the writers of a place hold, so
+that nothing of a living process goes; where a place has no lock, what is tmp_path_of is left alone while it is young.
 Whoever adds a place below the home adds it here: a test compares the list with a home that everything has written to.
 """
 
@@ -20,16 +20,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import is_unfinished, remove
-from usage_pipeline.core.locks import BusyError, exclusive
+from usage_pipeline.core.files import is_tmp_path, remove
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.processes import has_ended
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.ingestion.sources import OWNER
-from usage_pipeline.observability.status import status_held
+from usage_pipeline.observability.status import status_locked
 from usage_pipeline.privacy.encryption import ContactsKeyError, encrypt_plain, open_to_write, rewrite
 from usage_pipeline.publishing.builds import BuildStore
-from usage_pipeline.publishing.history import unfinished_withdrawals
+from usage_pipeline.publishing.history import interrupted_withdrawals
 from usage_pipeline.resources import warehouse_of
 
 # no: never; ours: `erase` takes people out of it; logs: it may tell of them, and is not ours to rewrite
@@ -73,7 +73,7 @@ _OF_BUILDS = ("*/warehouse.duckdb", "*/contacts.duckdb", "*/build.json", "*/hist
 PLACES = (
     Place("facts", "usage of each week, its manifest inside", True, "ours", ("week=*/facts.parquet",)),
     Place(
-        "ledger",
+        "history",
         "what is kept for good: deliveries, history, rejected rows",
         True,
         "ours",
@@ -84,7 +84,7 @@ PLACES = (
             "rejected/week=*/*.parquet",
             *(
                 f"{kind}/{place}"
-                for kind in ("flags", "scores", "months")
+                for kind in ("anomalies", "scores", "months")
                 for place in ("*.parquet", "pending/*.parquet", "withdrawn/*.parquet", "withdrawn/*.json")
             ),
         ),
@@ -149,11 +149,11 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def files_to_back_up(home: Path, place: Place) -> Iterator[Path]:
-    """The files and links of a place that a backup takes: none that is unfinished, no lock, no log, no cache."""
+    """The files and links of a place that a backup takes: none that is tmp_path_of, no lock, no log, no cache."""
     for path in walk(home / place.name):
         parts = path.relative_to(home).parts
         is_cache = parts[:3] == ("run", "superset", "results")
-        if not path.name.endswith(_NOT_BACKED_UP) and not is_cache and not any(is_unfinished(part) for part in parts):
+        if not path.name.endswith(_NOT_BACKED_UP) and not is_cache and not any(is_tmp_path(part) for part in parts):
             yield path
 
 
@@ -163,7 +163,7 @@ def unknown(home: Path) -> list[Path]:
     for top in sorted(home.iterdir()) if home.is_dir() else ():
         place = _BY_NAME.get(top.name)
         if place is None:
-            found += [] if is_unfinished(top.name) else [top]
+            found += [] if is_tmp_path(top.name) else [top]
             continue
         for path in [] if place.files == ("**",) else walk(top):
             below = PurePosixPath(path.relative_to(home))
@@ -192,7 +192,7 @@ _SPILLED = ("warehouse.duckdb.tmp", "contacts.duckdb.tmp")
 
 def _is_left_over(path: PurePosixPath) -> bool:
     """Whether a path is one that `clean` takes away, or a living process has under way."""
-    hidden = any(is_unfinished(part) for part in path.parts)
+    hidden = any(is_tmp_path(part) for part in path.parts)
     in_store = path.parts[0] in ("published", "status") and any(part.startswith(".") for part in path.parts[1:])
     return hidden or in_store or any(part in _SPILLED for part in path.parts)
 
@@ -213,28 +213,28 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
     """
     locks: list[tuple[AbstractContextManager[None], Callable[[], list[str]]]] = [
         (_held(facts_lock(settings), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
-        (_held(settings.ledger_lock, seconds), lambda: clean_ledger(settings)),
-        (_warehouse_held(settings, seconds), lambda: clean_warehouse(settings)),
-        (status_held(settings), lambda: _clean_status(settings)),
+        (_held(settings.history_lock, seconds), lambda: clean_history(settings)),
+        (_warehouse_locked(settings, seconds), lambda: clean_warehouse(settings)),
+        (status_locked(settings), lambda: _clean_status(settings)),
     ]
     done = _clean_the_rest(settings)
     for held, work in locks:
         try:
             with held:
                 done += work()
-        except (BusyError, ContactsKeyError) as error:
-            progress(f"not looked at for what is unfinished: {error}")
+        except (LockTimeoutError, ContactsKeyError) as error:
+            progress(f"not looked at for what is tmp_path_of: {error}")
     for line in done:
         progress(line)
     return len(done)
 
 
 def _held(lock: Path, seconds: float) -> AbstractContextManager[None]:
-    return exclusive(lock, seconds, what=str(lock.parent), who="cleaning")
+    return file_lock(lock, seconds, what=str(lock.parent), who="cleaning")
 
 
-def _warehouse_held(settings: Settings, seconds: float) -> AbstractContextManager[None]:
-    return warehouse_of(settings).model_copy(update={"lock_seconds": seconds}).held()
+def _warehouse_locked(settings: Settings, seconds: float) -> AbstractContextManager[None]:
+    return warehouse_of(settings).model_copy(update={"lock_seconds": seconds}).locked()
 
 
 def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
@@ -242,7 +242,7 @@ def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
 
     The caller holds `facts_lock`.
     """
-    done = _remove(_unfinished_below(settings.facts_dir) + _unfinished_below(settings.ledger_dir / "rejected"))
+    done = _remove(_unfinished_below(settings.facts_dir) + _unfinished_below(settings.history_dir / "rejected"))
     spill = settings.home / "spill"
     left = [p for p in (spill.iterdir() if spill.is_dir() else ()) if _age(p) >= young or _is_orphan(p)]
     return done + _remove(left)
@@ -256,15 +256,15 @@ def _is_orphan(spilled: Path) -> bool:
         return False
 
 
-def clean_ledger(settings: Settings) -> list[str]:
-    """The ledger without rejected rows; deliveries of contacts are encrypted where a key has come since.
+def clean_history(settings: Settings) -> list[str]:
+    """The history without rejected rows; deliveries of contacts are encrypted where a key has come since.
 
-    The caller holds `Settings.ledger_lock`. Raises ContactsKeyError where the key is none.
+    The caller holds `Settings.history_lock`. Raises ContactsKeyError where the key is none.
     """
-    folders = [p for p in (settings.ledger_dir.iterdir() if settings.ledger_dir.is_dir() else ()) if p.is_dir()]
+    folders = [p for p in (settings.history_dir.iterdir() if settings.history_dir.is_dir() else ()) if p.is_dir()]
     left = [path for folder in folders if folder.name != "rejected" for path in _unfinished_below(folder)]
     encrypted = [line for file in deliveries_of_contacts(settings) for line in encrypt_plain(file)]
-    return [*_remove([*left, *unfinished_withdrawals(settings)]), *encrypted]
+    return [*_remove([*left, *interrupted_withdrawals(settings)]), *encrypted]
 
 
 def clean_warehouse(settings: Settings) -> list[str]:
@@ -327,17 +327,17 @@ def _clean_status(settings: Settings) -> list[str]:
 
 def _clean_the_rest(settings: Settings) -> list[str]:
     """Of places whose writers hold no lock, or a lock of their own; nothing there names a person."""
-    tops = [path for path in (settings.home.iterdir() if settings.home.is_dir() else ()) if is_unfinished(path.name)]
+    tops = [path for path in (settings.home.iterdir() if settings.home.is_dir() else ()) if is_tmp_path(path.name)]
     folders = [settings.mail_dir, settings.home / "erased", settings.published_dir / "kpi-sheets"]
     left = [*tops, *(path for folder in folders for path in _unfinished_below(folder))]
     return _remove([path for path in left if _age(path) >= _YOUNG_SECONDS])
 
 
 def _unfinished_below(folder: Path) -> list[Path]:
-    """The topmost unfinished files and folders."""
+    """The topmost tmp_path_of files and folders."""
     found: list[Path] = []
     for path in sorted(folder.rglob(".*")) if folder.is_dir() else ():
-        if is_unfinished(path.name) and not any(parent in found for parent in path.parents):
+        if is_tmp_path(path.name) and not any(parent in found for parent in path.parents):
             found.append(path)
     return found
 

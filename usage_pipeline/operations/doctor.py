@@ -16,10 +16,17 @@ import duckdb
 import psutil
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.locks import BusyError, exclusive
-from usage_pipeline.core.tables import broken_contract
-from usage_pipeline.notifications.alerts import LOOKED_AT, raise_alarms
-from usage_pipeline.observability.monitors import Finding, Level, judge_data, judge_deliveries, judge_runs, status_rows
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
+from usage_pipeline.core.tables import schema_violation
+from usage_pipeline.notifications.alerts import LOOKED_AT, raise_alerts
+from usage_pipeline.observability.monitors import (
+    Finding,
+    Level,
+    check_freshness,
+    check_held_deliveries,
+    check_runs,
+    status_rows,
+)
 from usage_pipeline.operations import local
 from usage_pipeline.operations.data_home import open_to_others, unknown
 from usage_pipeline.operations.rekey import files_of_contacts, key_problems, plain_files
@@ -41,9 +48,9 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     store = BuildStore(settings.published_dir)
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("servers", lambda: _servers(settings, config)),
-        ("data", lambda: judge_data(settings, store)),
-        ("runs", lambda: judge_runs(settings, now)),
-        ("sources", lambda: judge_deliveries(settings)),
+        ("data", lambda: check_freshness(settings, store)),
+        ("runs", lambda: check_runs(settings, now)),
+        ("sources", lambda: check_held_deliveries(settings)),
         ("checks", lambda: _checks(settings)),
         ("files", lambda: _set_aside(settings)),
         ("builds", lambda: _builds(store)),
@@ -69,8 +76,8 @@ def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.
     # checks and files that fail a run are told with the run
     looked_at = ("servers", *LOOKED_AT, "builds", "disk", "memory")
     try:
-        raise_alarms(settings, findings, looked_at, now, say)
-    except BusyError as error:
+        raise_alerts(settings, findings, looked_at, now, say)
+    except LockTimeoutError as error:
         say(str(error))
 
 
@@ -115,11 +122,11 @@ def _answers_in_time(service: local.Service) -> bool:
 def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
     """Stops and starts again the servers that were started here and are down, and waits until they answer.
 
-    Raises BusyError where another doctor is at it.
+    Raises LockTimeoutError where another doctor is at it.
     """
     folder = settings.home / "run"
     found = []
-    with exclusive(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
+    with file_lock(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
         for service in local.services(settings, config, folder).values():
             stamp = _stamp(folder, service)
             if not stamp.exists() or _state_of(service, folder)[0] != "failed":
@@ -143,7 +150,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
     rows = status_rows(
         settings,
         "SELECT asset, statement, check_result, found FROM status.checks WHERE check_result != 'passed' "
-        "ORDER BY check_place, asset, statement",
+        "ORDER BY check_rank, asset, statement",
     )
     if not rows:
         yield Finding("checks", "ok", "every check passed the last time it ran")
@@ -156,17 +163,17 @@ def _checks(settings: Settings) -> Iterator[Finding]:
 def _set_aside(settings: Settings) -> Iterator[Finding]:
     rows = status_rows(
         settings,
-        "SELECT CAST(week_start AS DATE) AS week, file, set_aside_because FROM status.files_aside "
+        "SELECT CAST(week_start AS DATE) AS week, file, quarantined_because FROM status.quarantined_files "
         "ORDER BY week_start DESC, file",
     )
     if not rows:
-        yield Finding("files", "ok", "none is set aside")
+        yield Finding("files", "ok", "none is quarantined")
     for row in rows[:_LISTED]:
         words = f"set aside, so the week of {row['week']} is incomplete: {row['file']}"
-        yield Finding("files", "warning", words, _short(row["set_aside_because"]))
+        yield Finding("files", "warning", words, _short(row["quarantined_because"]))
     if len(rows) > _LISTED:
-        listed = "the page Health of the data has all"
-        yield Finding("files", "warning", f"{len(rows) - _LISTED} more are set aside", listed)
+        listed = "the page Data status has all"
+        yield Finding("files", "warning", f"{len(rows) - _LISTED} more are quarantined", listed)
 
 
 # ---------------------------------------------------------------- builds
@@ -213,7 +220,7 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
         try:
             with open_database(file) as connection:
                 for table in tables if whole else ():
-                    if broken := broken_contract(connection, table):
+                    if broken := schema_violation(connection, table):
                         problems.append(broken.problem)
         except ContactsKeyError:
             continue  # the file is sound: told of as a key that is wrong or missing

@@ -27,15 +27,15 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.source_schemas import CONTACTS
-from usage_pipeline.core.files import put_whole
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock, facts_path, read_manifests
 from usage_pipeline.ingestion.reference import person_columns
 from usage_pipeline.ingestion.sources import RAW, SourceError, columns_of, mapped_columns, match_columns, quoted
 from usage_pipeline.observability.explain import UnknownNameError, accounts_of, resolve
-from usage_pipeline.operations.data_home import clean_facts, clean_ledger, clean_warehouse, place_of, walk
+from usage_pipeline.operations.data_home import clean_facts, clean_history, clean_warehouse, place_of, walk
 from usage_pipeline.privacy.encryption import (
     ContactsKeyError,
     count_parquet,
@@ -79,7 +79,7 @@ class Erasure:
     def found(self) -> int:
         return sum(self.places.values())
 
-    def in_words(self, *, dry: bool) -> list[str]:
+    def as_text(self, *, dry: bool) -> list[str]:
         """What was found or removed by place, and what is left, a line each."""
         about = f"user {self.user} of account {self.account}"
         if dry:
@@ -98,7 +98,7 @@ def erase(
     """Erases a person, or with `dry` only says where they stand.
 
     Raises EraseError where nothing is known of such a person, ExplainError where the account's name is that of
-    several, BusyError where a run holds what is wanted for too long.
+    several, LockTimeoutError where a run holds what is wanted for too long.
     """
     account_id, near = _account(settings, account)
     user_id = user.strip()
@@ -168,15 +168,15 @@ class _Person:
     def look(self) -> Erasure:
         """Rows by place, and the addresses by which the person may stand elsewhere; changes nothing."""
         places = {
-            "contacts as delivered (ledger)": sum(self._in_delivery(f) for f in self._deliveries()),
-            "rejected rows (ledger)": sum(self._in_parquet(f) for f in self._rejected()),
+            "contacts as delivered (history)": sum(self._in_delivery(f) for f in self._deliveries()),
+            "rejected rows (history)": sum(self._in_parquet(f) for f in self._rejected()),
             "facts": sum(self._in_parquet(f, or_none=False) for f in self._facts()),
         }
         if self.settings.warehouse_path.exists():
             with warehouse_of(self.settings).read() as connection:
                 places |= self._in_tables(connection, "warehouse")
         if self.settings.private_contacts_path.exists():
-            with warehouse_of(self.settings).held(), open_database(self.settings.private_contacts_path) as connection:
+            with warehouse_of(self.settings).locked(), open_database(self.settings.private_contacts_path) as connection:
                 places |= self._in_tables(connection, "private contacts")
         for build in self.store.builds():
             if (file := self._contacts_of(build)).exists():
@@ -190,7 +190,7 @@ class _Person:
         for file in (self.settings.warehouse_path, self.settings.private_contacts_path):
             if not file.exists():
                 continue
-            with warehouse_of(self.settings).held(), open_database(file) as connection:
+            with warehouse_of(self.settings).locked(), open_database(file) as connection:
                 for table, _ in _tables_with_users(connection):
                     sql = f"SELECT DISTINCT user_id FROM {table} WHERE account_id = $account AND user_id IS NOT NULL"
                     known += [row[0] for row in connection.execute(sql, {"account": self.account}).fetchall()]
@@ -202,13 +202,13 @@ class _Person:
         return [facts_path(self.settings.facts_dir, week) for week in read_manifests(self.settings.facts_dir)]
 
     def _rejected(self) -> list[Path]:
-        return sorted((self.settings.ledger_dir / "rejected").glob("week=*/*.parquet"))
+        return sorted((self.settings.history_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
         return deliveries_of_contacts(self.settings)
 
     def _reasons_to_hold_back(self) -> list[Path]:
-        return sorted((self.settings.ledger_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
+        return sorted((self.settings.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
 
     def _contacts_of(self, build: Build) -> Path:
         return self.store.path(build.build_id) / "contacts.duckdb"
@@ -329,7 +329,7 @@ class _Person:
                 look_into(connection, parquet_rows(connection, file))
         private = self.settings.private_contacts_path
         if words and private.exists():
-            with warehouse_of(self.settings).held(), open_database(private) as connection:
+            with warehouse_of(self.settings).locked(), open_database(private) as connection:
                 for table in [table for table, is_contacts in _tables_with_users(connection) if is_contacts]:
                     look_into(connection, table)
         return shared
@@ -341,24 +341,24 @@ class _Person:
         settings, erased = self.settings, Erased.read(self.settings.home)
         done = Erasure(self.account, self.user)
         wait = settings.ingest.wait_seconds
-        with exclusive(settings.ledger_lock, wait, what=str(settings.ledger_dir), who="erase", progress=progress):
-            _say(clean_ledger(settings), progress)
-            place = "contacts as delivered (ledger)"
+        with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="erase", progress=progress):
+            _say(clean_history(settings), progress)
+            place = "contacts as delivered (history)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
-            done.places["reasons to hold back (ledger)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
-        with exclusive(facts_lock(settings), wait, what=str(settings.facts_dir), who="erase", progress=progress):
+            done.places["reasons to hold back (history)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
+        with file_lock(facts_lock(settings), wait, what=str(settings.facts_dir), who="erase", progress=progress):
             # also what readers that were killed have spilled: nobody reads while this is held
             _say(clean_facts(settings), progress)
-            done.places["rejected rows (ledger)"] = sum(forget_users(file, erased) for file in self._rejected())
+            done.places["rejected rows (history)"] = sum(forget_users(file, erased) for file in self._rejected())
             done.places["facts"] = sum(replace_users(file, erased) for file in self._facts())
         warehouse = warehouse_of(settings)
-        with warehouse.held():
+        with warehouse.locked():
             _say(clean_warehouse(settings), progress)
             databases = {"warehouse": settings.warehouse_path, "private contacts": settings.private_contacts_path}
             for where, file in databases.items():
                 if file.exists():
                     done.places |= self._rewrite_database(file, where, erased)
-        with warehouse.held():
+        with warehouse.locked():
             for build in self.store.builds():
                 progress(f"build {build.build_id}")
                 gone = self.store.rewrite_contacts(build, f"({_IS_PERSON}) IS NOT TRUE", self.values)
@@ -373,8 +373,8 @@ class _Person:
             rows = connection.execute(f"FROM {RAW} WHERE {is_other}", self.values).to_arrow_table()
         gone = count_parquet(file) - int(rows.num_rows)
         if gone:
-            with put_whole(file) as unfinished:
-                write_contacts(unfinished, rows)
+            with atomic_write(file) as tmp_path_of:
+                write_contacts(tmp_path_of, rows)
         return gone
 
     def _rewrite_reason(self, file: Path) -> int:
@@ -386,8 +386,8 @@ class _Person:
             text, count = re.subn(rf"(?<![\w@.-]){written}(?![\w@-])", "(erased)", text)
             gone += count
         if gone:
-            with put_whole(file) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
+            with atomic_write(file) as tmp_path_of:
+                tmp_path_of.write_text(text, encoding="utf-8")
         return gone
 
     def _rewrite_database(self, file: Path, where: str, erased: Erased) -> dict[str, int]:

@@ -29,7 +29,7 @@ import yaml
 
 from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings
 from usage_pipeline.config.source_schemas import REFERENCE
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -38,7 +38,7 @@ from usage_pipeline.observability.status import write_status
 from usage_pipeline.operations.dagster_guard import HEALTH
 from usage_pipeline.operations.data_home import clean
 from usage_pipeline.operations.rekey import key_problems
-from usage_pipeline.operations.run_launcher import alive_now, says_that_it_is_alive, this_process
+from usage_pipeline.operations.run_launcher import has_heartbeat, heartbeat, this_process
 from usage_pipeline.pages.dashboards import ASSETS
 from usage_pipeline.publishing.builds import store_of
 
@@ -132,18 +132,18 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         return True
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     definitions, run_id = build_definitions(settings), str(uuid4())
-    with dg.DagsterInstance.get() as instance, says_that_it_is_alive(instance, run_id):
+    with dg.DagsterInstance.get() as instance, heartbeat(instance, run_id):
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=window_tags(settings) | alive_now() | this_process(),
+            tags=window_tags(settings) | has_heartbeat() | this_process(),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )
         write_status(settings, instance)
     if result.success:
-        with put_whole(stamp) as unfinished:
-            unfinished.write_text(fingerprint, encoding="utf-8")
+        with atomic_write(stamp) as tmp_path_of:
+            tmp_path_of.write_text(fingerprint, encoding="utf-8")
     return result.success
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
-from usage_pipeline.operations.data_home import clean_ledger, clean_warehouse, databases_of_contacts
+from usage_pipeline.operations.data_home import clean_history, clean_warehouse, databases_of_contacts
 from usage_pipeline.privacy.encryption import (
     OLD_KEY_VARIABLE,
     ContactsKeyError,
@@ -59,15 +59,15 @@ def plain_files(settings: Settings) -> list[Path]:
 def rekey(settings: Settings, progress: Progress = lambda _: None) -> int:
     """Rewrites every file of contacts that is not as USAGE_CONTACTS_KEY wants it; returns how many.
 
-    Raises ContactsKeyError where a file opens with neither key, BusyError where a run holds one for too long.
+    Raises ContactsKeyError where a file opens with neither key, LockTimeoutError where a run holds one for too long.
     """
     new, old = contacts_key(), contacts_key(OLD_KEY_VARIABLE)
     wait, done = settings.ingest.wait_seconds, 0
-    with exclusive(settings.ledger_lock, wait, what=str(settings.ledger_dir), who="rekey", progress=progress):
+    with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="rekey", progress=progress):
         done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings))
-        # what a run before left unfinished is of another key, or of none
-        clean_ledger(settings)
-    with warehouse_of(settings).held():
+        # what a run before left tmp_path_of is of another key, or of none
+        clean_history(settings)
+    with warehouse_of(settings).locked():
         done += sum(_change(file, old, new, progress) for file in databases_of_contacts(settings))
         clean_warehouse(settings)
     return done

@@ -29,7 +29,7 @@ from dagster._serdes import ConfigurableClassData, deserialize_value
 
 from usage_pipeline.core.processes import describe_this_process, has_ended
 
-ALIVE_AT_TAG = "usage/alive_at"
+HEARTBEAT_TAG = "usage/alive_at"
 PROCESS_TAG = "usage/process"
 _SECONDS = 10
 _SAY_SECONDS = 60
@@ -41,9 +41,9 @@ _ENDED = "its process was ended from outside"
 _SILENT_SECONDS_WITHOUT_WORD = 7200
 
 
-def alive_now() -> dict[str, str]:
+def has_heartbeat() -> dict[str, str]:
     """The tag by which a run outside of any code server says that it is alive; seconds since 1970."""
-    return {ALIVE_AT_TAG: f"{time.time():.0f}"}
+    return {HEARTBEAT_TAG: f"{time.time():.0f}"}
 
 
 def this_process() -> dict[str, str]:
@@ -52,7 +52,7 @@ def this_process() -> dict[str, str]:
 
 
 @contextmanager
-def says_that_it_is_alive(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+def heartbeat(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     """While the body executes the run in this process; a storage that is away for a while ends nothing.
 
     Interrupts this process, as Ctrl-C does, once somebody asks for the end of the run.
@@ -65,7 +65,7 @@ def says_that_it_is_alive(instance: DagsterInstance, run_id: str) -> Iterator[No
             with suppress(Exception):  # whatever it is, the run itself meets it too, and reports it
                 if time.monotonic() - said >= _SAY_SECONDS:
                     said = time.monotonic()
-                    instance.add_run_tags(run_id, alive_now())
+                    instance.add_run_tags(run_id, has_heartbeat())
                 if not is_interrupted and _is_asked_to_end(instance, run_id):
                     is_interrupted = True
                     os.kill(os.getpid(), signal.SIGINT)
@@ -118,7 +118,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
             if ended:
                 return CheckRunHealthResult(WorkerStatus.NOT_FOUND, _ENDED)
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        word, allowed = run.tags.get(ALIVE_AT_TAG), _SILENT_SECONDS
+        word, allowed = run.tags.get(HEARTBEAT_TAG), _SILENT_SECONDS
         if word is None:
             newest = self._instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
             word, allowed = str(newest[0].storage_id if newest else None), _SILENT_SECONDS_WITHOUT_WORD
@@ -140,7 +140,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if _process_has_ended(run):
             self._instance.report_run_canceled(run, _ENDED)
         # others than those of ours listen to nobody
-        return ALIVE_AT_TAG in run.tags
+        return HEARTBEAT_TAG in run.tags
 
 
 def _process_has_ended(run: DagsterRun) -> bool | None:

@@ -9,14 +9,14 @@ from typing import Any
 from usage_pipeline.core.tables import COLUMNS, METRICS, NOTES, Column, Metric
 from usage_pipeline.kpis.catalogue import read_kpis
 
-_KPI_TABLE = "kpi_sheet"
-TAB, TEXT, TITLE = "TAB-help", "MARKDOWN-help", "What the figures mean"
-_ADDS_UP = {
-    "over everything": "yes",
-    "not over time": "over accounts and applications; not over weeks or periods",
-    "never": "no",
+_KPI_TABLE = "kpi_report"
+TAB, TEXT, TITLE = "TAB-help", "MARKDOWN-help", "Definitions"
+_AGGREGATION = {
+    "additive": "yes",
+    "semi_additive": "over accounts and applications; not over weeks or periods",
+    "non_additive": "no",
 }
-# a row of the table, in the units of Superset's grid, and what stands above and below
+# a row of the table, in the units of Superset's subscription weeks, and what stands above and below
 _ROW, _AROUND = 6.5, 60
 
 
@@ -26,11 +26,12 @@ def help_text(charts: list[tuple[str, set[str]]]) -> str:
     lines = ["#### How to read this page", "", *(f"- {note}" for note in NOTES), ""]
     if figures:
         lines += ["#### Figures", "", "| figure | what it means | can it be added up? |", "|---|---|---|"]
-        lines += [f"| **{e.title}** | {_cell(e.description)} | {_ADDS_UP[str(e.adds_up)]} |" for e in figures]
+        lines += [f"| **{e.title}** | {_cell(e.description)} | {_AGGREGATION[str(e.aggregation)]} |" for e in figures]
     if any(table == _KPI_TABLE for table, _ in charts):
         lines += ["", "#### KPIs", "", "| KPI | what it means | unit | can it be added up? |", "|---|---|---|---|"]
         lines += [
-            f"| **{k.title}** | {_cell(k.description)} | {k.unit} | {_ADDS_UP[k.adds_up]} |" for k in read_kpis().kpis
+            f"| **{k.title}** | {_cell(k.description)} | {k.unit} | {_AGGREGATION[k.aggregation]} |"
+            for k in read_kpis().kpis
         ]
     if words:
         lines += ["", "#### Words", "", "| | word | meaning |", "|---|---|---|"]
@@ -67,8 +68,8 @@ def place_help(dashboard: dict[str, Any], text: str) -> None:
 
 def _with_tabs(position: dict[str, Any], title: str) -> dict[str, Any]:
     """Moves the rows of a layout without tabs into a first one."""
-    grid, here = position["GRID_ID"], ["ROOT_ID", "GRID_ID"]
-    rows, grid["children"] = grid["children"], ["TABS-1"]
+    subscription_weeks, here = position["GRID_ID"], ["ROOT_ID", "GRID_ID"]
+    rows, subscription_weeks["children"] = subscription_weeks["children"], ["TABS-1"]
     for cell in position.values():
         if isinstance(cell, dict) and cell.get("parents", [])[:2] == here:
             cell["parents"] = [*here, "TABS-1", "TAB-page", *cell["parents"][2:]]
@@ -88,7 +89,7 @@ def _figures(charts: list[tuple[str, set[str]]]) -> list[Column | Metric]:
     found: dict[tuple[str, str], Column | Metric] = {}
     for table, names in charts:
         for entry in _entries(table, names):
-            if entry.adds_up is not None:
+            if entry.aggregation is not None:
                 found.setdefault((entry.title, entry.description), entry)
     return list(found.values())
 

@@ -25,8 +25,8 @@ from usage_pipeline.predictions.risk_models import (
     baselines,
     best_of,
     by_rule,
-    chance_of_score,
     learn,
+    probability_of_score,
 )
 
 # of a ranked list, what an account manager works through
@@ -36,7 +36,7 @@ _LEAST_TO_LEARN = 20
 _GROUPS = 10
 _Z = 1.96
 _CHUNK = 50
-# a share of fewer events is no chance that anybody should be told
+# a share of fewer events is no probability that anybody should be told
 _LEAST_EVENTS = 10
 
 
@@ -51,7 +51,7 @@ class Trial:
     rows: Rows
     kind: str  # of the model that did best on the accounts held out
     score: dict[str, Floats]
-    chance: dict[str, Floats]
+    probability: dict[str, Floats]
     flagged: Bools  # by the rule
 
 
@@ -61,8 +61,8 @@ class Decision:
 
     method: str  # model or rule
     why: str
-    events: int
-    others: int
+    positives: int
+    negatives: int
     origins: int = 0
     positive_origins: int = 0
     best_baseline: str = ""
@@ -96,8 +96,8 @@ def trials_of(
         if not len(test):
             continue
         train = rows[rows.week + np.timedelta64(horizon_days, "D") < test.week.min()]
-        least = min(train.happened.sum(), (~train.happened).sum())
-        if least < _LEAST_TO_LEARN or test.happened.all() or not test.happened.any():
+        least = min(train.outcome.sum(), (~train.outcome).sum())
+        if least < _LEAST_TO_LEARN or test.outcome.all() or not test.outcome.any():
             continue
         found.append(_trial(len(found) + 1, train, test, rules, inactive_weeks, is_about_use))
     return found
@@ -107,11 +107,11 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
     models = learn(train, rules)
     best = best_of(models)
     score: dict[str, Floats] = {}
-    chance: dict[str, Floats] = {}
+    probability: dict[str, Floats] = {}
     for kind, model in models.items():
         score[kind] = model.log_odds(test.x)
-        chance[kind] = model.chance(test.x)
-    score["model"], chance["model"] = score[best.kind], chance[best.kind]
+        probability[kind] = model.probability(test.x)
+    score["model"], probability["model"] = score[best.kind], probability[best.kind]
     flagged = {
         name: by_rule(rows, rules, inactive_weeks, is_about_use=is_about_use)
         for name, rows in (("train", train), ("test", test))
@@ -119,10 +119,10 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
     before = baselines(train, flagged["train"])
     for name, values in baselines(test, flagged["test"]).items():
         score[name] = values
-        chance[name] = (
-            rule_chance(flagged["train"], train.happened, flagged["test"])
+        probability[name] = (
+            rule_probability(flagged["train"], train.outcome, flagged["test"])
             if name == "rule"
-            else chance_of_score(before[name], train.happened, values)
+            else probability_of_score(before[name], train.outcome, values)
         )
     return Trial(
         number=number,
@@ -132,16 +132,16 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
         rows=test,
         kind=best.kind,
         score=score,
-        chance=chance,
+        probability=probability,
         flagged=flagged["test"],
     )
 
 
-def rule_chance(flagged: Bools, happened: Bools, asked: Bools) -> Floats:
+def rule_probability(flagged: Bools, outcome: Bools, asked: Bools) -> Floats:
     """The share of those that the rule named to whom it happened, and of the others; NaN where too few are known."""
 
     def share(of: Bools) -> float:
-        return float(happened[of].mean()) if happened[of].sum() >= _LEAST_EVENTS else float("nan")
+        return float(outcome[of].mean()) if outcome[of].sum() >= _LEAST_EVENTS else float("nan")
 
     found: Floats = np.where(asked, share(flagged), share(~flagged))
     return found
@@ -153,12 +153,12 @@ def rule_lift(rows: Rows, flagged: Bools, rules: RiskSettings) -> RuleLift:
     The rule has learned nothing, so every week tries it. It has a signal where the lift is `rules.rule_lift` or more,
     its interval clear of 1, with `rules.rule_events` accounts or applications to which it happened.
     """
-    happened = rows.happened
-    if not flagged.any() or flagged.all() or not happened.any():
+    outcome = rows.outcome
+    if not flagged.any() or flagged.all() or not outcome.any():
         return RuleLift(float("nan"), float("nan"), float("nan"), has_signal=False)
     accounts, place = np.unique(rows.account, return_inverse=True)
     # (4, accounts): named, of them with the event, the others, of them with the event
-    parts = (flagged, flagged & happened, ~flagged, ~flagged & happened)
+    parts = (flagged, flagged & outcome, ~flagged, ~flagged & outcome)
     sums: Floats = np.stack([np.bincount(place, part) for part in parts])
 
     def lift(totals: Floats) -> Floats:
@@ -174,8 +174,8 @@ def rule_lift(rows: Rows, flagged: Bools, rules: RiskSettings) -> RuleLift:
     low = float(np.percentile(drawn, 2.5, method="lower")) if len(drawn) else float("nan")
     high = float(np.percentile(drawn, 97.5, method="higher")) if len(drawn) else float("nan")
     found = float(lift(sums.sum(axis=1)))
-    events, _ = counts(rows)
-    return RuleLift(found, low, high, found >= rules.rule_lift and low > 1 and events >= rules.rule_events)
+    positives, _ = counts(rows)
+    return RuleLift(found, low, high, found >= rules.rule_lift and low > 1 and positives >= rules.rule_events)
 
 
 # ---------------------------------------------------------------- figures
@@ -190,7 +190,7 @@ def figures(trials: list[Trial]) -> pd.DataFrame:
     if len(found):
         number = found.select_dtypes("number").columns.difference(["origin"])
         pooled = found.groupby("contestant", as_index=False)[list(number)].mean()
-        for name in ("rows", "events"):
+        for name in ("rows", "positives"):
             pooled[name] = pooled["contestant"].map(found.groupby("contestant")[name].sum())
         pooled["origin"] = 0
         pooled["first_week"], pooled["last_week"] = found["first_week"].min(), found["last_week"].max()
@@ -199,9 +199,9 @@ def figures(trials: list[Trial]) -> pd.DataFrame:
 
 
 def _of_trial(trial: Trial, name: str) -> dict[str, Any]:
-    score, chance, rows = trial.score[name], trial.chance[name], trial.rows
-    by_week = [_ranked(score[of], rows.happened[of]) for of in _weeks_of(trial)]
-    groups = deciles(chance, rows.happened, rows.account)
+    score, probability, rows = trial.score[name], trial.probability[name], trial.rows
+    by_week = [_ranked(score[of], rows.outcome[of]) for of in _weeks_of(trial)]
+    groups = deciles(probability, rows.outcome, rows.account)
     return {
         "origin": trial.number,
         "kind": trial.kind if name == "model" else name,
@@ -209,31 +209,31 @@ def _of_trial(trial: Trial, name: str) -> dict[str, Any]:
         "last_week": trial.last_week,
         "trained_until": trial.trained_until,
         "rows": len(rows),
-        "events": int(rows.happened.sum()),
-        "usual_share": float(rows.happened.mean()),
+        "positives": int(rows.outcome.sum()),
+        "base_rate": float(rows.outcome.mean()),
         **{str(k): v for k, v in pd.DataFrame(by_week).mean().items()},
-        "brier": float(np.mean((chance - rows.happened) ** 2)),
-        "calibration_error": float(np.average(np.abs(groups["said"] - groups["happened"]), weights=groups["rows"])),
+        "brier": float(np.mean((probability - rows.outcome) ** 2)),
+        "calibration_error": float(np.average(np.abs(groups["said"] - groups["outcome"]), weights=groups["rows"])),
     }
 
 
 def _weeks_of(trial: Trial) -> list[Bools]:
     """The rows of each week of as-of in which it happened to somebody and not to all."""
     masks = [trial.rows.week == week for week in np.unique(trial.rows.week)]
-    return [of for of in masks if 0 < trial.rows.happened[of].sum() < of.sum()]
+    return [of for of in masks if 0 < trial.rows.outcome[of].sum() < of.sum()]
 
 
-def _ranked(score: Floats, happened: Bools) -> dict[str, float]:
+def _ranked(score: Floats, outcome: Bools) -> dict[str, float]:
     """Of one week: what the order is worth. Those tied at the cut count by their share of the places left."""
     taken = _taken(score, min(_AT, len(score)))
-    tenth = _taken(score, max(1, round(len(score) / 10)))
-    hits = float(taken @ happened)
+    decile = _taken(score, max(1, round(len(score) / 10)))
+    hits = float(taken @ outcome)
     return {
-        "average_precision": float(average_precision(score, happened, np.ones((1, len(score))))[0]),
-        "auc": float(roc_auc_score(happened, score)),
+        "average_precision": float(average_precision(score, outcome, np.ones((1, len(score))))[0]),
+        "auc": float(roc_auc_score(outcome, score)),
         "precision_at_20": hits / min(_AT, len(score)),
-        "recall_at_20": hits / float(happened.sum()),
-        "lift_of_top_tenth": float(tenth @ happened) / tenth.sum() / float(happened.mean()),
+        "recall_at_20": hits / float(outcome.sum()),
+        "top_decile_lift": float(decile @ outcome) / decile.sum() / float(outcome.mean()),
     }
 
 
@@ -245,7 +245,7 @@ def _taken(score: Floats, places: int) -> Floats:
     return found
 
 
-def average_precision(score: Floats, happened: Bools, weight: Floats) -> Floats:
+def average_precision(score: Floats, outcome: Bools, weight: Floats) -> Floats:
     """(B,) for weights (B, n): the sum over distinct scores of recall gained x precision there; ties share a place.
 
     As sklearn.metrics.average_precision_score, for many weights of the same rows at once. NaN without an event.
@@ -254,7 +254,7 @@ def average_precision(score: Floats, happened: Bools, weight: Floats) -> Floats:
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     weight = weight[:, order]
     total = np.cumsum(weight, axis=1)[:, ends]
-    hits = np.cumsum(weight * happened[order], axis=1)[:, ends]
+    hits = np.cumsum(weight * outcome[order], axis=1)[:, ends]
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(total > 0, hits / total, 0.0)
         recall = hits / hits[:, -1:]
@@ -262,26 +262,26 @@ def average_precision(score: Floats, happened: Bools, weight: Floats) -> Floats:
     return found
 
 
-def deciles(chance: Floats, happened: Bools, account: NDArray[np.int64]) -> pd.DataFrame:
-    """Ten groups of equal size by chance: what was said, what happened, and Wilson's 95 % interval of that.
+def deciles(probability: Floats, outcome: Bools, account: NDArray[np.int64]) -> pd.DataFrame:
+    """Ten groups of equal size by probability: what was said, what happened, and Wilson's 95 % interval of that.
 
     The same account comes again in every week of as-of: a group counts as many rows as would be independent (its size
     over the design effect of accounts as clusters, Kish 1965).
     """
-    if np.isnan(chance).any():
-        chance = np.nan_to_num(chance, nan=float(happened.mean()))
-    order = np.argsort(chance, kind="stable")
+    if np.isnan(probability).any():
+        probability = np.nan_to_num(probability, nan=float(outcome.mean()))
+    order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, _GROUPS) if len(part)]
-    said, share = (np.array([values[part].mean() for part in parts]) for values in (chance, happened))
-    n = np.array([_independent_rows(happened[part], account[part]) for part in parts])
+    said, share = (np.array([values[part].mean() for part in parts]) for values in (probability, outcome))
+    n = np.array([_independent_rows(outcome[part], account[part]) for part in parts])
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     return pd.DataFrame(
         {
-            "tenth": np.arange(1, len(parts) + 1),
+            "decile": np.arange(1, len(parts) + 1),
             "rows": [len(part) for part in parts],
             "said": said,
-            "happened": share,
+            "outcome": share,
             # the ends are no further than the share itself, whatever the arithmetic leaves behind
             "low": np.clip(middle - half, 0.0, share),
             "high": np.clip(middle + half, share, 1.0),
@@ -289,37 +289,37 @@ def deciles(chance: Floats, happened: Bools, account: NDArray[np.int64]) -> pd.D
     )
 
 
-def _independent_rows(happened: Bools, account: NDArray[np.int64]) -> float:
-    share = float(happened.mean())
-    of_accounts = np.bincount(account, happened - share)
-    variance = float((of_accounts**2).sum()) / len(happened) ** 2
-    return min(float(len(happened)), share * (1 - share) / variance) if variance > 0 else float(len(happened))
+def _independent_rows(outcome: Bools, account: NDArray[np.int64]) -> float:
+    share = float(outcome.mean())
+    of_accounts = np.bincount(account, outcome - share)
+    variance = float((of_accounts**2).sum()) / len(outcome) ** 2
+    return min(float(len(outcome)), share * (1 - share) / variance) if variance > 0 else float(len(outcome))
 
 
-def said_and_happened(trials: list[Trial], method: str, lift: float) -> pd.DataFrame:
+def predictions_vs_outcomes(trials: list[Trial], method: str, lift: float) -> pd.DataFrame:
     """A row: week of as-of: events expected of the method in force, events that came, and what the list held."""
     rows = []
     for trial in trials:
         for week in np.unique(trial.rows.week):
             of = trial.rows.week == week
-            chance, happened = trial.chance[method][of], trial.rows.happened[of]
-            listed = is_listed(chance, lift) if method == "model" else trial.flagged[of]
+            probability, outcome = trial.probability[method][of], trial.rows.outcome[of]
+            listed = is_listed(probability, lift) if method == "model" else trial.flagged[of]
             rows.append(
                 {
                     "as_of_week": week,
                     "scored": int(of.sum()),
-                    "expected": float(chance.sum()),
-                    "happened": int(happened.sum()),
+                    "expected": float(probability.sum()),
+                    "outcomes": int(outcome.sum()),
                     "listed": int(listed.sum()),
-                    "listed_happened": int((happened & listed).sum()),
+                    "listed_outcomes": int((outcome & listed).sum()),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def is_listed(chance: Floats, lift: float) -> Bools:
+def is_listed(probability: Floats, lift: float) -> Bools:
     """Far above the mean of the week: a season that threatens all is no reason to call one of them."""
-    found: Bools = chance >= lift * chance.mean() if len(chance) else np.zeros(0, dtype=bool)
+    found: Bools = probability >= lift * probability.mean() if len(probability) else np.zeros(0, dtype=bool)
     return found
 
 
@@ -327,21 +327,21 @@ def is_listed(chance: Floats, lift: float) -> Bools:
 
 
 def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: int) -> Decision:
-    """The model is used where it beats the best baseline by more than chance, and in three of four origins."""
-    events, others = counts(rows)
-    if is_too_few(events, others, rules):
+    """The model is used where it beats the best baseline by more than probability, and in three of four origins."""
+    positives, negatives = counts(rows)
+    if is_too_few(positives, negatives, rules):
         why = (
-            f"too little to learn from: {events:,} with an event and {others:,} without are on record, "
-            f"{rules.minimum_events:,} and {rules.minimum_others:,} are needed"
+            f"too little to learn from: {positives:,} with an event and {negatives:,} without are on record, "
+            f"{rules.minimum_positives:,} and {rules.minimum_negatives:,} are needed"
         )
-        return Decision("rule", why, events, others)
+        return Decision("rule", why, positives, negatives)
     if len(trials) < rules.origins:
         weeks = rules.history_weeks + rules.origins * rules.origin_weeks + 2 * horizon_days // 7
         why = (
             f"too short a history to try it out: {len(trials)} of {rules.origins} back-tests were possible; "
             f"each needs events before it and in it, about {weeks} weeks of use without a gap"
         )
-        return Decision("rule", why, events, others, origins=len(trials))
+        return Decision("rule", why, positives, negatives, origins=len(trials))
     best, difference, low, high, positive = _difference(trials, rules)
     told = (
         f"average precision {100 * difference:+.1f} points against the best simple measure ({BASELINES[best]}), "
@@ -349,19 +349,19 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     )
     is_better = low > 0 and positive >= 0.75 * len(trials)
     method, why = ("model", told) if is_better else ("rule", f"the model was not reliably better: {told}")
-    return Decision(method, why, events, others, len(trials), positive, best, difference, low, high)
+    return Decision(method, why, positives, negatives, len(trials), positive, best, difference, low, high)
 
 
-def is_too_few(events: int, others: int, rules: RiskSettings) -> bool:
-    return events < rules.minimum_events or others < rules.minimum_others
+def is_too_few(positives: int, negatives: int, rules: RiskSettings) -> bool:
+    return positives < rules.minimum_positives or negatives < rules.minimum_negatives
 
 
 def counts(rows: Rows) -> tuple[int, int]:
-    """Accounts or applications with an event on record, and those to which none happened lately."""
+    """Accounts or applications with an event on record, and those to which none outcome lately."""
     newest = np.full(int(rows.entity.max(initial=-1)) + 1, np.datetime64("0001-01-01"))
     np.maximum.at(newest, rows.entity, rows.week)
     is_newest = rows.week == newest[rows.entity]
-    return len(np.unique(rows.entity[rows.happened])), int((is_newest & ~rows.happened).sum())
+    return len(np.unique(rows.entity[rows.outcome])), int((is_newest & ~rows.outcome).sum())
 
 
 def _difference(trials: list[Trial], rules: RiskSettings) -> tuple[str, float, float, float, int]:
@@ -370,7 +370,7 @@ def _difference(trials: list[Trial], rules: RiskSettings) -> tuple[str, float, f
     def precision(trial: Trial, name: str, weight: Floats) -> Floats:
         """(B,): mean over the trial's weeks."""
         found = [
-            average_precision(trial.score[name][of], trial.rows.happened[of], weight[:, trial.rows.account[of]])
+            average_precision(trial.score[name][of], trial.rows.outcome[of], weight[:, trial.rows.account[of]])
             for of in _weeks_of(trial)
         ]
         mean: Floats = np.nanmean(found, axis=0)

@@ -8,21 +8,21 @@ from usage_pipeline.predictions.risks import read_cards
 
 _COLUMNS = {
     "contestant": "measure",
-    "events": "events",
-    "usual_share": "usual share",
+    "positives": "positives",
+    "base_rate": "usual share",
     "average_precision": "average precision",
     "precision_at_20": "hits in the top 20",
     "recall_at_20": "found in the top 20",
-    "lift_of_top_tenth": "lift of the top tenth",
+    "top_decile_lift": "lift of the top decile",
     "auc": "AUC",
     "calibration_error": "calibration error",
     "brier": "Brier",
 }
-_PERCENT = ("usual_share", "average_precision", "precision_at_20", "recall_at_20", "auc", "calibration_error")
+_PERCENT = ("base_rate", "average_precision", "precision_at_20", "recall_at_20", "auc", "calibration_error")
 
 _INTRODUCTION = (
-    "Average precision decides: no order at all gives the usual share. Calibration error: mean distance of chance "
-    "and share that happened, over tenths. Figures of all back-tests are means over them."
+    "Average precision decides: no order at all gives the usual share. Calibration error: mean distance of probability "
+    "and share that happened, over deciles. Figures of all back-tests are means over them."
 )
 
 
@@ -35,7 +35,7 @@ def model_card(settings: Settings) -> str:
         found = connection.execute("SELECT any_value(version) FROM mart.risk_methods").fetchone()
     folder = settings.models_dir / str(found[0] if found else "")
     figures = pd.read_parquet(folder / "figures.parquet")
-    tenths = pd.read_parquet(folder / "tenths.parquet")
+    deciles = pd.read_parquet(folder / "deciles.parquet")
     parts = [
         "# What is predicted, and how well",
         f"Written by `usage-pipeline model-card` from the back-test of version {folder.name} of “{settings.name}”.",
@@ -50,8 +50,8 @@ def model_card(settings: Settings) -> str:
         ]
         if card["learned_from"]:
             parts.append(
-                f"{card['rows']:,} chances as of {card['learned_from']} to {card['learned_until']}, "
-                f"{card['events']:,} accounts or applications with an event."
+                f"{card['rows']:,} probabilities as of {card['learned_from']} to {card['learned_until']}, "
+                f"{card['positives']:,} accounts or applications with an event."
             )
         if len(of_target):
             parts += ["All back-tests together:", _table(of_target[of_target["origin"] == 0])]
@@ -60,7 +60,7 @@ def model_card(settings: Settings) -> str:
                 f"the model ({r.kind}), {r.first_week:%-d %b %Y} to {r.last_week:%-d %b %Y}" for r in own.itertuples()
             ]
             parts += ["The model, one by one:", _table(own)]
-            parts.append(_held(tenths[tenths["target"] == card["target"]], card["method"]))
+            parts.append(_held(deciles[deciles["target"] == card["target"]], card["method"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,8 +80,10 @@ def _shown(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _held(tenths: pd.DataFrame, method: str) -> str:
-    held = (tenths["low"] <= tenths["said"]) & (tenths["said"] <= tenths["high"])
-    counts = held.groupby(tenths["origin"]).agg(["sum", "count"])
+def _held(deciles: pd.DataFrame, method: str) -> str:
+    held = (deciles["low"] <= deciles["said"]) & (deciles["said"] <= deciles["high"])
+    counts = held.groupby(deciles["origin"]).agg(["sum", "count"])
     told = ", ".join(f"{row['sum']} of {row['count']}" for _, row in counts.iterrows())
-    return f"Tenths of the chances by the {method} with the share said in their 95 % interval, by back-test: {told}."
+    return (
+        f"Tenths of the probabilities by the {method} with the share said in their 95 % interval, by back-test: {told}."
+    )

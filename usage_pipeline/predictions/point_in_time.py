@@ -3,7 +3,7 @@
 Belongs here: hiding the future, once, for everything that is trained or tested on the past. Does not: what is made of
 the past (`risk_features.py`), or what came of it afterwards (`sql/risk_outcomes.sql`).
 
-Usage is cut at the week. Contracts are those of the ledger's delivery of that time; where the ledger does not reach
+Usage is cut at the week. Contracts are those of the history's delivery of that time; where the history does not reach
 back so far, those of its first delivery, without the ends, notices, renewals and values that only later times know.
 """
 
@@ -41,8 +41,8 @@ class History:
     _loaded: Path | None = None
 
     def at(self, week: date) -> duckdb.DuckDBPyConnection:
-        """The connection, in which `core.weeks`, `core.weekly_usage`, `core.weekly_users`, `core.contract_spells` and
-        `core.in_contract` hold what was known when `week` (a Monday) had ended."""
+        """The connection, in which `core.weeks`, `core.weekly_usage`, `core.weekly_users`,
+        `core.subscription_periods` and `core.subscribed` hold what was known when `week` (a Monday) had ended."""
         connection = self.connection
         for table in _USAGE:
             connection.execute(
@@ -51,13 +51,17 @@ class History:
             )
         is_of_then = self._load_subscriptions(week)
         values = sql_values(self.settings) | {"as_of_week": week, "is_of_then": is_of_then}
-        for schema, name in (("ref", "subscriptions"), ("core", "contract_spells"), ("core", "in_contract")):
-            sql = load_sql("activity", name) if name == "contract_spells" else load_sql("predictions", f"known_{name}")
+        for schema, name in (("ref", "subscriptions"), ("core", "subscription_periods"), ("core", "subscribed")):
+            sql = (
+                load_sql("activity", name)
+                if name == "subscription_periods"
+                else load_sql("predictions", f"known_{name}")
+            )
             run_sql(connection, f"CREATE OR REPLACE TABLE {schema}.{name} AS {sql}", values)
         return connection
 
     def _load_subscriptions(self, week: date) -> bool:
-        """Brings `ref.subscriptions_delivered` to what the ledger knew of the week; whether it is of that time."""
+        """Brings `ref.subscriptions_delivered` to what the history knew of the week; whether it is of that time."""
         source = self.settings.sources.subscriptions
         files = [file for file in deliveries(self.settings, SUBSCRIPTIONS.name) if str(file) not in self.unreadable]
         of_then = [file for file in files if delivered_at(file).date() < week + timedelta(days=_DAYS_AFTER)]

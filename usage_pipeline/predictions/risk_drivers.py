@@ -1,4 +1,4 @@
-"""Why a chance is what it is: what each theme adds to it, and the same in words.
+"""Why a probability is what it is: what each theme adds to it, and the same in words.
 
 What a theme adds is its Shapley value on log odds, against the middle account of its peers: themes are put in place
 of the middle one in random orders, forth and back (Castro et al. 2009, antithetic); they add up to the whole
@@ -69,9 +69,9 @@ def reasons(features: pd.DataFrame, middle: pd.DataFrame, added: Floats) -> pd.D
     for i, row in enumerate(rows):
         told = [(added[i, t], *_WORDS[THEMES[t].name](row, peers[i])) for t in order[i]]
         said = [text for value, look, text in told if value >= _LEAST and look <= 0 and text][:_REASONS]
-        against = [text for value, look, text in reversed(told) if value <= -_LEAST and look >= 0 and text]
-        found.append([*said, *[""] * (_REASONS - len(said)), against[0] if against else ""])
-    columns = [*(f"reason_{n + 1}" for n in range(_REASONS)), "against"]
+        positive_signal = [text for value, look, text in reversed(told) if value <= -_LEAST and look >= 0 and text]
+        found.append([*said, *[""] * (_REASONS - len(said)), positive_signal[0] if positive_signal else ""])
+    columns = [*(f"reason_{n + 1}" for n in range(_REASONS)), "positive_signal"]
     return pd.DataFrame(found, columns=columns, index=features.index)
 
 
@@ -94,17 +94,17 @@ def rule_reasons(features: pd.DataFrame, middle: pd.DataFrame) -> pd.DataFrame:
     return reasons(features, middle, added)
 
 
-def chance_in_words(chance: float) -> str:
+def probability_text(probability: float) -> str:
     """A share as people say it: "about 1 in 4"."""
-    if np.isnan(chance):
+    if np.isnan(probability):
         return "not known"
-    if chance >= 0.95:
+    if probability >= 0.95:
         return "almost certain"
-    if chance < 0.005:
+    if probability < 0.005:
         return "less than 1 in 200"
     ways = [(1, n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)]
     ways += [(2, 3), (3, 4), (9, 10), (4, 5), (2, 5), (3, 5)]
-    a, b = min(ways, key=lambda way: abs(np.log(way[0] / way[1]) - np.log(chance)))
+    a, b = min(ways, key=lambda way: abs(np.log(way[0] / way[1]) - np.log(probability)))
     return f"about {a} in {b}"
 
 
@@ -160,7 +160,7 @@ def _change(row: Row, _: Row) -> Told:
 def _silence(row: Row, _: Row) -> Told:
     weeks = row["weeks_since_use"]
     if not row["has_used"]:
-        return -1, "never used"
+        return -1, "never adopted"
     if weeks >= 1:
         return -1, f"no use for {'a year or more' if weeks >= 52 else _count(weeks, 'week')}"
     share = row["share_of_weeks_used"]
@@ -220,9 +220,9 @@ def _season(row: Row, _: Row) -> Told:
 
 
 def _contract(row: Row, _: Row) -> Told:
-    if not _is_known(row["contract_age_days"]):
+    if not _is_known(row["subscription_age_days"]):
         return _NOTHING
-    years = row["contract_age_days"] / 365.25
+    years = row["subscription_age_days"] / 365.25
     return 0, "in contract for " + (f"{years:.1f} years" if years >= 1.5 else _count(round(years * 12), "month"))
 
 

@@ -55,11 +55,11 @@ THEMES = (
     Theme("breadth", {"breadth_owned": 0, "breadth_used": -1}),
     Theme("account", {"account_change": -1}),
     Theme("season", {"peers_change": 0, "season_ahead": 0}),
-    Theme("contract", {"weeks_since_first_use": 0, "contract_age_days": 0}),
+    Theme("contract", {"weeks_since_first_use": 0, "subscription_age_days": 0}),
     Theme("renewal", {"days_to_renewal": 0}),
 )
 FEATURES = {name: direction for theme in THEMES for name, direction in theme.features.items()}
-KEYS = ("as_of_week", "account_id", "application", "has_contract")
+KEYS = ("as_of_week", "account_id", "application", "has_subscription")
 # for words and for the rule; no model sees them
 NUMBERS = (
     "has_used",
@@ -74,8 +74,8 @@ NUMBERS = (
 )
 # what announces an end, or lets a later week in; no word of the SQL may hold any of it
 _BANNED = re.compile(
-    r"\b(warehouse|happened|target|seats|annual_value|renewal_date|next_renewal|subscriptions|contract_spells"
-    r"|left_on|issued\w*|risk_outcomes|usage_states|pair_states|account_contracts"
+    r"\b(warehouse|outcome|target|seats|annual_value|renewal_date|next_renewal|subscriptions|subscription_periods"
+    r"|left_on|issued\w*|risk_outcomes|usage_states|account_application_states|account_subscriptions"
     r"|\w*(?:end_date|end_reason|ended|notice|cancel|churn|terminat|withdr|offboard|complet(?:ed|ion))\w*)\b",
     re.IGNORECASE,
 )
@@ -84,14 +84,15 @@ _BANNED = re.compile(
 def refuse_leaks(sql: str, columns: Iterable[str]) -> None:
     """Raises LeakError where the SQL of the features, or one of its columns, names what announces an end.
 
-    The `core.in_contract` that it reads holds pairs without an end or notice known in that week, and neither date.
+    The `core.subscribed` that it reads holds accounts x applications without an end or notice known in that week,
+    and neither date.
     """
     text = re.sub(r"--[^\n]*", "", sql)
     found = sorted({match[0] for match in _BANNED.finditer(f"{text} {' '.join(columns)}")})
     if found:
         raise LeakError(
             f"risk_features.sql names {', '.join(found)}: what announces the end, or is known only later, is no "
-            "feature. Remove it; what was known in that week stands in core.in_contract, core.weekly_usage and "
+            "feature. Remove it; what was known in that week stands in core.subscribed, core.weekly_usage and "
             "core.weekly_users"
         )
     expected = {*KEYS, *NUMBERS, *FEATURES}

@@ -1,7 +1,7 @@
 """Models of risk: how one is learned, kept and asked, and the rule and the baselines it has to beat.
 
-Belongs here: from rows of features to a chance. Does not: what the features are (`risk_features.py`), whether a model
-is good enough to be used (`backtest.py`), or why a chance is high (`risk_reasons.py`).
+Belongs here: from rows of features to a probability. Does not: what the features are (`risk_features.py`), whether a
+model is good enough to be used (`backtest.py`), or why a probability is high (`risk_reasons.py`).
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Rows:
     entity: NDArray[np.int64]  # a number for each account or account x application
     x: NDArray[np.float32]  # (n, len(FEATURES)), NaN where not known
     clicks_before: Floats
-    happened: Bools
+    outcome: Bools
 
     def __getitem__(self, chosen: Any) -> "Rows":
         return Rows(**{name: getattr(self, name)[chosen] for name in self.__dataclass_fields__})
@@ -57,7 +57,7 @@ class Rows:
 
 @dataclass
 class Model:
-    """A fitted estimator, and the line through log odds that makes its scores chances."""
+    """A fitted estimator, and the line through log odds that makes its scores probabilities."""
 
     kind: str
     estimator: Any
@@ -68,7 +68,7 @@ class Model:
     def log_odds(self, x: NDArray[np.float32]) -> Floats:
         return self.slope * _raw_log_odds(self.estimator, x) + self.intercept
 
-    def chance(self, x: NDArray[np.float32]) -> Floats:
+    def probability(self, x: NDArray[np.float32]) -> Floats:
         found: Floats = expit(self.log_odds(x))
         return found
 
@@ -116,15 +116,15 @@ def _calibrated(kind: str, rows: Rows, weight: Floats, seed: int) -> Model:
     estimator = _estimator(kind, seed)
     held_out = np.zeros(len(rows))
     folds = GroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(rows.x, rows.happened, rows.account):
+    for train, test in folds.split(rows.x, rows.outcome, rows.account):
         held_out[test] = _raw_log_odds(_fit(clone(estimator), rows[train]), rows.x[test])
-    line = LogisticRegression(C=1e6).fit(held_out[:, None], rows.happened, sample_weight=weight)
+    line = LogisticRegression(C=1e6).fit(held_out[:, None], rows.outcome, sample_weight=weight)
     slope, intercept = float(line.coef_[0, 0]), float(line.intercept_[0])
     if slope <= 0:
-        # nothing was learned that holds for others: the same chance for all
-        share = float(np.average(rows.happened, weights=weight))
+        # nothing was learned that holds for others: the same probability for all
+        share = float(np.average(rows.outcome, weights=weight))
         slope, intercept = 0.0, float(logit(share))
-    loss = log_loss(rows.happened, expit(slope * held_out + intercept), sample_weight=weight, labels=[False, True])
+    loss = log_loss(rows.outcome, expit(slope * held_out + intercept), sample_weight=weight, labels=[False, True])
     return Model(kind, _fit(estimator, rows), slope, intercept, float(loss))
 
 
@@ -138,7 +138,7 @@ def _fit(estimator: Any, rows: Rows) -> Any:
     # a column of which nothing is known has no thresholds; as a constant it is never split by
     x = np.where(np.isnan(rows.x).all(axis=0), np.float32(0), rows.x)
     with _one_thread():
-        return estimator.fit(x, rows.happened)
+        return estimator.fit(x, rows.outcome)
 
 
 def _raw_log_odds(estimator: Any, x: NDArray[np.float32]) -> Floats:
@@ -149,14 +149,14 @@ def _raw_log_odds(estimator: Any, x: NDArray[np.float32]) -> Floats:
 
 def _sampled(rows: Rows, rules: RiskSettings) -> tuple[NDArray[np.int64], Floats]:
     """Places of the rows to learn from, in order, and their weights."""
-    events, others = np.flatnonzero(rows.happened), np.flatnonzero(~rows.happened)
+    positives, negatives = np.flatnonzero(rows.outcome), np.flatnonzero(~rows.outcome)
     rng = np.random.default_rng(rules.seed)
-    if len(events) > rules.largest_training // 2:
+    if len(positives) > rules.largest_training // 2:
         return _drawn(rng, np.arange(len(rows)), rules.largest_training)
-    kept, weight = _drawn(rng, others, rules.largest_training - len(events))
-    places = np.concatenate([events, kept])
+    kept, weight = _drawn(rng, negatives, rules.largest_training - len(positives))
+    places = np.concatenate([positives, kept])
     order = np.argsort(places)
-    return places[order], np.concatenate([np.ones(len(events)), weight])[order]
+    return places[order], np.concatenate([np.ones(len(positives)), weight])[order]
 
 
 def _drawn(rng: np.random.Generator, places: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], Floats]:
@@ -171,7 +171,7 @@ def _drawn(rng: np.random.Generator, places: NDArray[np.int64], most: int) -> tu
 def by_rule(rows: Rows, rules: RiskSettings, inactive_weeks: int, *, is_about_use: bool) -> Bools:
     """Whether the rule says risk: recent clicks far below the eight weeks before and below its peers' move.
 
-    About the end of a contract, silence is a risk too; about low use it is what has already happened.
+    About the end of a contract, silence is a risk too; about low use it is what has already outcome.
     """
     change, peers = rows.feature("change"), rows.feature("peers_change")
     # shares of clicks plus one, as the features are; a floor of a few clicks makes that no difference
@@ -201,12 +201,12 @@ BASELINES = {
 }
 
 
-def chance_of_score(score: Floats, happened: Bools, asked: Floats) -> Floats:
-    """Chances for a score that only ranks: a logistic curve through what happened, to some and not to all."""
+def probability_of_score(score: Floats, outcome: Bools, asked: Floats) -> Floats:
+    """Probabilities for a score that only ranks: a logistic curve through what happened, to some and not to all."""
     scale = float(score.std())
     if scale == 0:
-        return np.full(len(asked), float(happened.mean()))
-    curve = LogisticRegression(C=1e6).fit(score[:, None] / scale, happened)
+        return np.full(len(asked), float(outcome.mean()))
+    curve = LogisticRegression(C=1e6).fit(score[:, None] / scale, outcome)
     found: Floats = curve.predict_proba(asked[:, None] / scale)[:, 1]
     return found
 

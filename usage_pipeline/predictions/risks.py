@@ -22,15 +22,15 @@ import pyarrow as pa
 
 from usage_pipeline.config.settings import RiskSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.predictions import backtest, point_in_time, risk_features, risk_models
 from usage_pipeline.predictions.backtest import Decision, RuleLift, Trial
 from usage_pipeline.predictions.point_in_time import History
 from usage_pipeline.predictions.risk_drivers import (
-    chance_in_words,
     contributions,
     middle_of_peers,
+    probability_text,
     reasons,
     rule_reasons,
 )
@@ -55,11 +55,11 @@ class Target:
 
     def horizon_days(self, rules: RiskSettings) -> int:
         """Days from the week of as-of until the outcome is known, the gap included."""
-        return 7 * rules.gap_weeks + (7 * rules.low_weeks if self.is_about_use else rules.churn_days)
+        return 7 * rules.lead_weeks + (7 * rules.low_weeks if self.is_about_use else rules.churn_days)
 
     def title(self, rules: RiskSettings) -> str:
         within = f"{rules.low_weeks} weeks" if self.is_about_use else f"{rules.churn_days} days"
-        after = f", after a gap of {rules.gap_weeks} weeks" if rules.gap_weeks else ""
+        after = f", after a gap of {rules.lead_weeks} weeks" if rules.lead_weeks else ""
         return f"{_EVENTS[self.key]} within {within}{after}"
 
     def definition(self, settings: Settings) -> str:
@@ -78,14 +78,14 @@ class Target:
 
 
 _EVENTS = {
-    "low use": "low use",
-    "cancellation": "notice or cancellation",
-    "loss of the account": "loss of the whole account",
+    "low usage": "low usage",
+    "churn": "notice or cancellation",
+    "account churn": "loss of the whole account",
 }
 TARGETS = (
-    Target("low use", of_accounts=False, is_about_use=True),
-    Target("cancellation", of_accounts=False, is_about_use=False),
-    Target("loss of the account", of_accounts=True, is_about_use=False),
+    Target("low usage", of_accounts=False, is_about_use=True),
+    Target("churn", of_accounts=False, is_about_use=False),
+    Target("account churn", of_accounts=True, is_about_use=False),
 )
 
 
@@ -100,7 +100,7 @@ class Learned:
     decision: Decision
     model: Model | None
     usual: float
-    chance_by_rule: tuple[float, float]  # of those that the rule names, and of the others
+    probability_by_rule: tuple[float, float]  # of those that the rule names, and of the others
     lift_of_rule: RuleLift
     span: tuple[date, date] | None
     rows: int
@@ -166,7 +166,7 @@ def rows_of(history: History, target: Target) -> Rows:
             dense_rank() OVER (ORDER BY features.account_id) - 1 AS account,
             dense_rank() OVER (ORDER BY features.account_id, features.application) - 1 AS entity,
             coalesce(features.clicks_before, 0) AS clicks_before,
-            outcomes.happened,
+            outcomes.outcome,
             {names}
         FROM past.features AS features
         INNER JOIN past.outcomes AS outcomes
@@ -187,7 +187,7 @@ def rows_of(history: History, target: Target) -> Rows:
         entity=np.asarray(found["entity"]),
         x=x,
         clicks_before=np.ma.filled(np.ma.asarray(found["clicks_before"], dtype=np.float64), 0.0),
-        happened=np.asarray(found["happened"]).astype(bool),
+        outcome=np.asarray(found["outcome"]).astype(bool),
     )
 
 
@@ -202,13 +202,13 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
     )
     decision = backtest.decide(rows, trials, rules, target.horizon_days(rules))
     flagged = by_rule(rows, rules, inactive, is_about_use=target.is_about_use)
-    named, others = backtest.rule_chance(flagged, rows.happened, np.array([True, False])).tolist()
+    named, others = backtest.rule_probability(flagged, rows.outcome, np.array([True, False])).tolist()
     return Learned(
         target=target,
         decision=decision,
         model=best_of(learn(rows, rules)) if decision.method == "model" else None,
-        usual=float(rows.happened.mean()) if len(rows) else np.nan,
-        chance_by_rule=(named, others),
+        usual=float(rows.outcome.mean()) if len(rows) else np.nan,
+        probability_by_rule=(named, others),
         lift_of_rule=backtest.rule_lift(rows, flagged, rules),
         span=(rows.week.min().item(), rows.week.max().item()) if len(rows) else None,
         rows=len(rows),
@@ -222,7 +222,7 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
 def fingerprint(settings: Settings) -> str:
     """Of everything but the data that a model depends on."""
     modules = (point_in_time, backtest, risk_features, risk_models, sys.modules[__name__])
-    queries = ("known_subscriptions", "known_in_contract", "risk_features", "risk_outcomes")
+    queries = ("known_subscriptions", "known_subscribed", "risk_features", "risk_outcomes")
     parts = [getsource(module) for module in modules] + [load_sql("predictions", name) for name in queries]
     parts += [
         settings.risk.model_dump_json(),
@@ -251,15 +251,15 @@ def folder_in_force(history: History) -> Path:
 def keep(learned: list[Learned], settings: Settings) -> Path:
     """Writes models, card and back-test into a folder of their own beside the builds, whole or not at all."""
     folder = folder_of(settings)
-    with put_whole(folder) as unfinished:
-        unfinished.mkdir()
+    with atomic_write(folder) as tmp_path_of:
+        tmp_path_of.mkdir()
         cards = [_card(one, settings) for one in learned]
-        (unfinished / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
+        (tmp_path_of / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
         for one in learned:
             if one.model is not None:
-                save_model(one.model, unfinished / f"{one.target.slug}.skops")
+                save_model(one.model, tmp_path_of / f"{one.target.slug}.skops")
         for name, frame in _tables(learned, settings).items():
-            frame.to_parquet(unfinished / f"{name}.parquet", index=False)
+            frame.to_parquet(tmp_path_of / f"{name}.parquet", index=False)
         if folder.exists():
             shutil.rmtree(folder)
     return folder
@@ -277,9 +277,9 @@ def _card(one: Learned, settings: Settings) -> dict[str, Any]:
         "learned_from": str(one.span[0]) if one.span else None,
         "learned_until": str(one.span[1]) if one.span else None,
         "rows": one.rows,
-        "usual_share": None if np.isnan(one.usual) else one.usual,
-        "chance_named": None if np.isnan(one.chance_by_rule[0]) else one.chance_by_rule[0],
-        "chance_of_others": None if np.isnan(one.chance_by_rule[1]) else one.chance_by_rule[1],
+        "base_rate": None if np.isnan(one.usual) else one.usual,
+        "probability_named": None if np.isnan(one.probability_by_rule[0]) else one.probability_by_rule[0],
+        "probability_of_others": None if np.isnan(one.probability_by_rule[1]) else one.probability_by_rule[1],
         **_signal(one),
         **{key: None if value != value else value for key, value in asdict(one.decision).items()},
     }
@@ -296,23 +296,23 @@ def _signal(one: Learned) -> dict[str, Any]:
 _TRIAL_COLUMNS = {
     "target": str, "title": str, "origin": int, "contestant": str, "kind": str, "is_in_force": bool,
     "first_week": "datetime64[us]", "last_week": "datetime64[us]", "trained_until": "datetime64[us]",
-    "rows": int, "events": int, "usual_share": float, "average_precision": float, "auc": float,
-    "precision_at_20": float, "recall_at_20": float, "lift_of_top_tenth": float, "brier": float,
+    "rows": int, "positives": int, "base_rate": float, "average_precision": float, "auc": float,
+    "precision_at_20": float, "recall_at_20": float, "top_decile_lift": float, "brier": float,
     "calibration_error": float,
 }  # fmt: skip
-_TENTH_COLUMNS = {
-    "target": str, "title": str, "origin": int, "tenth": int, "rows": int, "said": float, "happened": float,
+_DECILE_COLUMNS = {
+    "target": str, "title": str, "origin": int, "decile": int, "rows": int, "said": float, "outcome": float,
     "low": float, "high": float,
 }  # fmt: skip
 _SAID_COLUMNS = {
-    "target": str, "title": str, "as_of_week": "datetime64[us]", "scored": int, "expected": float, "happened": int,
-    "listed": int, "listed_happened": int,
+    "target": str, "title": str, "as_of_week": "datetime64[us]", "scored": int, "expected": float, "outcomes": int,
+    "listed": int, "listed_outcomes": int,
 }  # fmt: skip
 
 
 def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFrame]:
-    """The back-test as tables: figures by origin and contestant, tenths by chance, said and happened by week."""
-    found: dict[str, list[pd.DataFrame]] = {"figures": [], "tenths": [], "said": []}
+    """The back-test as tables: figures by origin and contestant, deciles by probability, said and outcome by week."""
+    found: dict[str, list[pd.DataFrame]] = {"figures": [], "deciles": [], "said": []}
     for one in learned:
         about = {"target": one.target.key, "title": one.target.title(settings.risk)}
         method = one.decision.method
@@ -323,14 +323,14 @@ def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFram
             figures["kind"] = figures["kind"].map(risk_models.KINDS).fillna("")
             found["figures"].append(figures.assign(**about))
         for trial in one.trials:
-            chance = trial.chance[method]
-            tenths = backtest.deciles(chance, trial.rows.happened, trial.rows.account)
-            found["tenths"].append(tenths.assign(origin=trial.number, **about))
+            probability = trial.probability[method]
+            deciles = backtest.deciles(probability, trial.rows.outcome, trial.rows.account)
+            found["deciles"].append(deciles.assign(origin=trial.number, **about))
         if one.trials:
             found["said"].append(
-                backtest.said_and_happened(one.trials, method, settings.risk.listed_lift).assign(**about)
+                backtest.predictions_vs_outcomes(one.trials, method, settings.risk.listed_lift).assign(**about)
             )
-    columns: dict[str, dict[str, Any]] = {"figures": _TRIAL_COLUMNS, "tenths": _TENTH_COLUMNS, "said": _SAID_COLUMNS}
+    columns: dict[str, dict[str, Any]] = {"figures": _TRIAL_COLUMNS, "deciles": _DECILE_COLUMNS, "said": _SAID_COLUMNS}
     return {name: _with_columns(frames, columns[name]) for name, frames in found.items()}
 
 
@@ -341,7 +341,7 @@ def _with_columns(frames: list[pd.DataFrame], columns: dict[str, Any]) -> pd.Dat
 
 def replace_backtest(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Brings what is kept of the back-test into the warehouse: `core.risk_methods`, `risk_figures` and so on."""
-    for name in ("figures", "tenths", "said"):
+    for name in ("figures", "deciles", "said"):
         connection.execute(
             f"CREATE OR REPLACE TABLE core.risk_{name} AS FROM read_parquet($file)",
             {"file": str(folder / f"{name}.parquet")},
@@ -365,11 +365,11 @@ _CARD = pa.schema(
         ("learned_from", pa.string()),
         ("learned_until", pa.string()),
         ("rows", pa.int64()),
-        ("events", pa.int64()),
-        ("others", pa.int64()),
-        ("usual_share", pa.float64()),
-        ("chance_named", pa.float64()),
-        ("chance_of_others", pa.float64()),
+        ("positives", pa.int64()),
+        ("negatives", pa.int64()),
+        ("base_rate", pa.float64()),
+        ("probability_named", pa.float64()),
+        ("probability_of_others", pa.float64()),
         ("lift", pa.float64()),
         ("lift_low", pa.float64()),
         ("lift_high", pa.float64()),
@@ -396,13 +396,13 @@ SELECT
     features.*,
     states.state_of_newest_week AS usage_state
 FROM features
-LEFT JOIN warehouse.core.pair_states AS states
+LEFT JOIN warehouse.core.account_application_states AS states
     ON features.account_id = states.account_id AND features.application = states.application
 -- never one that has ended, or whose end is announced by today
 WHERE
-    states.contract_state = 'in contract'
+    states.subscription_state = 'in contract'
     OR features.application IS NULL AND features.account_id IN (
-        SELECT account_id FROM warehouse.core.pair_states WHERE contract_state = 'in contract'
+        SELECT account_id FROM warehouse.core.account_application_states WHERE subscription_state = 'in contract'
     )
 ORDER BY features.account_id, features.application
 """
@@ -413,16 +413,16 @@ _SCORES = {
     "account_id": "VARCHAR",
     "application": "VARCHAR",
     "horizon_days": "INTEGER",
-    "chance": "DOUBLE",
-    "chance_in_words": "VARCHAR",
-    "usual_share": "DOUBLE",  # the mean chance of the week
+    "probability": "DOUBLE",
+    "probability_text": "VARCHAR",
+    "base_rate": "DOUBLE",  # the mean probability of the week
     "is_listed": "BOOLEAN",
     "has_signal": "BOOLEAN",  # whether anything of the target may be listed
     "strength": "DOUBLE",  # what the list is ordered by where values are equal or not known
     "method": "VARCHAR",
     "version": "VARCHAR",
     **dict.fromkeys(_NUMBERS, "DOUBLE"),
-    **dict.fromkeys(("reason_1", "reason_2", "reason_3", "against"), "VARCHAR"),
+    **dict.fromkeys(("reason_1", "reason_2", "reason_3", "positive_signal"), "VARCHAR"),
 }
 
 
@@ -434,7 +434,7 @@ def score_newest_week(history: History, folder: Path) -> pd.DataFrame:
 
 
 def score_week(history: History, week: date, folder: Path) -> pd.DataFrame:
-    """Chances of every target as of `week`, with reasons for those that are listed: a row, target x entity."""
+    """Probabilities of every target as of `week`, with reasons for those that are listed: a row, target x entity."""
     connection = history.connection
     connection.register("features", features_at(history, week))
     features = connection.execute(_SCORABLE).df()
@@ -453,19 +453,19 @@ def _scored(
     if target.is_about_use:
         of_target &= features["usage_state"] == "active"
     else:
-        of_target &= features["has_contract"]
+        of_target &= features["has_subscription"]
     rows = features[of_target]
     x = matrix(rows)
     model = load_model(folder / f"{target.slug}.skops") if card["method"] == "model" else None
     if model is not None:
         strength = model.log_odds(x)
-        chance = model.chance(x)
-        listed = backtest.is_listed(chance, rules.listed_lift)
+        probability = model.probability(x)
+        listed = backtest.is_listed(probability, rules.listed_lift)
     else:
         as_rows = _as_rows(rows, x)
         flagged = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
-        named, others = (np.nan if card[c] is None else card[c] for c in ("chance_named", "chance_of_others"))
-        chance = np.where(flagged, named, others)
+        named, others = (np.nan if card[c] is None else card[c] for c in ("probability_named", "probability_of_others"))
+        probability = np.where(flagged, named, others)
         strength = risk_models.baselines(as_rows, flagged)["rule"]
         # what the rule names may be nearly everybody: where it has shown no lift, it fills no list
         listed = flagged & bool(card["has_signal"])
@@ -479,9 +479,9 @@ def _scored(
     scored = rows[["as_of_week", "account_id", "application", *_NUMBERS]].assign(
         target=target.key,
         horizon_days=target.horizon_days(rules),
-        chance=chance,
-        chance_in_words=[chance_in_words(c) for c in chance],
-        usual_share=np.mean(chance) if len(chance) else np.nan,
+        probability=probability,
+        probability_text=[probability_text(c) for c in probability],
+        base_rate=np.mean(probability) if len(probability) else np.nan,
         is_listed=listed,
         has_signal=bool(card["has_signal"]),
         strength=strength,
@@ -499,7 +499,7 @@ def _as_rows(features: pd.DataFrame, x: Any) -> Rows:
         entity=nothing,
         x=x,
         clicks_before=features["clicks_before"].fillna(0).to_numpy(dtype=np.float64),
-        happened=nothing.astype(bool),
+        outcome=nothing.astype(bool),
     )
 
 
@@ -524,8 +524,8 @@ def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, settings: Sett
 
 
 def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
-    """Replaces `core.issued_scores` by history as it is if this run is published, and `core.issued_outcomes` by what
-    came of it.
+    """Replaces `core.score_snapshots` by history as it is if this run is published, and `core.snapshot_outcomes` by
+    what came of it.
 
     Returns the number of weeks issued.
     """
@@ -534,18 +534,20 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
     if files:
         kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
         rows = f"({rows}) UNION ALL BY NAME FROM {kept}"
-    names = "target, as_of_week, account_id, application, horizon_days, chance, usual_share, is_listed, method, version"
+    names = (
+        "target, as_of_week, account_id, application, horizon_days, probability, base_rate, is_listed, method, version"
+    )
     connection.execute(
         # what was issued before a signal was asked for was shown as it was listed
-        f"CREATE OR REPLACE TABLE core.issued_scores AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "
+        f"CREATE OR REPLACE TABLE core.score_snapshots AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "
         f"FROM ({rows})"
     )
-    found = connection.execute("SELECT DISTINCT as_of_week FROM core.issued_scores ORDER BY as_of_week").fetchall()
+    found = connection.execute("SELECT DISTINCT as_of_week FROM core.score_snapshots ORDER BY as_of_week").fetchall()
     weeks = [week for (week,) in found]
     values = sql_values(settings) | {"as_of_weeks": weeks}
     run_sql(
         connection,
-        f"CREATE OR REPLACE TABLE core.issued_outcomes AS {load_sql('predictions', 'risk_outcomes')}",
+        f"CREATE OR REPLACE TABLE core.snapshot_outcomes AS {load_sql('predictions', 'risk_outcomes')}",
         values,
     )
     return len(weeks)

@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.core.files import put_whole
+from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import literal
 
 KEY_VARIABLE = "USAGE_CONTACTS_KEY"
@@ -270,10 +270,10 @@ def _opens(file: Path, key: str) -> bool:
 
 
 def _rewrite(file: Path, old: str | None, new: str | None) -> None:
-    with put_whole(file) as unfinished:
-        with connect_beside(unfinished) as connection:
+    with atomic_write(file) as tmp_path_of:
+        with connect_beside(tmp_path_of) as connection:
             if file.suffix == ".parquet":
-                _write_parquet(connection, _parquet_rows(connection, file, old), unfinished, new)
+                _write_parquet(connection, _parquet_rows(connection, file, old), tmp_path_of, new)
             else:
                 if file.with_name(f"{file.name}.wal").exists():
                     # a log that was left beside the new file would be played into it
@@ -281,8 +281,8 @@ def _rewrite(file: Path, old: str | None, new: str | None) -> None:
                     connection.execute("CHECKPOINT logged")
                     connection.execute("DETACH logged")
                 _attach(connection, file, "before", old, read_only=True)
-                _attach(connection, unfinished, "after", new, read_only=False)
+                _attach(connection, tmp_path_of, "after", new, read_only=False)
                 connection.execute("COPY FROM DATABASE before TO after")
                 connection.execute("DETACH after")
                 connection.execute("DETACH before")
-        unfinished.chmod(stat.S_IMODE(file.stat().st_mode))
+        tmp_path_of.chmod(stat.S_IMODE(file.stat().st_mode))

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from usage_pipeline.core.files import put_whole
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.locks import file_lock
 
 _PLACE = Path("erased") / "people.json"
 _PERSON = ["account_id", "user_id"]
@@ -74,7 +74,7 @@ def remember(home: Path, account: str, user: str) -> str:
     folder = (home / _PLACE).parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # of two at once, none may write the list without the other's person
-    with exclusive(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder), who="erase"):
+    with file_lock(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder), who="erase"):
         return _remember(home, account, user)
 
 
@@ -86,8 +86,8 @@ def _remember(home: Path, account: str, user: str) -> str:
     file = home / _PLACE
     before = json.loads(file.read_text(encoding="utf-8"))["people"] if file.exists() else []
     person = {"person": _hash(salt, account, user), "user": _hash(salt, user), "key": key}
-    with put_whole(file) as unfinished:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with atomic_write(file) as tmp_path_of:
+        descriptor = os.open(tmp_path_of, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as output:
             json.dump({"salt": salt.hex(), "people": [*before, person]}, output, indent=1)
     return key
@@ -125,9 +125,9 @@ def _rewrite(file: Path, erased: Erased, *, keep_key: bool) -> int:
         users = pc.if_else(mask, pa.scalar(key, pa.string()), users)
     table = table.set_column(table.schema.get_field_index("user_id"), "user_id", users)
     metadata = {k: v for k, v in (pq.read_metadata(file).metadata or {}).items() if k != b"ARROW:schema"}
-    with put_whole(file) as unfinished:
+    with atomic_write(file) as tmp_path_of:
         schema = table.schema.remove_metadata()
-        with pq.ParquetWriter(unfinished, schema, compression="zstd", store_schema=False) as writer:
+        with pq.ParquetWriter(tmp_path_of, schema, compression="zstd", store_schema=False) as writer:
             writer.write_table(table.replace_schema_metadata(None))
             writer.add_key_value_metadata(metadata)
     return changed

@@ -24,9 +24,9 @@ from pathlib import Path
 import duckdb
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import FOLDER, SEALED, is_unfinished, put_whole, remove, seal, sync, sync_tree
+from usage_pipeline.core.files import FOLDER, SEALED, atomic_write, is_tmp_path, remove, seal, sync, sync_tree
 from usage_pipeline.core.sql import literal
-from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, broken_contract
+from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, schema_violation
 from usage_pipeline.privacy.encryption import attach, connect_beside, contacts_beside, open_database
 
 FILES = {"warehouse": WAREHOUSE_TABLES, "contacts": CONTACT_TABLES}
@@ -119,22 +119,22 @@ class BuildStore:
         against the build before, or where the newest week went back.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
-        unfinished.mkdir(FOLDER)
+        tmp_path_of = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
+        tmp_path_of.mkdir(FOLDER)
         try:
-            rows = self._write(warehouse, unfinished)
+            rows = self._write(warehouse, tmp_path_of)
             build = Build(**(asdict(build) | {"rows": rows}))
-            problems = self._problems(unfinished, build)
+            problems = self._problems(tmp_path_of, build)
             if problems:
                 raise PublishError([f"{warehouse}: {problem}" for problem in problems])
-            attach(unfinished)
-            (unfinished / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
-            seal(unfinished)
-            sync_tree(unfinished)
-            unfinished.rename(self.path(build.build_id))
+            attach(tmp_path_of)
+            (tmp_path_of / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
+            seal(tmp_path_of)
+            sync_tree(tmp_path_of)
+            tmp_path_of.rename(self.path(build.build_id))
             sync(self.folder)
         except BaseException:
-            remove(unfinished)
+            remove(tmp_path_of)
             raise
         if self.pinned is None:
             self._point(build.build_id)
@@ -154,9 +154,9 @@ class BuildStore:
         if build_id not in ids:
             wanted = build_id or "before the current one"
             raise PublishError([f"there is no build {wanted}; kept are: {', '.join(ids) or 'none'}"])
-        with put_whole(self.pin_file) as unfinished:
+        with atomic_write(self.pin_file) as tmp_path_of:
             # on a full disk this fails first, and nothing has changed
-            unfinished.write_text(build_id, encoding="utf-8")
+            tmp_path_of.write_text(build_id, encoding="utf-8")
             self._point(build_id)
         return next(build for build in builds if build.build_id == build_id)
 
@@ -179,10 +179,10 @@ class BuildStore:
         gone = 0
         if not file.exists():
             return 0
-        with put_whole(file) as unfinished:
-            with connect_beside(unfinished) as target:
+        with atomic_write(file) as tmp_path_of:
+            with connect_beside(tmp_path_of) as target:
                 attach(target, file, "source")
-                attach(target, unfinished, "target", read_only=False)
+                attach(target, tmp_path_of, "target", read_only=False)
                 target.execute("USE target")
                 for table in CONTACT_TABLES:
                     source = f"source.{table.full_name}"
@@ -193,21 +193,19 @@ class BuildStore:
                     gone += (before[0] if before else 0) - rows[table.name]
                 target.execute("DETACH source")
                 target.execute("CHECKPOINT target")
-            unfinished.chmod(SEALED)
-        with put_whole(folder / "build.json") as unfinished:
+            tmp_path_of.chmod(SEALED)
+        with atomic_write(folder / "build.json") as tmp_path_of:
             text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.chmod(SEALED)
+            tmp_path_of.write_text(text, encoding="utf-8")
+            tmp_path_of.chmod(SEALED)
         return gone
 
-    def unfinished(self) -> list[Path]:
+    def tmp_path_of(self) -> list[Path]:
         """What publishes, removals and rollbacks that were killed have left, and nobody will bring to its end."""
-        hidden = [p for p in self.folder.glob(".*") if is_unfinished(p.name) or p.match(".[0-9]*-*") or _is_link(p)]
+        hidden = [p for p in self.folder.glob(".*") if is_tmp_path(p.name) or p.match(".[0-9]*-*") or _is_link(p)]
         # a removal that was cut short, of a time or by a hand that did not rename first
         headless = [p for p in self.folder.glob("[0-9]*-*") if p.is_dir() and not (p / "build.json").exists()]
-        inside = [
-            p for p in self.folder.glob("[0-9]*-*/*") if is_unfinished(p.name) or p.name.endswith((".wal", ".tmp"))
-        ]
+        inside = [p for p in self.folder.glob("[0-9]*-*/*") if is_tmp_path(p.name) or p.name.endswith((".wal", ".tmp"))]
         return [*hidden, *headless, *(p for p in inside if p.parent not in headless)]
 
     def finish(self) -> list[str]:
@@ -216,7 +214,7 @@ class BuildStore:
         Nobody else may publish meanwhile.
         """
         done = []
-        for path in self.unfinished():
+        for path in self.tmp_path_of():
             remove(path)
             done.append(f"{path} was left by a process that was killed: removed")
         builds, current = self.builds(), self.current()
@@ -228,12 +226,12 @@ class BuildStore:
         return done
 
     def _point(self, build_id: str) -> None:
-        unfinished = self.folder / f".current.{uuid.uuid4().hex[:8]}"
+        tmp_path_of = self.folder / f".current.{uuid.uuid4().hex[:8]}"
         try:
-            unfinished.symlink_to(build_id)
-            unfinished.replace(self.link)
+            tmp_path_of.symlink_to(build_id)
+            tmp_path_of.replace(self.link)
         except BaseException:
-            remove(unfinished)
+            remove(tmp_path_of)
             raise
         sync(self.folder)
 
@@ -273,7 +271,7 @@ class BuildStore:
         problems = []
         for stem, tables in FILES.items():
             with open_database(folder / f"{stem}.duckdb") as connection:
-                problems += [b.problem for table in tables if (b := broken_contract(connection, table))]
+                problems += [b.problem for table in tables if (b := schema_violation(connection, table))]
         before = self.builds()[-1:]
         if before:
             last = before[0]

@@ -1,6 +1,6 @@
 """History: what was published, kept for good. One file a week (or month), never written twice, whatever is known later.
 
-Belongs here: how an entry comes to be, is read, withdrawn and restored. Does not: what is in it (`usage_flags.py`,
+Belongs here: how an entry comes to be, is read, withdrawn and restored. Does not: what is in it (`anomalies.py`,
 `risks.py`, `closed_months.py`).
 
 An entry goes three steps, so that only what people saw is kept:
@@ -14,7 +14,8 @@ An entry goes three steps, so that only what people saw is kept:
 `withdraw` moves an entry to `<kind>/withdrawn/`, with the reason beside it: nobody reads it there, its build cannot
 bring it back, and a later build may issue the same period anew.
 
-All of it is written under the lock of the folder (`Settings.ledger_lock`), which is taken before that of the warehouse.
+All of it is written under the lock of the folder (`Settings.history_lock`), which is taken before that of the
+warehouse.
 """
 
 import getpass
@@ -34,14 +35,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import put_whole
-from usage_pipeline.core.locks import exclusive
+from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import monday_of
 from usage_pipeline.publishing.builds import Build, BuildStore
 
 ANOMALIES, SCORES, MONTHS = "anomalies", "scores", "months"
 # kind: its folder
-KINDS = {ANOMALIES: "flags", SCORES: "scores", MONTHS: "months"}
+KINDS = {ANOMALIES: "anomalies", SCORES: "scores", MONTHS: "months"}
 _METADATA = b"history"
 _IN_BUILD = "history"
 
@@ -80,13 +81,15 @@ class Entry:
 
 
 def folder_of(settings: Settings, kind: str) -> Path:
-    return settings.ledger_dir / KINDS[kind]
+    return settings.history_dir / KINDS[kind]
 
 
-def history_held(settings: Settings, seconds: float | None = None) -> AbstractContextManager[None]:
-    """Keeps others from writing history. Raises BusyError. Whoever needs the warehouse too asks for it afterwards."""
+def history_locked(settings: Settings, seconds: float | None = None) -> AbstractContextManager[None]:
+    """Keeps others from writing history. Raises LockTimeoutError. Whoever needs the warehouse too asks for it
+    afterwards.
+    """
     wait = settings.ingest.wait_seconds if seconds is None else seconds
-    return exclusive(settings.ledger_lock, wait, what=str(settings.ledger_dir), who="history")
+    return file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="history")
 
 
 # ---------------------------------------------------------------- reading
@@ -124,7 +127,7 @@ def rows_to_keep(
 def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Settings, kind: str, sql: str) -> Proposal:
     """Proposes the rows of `sql`, which names the newest complete week as $week, unless that week is kept.
 
-    The caller holds `history_held`.
+    The caller holds `history_locked`.
     """
     found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     week = found[0] if found else None
@@ -138,7 +141,7 @@ def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Setting
 
 
 def propose(settings: Settings, kind: str, periods: dict[str, pa.Table]) -> list[Path]:
-    """Replaces what is pending of a kind by the rows of some periods. The caller holds `history_held`."""
+    """Replaces what is pending of a kind by the rows of some periods. The caller holds `history_locked`."""
     folder = folder_of(settings, kind) / "pending"
     files = [folder / f"{period}.parquet" for period in periods]
     for file, rows in zip(files, periods.values(), strict=True):
@@ -161,7 +164,7 @@ def promote(settings: Settings) -> list[Entry]:
     """Keeps what the build that is shown brought along, where it is not kept yet; returns what is new.
 
     Of a pinned build nothing is kept: it was rolled back to, and what it had to say was kept when it was new. The
-    caller holds `history_held`.
+    caller holds `history_locked`.
     """
     store = BuildStore(settings.published_dir)
     build = store.current()
@@ -174,8 +177,8 @@ def promote(settings: Settings) -> list[Entry]:
             if kept.exists() or _was_withdrawn(settings, kind, file.stem, build.build_id):
                 continue
             # copied: a volume of its own may hold the builds
-            with put_whole(kept) as unfinished:
-                shutil.copyfile(file, unfinished)
+            with atomic_write(kept) as tmp_path_of:
+                shutil.copyfile(file, tmp_path_of)
             # or it would be proposed again where the entry is withdrawn
             (kept.parent / "pending" / kept.name).unlink(missing_ok=True)
             found.append(_entry(kind, kept))
@@ -188,8 +191,8 @@ def _was_withdrawn(settings: Settings, kind: str, period: str, build_id: str) ->
 
 def _write(rows: pa.Table, file: Path, about: dict[str, Any]) -> None:
     metadata = (rows.schema.metadata or {}) | {_METADATA: json.dumps(about, sort_keys=True).encode()}
-    with put_whole(file) as unfinished:
-        pq.write_table(rows.replace_schema_metadata(metadata), unfinished, compression="zstd")
+    with atomic_write(file) as tmp_path_of:
+        pq.write_table(rows.replace_schema_metadata(metadata), tmp_path_of, compression="zstd")
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -242,12 +245,12 @@ def parse_period(kind: str, text: str) -> str:
 def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetime | None = None) -> Entry:
     """Takes an entry out of what is read; it is kept with the reason, and can be restored.
 
-    Raises HistoryError where there is no such entry or no reason is given, BusyError where a run holds history.
+    Raises HistoryError where there is no such entry or no reason is given, LockTimeoutError where a run holds history.
     """
     period, why = parse_period(kind, text), " ".join(reason.split())
     if not why:
         raise HistoryError("say why, with --reason: whoever misses the entry later will ask")
-    with history_held(settings):
+    with history_locked(settings):
         file = folder_of(settings, kind) / f"{period}.parquet"
         if not file.exists():
             raise HistoryError(_not_kept(settings, kind, period))
@@ -260,8 +263,8 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
             "build": _about(file).get("build"),
         }
         # before the entry: one without a reason would be read by nobody and explained by nothing
-        with put_whole(moved.with_suffix(".json")) as unfinished:
-            unfinished.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        with atomic_write(moved.with_suffix(".json")) as tmp_path_of:
+            tmp_path_of.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         file.rename(moved)
         (file.parent / "pending" / file.name).unlink(missing_ok=True)
         _forget_what_was_made_of_it(settings, kind, period)
@@ -271,10 +274,10 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
 def restore(settings: Settings, kind: str, text: str) -> Entry:
     """Puts the entry of a period that was withdrawn last back where it is read.
 
-    Raises HistoryError where none was withdrawn, or another has taken its place; BusyError as `withdraw`.
+    Raises HistoryError where none was withdrawn, or another has taken its place; LockTimeoutError as `withdraw`.
     """
     period = parse_period(kind, text)
-    with history_held(settings):
+    with history_locked(settings):
         found = [entry for entry in _withdrawn(settings, kind) if entry.period == period]
         kept = folder_of(settings, kind) / f"{period}.parquet"
         if not found:
@@ -288,9 +291,9 @@ def restore(settings: Settings, kind: str, text: str) -> Entry:
         return _entry(kind, kept)
 
 
-def unfinished_withdrawals(settings: Settings) -> list[Path]:
-    """Reasons without their entry: what a command that was killed left. The caller holds `history_held`."""
-    found = settings.ledger_dir.glob("*/withdrawn/*.json")
+def interrupted_withdrawals(settings: Settings) -> list[Path]:
+    """Reasons without their entry: what a command that was killed left. The caller holds `history_locked`."""
+    found = settings.history_dir.glob("*/withdrawn/*.json")
     return sorted(file for file in found if not file.with_suffix(".parquet").exists())
 
 

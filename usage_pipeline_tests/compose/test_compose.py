@@ -267,7 +267,7 @@ def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> Non
         refused = stack.compose("exec", "-T", service, "touch", "/data/published/x", check=False)
         assert "Read-only file system" in refused.stderr, "only the pipeline writes builds"
         seen = stack.compose("exec", "-T", service, "ls", "/data").stdout.split()
-        assert seen == ["published", "status"], "facts and ledger are not Superset's to read"
+        assert seen == ["published", "status"], "facts and history are not Superset's to read"
 
 
 def test_each_database_is_for_its_own_user_only(stack: Deployment) -> None:

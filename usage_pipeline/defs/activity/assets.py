@@ -1,4 +1,5 @@
-"""Activity that knows contracts: spells, the gap-free grid, usage states, and the marts on them.
+"""Activity that knows contracts: subscription periods, the gap-free subscription weeks, usage states, and the marts
+on them.
 
 Outside the contract there is no row, inside it without events there is a 0, and a week that never arrived is NULL.
 All tables are whole tables; a second run replaces them.
@@ -21,12 +22,12 @@ from usage_pipeline.resources import Warehouse
     group_name="activity",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["usage_grid"],
+    deps=["subscription_weeks"],
     pool=POOL,
     code_version=code_version(getsource(rules)),
 )
 def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
-    """Never used, new, active, low or inactive, week by week, only in full weeks of contract.
+    """Never adopted, new, active, low or inactive, week by week, only in full weeks of contract.
 
     One row: account x application x complete week of seven contract days.
     """
@@ -39,7 +40,7 @@ def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> 
 
 ACTIVITY_TABLES = [
     sql_table(
-        "contract_spells",
+        "subscription_periods",
         schema="core",
         group="activity",
         deps=["subscriptions", "weekly_usage"],
@@ -47,46 +48,46 @@ ACTIVITY_TABLES = [
         folder="activity",
     ),
     sql_table(
-        "pairs",
+        "account_applications",
         schema="core",
         group="activity",
-        deps=["contract_spells"],
+        deps=["subscription_periods"],
         description="A number for each account and application: large tables carry it instead of both.",
     ),
     sql_table(
-        "account_contracts",
+        "account_subscriptions",
         schema="core",
         group="activity",
-        deps=["subscriptions", "contract_spells", "account_names"],
+        deps=["subscriptions", "subscription_periods", "account_names"],
         description="The contract of each account as a whole: losing an account is not losing one application.",
     ),
     sql_table(
-        "usage_grid",
+        "subscription_weeks",
         schema="core",
         group="activity",
-        deps=["contract_spells", "pairs", "weekly_usage", "weeks"],
+        deps=["subscription_periods", "account_applications", "weekly_usage", "weeks"],
         description="Usage in every week in contract, with zero where nobody came: what states and flags judge by.",
     ),
     usage_states,
     sql_table(
-        "pair_states",
+        "account_application_states",
         schema="core",
         group="activity",
-        deps=["contract_spells", "usage_grid", "usage_states", "weekly_usage", "weeks"],
+        deps=["subscription_periods", "subscription_weeks", "usage_states", "weekly_usage", "weeks"],
         description="Contract and usage state on the day of as_of: an ended contract has no usage state.",
     ),
     sql_table(
-        "account_applications",
+        "subscription_overview",
         schema="mart",
         group="activity",
-        deps=["pair_states", "weeks", *NAMES],
+        deps=["account_application_states", "weeks", *NAMES],
         description="What each account owns, how it uses it, since when, and why we say so, in words.",
     ),
     sql_table(
         "growth_events",
         schema="core",
         group="activity",
-        deps=["contract_spells", "pairs", "usage_grid", "weekly_usage", "weeks", "months"],
+        deps=["subscription_periods", "account_applications", "subscription_weeks", "weekly_usage", "weeks", "months"],
         description="Who came, stayed, came back and was lost, and why, week by week and month by month.",
     ),
     sql_table(
@@ -100,28 +101,28 @@ ACTIVITY_TABLES = [
         "retention",
         schema="mart",
         group="activity",
-        deps=["contract_spells", "weekly_usage", "months", *NAMES],
+        deps=["subscription_periods", "weekly_usage", "months", *NAMES],
         description="Whether contracts are used in each month after their start, by the quarter they began in.",
     ),
     sql_table(
-        "ended_contracts",
+        "ended_subscriptions",
         schema="mart",
         group="activity",
-        deps=["pair_states", "account_contracts", *NAMES],
+        deps=["account_application_states", "account_subscriptions", *NAMES],
         description="What has ended, kept apart from what is neglected.",
     ),
     sql_table(
-        "contract_history",
+        "subscription_history",
         schema="mart",
         group="activity",
-        deps=["contract_spells", "subscriptions", *NAMES],
+        deps=["subscription_periods", "subscriptions", *NAMES],
         description="Every contract of every account, ended ones too, in order.",
     ),
     sql_table(
         "accounts_summary",
         schema="mart",
         group="activity",
-        deps=["pair_states", "account_contracts", "weekly_usage", "weeks", *NAMES],
+        deps=["account_application_states", "account_subscriptions", "weekly_usage", "weeks", *NAMES],
         description="Each account on one line: applications by state, users, value, renewal.",
     ),
 ]

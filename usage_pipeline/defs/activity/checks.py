@@ -4,28 +4,28 @@ import dagster as dg
 import duckdb
 
 from usage_pipeline.core.sql import load_sql
-from usage_pipeline.defs.tables import contract_check, no_rows, warning
+from usage_pipeline.defs.tables import no_rows, schema_check, warning
 from usage_pipeline.resources import Warehouse
 
 
-@dg.asset_check(asset="account_applications", name="nothing_that_ended_is_called_low_or_inactive", blocking=True)
+@dg.asset_check(asset="subscription_overview", name="nothing_that_ended_is_called_low_or_inactive", blocking=True)
 def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResult:
     """An application outside its contract has no usage state at all."""
     return no_rows(
         warehouse,
-        "SELECT account_id, application_key, contract_state, usage_state FROM mart.account_applications "
-        "WHERE contract_state NOT IN ('in contract', 'notice given') AND usage_state IS NOT NULL LIMIT 20",
+        "SELECT account_id, application_key, subscription_state, usage_state FROM mart.subscription_overview "
+        "WHERE subscription_state NOT IN ('in contract', 'notice received') AND usage_state IS NOT NULL LIMIT 20",
     )
 
 
-@dg.asset_check(asset="pair_states", name="little_use_lies_outside_contracts")
-def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """At most a tenth of the usage rows lie on days outside every contract of their account, or contracts are missing.
+@dg.asset_check(asset="account_application_states", name="little_use_outside_subscriptions")
+def little_use_outside_subscriptions(warehouse: Warehouse) -> dg.AssetCheckResult:
+    """At most a decile of the usage rows lie on days outside every contract of their account, or contracts are missing.
 
     Accounts of which no contract is known at all are left out: their contracts are inferred, and said to be.
     """
     with warehouse.read() as connection:
-        found = connection.execute(load_sql("defs/activity", "use_outside_contracts")).fetchone()
+        found = connection.execute(load_sql("defs/activity", "use_outside_subscriptions")).fetchone()
     rows, outside, accounts = found or (0, 0, 0)
     if not rows:
         return warning(True, {}, "not compared: no contract or no day of use is known")
@@ -34,7 +34,7 @@ def little_use_lies_outside_contracts(warehouse: Warehouse) -> dg.AssetCheckResu
         f"{share:.1%} of the usage rows lie on days outside every contract of their account, in {accounts} accounts; "
         "they are counted, and make nobody active"
     )
-    metadata = {"share_outside_contracts": share, "rows_outside": int(outside or 0), "accounts": int(accounts or 0)}
+    metadata = {"share_outside_subscriptions": share, "rows_outside": int(outside or 0), "accounts": int(accounts or 0)}
     return warning(share <= 0.1, metadata, words)
 
 
@@ -54,12 +54,12 @@ def broken_identities(connection: duckdb.DuckDBPyConnection) -> list[list[str]]:
 
 ACTIVITY_CHECKS = [
     growth_adds_up,
-    little_use_lies_outside_contracts,
+    little_use_outside_subscriptions,
     nothing_that_ended_is_called_low,
     *(
-        contract_check(name)
+        schema_check(name)
         for name in (
-            *("account_applications", "ended_contracts", "contract_history", "accounts_summary"),
+            *("subscription_overview", "ended_subscriptions", "subscription_history", "accounts_summary"),
             *("growth", "retention"),
         )
     ),

@@ -18,7 +18,7 @@ from usage_pipeline.kpis import catalogue as catalogue
 from usage_pipeline.kpis import closed_months as closing
 from usage_pipeline.kpis import report as steps
 from usage_pipeline.publishing.builds import BuildStore
-from usage_pipeline.publishing.history import MONTHS, entries, history_held, promote
+from usage_pipeline.publishing.history import MONTHS, entries, history_locked, promote
 from usage_pipeline.resources import Warehouse
 
 
@@ -62,8 +62,16 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
     kinds={"duckdb", "python"},
     owners=OWNERS,
     deps=[
-        *("kpi_members", "kpi_steps", "kpi_periods", "weekly_usage", "pairs", "contract_spells", "usage_states"),
-        *("growth_events", "issued_scores"),
+        *(
+            "kpi_members",
+            "kpi_base_periods",
+            "kpi_periods",
+            "weekly_usage",
+            "account_applications",
+            "subscription_periods",
+            "usage_states",
+        ),
+        *("growth_events", "score_snapshots"),
     ],
     pool=POOL,
     code_version=_code(*steps.VALUE_QUERIES),
@@ -83,24 +91,24 @@ def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
 
 
 @dg.asset(
-    key="kpi_sheet",
+    key="kpi_report",
     group_name="kpis",
     kinds={"duckdb", "python"},
     owners=OWNERS,
     deps=["kpi_values", "kpi_periods", "kpi_members"],
     pool=POOL,
-    code_version=_code("kpi_rows", "kpi_sheet"),
-    metadata=table_metadata("kpi_sheet"),
+    code_version=_code("kpi_rows", "kpi_report"),
+    metadata=table_metadata("kpi_report"),
 )
-def kpi_sheet(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def kpi_report(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """The KPI sheet: every KPI beside its value a year ago and in the period before, with what is a big change.
 
     One row: KPI x entity x period x reference month.
     """
     with warehouse.get_connection() as connection:
         steps.replace_sheet(connection, catalogue.read_kpis())
-        rows = count_rows(connection, "mart.kpi_sheet")
-        big = count_rows(connection, "mart.kpi_sheet WHERE is_big_change")
+        rows = count_rows(connection, "mart.kpi_report")
+        big = count_rows(connection, "mart.kpi_report WHERE is_big_change")
         periods = dict(
             connection.execute(
                 "SELECT period, count(*) FROM core.kpi_periods WHERE is_complete GROUP BY period, place ORDER BY place"
@@ -122,7 +130,7 @@ def kpi_sheet(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.
     group_name="kpis",
     kinds={"parquet", "python"},
     owners=OWNERS,
-    deps=["kpi_sheet"],
+    deps=["kpi_report"],
     pool=POOL,
 )
 def closed_months(
@@ -132,7 +140,7 @@ def closed_months(
 
     One file: a month; written once, by the first run after the monthly refresh is due that finds it complete.
     """
-    with history_held(settings):
+    with history_locked(settings):
         promote(settings)
         with warehouse.read() as connection:
             months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
@@ -145,7 +153,7 @@ def closed_months(
     group_name="kpis",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["closed_months", "kpi_sheet"],
+    deps=["closed_months", "kpi_report"],
     pool=POOL,
     code_version=code_version(getsource(closing), load_sql("kpis", "kpi_reported")),
     metadata=table_metadata("kpi_reported"),
@@ -158,7 +166,7 @@ def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> 
     with warehouse.get_connection() as connection:
         closing.replace_reported(connection, settings, catalogue.read_kpis())
         rows = count_rows(connection, "mart.kpi_reported")
-        restated = count_rows(connection, "mart.kpi_reported WHERE is_restated")
+        restated = count_rows(connection, "mart.kpi_reported WHERE is_revised")
     return dg.MaterializeResult(metadata={"dagster/row_count": rows, "restated": restated})
 
 
@@ -201,22 +209,22 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
 
 KPI_TABLES = [
     sql_table(
-        "kpi_steps",
+        "kpi_base_periods",
         schema="core",
         group="kpis",
-        deps=["weeks", "months", "issued_scores"],
+        deps=["weeks", "months", "score_snapshots"],
         description="The weeks and months that periods are made of: complete ones, and the month that runs.",
     ),
     sql_table(
         "kpi_periods",
         schema="core",
         group="kpis",
-        deps=["kpi_steps"],
+        deps=["kpi_base_periods"],
         description="Week, month, 3, 6 and 12 months and year to date, with the period a year ago and the one before.",
     ),
     kpi_members,
     kpi_values,
-    kpi_sheet,
+    kpi_report,
     closed_months,
     kpi_reported,
     kpi_workbook,
@@ -224,7 +232,7 @@ KPI_TABLES = [
         "kpi_months",
         schema="mart",
         group="kpis",
-        deps=["kpi_sheet", "kpi_members"],
+        deps=["kpi_report", "kpi_members"],
         description="The single months of the sheet, for lines over two years that no filter of a period cuts.",
     ),
 ]

@@ -13,7 +13,7 @@ from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, proposal_result, sql_table
 from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.predictions.point_in_time import open_history
-from usage_pipeline.publishing.history import history_held, promote
+from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
 # scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
@@ -28,7 +28,7 @@ def _source(module: str) -> str:
     group_name="predictions",
     kinds={"scikitlearn", "python"},
     owners=OWNERS,
-    deps=["weekly_usage", "weeks", "subscriptions", "contract_spells", "usage_states"],
+    deps=["weekly_usage", "weeks", "subscriptions", "subscription_periods", "usage_states"],
     pool=POOL,
     code_version=code_version(_source("risks")),
 )
@@ -45,7 +45,7 @@ def risk_models(
     folder = risks.folder_of(settings)
     is_new = not folder.exists()
     if is_new:
-        with warehouse.held(), open_history(settings) as history:
+        with warehouse.locked(), open_history(settings) as history:
             folder = risks.keep(risks.learn_all(history, context.log.info), settings)
             unreadable = len(history.unreadable)
         if unreadable:
@@ -66,20 +66,20 @@ def risk_models(
     group_name="predictions",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["risk_models", "pair_states"],
+    deps=["risk_models", "account_application_states"],
     pool=POOL,
     code_version=code_version(_source("risk_drivers"), load_sql("predictions", "risk_features")),
 )
 def risk_scores(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
-    """The chance of every target as of the newest complete week, with reasons for those listed.
+    """The probability of every target as of the newest complete week, with reasons for those listed.
 
     What has ended, or whose end is announced, is not scored. One row: target x account x application (none: account).
     """
     from usage_pipeline.predictions import risks
 
-    with warehouse.held(), open_history(settings) as history:
+    with warehouse.locked(), open_history(settings) as history:
         scores = risks.score_newest_week(history, risks.folder_in_force(history))
     with warehouse.get_connection() as connection:
         risks.write_scores(connection, scores)
@@ -95,20 +95,20 @@ def risk_scores(
     group_name="predictions",
     kinds={"parquet", "python"},
     owners=OWNERS,
-    deps=["risk_scores", "usage_states", "contract_spells"],
+    deps=["risk_scores", "usage_states", "subscription_periods"],
     pool=POOL,
     code_version=code_version(load_sql("predictions", "risk_outcomes")),
 )
-def issued_scores(
+def score_snapshots(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
     """The scores of the newest complete week as they were said, kept for good once they are published; with all before.
 
-    One file: a complete week; written once. `core.issued_scores` is all of them, `core.issued_outcomes` what came.
+    One file: a complete week; written once. `core.score_snapshots` is all of them, `core.snapshot_outcomes` what came.
     """
     from usage_pipeline.predictions import risks
 
-    with history_held(settings):
+    with history_locked(settings):
         promote(settings)
         with warehouse.get_connection() as connection:
             proposal = risks.propose_score_snapshot(connection, settings)
@@ -120,13 +120,13 @@ def issued_scores(
 PREDICTION_TABLES = [
     risk_models,
     risk_scores,
-    issued_scores,
+    score_snapshots,
     sql_table(
         "usage_risks",
         schema="mart",
         group="predictions",
-        deps=["risk_scores", "issued_scores", "pair_states", "account_contracts", *NAMES],
-        description="The risks to look at, with chance, reasons, value and renewal.",
+        deps=["risk_scores", "score_snapshots", "account_application_states", "account_subscriptions", *NAMES],
+        description="The risks to look at, with probability, reasons, value and renewal.",
     ),
     sql_table(
         "risk_methods",
@@ -143,17 +143,17 @@ PREDICTION_TABLES = [
         description="How well models, rule and simple measures would have done in the past.",
     ),
     sql_table(
-        "risk_tenths",
+        "calibration_deciles",
         schema="mart",
         group="predictions",
         deps=["risk_models"],
-        description="What was said against what happened, by tenths of the chance, in the back-tests.",
+        description="What was said against what happened, by deciles of the probability, in the back-tests.",
     ),
     sql_table(
-        "said_and_happened",
+        "predictions_vs_outcomes",
         schema="mart",
         group="predictions",
-        deps=["risk_models", "issued_scores"],
+        deps=["risk_models", "score_snapshots"],
         description="Events that were expected and that came, week by week: as issued, and in the back-test.",
     ),
 ]

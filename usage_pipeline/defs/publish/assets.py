@@ -13,7 +13,7 @@ import dagster as dg
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
-from usage_pipeline.core.formatting import day, in_words
+from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
@@ -22,7 +22,7 @@ from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.publishing.builds import Build, PublishError, store_of
-from usage_pipeline.publishing.history import KINDS, attach_pending, history_held, pending_files, promote
+from usage_pipeline.publishing.history import KINDS, attach_pending, history_locked, pending_files, promote
 from usage_pipeline.resources import Warehouse
 
 CONTACTS = sql_table(
@@ -39,7 +39,7 @@ _PUBLISHED = [table.name for table in WAREHOUSE_TABLES if table.name != "build"]
 def _held_back(settings: Settings) -> str:
     """What readers of every page have to know of reference data that is not the newest; empty where all is."""
     return "".join(
-        f" Held back: {in_words(found.source)}; those of {day(delivered_at(found.in_force))} are shown."
+        f" Held back: {as_text(found.source)}; those of {day(delivered_at(found.in_force))} are shown."
         for found in all_held_back(settings)
     )
 
@@ -76,7 +76,7 @@ def published_build(
     kept for good of a build that is shown, and of no other.
     """
     store = store_of(settings)
-    with warehouse.held():
+    with warehouse.locked():
         for line in store.finish():
             context.log.warning(line)
     if problem := store.pin_problem:
@@ -101,7 +101,7 @@ def published_build(
     assert found is not None
     build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
     try:
-        with history_held(settings), warehouse.held():
+        with history_locked(settings), warehouse.locked():
             build = store.publish(settings.warehouse_path, build, partial(attach_pending, settings, build))
     except PublishError as error:
         raise dg.Failure(
@@ -124,7 +124,7 @@ def published_build(
 
 
 def _keep_what_is_shown(context: dg.AssetExecutionContext, settings: Settings) -> None:
-    with history_held(settings):
+    with history_locked(settings):
         for entry in promote(settings):
             context.log.info(f"{entry.kind} of {entry.period} are kept, as build {entry.build_id} shows them")
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.defs.tables import schema_check, warning
 from usage_pipeline.publishing.builds import store_of
 
 
@@ -18,4 +18,4 @@ def the_newest_build_is_shown(settings: dg.ResourceParam[Settings]) -> dg.AssetC
     return warning(shown is not None and shown == newest, metadata)
 
 
-PUBLISH_CHECKS = [contract_check("account_contacts"), the_newest_build_is_shown]
+PUBLISH_CHECKS = [schema_check("account_contacts"), the_newest_build_is_shown]

@@ -17,8 +17,8 @@ import pyarrow as pa
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
-from usage_pipeline.core.weeks import WEEK, runs_of, weeks_between
-from usage_pipeline.defs.partitions import weeks_of_run
+from usage_pipeline.core.weeks import WEEK, contiguous_ranges, weeks_between
+from usage_pipeline.defs.partitions import partition_weeks
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
 from usage_pipeline.ingestion.facts import facts_path, read_manifests
 from usage_pipeline.resources import Warehouse
@@ -66,7 +66,7 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
 
         One row: account x application x week, by the date of use.
         """
-        asked = weeks_of_run(context)
+        asked = partition_weeks(context)
         with warehouse.get_connection() as connection:
             loaded = load_weekly_usage(connection, settings, asked[0], asked[-1])
             rows = count_rows(connection, "core.weekly_usage")
@@ -90,7 +90,7 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     other_days = [week for week, facts in known.items() if not facts.endswith(_days_counted(settings, week))]
     there = {week: _identity(settings, week) for week in sorted({*asked, *other_days})}
     changed = [week for week, facts in there.items() if known.get(week) != facts]
-    for start, end in runs_of(changed):
+    for start, end in contiguous_ranges(changed):
         # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
         load_weeks(connection, settings, start - WEEK, end + WEEK)
         load_days_and_months(connection, settings, start - WEEK, end + WEEK)
@@ -186,7 +186,7 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
     rows = pa.table(
         {
             "week": pa.array(list(manifests), pa.date32()),
-            "files_set_aside": pa.array([len(m.set_aside) for m in manifests.values()], pa.int64()),
+            "files_quarantined": pa.array([len(m.quarantined) for m in manifests.values()], pa.int64()),
             "source_rows": pa.array([m.rows_read for m in manifests.values()], pa.int64()),
             "read_on": pa.array(
                 [date.fromisoformat(m.as_of_day) if m.as_of_day else None for m in manifests.values()], pa.date32()
@@ -246,7 +246,7 @@ USAGE_TABLES = [
         "usage_by_week",
         schema="mart",
         group="usage",
-        deps=["pairs", "usage_grid", "weekly_usage", "weeks", "usage_flags", *NAMES],
+        deps=["account_applications", "subscription_weeks", "weekly_usage", "weeks", "anomalies", *NAMES],
         description="The curves: usage week by week, beside the same week a year ago, with flags.",
     ),
     sql_table(
@@ -260,14 +260,14 @@ USAGE_TABLES = [
         "usage_by_period",
         schema="mart",
         group="usage",
-        deps=["usage_grid", "pair_states", "weekly_usage", "weeks", *NAMES],
+        deps=["subscription_weeks", "account_application_states", "weekly_usage", "weeks", *NAMES],
         description="Top and bottom: usage over the last 4, 13, 52 and 104 weeks, ranked among those in contract.",
     ),
     sql_table(
         "usage_changes",
         schema="mart",
         group="usage",
-        deps=["usage_grid", "pair_states", "weeks", *NAMES],
+        deps=["subscription_weeks", "account_application_states", "weeks", *NAMES],
         description="Risers and fallers against the same weeks of last year.",
     ),
 ]

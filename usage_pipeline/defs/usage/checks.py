@@ -8,7 +8,7 @@ import duckdb
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.weeks import WEEK, monday_of
-from usage_pipeline.defs.tables import contract_check, warning
+from usage_pipeline.defs.tables import schema_check, warning
 from usage_pipeline.resources import Warehouse
 
 _SHOWN = 20
@@ -99,5 +99,5 @@ USAGE_CHECKS = [
     known_check("account_names", "account_id", "accounts"),
     known_check("application_names", "application", "applications"),
     no_click_is_lost,
-    *(contract_check(name) for name in ("usage_by_week", "user_weeks", "usage_by_period", "usage_changes")),
+    *(schema_check(name) for name in ("usage_by_week", "user_weeks", "usage_by_period", "usage_changes")),
 ]

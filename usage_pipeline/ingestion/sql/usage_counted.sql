@@ -1,4 +1,4 @@
--- a row: account x application x user x day of one week's files, by the reason why its rows are kept aside, if any
+-- grain: account x application x user x day of one week's files, by the reason why its rows are kept aside, if any
 SELECT
     account_id,
     application,

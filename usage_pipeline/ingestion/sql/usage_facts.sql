@@ -1,4 +1,4 @@
--- a row: account x application x user x day within one week folder; the day is NULL where only week folders come
+-- grain: account x application x user x day within one week folder; the day is NULL where only week folders come
 SELECT
     CAST($week AS DATE) AS week,
     coalesce(CAST(date_trunc('week', day) AS DATE), CAST($week AS DATE)) AS week_start,

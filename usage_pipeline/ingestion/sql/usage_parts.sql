@@ -1,4 +1,4 @@
--- a row: account x application x user x day within one week folder, from parts that were summed up on their own
+-- grain: account x application x user x day within one week folder, from parts that were summed up on their own
 SELECT
     week,
     week_start,

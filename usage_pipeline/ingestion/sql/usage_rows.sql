@@ -1,4 +1,4 @@
--- a row: one row of the usage source that belongs to the week, with the reason why it is kept aside, if any
+-- grain: one row of the usage source that belongs to the week, with the reason why it is kept aside, if any
 -- read by DuckDB and, translated, by Spark, to which a difference of dates is no number: hence date_diff
 SELECT
     CAST($week AS DATE) AS week,

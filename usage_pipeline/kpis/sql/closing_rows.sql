@@ -1,7 +1,7 @@
--- a row: KPI x entity x period that ends with the month that is closed
+-- grain: KPI x entity x period that ends with the month that is closed
 SELECT
     kpi,
-    kpi_place,
+    kpi_rank,
     kpi_group,
     kpi_unit,
     number_format,
@@ -16,5 +16,5 @@ SELECT
     period_to,
     value,
     value_year_ago
-FROM mart.kpi_sheet
+FROM mart.kpi_report
 WHERE kpi_period != 'week' AND is_complete_period AND reference_month = $month

@@ -1,11 +1,11 @@
--- a row: entity x period: how many different things; each counts where it was last seen in the period, so once
+-- grain: entity x period: how many different things; each counts where it was last seen in the period, so once
 WITH by_entity AS (
     SELECT
         runs.entity_no,
         lying.period_no,
         sum(runs.number) AS number
-    FROM kpi_runs AS runs
-    INNER JOIN kpi_lying AS lying
+    FROM kpi_distinct_spans AS runs
+    INNER JOIN kpi_period_members AS lying
         ON runs.nth = lying.nth AND (runs.next_nth IS NULL OR runs.next_nth > lying.last_nth)
     GROUP BY runs.entity_no, lying.period_no
 ),

@@ -1,4 +1,4 @@
--- a row: entity x account, or entity x application: what belongs to each entity of the KPI sheet
+-- grain: entity x account, or entity x application: what belongs to each entity of the KPI sheet
 WITH applications AS (
     SELECT
         *,

@@ -1,4 +1,4 @@
--- a row: KPI x entity x period that ends with a closed month: as it was reported, and as it is computed now
+-- grain: KPI x entity x period that ends with a closed month: as it was reported, and as it is computed now
 WITH named AS (
     SELECT
         closed.* EXCLUDE (kpi),
@@ -26,7 +26,7 @@ now AS (
     SELECT
         sheet.*,
         months.closed_at
-    FROM mart.kpi_sheet AS sheet
+    FROM mart.kpi_report AS sheet
     INNER JOIN months ON sheet.reference_month = months.reference_month
     WHERE sheet.kpi_period != 'week'
 ),
@@ -34,7 +34,7 @@ now AS (
 compared AS (
     SELECT
         coalesce(now.kpi, named.kpi) AS kpi,
-        coalesce(now.kpi_place, named.kpi_place) AS kpi_place,
+        coalesce(now.kpi_rank, named.kpi_rank) AS kpi_rank,
         coalesce(now.kpi_group, named.kpi_group) AS kpi_group,
         coalesce(now.kpi_unit, named.kpi_unit) AS kpi_unit,
         coalesce(now.number_format, named.number_format) AS number_format,
@@ -52,7 +52,7 @@ compared AS (
         coalesce(
             abs(now.value - named.value) > 1e-9 * greatest(1, abs(named.value)),
             (now.value IS NULL) != (named.value IS NULL)
-        ) AS is_restated,
+        ) AS is_revised,
         CASE
             WHEN now.kpi IS NULL THEN 'no longer on the sheet: ' || named.why_missing
             WHEN named.kpi IS NULL THEN 'not on the sheet that was reported'
@@ -71,6 +71,6 @@ compared AS (
 
 SELECT
     * EXCLUDE (why),
-    CASE WHEN is_restated THEN why END AS why_restated
+    CASE WHEN is_revised THEN why END AS why_revised
 FROM compared
-ORDER BY kpi_place, kpi_period, entity_type, reference_month, entity
+ORDER BY kpi_rank, kpi_period, entity_type, reference_month, entity

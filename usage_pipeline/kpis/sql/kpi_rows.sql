@@ -1,4 +1,4 @@
--- a row: entity x period, with its figures, those a year ago and those of the period before, in the order of the sheet
+-- grain: entity x period, with its figures, those a year ago and those of the period before, in the order of the sheet
 WITH entities AS (
     SELECT DISTINCT
         entity_no,

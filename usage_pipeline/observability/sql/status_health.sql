@@ -1,4 +1,4 @@
--- a row: the state of everything, in a sentence, which also says where nothing has run for long
+-- grain: the state of everything, in a sentence, which also says where nothing has run for long
 WITH silence AS (
     SELECT date_diff('day', last_run_at, CAST(now() AT TIME ZONE timezone AS TIMESTAMP)) AS days
     FROM written.clock
@@ -7,16 +7,16 @@ WITH silence AS (
 SELECT
     '<span style="font-size: 22px; line-height: 16px; color: '
     || CASE
-        WHEN health.light = 'red' THEN '#c0392b'
-        WHEN health.light = 'amber' OR silence.days > 8 THEN '#e08e0b'
+        WHEN health.status_color = 'red' THEN '#c0392b'
+        WHEN health.status_color = 'amber' OR silence.days > 8 THEN '#e08e0b'
         ELSE '#2e8b57'
     END
-    || '">&#9679;</span>' AS light,
+    || '">&#9679;</span>' AS status_color,
     -- every Monday something runs, whether there is anything new or not
     CASE
-        WHEN silence.days > 8 AND health.light <> 'red' THEN 'Nothing has run for ' || silence.days || ' days'
-        ELSE health.verdict
-    END AS verdict,
+        WHEN silence.days > 8 AND health.status_color <> 'red' THEN 'Nothing has run for ' || silence.days || ' days'
+        ELSE health.summary
+    END AS summary,
     health.health_sentence
     || CASE
         WHEN silence.days > 8
@@ -32,7 +32,7 @@ SELECT
     health.failure,
     health.checks_failed,
     health.checks_warning,
-    health.files_set_aside,
+    health.files_quarantined,
     health.rows_rejected,
     health.weeks_wrong,
     health.written_at

@@ -1,12 +1,12 @@
--- a row: a source, delivered or not, with its age at the time of reading
+-- grain: a source, delivered or not, with its age at the time of reading
 SELECT
     sources.source,
     sources.delivery,
     sources.newest,
-    sources.taken_in_at,
+    sources.ingested_at,
     date_diff(
         'day',
-        sources.taken_in_at,
+        sources.ingested_at,
         coalesce(clock.pinned_as_of, CAST(now() AT TIME ZONE clock.timezone AS TIMESTAMP))
     ) AS age_days,
     sources.read_at,

@@ -1,4 +1,4 @@
--- a row: how many users of the facts in $files are no contact of their account in the build that is shown
+-- grain: how many users of the facts in $files are no contact of their account in the build that is shown
 WITH used AS (
     SELECT
         account_id,

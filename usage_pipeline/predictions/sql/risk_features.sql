@@ -1,4 +1,4 @@
--- a row: account x application, or account (no application), in contract when the week of as-of had ended
+-- grain: account x application, or account (no application), in contract when the week of as-of had ended
 WITH complete AS (
     SELECT
         week_start,
@@ -19,52 +19,52 @@ spans AS (
 
 starts AS (
     SELECT
-        begun.contract_since,
+        begun.customer_since,
         count(complete.week_start) AS weeks
-    FROM (SELECT DISTINCT contract_since FROM core.in_contract) AS begun
-    LEFT JOIN complete ON begun.contract_since <= complete.week_start
-    GROUP BY begun.contract_since
+    FROM (SELECT DISTINCT customer_since FROM core.subscribed) AS begun
+    LEFT JOIN complete ON begun.customer_since <= complete.week_start
+    GROUP BY begun.customer_since
 ),
 
 entities AS (
     SELECT
         account_id,
         application,
-        has_contract,
-        contract_since,
+        has_subscription,
+        customer_since,
         days_to_renewal,
         1 AS applications
-    FROM core.in_contract
+    FROM core.subscribed
     UNION ALL
     SELECT
         account_id,
         NULL AS application,
-        bool_or(has_contract) AS has_contract,
-        min(contract_since) AS contract_since,
+        bool_or(has_subscription) AS has_subscription,
+        min(customer_since) AS customer_since,
         min(days_to_renewal) AS days_to_renewal,
         count(*) AS applications
-    FROM core.in_contract
+    FROM core.subscribed
     GROUP BY account_id
 ),
 
-pair_weeks AS (
+account_application_weeks AS (
     SELECT
         usage.account_id,
         usage.application,
         complete.ago,
         usage.clicks,
         usage.records_created
-    FROM core.in_contract AS owned
+    FROM core.subscribed AS owned
     INNER JOIN core.weekly_usage AS usage
         ON
             owned.account_id = usage.account_id
             AND owned.application = usage.application
-            AND owned.contract_since <= usage.week_start
+            AND owned.customer_since <= usage.week_start
     INNER JOIN complete ON usage.week_start = complete.week_start
 ),
 
 entity_weeks AS (
-    SELECT * FROM pair_weeks
+    SELECT * FROM account_application_weeks
     UNION ALL
     SELECT
         account_id,
@@ -72,7 +72,7 @@ entity_weeks AS (
         ago,
         sum(clicks) AS clicks,
         sum(records_created) AS records_created
-    FROM pair_weeks
+    FROM account_application_weeks
     GROUP BY account_id, ago
 ),
 
@@ -96,19 +96,19 @@ sums AS (
     GROUP BY account_id, application
 ),
 
-pair_people AS (
+account_application_people AS (
     SELECT
         users.account_id,
         users.application,
         users.user_id,
         complete.ago,
         users.clicks
-    FROM core.in_contract AS owned
+    FROM core.subscribed AS owned
     INNER JOIN core.weekly_users AS users
         ON
             owned.account_id = users.account_id
             AND owned.application = users.application
-            AND owned.contract_since <= users.week_start
+            AND owned.customer_since <= users.week_start
     INNER JOIN complete ON users.week_start = complete.week_start
     WHERE
         complete.ago < 12
@@ -124,7 +124,7 @@ people AS (
         count(*) FILTER (WHERE ago < 4) AS weeks_recent,
         count(*) FILTER (WHERE ago >= 4) AS weeks_before,
         coalesce(sum(clicks) FILTER (WHERE ago < 4), 0) AS clicks_recent
-    FROM pair_people
+    FROM account_application_people
     GROUP BY account_id, application, user_id
     UNION ALL
     SELECT
@@ -134,7 +134,7 @@ people AS (
         count(DISTINCT ago) FILTER (WHERE ago < 4) AS weeks_recent,
         count(DISTINCT ago) FILTER (WHERE ago >= 4) AS weeks_before,
         coalesce(sum(clicks) FILTER (WHERE ago < 4), 0) AS clicks_recent
-    FROM pair_people
+    FROM account_application_people
     GROUP BY account_id, user_id
 ),
 
@@ -157,7 +157,7 @@ breadths AS (
         owned.account_id,
         count(*) AS applications_owned,
         count(*) FILTER (WHERE sums.clicks_4 > 0) AS applications_used
-    FROM core.in_contract AS owned
+    FROM core.subscribed AS owned
     LEFT JOIN sums ON owned.account_id = sums.account_id AND owned.application = sums.application
     GROUP BY owned.account_id
 ),
@@ -180,9 +180,9 @@ levels AS (
     SELECT
         entities.account_id,
         entities.application,
-        entities.has_contract,
-        starts.weeks AS weeks_in_contract,
-        date_diff('day', entities.contract_since, CAST($as_of_week AS DATE) + 6) AS contract_age_days,
+        entities.has_subscription,
+        starts.weeks AS weeks_subscribed,
+        date_diff('day', entities.customer_since, CAST($as_of_week AS DATE) + 6) AS subscription_age_days,
         entities.days_to_renewal,
         entities.applications,
         least(coalesce(sums.weeks_since_use, starts.weeks), 52) AS weeks_since_use,
@@ -233,7 +233,7 @@ levels AS (
         END AS season_ahead
     FROM entities
     CROSS JOIN spans
-    INNER JOIN starts ON entities.contract_since = starts.contract_since
+    INNER JOIN starts ON entities.customer_since = starts.customer_since
     INNER JOIN breadths ON entities.account_id = breadths.account_id
     LEFT JOIN sums
         ON entities.account_id = sums.account_id AND entities.application IS NOT DISTINCT FROM sums.application
@@ -250,7 +250,7 @@ peers AS (
         sum(CAST(round(100 * clicks_recent) AS BIGINT)) AS clicks_recent,
         sum(CAST(round(100 * clicks_before) AS BIGINT)) AS clicks_before
     FROM levels
-    WHERE weeks_in_contract >= 12
+    WHERE weeks_subscribed >= 12
     GROUP BY application
 ),
 
@@ -271,7 +271,7 @@ SELECT
     CAST($as_of_week AS DATE) AS as_of_week,
     account_id,
     application,
-    has_contract,
+    has_subscription,
     -- for words, and for the rule
     has_used,
     clicks_recent,
@@ -306,8 +306,8 @@ SELECT
     peers_change,
     season_ahead,
     weeks_since_first_use,
-    contract_age_days,
+    subscription_age_days,
     days_to_renewal
 FROM compared
-WHERE weeks_in_contract >= 1
+WHERE weeks_subscribed >= 1
 ORDER BY account_id, application

@@ -1,9 +1,9 @@
--- a row: what came after a week of as-of: target x account x application (none: of the whole account) x week
+-- grain: what came after a week of as-of: target x account x application (none: of the whole account) x week
 -- the horizon begins after the gap: what happens before it makes no row
 WITH weeks AS (
     SELECT
         unnest(CAST($as_of_weeks AS DATE[])) AS as_of_week,
-        7 * CAST($gap_weeks AS INTEGER) AS gap
+        7 * CAST($lead_weeks AS INTEGER) AS gap
 ),
 
 newest AS (
@@ -16,24 +16,28 @@ contracts AS (
     SELECT
         weeks.as_of_week,
         weeks.as_of_week + 6 + weeks.gap AS gap_end,
-        spells.pair_id,
-        spells.account_id,
-        spells.application,
-        spells.basis,
-        spells.end_date,
+        subscription_periods.account_application_id,
+        subscription_periods.account_id,
+        subscription_periods.application,
+        subscription_periods.basis,
+        subscription_periods.end_date,
         -- a contract that was completed is no loss; an end without a reason is one
         CASE
-            WHEN spells.end_date < DATE '9999-12-31' AND spells.end_reason IN ('completed', 'renewed') THEN NULL
-            ELSE coalesce(spells.notice_date, nullif(spells.end_date, DATE '9999-12-31'))
+            WHEN
+                subscription_periods.end_date < DATE '9999-12-31'
+                AND subscription_periods.end_reason IN ('completed', 'renewed')
+                THEN NULL
+            ELSE coalesce(subscription_periods.notice_date, nullif(subscription_periods.end_date, DATE '9999-12-31'))
         END AS left_on,
-        spells.end_reason IN ('completed', 'renewed')
-        AND spells.end_date <= weeks.as_of_week + 6 + weeks.gap + CAST($churn_days AS INTEGER) AS is_completed
+        subscription_periods.end_reason IN ('completed', 'renewed')
+        AND subscription_periods.end_date
+        <= weeks.as_of_week + 6 + weeks.gap + CAST($churn_days AS INTEGER) AS is_completed
     FROM weeks
-    INNER JOIN core.contract_spells AS spells
+    INNER JOIN core.subscription_periods AS subscription_periods
         ON
-            weeks.as_of_week >= spells.start_date
-            AND weeks.as_of_week + 6 < spells.end_date
-            AND (spells.notice_date IS NULL OR weeks.as_of_week + 6 < spells.notice_date)
+            weeks.as_of_week >= subscription_periods.start_date
+            AND weeks.as_of_week + 6 < subscription_periods.end_date
+            AND (subscription_periods.notice_date IS NULL OR weeks.as_of_week + 6 < subscription_periods.notice_date)
 ),
 
 low AS (
@@ -41,14 +45,14 @@ low AS (
         contracts.as_of_week,
         contracts.account_id,
         contracts.application,
-        bool_or(later.usage_state IN ('low', 'inactive')) AS happened
+        bool_or(later.usage_state IN ('low', 'inactive')) AS outcome
     FROM contracts
     CROSS JOIN newest
     INNER JOIN core.usage_states AS states
-        ON contracts.pair_id = states.pair_id AND contracts.as_of_week = states.week_start
+        ON contracts.account_application_id = states.account_application_id AND contracts.as_of_week = states.week_start
     INNER JOIN core.usage_states AS later
         ON
-            contracts.pair_id = later.pair_id
+            contracts.account_application_id = later.account_application_id
             AND contracts.gap_end < later.week_start
             AND contracts.gap_end + 7 * CAST($low_weeks AS INTEGER) > later.week_start
     WHERE
@@ -61,7 +65,7 @@ low AS (
 observed AS (
     SELECT
         *,
-        coalesce(left_on <= gap_end + CAST($churn_days AS INTEGER), FALSE) AS happened
+        coalesce(left_on <= gap_end + CAST($churn_days AS INTEGER), FALSE) AS outcome
     FROM contracts
     WHERE
         basis != 'usage'
@@ -71,27 +75,27 @@ observed AS (
 )
 
 SELECT
-    'low use' AS target,
+    'low usage' AS target,
     as_of_week,
     account_id,
     application,
-    happened
+    outcome
 FROM low
 UNION ALL
 SELECT
-    'cancellation' AS target,
+    'churn' AS target,
     as_of_week,
     account_id,
     application,
-    happened
+    outcome
 FROM observed
 UNION ALL
 -- an account is lost with the last of its applications
 SELECT
-    'loss of the account' AS target,
+    'account churn' AS target,
     as_of_week,
     account_id,
     NULL AS application,
-    bool_and(happened) AS happened
+    bool_and(outcome) AS outcome
 FROM observed
 GROUP BY as_of_week, account_id

@@ -1,26 +1,26 @@
--- a row: an account: its contract as a whole, its applications by state, and its users
+-- grain: an account: its contract as a whole, its applications by state, and its users
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
     WHERE is_complete
 ),
 
-pairs AS (
+account_applications AS (
     SELECT
         account_id,
-        count(*) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS applications_owned,
+        count(*) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS applications_owned,
         count(*) FILTER (WHERE usage_state IN ('active', 'low', 'new') AND recent_clicks > 0) AS applications_used,
-        count(*) FILTER (WHERE usage_state = 'never used') AS applications_never_used,
+        count(*) FILTER (WHERE usage_state = 'never adopted') AS applications_never_used,
         count(*) FILTER (WHERE usage_state = 'low') AS applications_low,
         count(*) FILTER (WHERE usage_state = 'inactive') AS applications_inactive,
-        count(*) FILTER (WHERE contract_state = 'notice given') AS applications_notice,
-        count(*) FILTER (WHERE contract_state = 'ended') AS applications_ended,
+        count(*) FILTER (WHERE subscription_state = 'notice received') AS applications_notice,
+        count(*) FILTER (WHERE subscription_state = 'ended') AS applications_ended,
         sum(recent_clicks) AS recent_clicks,
-        sum(seats) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS seats,
-        sum(annual_value) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS annual_value,
-        min(renewal_date) FILTER (WHERE contract_state IN ('in contract', 'notice given')) AS renewal_date,
+        sum(seats) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS seats,
+        sum(annual_value) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS annual_value,
+        min(renewal_date) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS renewal_date,
         max(last_used_ever) AS last_used_on
-    FROM core.pair_states
+    FROM core.account_application_states
     GROUP BY account_id
 ),
 
@@ -30,9 +30,9 @@ around_end AS (
         contracts.account_id,
         max(days.day) FILTER (WHERE days.day <= contracts.end_date) AS last_used_before,
         coalesce(sum(days.clicks) FILTER (WHERE days.day > contracts.end_date), 0) AS clicks_after
-    FROM core.account_contracts AS contracts
+    FROM core.account_subscriptions AS contracts
     INNER JOIN core.account_days AS days ON contracts.account_id = days.account_id
-    WHERE contracts.contract_state IN ('ended', 'never started') AND days.clicks > 0
+    WHERE contracts.subscription_state IN ('ended', 'never started') AND days.clicks > 0
     GROUP BY contracts.account_id
 ),
 
@@ -41,16 +41,16 @@ totals AS (
     SELECT
         contracts.account_id,
         CASE
-            WHEN pairs.seats IS NOT NULL OR contracts.seats IS NOT NULL
-                THEN CAST(coalesce(pairs.seats, 0) + coalesce(contracts.seats, 0) AS BIGINT)
+            WHEN account_applications.seats IS NOT NULL OR contracts.seats IS NOT NULL
+                THEN CAST(coalesce(account_applications.seats, 0) + coalesce(contracts.seats, 0) AS BIGINT)
         END AS seats,
         CASE
-            WHEN pairs.annual_value IS NOT NULL OR contracts.annual_value IS NOT NULL
-                THEN coalesce(pairs.annual_value, 0) + coalesce(contracts.annual_value, 0)
+            WHEN account_applications.annual_value IS NOT NULL OR contracts.annual_value IS NOT NULL
+                THEN coalesce(account_applications.annual_value, 0) + coalesce(contracts.annual_value, 0)
         END AS annual_value,
-        least(pairs.renewal_date, contracts.renewal_date) AS renewal_date
-    FROM core.account_contracts AS contracts
-    LEFT JOIN pairs ON contracts.account_id = pairs.account_id
+        least(account_applications.renewal_date, contracts.renewal_date) AS renewal_date
+    FROM core.account_subscriptions AS contracts
+    LEFT JOIN account_applications ON contracts.account_id = account_applications.account_id
 ),
 
 users AS (
@@ -72,22 +72,22 @@ SELECT
     names.country,
     names.state,
     names.owner,
-    contracts.contract_state,
-    contracts.is_contract_known,
+    contracts.subscription_state,
+    contracts.is_subscription_known,
     CAST(contracts.start_date AS TIMESTAMP) AS start_date,
     CAST(contracts.notice_date AS TIMESTAMP) AS notice_date,
     CAST(contracts.end_date AS TIMESTAMP) AS end_date,
     contracts.end_reason,
-    coalesce(pairs.applications_owned, 0) AS applications_owned,
-    coalesce(pairs.applications_used, 0) AS applications_used,
-    coalesce(pairs.applications_never_used, 0) AS applications_never_used,
-    coalesce(pairs.applications_low, 0) AS applications_low,
-    coalesce(pairs.applications_inactive, 0) AS applications_inactive,
-    coalesce(pairs.applications_ended, 0) AS applications_ended,
-    coalesce(pairs.applications_notice, 0) AS applications_notice,
+    coalesce(account_applications.applications_owned, 0) AS applications_owned,
+    coalesce(account_applications.applications_used, 0) AS applications_used,
+    coalesce(account_applications.applications_never_used, 0) AS applications_never_used,
+    coalesce(account_applications.applications_low, 0) AS applications_low,
+    coalesce(account_applications.applications_inactive, 0) AS applications_inactive,
+    coalesce(account_applications.applications_ended, 0) AS applications_ended,
+    coalesce(account_applications.applications_notice, 0) AS applications_notice,
     CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
-    pairs.applications_used / nullif(pairs.applications_owned, 0) AS breadth,
-    CASE WHEN $has_users THEN pairs.recent_clicks / nullif(users.active_users, 0) END AS depth,
+    account_applications.applications_used / nullif(account_applications.applications_owned, 0) AS breadth,
+    CASE WHEN $has_users THEN account_applications.recent_clicks / nullif(users.active_users, 0) END AS depth,
     totals.seats,
     totals.annual_value,
     CAST(totals.renewal_date AS TIMESTAMP) AS renewal_date,
@@ -95,11 +95,11 @@ SELECT
     CASE
         WHEN totals.renewal_date >= CAST($as_of_day AS DATE) THEN totals.renewal_date - CAST($as_of_day AS DATE)
     END AS days_to_renewal,
-    CAST(pairs.last_used_on AS TIMESTAMP) AS last_used_on,
+    CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
     contracts.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE
-        WHEN contracts.contract_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
-        WHEN around_end.last_used_before IS NULL THEN 'never used in contract'
+        WHEN contracts.subscription_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
+        WHEN around_end.last_used_before IS NULL THEN 'never adopted in contract'
         WHEN contracts.end_date = around_end.last_used_before THEN 'used until the last day'
         WHEN contracts.end_date = around_end.last_used_before + 1 THEN 'used until the day before the last'
         ELSE 'last used ' || (contracts.end_date - around_end.last_used_before) || ' days before the end'
@@ -111,9 +111,9 @@ SELECT
     names.account_page,
     names.contacts
 FROM core.account_names AS names
-INNER JOIN core.account_contracts AS contracts ON names.account_id = contracts.account_id
+INNER JOIN core.account_subscriptions AS contracts ON names.account_id = contracts.account_id
 INNER JOIN totals ON names.account_id = totals.account_id
-LEFT JOIN pairs ON names.account_id = pairs.account_id
+LEFT JOIN account_applications ON names.account_id = account_applications.account_id
 LEFT JOIN around_end ON names.account_id = around_end.account_id
 LEFT JOIN users ON names.account_id = users.account_id
 ORDER BY names.account

@@ -1,4 +1,4 @@
--- a row: account x application (or all of them) x week or month x what changed: how many came, came back, were lost
+-- grain: account x application (or all of them) x week or month x what changed: how many came, came back, were lost
 SELECT
     events.unit,
     events.period AS counted_by,

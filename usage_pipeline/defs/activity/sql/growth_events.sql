@@ -1,4 +1,4 @@
--- a row: account x application x week or month: who came, who stayed, who was lost and why; users counted by account
+-- grain: account x application x week or month: who came, who stayed, who was lost and why; users counted by account
 WITH periods AS (
     -- an unknown period is left out: the ones beside it are compared with each other
     SELECT
@@ -26,24 +26,26 @@ monthly_use AS (
         users.application,
         users.user_id
     FROM core.monthly_users AS users
-    SEMI JOIN core.contract_spells AS spells
+    SEMI JOIN core.subscription_periods AS subscription_periods
         ON
-            users.account_id = spells.account_id
-            AND users.application = spells.application
-            AND users.month_start + INTERVAL 1 MONTH > spells.start_date
-            AND users.month_start <= spells.end_date
+            users.account_id = subscription_periods.account_id
+            AND users.application = subscription_periods.application
+            AND users.month_start + INTERVAL 1 MONTH > subscription_periods.start_date
+            AND users.month_start <= subscription_periods.end_date
     WHERE users.clicks > 0
 ),
 
-pair_use AS (
+account_application_use AS (
     SELECT
         'week' AS period,
-        grid.week_start AS period_start,
-        pairs.account_id,
-        pairs.application
-    FROM core.usage_grid AS grid
-    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
-    WHERE grid.clicks > 0
+        subscription_weeks.week_start AS period_start,
+        account_applications.account_id,
+        account_applications.application
+    FROM core.subscription_weeks AS subscription_weeks
+    INNER JOIN
+        core.account_applications AS account_applications
+        ON subscription_weeks.account_application_id = account_applications.account_application_id
+    WHERE subscription_weeks.clicks > 0
     UNION ALL
     SELECT DISTINCT
         'month' AS period,
@@ -61,8 +63,14 @@ user_use AS (
         any_value(users.account_id) AS account_id,
         hash(users.account_id, users.user_id) AS entity
     FROM core.weekly_users AS users
-    INNER JOIN core.pairs AS pairs ON users.account_id = pairs.account_id AND users.application = pairs.application
-    SEMI JOIN core.usage_grid AS grid ON users.week_start = grid.week_start AND pairs.pair_id = grid.pair_id
+    INNER JOIN
+        core.account_applications AS account_applications
+        ON users.account_id = account_applications.account_id AND users.application = account_applications.application
+    SEMI JOIN
+        core.subscription_weeks AS subscription_weeks
+        ON
+            users.week_start = subscription_weeks.week_start
+            AND account_applications.account_application_id = subscription_weeks.account_application_id
     WHERE users.clicks > 0 AND users.user_id IS NOT NULL
     GROUP BY users.week_start, entity
     UNION ALL
@@ -84,7 +92,7 @@ used AS (
         account_id,
         application,
         hash(account_id, application) AS entity
-    FROM pair_use
+    FROM account_application_use
     UNION ALL
     SELECT DISTINCT
         'account' AS unit,
@@ -93,7 +101,7 @@ used AS (
         account_id,
         CAST(NULL AS VARCHAR) AS application,
         hash(account_id) AS entity
-    FROM pair_use
+    FROM account_application_use
     UNION ALL
     SELECT
         'user' AS unit,
@@ -155,19 +163,19 @@ ends AS (
         lost.account_id,
         lost.application,
         lost.period_end,
-        bool_or(spells.end_date >= lost.period_end) AS is_in_contract,
-        arg_max(struct_pack(d := spells.end_reason), spells.end_date).d AS end_reason
+        bool_or(subscription_periods.end_date >= lost.period_end) AS is_subscribed,
+        arg_max(struct_pack(d := subscription_periods.end_reason), subscription_periods.end_date).d AS end_reason
     FROM (SELECT DISTINCT
         unit,
         account_id,
         application,
         period_end
     FROM lost) AS lost
-    INNER JOIN core.contract_spells AS spells
+    INNER JOIN core.subscription_periods AS subscription_periods
         ON
-            lost.account_id = spells.account_id
-            AND (lost.application IS NULL OR lost.application = spells.application)
-            AND lost.period_end >= spells.start_date
+            lost.account_id = subscription_periods.account_id
+            AND (lost.application IS NULL OR lost.application = subscription_periods.application)
+            AND lost.period_end >= subscription_periods.start_date
     GROUP BY ALL
 ),
 
@@ -179,9 +187,9 @@ explained AS (
         lost.application,
         lost.nth,
         CASE
-            WHEN ends.is_in_contract THEN 'lost to inactivity'
+            WHEN ends.is_subscribed THEN 'lapsed'
             WHEN ends.end_reason = 'completed' THEN 'completed'
-            ELSE 'lost to cancellation'
+            ELSE 'churned'
         END AS change,
         lost.number
     FROM lost

@@ -1,23 +1,25 @@
--- a row: a unit and period whose users, counted apart from the changes, are not what the changes add up to
+-- grain: a unit and period whose users, counted apart from the changes, are not what the changes add up to
 WITH counted AS (
     SELECT
         'application of an account' AS unit,
         'week' AS period,
         week_start AS period_start,
         count(*) AS used
-    FROM core.usage_grid
+    FROM core.subscription_weeks
     WHERE is_complete AND clicks > 0
     GROUP BY week_start
     UNION ALL
     SELECT
         'account' AS unit,
         'week' AS period,
-        grid.week_start AS period_start,
-        count(DISTINCT pairs.account_id) AS used
-    FROM core.usage_grid AS grid
-    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
-    WHERE grid.is_complete AND grid.clicks > 0
-    GROUP BY grid.week_start
+        subscription_weeks.week_start AS period_start,
+        count(DISTINCT account_applications.account_id) AS used
+    FROM core.subscription_weeks AS subscription_weeks
+    INNER JOIN
+        core.account_applications AS account_applications
+        ON subscription_weeks.account_application_id = account_applications.account_application_id
+    WHERE subscription_weeks.is_complete AND subscription_weeks.clicks > 0
+    GROUP BY subscription_weeks.week_start
     UNION ALL
     SELECT
         'account' AS unit,
@@ -25,12 +27,12 @@ WITH counted AS (
         users.month_start AS period_start,
         count(DISTINCT users.account_id) AS used
     FROM core.monthly_users AS users
-    INNER JOIN core.contract_spells AS spells
+    INNER JOIN core.subscription_periods AS subscription_periods
         ON
-            users.account_id = spells.account_id
-            AND users.application = spells.application
-            AND users.month_start >= date_trunc('month', spells.start_date)
-            AND users.month_start <= date_trunc('month', spells.end_date)
+            users.account_id = subscription_periods.account_id
+            AND users.application = subscription_periods.application
+            AND users.month_start >= date_trunc('month', subscription_periods.start_date)
+            AND users.month_start <= date_trunc('month', subscription_periods.end_date)
     WHERE users.clicks > 0
     GROUP BY users.month_start
 ),

@@ -1,13 +1,13 @@
--- a row: account x application x contract x whole month in contract since its start, until the contract ends
-WITH spells AS (
+-- grain: account x application x contract x whole month in contract since its start, until the contract ends
+WITH subscription_periods AS (
     SELECT
-        spells.*,
-        date_trunc('month', spells.start_date) AS start_month
-    FROM core.contract_spells AS spells
+        subscription_periods.*,
+        date_trunc('month', subscription_periods.start_date) AS start_month
+    FROM core.subscription_periods AS subscription_periods
     -- an inferred contract begins with its first use: it would be retained by definition
     WHERE
-        spells.basis = 'application'
-        AND spells.start_date >= (SELECT min(month_start) FROM core.months)
+        subscription_periods.basis = 'application'
+        AND subscription_periods.start_date >= (SELECT min(month_start) FROM core.months)
 ),
 
 used AS (
@@ -20,7 +20,7 @@ used AS (
 )
 
 SELECT
-    spells.account_id,
+    subscription_periods.account_id,
     names.account,
     applications.application_key,
     applications.application,
@@ -28,19 +28,22 @@ SELECT
     names.segment,
     names.region,
     names.owner,
-    spells.spell_number,
-    year(spells.start_date) || ' Q' || quarter(spells.start_date) AS cohort,
-    CAST(date_diff('month', spells.start_month, months.month_start) AS INTEGER) AS months_since_start,
+    subscription_periods.period_number,
+    year(subscription_periods.start_date) || ' Q' || quarter(subscription_periods.start_date) AS cohort,
+    CAST(date_diff('month', subscription_periods.start_month, months.month_start) AS INTEGER) AS months_since_start,
     CAST(months.month_start AS TIMESTAMP) AS month_start,
     used.account_id IS NOT NULL AS is_used
-FROM spells
+FROM subscription_periods
 INNER JOIN core.months AS months
-    ON spells.start_date <= months.month_start AND spells.end_date >= months.month_end AND months.is_complete
-INNER JOIN core.account_names AS names ON spells.account_id = names.account_id
-INNER JOIN core.application_names AS applications ON spells.application = applications.application_key
+    ON
+        subscription_periods.start_date <= months.month_start
+        AND subscription_periods.end_date >= months.month_end
+        AND months.is_complete
+INNER JOIN core.account_names AS names ON subscription_periods.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON subscription_periods.application = applications.application_key
 LEFT JOIN used
     ON
         months.month_start = used.month_start
-        AND spells.account_id = used.account_id
-        AND spells.application = used.application
+        AND subscription_periods.account_id = used.account_id
+        AND subscription_periods.application = used.application
 ORDER BY cohort, names.account, applications.application, months_since_start

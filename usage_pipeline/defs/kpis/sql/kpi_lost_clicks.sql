@@ -1,4 +1,4 @@
--- a row: a complete month whose clicks are not those of its days
+-- grain: a complete month whose clicks are not those of its days
 WITH days AS (
     SELECT
         CAST(date_trunc('month', day) AS DATE) AS month_start,

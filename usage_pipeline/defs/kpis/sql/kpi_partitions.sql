@@ -1,4 +1,4 @@
--- a row: KPI x period x kind of entity whose values do not add up to that of all accounts
+-- grain: KPI x period x kind of entity whose values do not add up to that of all accounts
 -- contracts about whole accounts belong to no application: sums over applications lack them
 WITH of_whole_accounts AS (
     SELECT
@@ -18,7 +18,7 @@ sums AS (
         reference_month,
         entity_type,
         sum(value) AS value
-    FROM mart.kpi_sheet
+    FROM mart.kpi_report
     WHERE
         kpi IN (SELECT unnest($titles))
         AND entity_type IN ('all', 'account', 'segment', 'region', 'owner', 'application', 'application type')

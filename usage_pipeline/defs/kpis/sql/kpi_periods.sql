@@ -1,4 +1,4 @@
--- a row: a period that ends with a week or month on record: all of it complete, or the month that runs
+-- grain: a period that ends with a week or month on record: all of it complete, or the month that runs
 WITH lengths AS (
     SELECT *
     FROM (
@@ -27,7 +27,7 @@ ending AS (
         -- a year to date has none of its length
         last_step.nth - lengths.steps AS nth_before
     FROM lengths
-    INNER JOIN core.kpi_steps AS last_step ON lengths.calendar = last_step.calendar
+    INNER JOIN core.kpi_base_periods AS last_step ON lengths.calendar = last_step.calendar
     WHERE last_step.is_complete OR lengths.period = 'month'
 ),
 
@@ -36,7 +36,7 @@ given AS (
         ending.*,
         min(steps.first_day) AS first_day
     FROM ending
-    INNER JOIN core.kpi_steps AS steps
+    INNER JOIN core.kpi_base_periods AS steps
         ON ending.calendar = steps.calendar AND steps.nth BETWEEN ending.first_nth AND ending.last_nth
     GROUP BY ALL
     -- a period with a month that is not complete, or not on record, is not given

@@ -1,4 +1,4 @@
--- a row: target x back-test (or all of them) x contestant: how well it would have done
+-- grain: target x back-test (or all of them) x contestant: how well it would have done
 SELECT
     figures.target,
     figures.title AS risk,
@@ -13,13 +13,13 @@ SELECT
         AS contestant,
     CASE WHEN figures.is_in_force THEN 'in force' ELSE '' END AS in_force,
     CAST(figures.rows AS BIGINT) AS judged,
-    CAST(figures.events AS BIGINT) AS events,
-    figures.usual_share,
+    CAST(figures.positives AS BIGINT) AS positives,
+    figures.base_rate,
     figures.average_precision,
     figures.auc,
     figures.precision_at_20,
     figures.recall_at_20,
-    figures.lift_of_top_tenth,
+    figures.top_decile_lift,
     figures.brier,
     figures.calibration_error
 FROM core.risk_figures AS figures

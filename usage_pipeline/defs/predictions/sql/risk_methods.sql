@@ -1,10 +1,10 @@
--- a row: a target: which method is in force, why, on what it rests, and how many risks it lists
+-- grain: a target: which method is in force, why, on what it rests, and how many risks it lists
 WITH counted AS (
     SELECT
         target,
         count(*) AS scored,
         count(*) FILTER (WHERE is_listed) AS listed,
-        sum(chance) AS expected
+        sum(probability) AS expected
     FROM core.risk_scores
     GROUP BY target
 )
@@ -26,7 +26,7 @@ SELECT
                 || format('{:.1f}', methods.lift_high) || ')',
                 ''
             )
-            || ', with ' || methods.events || ' events; ' || $rule_lift || ' times, an interval above 1 and '
+            || ', with ' || methods.positives || ' events; ' || $rule_lift || ' times, an interval above 1 and '
             || $rule_events || ' events are asked for. '
     END
     || CASE
@@ -36,7 +36,7 @@ SELECT
                 || 'than every simple measure: '
         ELSE
             CASE
-                WHEN methods.target = 'low use'
+                WHEN methods.target = 'low usage'
                     THEN 'A rule, no model: the last 4 weeks are far below the 8 before. '
                 ELSE 'A rule, no model: the last 4 weeks are far below the 8 before, or nobody came. '
             END
@@ -44,20 +44,23 @@ SELECT
     END
     || methods.why || '.'
     || CASE
-        WHEN methods.method = 'rule' AND methods.chance_named IS NOT NULL AND methods.chance_of_others IS NOT NULL
+        WHEN
+            methods.method = 'rule'
+            AND methods.probability_named IS NOT NULL
+            AND methods.probability_of_others IS NOT NULL
             THEN
-                ' Of those that the rule named in the past it happened to ' || round(100 * methods.chance_named, 1)
-                || ' %, of the others to ' || round(100 * methods.chance_of_others, 1) || ' %.'
+                ' Of those that the rule named in the past it happened to ' || round(100 * methods.probability_named, 1)
+                || ' %, of the others to ' || round(100 * methods.probability_of_others, 1) || ' %.'
         ELSE ''
     END AS why,
     methods.horizon_days,
-    CAST(methods.events AS BIGINT) AS events,
-    CAST(methods.others AS BIGINT) AS others,
+    CAST(methods.positives AS BIGINT) AS positives,
+    CAST(methods.negatives AS BIGINT) AS negatives,
     methods.lift,
     methods.lift_low,
     methods.lift_high,
     methods.has_signal,
-    methods.usual_share,
+    methods.base_rate,
     CAST(methods.learned_from AS TIMESTAMP) AS learned_from,
     CAST(methods.learned_until AS TIMESTAMP) AS learned_until,
     methods.version,

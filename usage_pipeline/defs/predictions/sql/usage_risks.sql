@@ -1,12 +1,12 @@
--- a row: a risk to look at: target x account x application (or all applications of the account), by chance
+-- grain: a risk to look at: target x account x application (or all applications of the account), by probability
 WITH contracts AS (
     SELECT
         account_id,
         application,
         annual_value,
         renewal_date
-    FROM core.pair_states
-    WHERE contract_state = 'in contract'
+    FROM core.account_application_states
+    WHERE subscription_state = 'in contract'
     UNION ALL
     -- of the account also what its contracts about the whole account are worth
     SELECT
@@ -17,9 +17,9 @@ WITH contracts AS (
                 THEN coalesce(sum(states.annual_value), 0) + coalesce(any_value(accounts.annual_value), 0)
         END AS annual_value,
         least(min(states.renewal_date), any_value(accounts.renewal_date)) AS renewal_date
-    FROM core.pair_states AS states
-    INNER JOIN core.account_contracts AS accounts ON states.account_id = accounts.account_id
-    WHERE states.contract_state = 'in contract'
+    FROM core.account_application_states AS states
+    INNER JOIN core.account_subscriptions AS accounts ON states.account_id = accounts.account_id
+    WHERE states.subscription_state = 'in contract'
     GROUP BY states.account_id
 ),
 
@@ -30,7 +30,7 @@ breaks AS (
         account_id,
         application,
         max(as_of_week) FILTER (WHERE NOT is_listed) AS as_of_week
-    FROM core.issued_scores
+    FROM core.score_snapshots
     GROUP BY target, account_id, application
 ),
 
@@ -40,7 +40,7 @@ since AS (
         issued.account_id,
         issued.application,
         min(issued.as_of_week) AS first_week
-    FROM core.issued_scores AS issued
+    FROM core.score_snapshots AS issued
     INNER JOIN breaks
         ON
             issued.target = breaks.target
@@ -63,23 +63,23 @@ SELECT
     names.owner,
     row_number() OVER (
         PARTITION BY scores.target
-        -- what is worth most to save; by chance alone where no value is known
+        -- what is worth most to save; by probability alone where no value is known
         ORDER BY
-            scores.chance * contracts.annual_value DESC NULLS LAST,
+            scores.probability * contracts.annual_value DESC NULLS LAST,
             scores.strength DESC,
             scores.account_id,
             scores.application
-    ) AS place,
-    scores.chance,
-    scores.chance_in_words,
-    scores.chance / nullif(scores.usual_share, 0) AS times_usual,
-    concat_ws('; ', nullif(scores.reason_1, ''), nullif(scores.reason_2, ''), nullif(scores.reason_3, '')) AS reason,
-    scores.against,
+    ) AS rank,
+    scores.probability,
+    scores.probability_text,
+    scores.probability / nullif(scores.base_rate, 0) AS risk_lift,
+    concat_ws('; ', nullif(scores.reason_1, ''), nullif(scores.reason_2, ''), nullif(scores.reason_3, '')) AS driver,
+    scores.positive_signal,
     scores.clicks_recent AS recent_clicks,
     scores.clicks_usual AS usual_clicks,
     format('{:,.1f} of {:,.1f}', scores.clicks_recent, scores.clicks_usual) AS recent_of_usual,
     contracts.annual_value,
-    scores.chance * contracts.annual_value AS value_at_risk,
+    scores.probability * contracts.annual_value AS value_at_risk,
     CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
     CASE
         WHEN contracts.renewal_date >= CAST($as_of_day AS DATE) THEN contracts.renewal_date - CAST($as_of_day AS DATE)
@@ -101,4 +101,4 @@ LEFT JOIN since
         AND scores.account_id = since.account_id
         AND scores.application IS NOT DISTINCT FROM since.application
 WHERE scores.is_listed
-ORDER BY scores.target, place
+ORDER BY scores.target, rank

@@ -1,4 +1,4 @@
--- a row: a person in an account; personal data, published in a file of its own
+-- grain: a person in an account; personal data, published in a file of its own
 WITH last_use AS (
     SELECT
         account_id,

@@ -1,4 +1,4 @@
--- a row: the build itself
+-- grain: the build itself
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -8,8 +8,8 @@ WITH newest AS (
 counts AS (
     SELECT
         count(*) AS accounts,
-        count(*) FILTER (WHERE NOT is_contract_known) AS without_contract
-    FROM core.account_contracts
+        count(*) FILTER (WHERE NOT is_subscription_known) AS without_subscription
+    FROM core.account_subscriptions
 ),
 
 suspect AS (
@@ -37,14 +37,14 @@ SELECT
     CAST(newest.week_start + 6 AS TIMESTAMP) AS data_through,
     $name || ': ' || counts.accounts || ' accounts, '
     || CASE
-        WHEN counts.without_contract = counts.accounts THEN 'contracts are unknown for all of them'
-        WHEN counts.without_contract = 0 THEN 'all with known contracts'
-        ELSE counts.without_contract || ' of them without a known contract'
+        WHEN counts.without_subscription = counts.accounts THEN 'contracts are unknown for all of them'
+        WHEN counts.without_subscription = 0 THEN 'all with known contracts'
+        ELSE counts.without_subscription || ' of them without a known contract'
     END
     || CASE
         WHEN suspect.weeks = 0 THEN ''
-        WHEN suspect.weeks <= 3 THEN '. Left out of ranks, trends and flags: the week of ' || suspect.newest
-        ELSE '. Left out of ranks, trends and flags: ' || suspect.weeks || ' weeks, the newest ' || suspect.newest
+        WHEN suspect.weeks <= 3 THEN '. Left out of ranks, trends and anomalies: the week of ' || suspect.newest
+        ELSE '. Left out of ranks, trends and anomalies: ' || suspect.weeks || ' weeks, the newest ' || suspect.newest
     END
     || CASE
         WHEN running.has_data THEN '. The running week is shown only where it is marked.'
@@ -52,7 +52,7 @@ SELECT
     END
     || $held_back
     || ' Build ' || $build_id || '.' AS sentence,
-    '<a href="/superset/dashboard/health/">health of the data</a>' AS health_link
+    '<a href="/superset/dashboard/health/">data status</a>' AS health_link
 FROM newest
 CROSS JOIN counts
 CROSS JOIN suspect

@@ -1,4 +1,4 @@
--- a row: account x day that somebody came; none where only week folders come
+-- grain: account x day that somebody came; none where only week folders come
 SELECT
     account_id,
     day,

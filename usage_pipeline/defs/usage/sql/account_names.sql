@@ -1,4 +1,4 @@
--- a row: an account known to any source, with one label that no other account has
+-- grain: an account known to any source, with one label that no other account has
 WITH known AS (
     SELECT account_id FROM ref.accounts
     UNION

@@ -1,4 +1,4 @@
--- a row: an application known to any source, with one label that no other application has
+-- grain: an application known to any source, with one label that no other application has
 WITH known AS (
     SELECT application FROM ref.applications
     UNION

@@ -1,4 +1,4 @@
--- a row: account x application x user x calendar month, from the facts of the weeks that the months lie in
+-- grain: account x application x user x calendar month, from the facts of the weeks that the months lie in
 SELECT
     CAST(date_trunc('month', day) AS DATE) AS month_start,
     account_id,

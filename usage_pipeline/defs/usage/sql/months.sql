@@ -1,4 +1,4 @@
--- a row: one calendar month since the first week on record, and whether all of its weeks may be judged by
+-- grain: one calendar month since the first week on record, and whether all of its weeks may be judged by
 WITH spine AS (
     SELECT
         CAST(month AS DATE) AS month_start,

@@ -1,4 +1,4 @@
--- a row: account x application x period of complete weeks: usage in contract, users counted once, rank among its kind
+-- grain: account x application x period of complete weeks: usage in contract, users counted once, rank among its kind
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -28,18 +28,18 @@ judged AS (
     SELECT
         period_weeks.period,
         any_value(period_weeks.weeks) AS period_length,
-        grid.pair_id,
-        count(*) AS weeks_in_contract,
-        count(*) FILTER (WHERE grid.clicks > 0) AS weeks_used,
-        sum(grid.clicks) AS clicks,
-        sum(grid.records_created) AS records_created
+        subscription_weeks.account_application_id,
+        count(*) AS weeks_subscribed,
+        count(*) FILTER (WHERE subscription_weeks.clicks > 0) AS weeks_used,
+        sum(subscription_weeks.clicks) AS clicks,
+        sum(subscription_weeks.records_created) AS records_created
     FROM period_weeks
-    INNER JOIN core.usage_grid AS grid ON period_weeks.week_start = grid.week_start
-    WHERE grid.contract_days = 7
-    GROUP BY period_weeks.period, grid.pair_id
+    INNER JOIN core.subscription_weeks AS subscription_weeks ON period_weeks.week_start = subscription_weeks.week_start
+    WHERE subscription_weeks.subscribed_days = 7
+    GROUP BY period_weeks.period, subscription_weeks.account_application_id
 ),
 
-pair_users AS (
+account_application_users AS (
     SELECT
         period_weeks.period,
         users.account_id,
@@ -63,13 +63,16 @@ account_users AS (
 rankable AS (
     SELECT
         judged.*,
-        pairs.account_id,
-        pairs.application,
-        judged.clicks / judged.weeks_in_contract AS clicks_per_week,
-        pairs.contract_state IN ('in contract', 'notice given') AS is_in_contract,
-        judged.clicks >= $rank_floor_clicks AND pairs.contract_state IN ('in contract', 'notice given') AS is_ranked
+        account_applications.account_id,
+        account_applications.application,
+        judged.clicks / judged.weeks_subscribed AS clicks_per_week,
+        account_applications.subscription_state IN ('in contract', 'notice received') AS is_subscribed,
+        judged.clicks >= $rank_floor_clicks
+        AND account_applications.subscription_state IN ('in contract', 'notice received') AS is_ranked
     FROM judged
-    INNER JOIN core.pair_states AS pairs ON judged.pair_id = pairs.pair_id
+    INNER JOIN
+        core.account_application_states AS account_applications
+        ON judged.account_application_id = account_applications.account_application_id
 )
 
 SELECT
@@ -82,17 +85,17 @@ SELECT
     names.segment,
     names.region,
     names.owner,
-    rankable.is_in_contract,
-    rankable.weeks_in_contract,
+    rankable.is_subscribed,
+    rankable.weeks_subscribed,
     rankable.weeks_used,
     CAST(rankable.clicks AS BIGINT) AS clicks,
     CAST(rankable.records_created AS BIGINT) AS records_created,
     rankable.clicks_per_week,
-    CASE WHEN $has_users THEN coalesce(pair_users.active_users, 0) END AS active_users,
+    CASE WHEN $has_users THEN coalesce(account_application_users.active_users, 0) END AS active_users,
     CASE WHEN $has_users THEN coalesce(account_users.active_users, 0) END AS account_active_users,
     rankable.clicks > 0 AS is_used,
     rankable.is_ranked,
-    -- by clicks a week, so that a pair that began in mid-period is not last for that
+    -- by clicks a week, so that an account x application that began in mid-period is not last for that
     CASE
         WHEN rankable.is_ranked
             THEN
@@ -107,11 +110,11 @@ SELECT
 FROM rankable
 INNER JOIN core.account_names AS names ON rankable.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON rankable.application = applications.application_key
-LEFT JOIN pair_users
+LEFT JOIN account_application_users
     ON
-        rankable.period = pair_users.period
-        AND rankable.account_id = pair_users.account_id
-        AND rankable.application = pair_users.application
+        rankable.period = account_application_users.period
+        AND rankable.account_id = account_application_users.account_id
+        AND rankable.application = account_application_users.application
 LEFT JOIN account_users
     ON rankable.period = account_users.period AND rankable.account_id = account_users.account_id
 ORDER BY rankable.period, applications.application, rankable.clicks DESC

@@ -1,16 +1,20 @@
--- a row: account x application x week: in contract (zero where nobody came), used outside it, or used a year ago
-WITH grid AS (
+-- grain: account x application x week: in contract (zero where nobody came), used outside it, or used a year ago
+WITH subscription_weeks AS (
     SELECT
-        grid.*,
-        pairs.account_id,
-        pairs.application,
+        subscription_weeks.*,
+        account_applications.account_id,
+        account_applications.application,
         expected.clicks_before,
         expected.variance_clicks,
         expected.common_spread
-    FROM core.usage_grid AS grid
-    INNER JOIN core.pairs AS pairs ON grid.pair_id = pairs.pair_id
+    FROM core.subscription_weeks AS subscription_weeks
+    INNER JOIN
+        core.account_applications AS account_applications
+        ON subscription_weeks.account_application_id = account_applications.account_application_id
     LEFT JOIN core.expected_usage AS expected
-        ON grid.pair_id = expected.pair_id AND grid.week_start = expected.week_start
+        ON
+            subscription_weeks.account_application_id = expected.account_application_id
+            AND subscription_weeks.week_start = expected.week_start
 ),
 
 spine AS (
@@ -18,7 +22,7 @@ spine AS (
         week_start,
         account_id,
         application
-    FROM grid
+    FROM subscription_weeks
     UNION
     SELECT
         week_start,
@@ -44,10 +48,15 @@ SELECT
     names.segment,
     names.region,
     names.owner,
-    CAST(coalesce(grid.contract_days, 0) AS INTEGER) AS contract_days,
-    CASE WHEN grid.account_id IS NOT NULL THEN grid.clicks ELSE usage.clicks END AS clicks,
-    CASE WHEN grid.account_id IS NOT NULL THEN grid.records_created ELSE usage.records_created END AS records_created,
-    CASE WHEN grid.account_id IS NOT NULL THEN grid.active_users ELSE usage.active_users END AS active_users,
+    CAST(coalesce(subscription_weeks.subscribed_days, 0) AS INTEGER) AS subscribed_days,
+    CASE WHEN subscription_weeks.account_id IS NOT NULL THEN subscription_weeks.clicks ELSE usage.clicks END AS clicks,
+    CASE
+        WHEN subscription_weeks.account_id IS NOT NULL THEN subscription_weeks.records_created ELSE
+            usage.records_created
+    END AS records_created,
+    CASE
+        WHEN subscription_weeks.account_id IS NOT NULL THEN subscription_weeks.active_users ELSE usage.active_users
+    END AS active_users,
     CASE WHEN last_week.has_arrived THEN coalesce(last_year.clicks, 0) END AS clicks_last_year,
     CASE WHEN last_week.has_arrived AND $has_records THEN coalesce(last_year.records_created, 0) END
         AS records_last_year,
@@ -55,25 +64,28 @@ SELECT
     CASE
         WHEN weeks.is_complete
             THEN
-                coalesce(grid.clicks_before, CASE WHEN grid.account_id IS NULL THEN usage.clicks ELSE grid.clicks END)
+                coalesce(
+                    subscription_weeks.clicks_before,
+                    CASE WHEN subscription_weeks.account_id IS NULL THEN usage.clicks ELSE subscription_weeks.clicks END
+                )
     END AS expected_clicks,
-    CASE WHEN weeks.is_complete THEN coalesce(grid.variance_clicks, 0) END AS variance_clicks,
-    grid.common_spread,
+    CASE WHEN weeks.is_complete THEN coalesce(subscription_weeks.variance_clicks, 0) END AS variance_clicks,
+    subscription_weeks.common_spread,
     weeks.is_complete,
     weeks.is_running,
     weeks.week_status,
-    pair_flags.kind AS flag,
-    application_flags.kind AS application_flag,
-    all_flags.kind AS all_flag
+    account_application_anomalies.kind AS anomaly,
+    application_anomalies.kind AS application_anomaly,
+    platform_anomalies.kind AS platform_anomaly
 FROM spine
 INNER JOIN core.weeks AS weeks ON spine.week_start = weeks.week_start
 INNER JOIN core.account_names AS names ON spine.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON spine.application = applications.application_key
-LEFT JOIN grid
+LEFT JOIN subscription_weeks
     ON
-        spine.week_start = grid.week_start
-        AND spine.account_id = grid.account_id
-        AND spine.application = grid.application
+        spine.week_start = subscription_weeks.week_start
+        AND spine.account_id = subscription_weeks.account_id
+        AND spine.application = subscription_weeks.application
 LEFT JOIN core.weekly_usage AS usage
     ON
         spine.week_start = usage.week_start
@@ -85,19 +97,22 @@ LEFT JOIN core.weekly_usage AS last_year
         weeks.last_year_week = last_year.week_start
         AND spine.account_id = last_year.account_id
         AND spine.application = last_year.application
-LEFT JOIN core.usage_flags AS pair_flags
+LEFT JOIN core.anomalies AS account_application_anomalies
     ON
-        pair_flags.scope = 'account'
-        AND pair_flags.measure = 'clicks'
-        AND spine.week_start = pair_flags.week_start
-        AND spine.account_id = pair_flags.account_id
-        AND spine.application = pair_flags.application
-LEFT JOIN core.usage_flags AS application_flags
+        account_application_anomalies.scope = 'account'
+        AND account_application_anomalies.measure = 'clicks'
+        AND spine.week_start = account_application_anomalies.week_start
+        AND spine.account_id = account_application_anomalies.account_id
+        AND spine.application = account_application_anomalies.application
+LEFT JOIN core.anomalies AS application_anomalies
     ON
-        application_flags.scope = 'application'
-        AND application_flags.measure = 'clicks'
-        AND spine.week_start = application_flags.week_start
-        AND spine.application = application_flags.application
-LEFT JOIN core.usage_flags AS all_flags
-    ON all_flags.scope = 'all' AND all_flags.measure = 'clicks' AND spine.week_start = all_flags.week_start
+        application_anomalies.scope = 'application'
+        AND application_anomalies.measure = 'clicks'
+        AND spine.week_start = application_anomalies.week_start
+        AND spine.application = application_anomalies.application
+LEFT JOIN core.anomalies AS platform_anomalies
+    ON
+        platform_anomalies.scope = 'all'
+        AND platform_anomalies.measure = 'clicks'
+        AND spine.week_start = platform_anomalies.week_start
 ORDER BY spine.week_start

@@ -1,4 +1,4 @@
--- a row: account x application in contract now and a year ago: its last 13 complete weeks against the same of last year
+-- grain: account x application in contract now and a year ago: its last 13 complete weeks against the same of last year
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -7,23 +7,25 @@ WITH newest AS (
 
 compared AS (
     SELECT
-        this_year.pair_id,
+        this_year.account_application_id,
         count(*) AS weeks_compared,
         sum(this_year.clicks) AS clicks,
         sum(last_year.clicks) AS clicks_last_year,
         sum(this_year.records_created) AS records_created,
         sum(last_year.records_created) AS records_last_year
-    FROM core.usage_grid AS this_year
+    FROM core.subscription_weeks AS this_year
     CROSS JOIN newest
     INNER JOIN core.weeks AS weeks ON this_year.week_start = weeks.week_start
     INNER JOIN core.weeks AS weeks_before ON weeks.last_year_week = weeks_before.week_start
-    INNER JOIN core.usage_grid AS last_year
-        ON weeks.last_year_week = last_year.week_start AND this_year.pair_id = last_year.pair_id
+    INNER JOIN core.subscription_weeks AS last_year
+        ON
+            weeks.last_year_week = last_year.week_start
+            AND this_year.account_application_id = last_year.account_application_id
     WHERE
         weeks.is_complete AND weeks_before.is_complete
         AND this_year.week_start > newest.week_start - 7 * 13
-        AND this_year.contract_days = 7 AND last_year.contract_days = 7
-    GROUP BY this_year.pair_id
+        AND this_year.subscribed_days = 7 AND last_year.subscribed_days = 7
+    GROUP BY this_year.account_application_id
 ),
 
 changed AS (
@@ -37,7 +39,7 @@ changed AS (
 )
 
 SELECT
-    pairs.account_id,
+    account_applications.account_id,
     names.account,
     applications.application_key,
     applications.application,
@@ -63,8 +65,10 @@ SELECT
     names.account_page,
     names.contacts
 FROM changed
-INNER JOIN core.pair_states AS pairs ON changed.pair_id = pairs.pair_id
-INNER JOIN core.account_names AS names ON pairs.account_id = names.account_id
-INNER JOIN core.application_names AS applications ON pairs.application = applications.application_key
-WHERE pairs.contract_state IN ('in contract', 'notice given')
+INNER JOIN
+    core.account_application_states AS account_applications
+    ON changed.account_application_id = account_applications.account_application_id
+INNER JOIN core.account_names AS names ON account_applications.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON account_applications.application = applications.application_key
+WHERE account_applications.subscription_state IN ('in contract', 'notice received')
 ORDER BY changed.clicks_change

@@ -1,4 +1,4 @@
--- a row: user x application x week of use; the user is an opaque number, good only for counting different people
+-- grain: user x application x week of use; the user is an opaque number, good only for counting different people
 WITH people AS (
     SELECT
         account_id,

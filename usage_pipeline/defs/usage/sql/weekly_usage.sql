@@ -1,4 +1,4 @@
--- a row: account x application x week in which somebody came, over all users
+-- grain: account x application x week in which somebody came, over all users
 SELECT
     week_start,
     account_id,

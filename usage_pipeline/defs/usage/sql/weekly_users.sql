@@ -1,4 +1,4 @@
--- a row: account x application x user x week of the days, from the facts of the weeks loaded and their neighbours
+-- grain: account x application x user x week of the days, from the facts of the weeks loaded and their neighbours
 SELECT
     week_start,
     account_id,

@@ -1,4 +1,4 @@
--- a row: one week since the first of which a row has come, up to the running one, and whether it may be judged by
+-- grain: one week since the first of which a row has come, up to the running one, and whether it may be judged by
 -- rows that come late lie in the folder of the next week: those of the oldest folder can be of a week that has none
 WITH came_by_date AS (
     SELECT DISTINCT week_start FROM core.weekly_usage
@@ -23,7 +23,7 @@ counted AS (
         spine.week_start,
         manifests.week IS NOT NULL AS has_arrived,
         came_by_date.week_start IS NOT NULL AS has_rows,
-        coalesce(manifests.files_set_aside, 0) AS files_set_aside,
+        coalesce(manifests.files_quarantined, 0) AS files_quarantined,
         manifests.source_rows,
         manifests.read_on,
         coalesce(manifests.rows_rejected > $rejected_share * manifests.source_rows, FALSE) AS has_many_rejected,
@@ -52,19 +52,19 @@ judged AS (
 SELECT
     week_start,
     has_arrived,
-    files_set_aside,
+    files_quarantined,
     source_rows,
     is_running,
     has_arrived
     AND has_settled
     AND is_read_whole
-    AND files_set_aside = 0
+    AND files_quarantined = 0
     AND NOT (has_many_rejected OR has_collapsed OR has_exploded) AS is_complete,
     CASE
         WHEN is_running THEN 'running'
         WHEN NOT has_arrived AND has_rows THEN 'only late rows'
         WHEN NOT has_arrived THEN 'never arrived'
-        WHEN files_set_aside > 0 THEN 'files set aside'
+        WHEN files_quarantined > 0 THEN 'files quarantined'
         WHEN has_many_rejected THEN 'many rows rejected'
         WHEN has_collapsed THEN 'far fewer rows than usual'
         WHEN has_exploded THEN 'far more rows than usual'

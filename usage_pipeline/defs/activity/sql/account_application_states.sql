@@ -1,0 +1,227 @@
+-- grain: account x application that was ever in contract or ever used: contract and usage state on the day of as_of
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+-- the subscription period that runs on as_of, else the last one before it, else the first to come
+subscription_periods AS (
+    SELECT *
+    FROM core.subscription_periods
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY account_id, application
+            ORDER BY
+                CASE
+                    WHEN start_date <= CAST($as_of_day AS DATE) AND end_date >= CAST($as_of_day AS DATE) THEN 0
+                    WHEN end_date < CAST($as_of_day AS DATE) THEN 1
+                    ELSE 2
+                END,
+                CASE WHEN start_date <= CAST($as_of_day AS DATE) THEN -epoch(start_date) ELSE epoch(start_date) END
+        ) = 1
+),
+
+usage AS (
+    SELECT
+        weekly.account_id,
+        weekly.application,
+        max(weekly.last_day) FILTER (WHERE weekly.clicks > 0) AS last_used_ever,
+        -- of the subscription period, by the same rule as `is_used` of the subscription weeks
+        max(least(weekly.last_day, subscription_periods.end_date)) FILTER (
+            WHERE weekly.clicks > 0
+            AND weekly.last_day >= subscription_periods.start_date
+            AND weekly.first_day <= subscription_periods.end_date
+        ) AS last_used_in_period,
+        max(weekly.last_day) FILTER (WHERE weekly.clicks > 0 AND weekly.last_day < subscription_periods.start_date)
+            AS used_before_on,
+        sum(weekly.clicks) AS clicks
+    FROM core.weekly_usage AS weekly
+    LEFT JOIN
+        subscription_periods
+        ON weekly.account_id = subscription_periods.account_id AND weekly.application = subscription_periods.application
+    GROUP BY weekly.account_id, weekly.application
+),
+
+subscribed AS (
+    SELECT
+        account_application_id,
+        sum(clicks) AS clicks
+    FROM core.subscription_weeks
+    GROUP BY account_application_id
+),
+
+account_applications AS (
+    SELECT
+        account_id,
+        application
+    FROM subscription_periods
+    UNION
+    SELECT
+        account_id,
+        application
+    FROM usage
+),
+
+newest_states AS (
+    SELECT states.*
+    FROM core.usage_states AS states
+    INNER JOIN newest ON states.week_start = newest.week_start
+),
+
+-- how it was used before the end: the last 13 full weeks in contract
+before_end AS (
+    SELECT
+        subscription_weeks.account_application_id,
+        avg(subscription_weeks.clicks) AS clicks_per_week
+    FROM core.subscription_weeks AS subscription_weeks
+    INNER JOIN
+        subscription_periods
+        ON
+            subscription_weeks.account_application_id = subscription_periods.account_application_id
+            AND subscription_weeks.period_number = subscription_periods.period_number
+    WHERE
+        subscription_weeks.is_complete
+        AND subscription_weeks.subscribed_days = 7
+        AND subscription_weeks.week_start > subscription_periods.end_date - 97
+        AND subscription_periods.end_date < CAST($as_of_day AS DATE)
+    GROUP BY subscription_weeks.account_application_id
+),
+
+-- the last weeks against as many before them, where both were whole weeks of one contract
+weekly AS (
+    SELECT
+        states.account_application_id,
+        states.clicks,
+        states.came_back,
+        states.period_number = newest_states.period_number AS is_same_subscription,
+        newest_states.weeks_without_use,
+        newest_states.full_weeks - states.full_weeks AS weeks_ago
+    FROM newest_states
+    INNER JOIN core.usage_states AS states ON newest_states.account_application_id = states.account_application_id
+),
+
+trends AS (
+    SELECT
+        account_application_id,
+        count(*) FILTER (WHERE is_same_subscription) AS weeks,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago < 4) AS last_4,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago BETWEEN 4 AND 7) AS before_4,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago < 13) AS last_13,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago BETWEEN 13 AND 25) AS before_13,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago < 52) AS last_52,
+        avg(clicks) FILTER (WHERE is_same_subscription AND weeks_ago BETWEEN 52 AND 103) AS before_52,
+        -- the quarter that ended with the last week of use
+        avg(clicks) FILTER (WHERE weeks_ago BETWEEN weeks_without_use AND weeks_without_use + 12)
+            AS clicks_when_last_used,
+        bool_or(came_back) FILTER (WHERE weeks_ago < 8) AS came_back
+    FROM weekly
+    GROUP BY account_application_id
+),
+
+placed AS (
+    SELECT
+        subscription_periods.account_application_id,
+        account_applications.account_id,
+        account_applications.application,
+        subscription_periods.period_number,
+        subscription_periods.basis,
+        subscription_periods.start_date,
+        nullif(subscription_periods.end_date, DATE '9999-12-31') AS end_date,
+        subscription_periods.notice_date,
+        subscription_periods.end_reason,
+        subscription_periods.ended_with,
+        subscription_periods.renewal_date,
+        subscription_periods.seats,
+        subscription_periods.annual_value,
+        usage.last_used_ever,
+        usage.last_used_in_period,
+        usage.used_before_on,
+        coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) AS clicks_outside_subscription,
+        before_end.clicks_per_week AS clicks_per_week_before_end,
+        CASE
+            WHEN subscription_periods.account_id IS NULL THEN 'no contract'
+            WHEN subscription_periods.start_date > CAST($as_of_day AS DATE) THEN 'not started'
+            WHEN subscription_periods.end_date < CAST($as_of_day AS DATE) THEN 'ended'
+            WHEN subscription_periods.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
+            ELSE 'in contract'
+        END AS subscription_state
+    FROM account_applications
+    LEFT JOIN
+        subscription_periods
+        ON
+            account_applications.account_id = subscription_periods.account_id
+            AND account_applications.application = subscription_periods.application
+    LEFT JOIN
+        usage
+        ON account_applications.account_id = usage.account_id AND account_applications.application = usage.application
+    LEFT JOIN subscribed ON subscription_periods.account_application_id = subscribed.account_application_id
+    LEFT JOIN before_end ON subscription_periods.account_application_id = before_end.account_application_id
+),
+
+judged AS (
+    SELECT
+        placed.* EXCLUDE (last_used_in_period, used_before_on),
+        placed.subscription_state IN ('in contract', 'notice received') AS is_running,
+        -- beside a state stands the use that it is about; use before the contract is told in words
+        CASE WHEN is_running THEN placed.last_used_in_period ELSE placed.last_used_ever END AS last_used_on,
+        CASE WHEN is_running THEN placed.used_before_on END AS used_before_on,
+        -- an ended account x application has no usage state: it can be neither low nor inactive
+        CASE WHEN is_running THEN coalesce(states.usage_state, 'new') END AS state_of_newest_week,
+        -- that nobody came is known of complete weeks alone; that somebody came is known at once
+        coalesce(
+            is_running
+            AND states.usage_state IN ('never adopted', 'inactive')
+            AND placed.last_used_in_period > newest.week_start + 6,
+            FALSE
+        ) AS is_used_since
+    FROM placed
+    CROSS JOIN newest
+    LEFT JOIN newest_states AS states
+        ON placed.account_application_id = states.account_application_id AND placed.period_number = states.period_number
+)
+
+SELECT
+    placed.* EXCLUDE (is_running),
+    coalesce(placed.period_number >= 2, FALSE) AS has_returned,
+    CASE WHEN placed.is_used_since THEN 'active' ELSE placed.state_of_newest_week END AS usage_state,
+    CASE
+        WHEN NOT placed.is_running THEN NULL
+        WHEN placed.is_used_since THEN newest.week_start + 7
+        -- silence began the week after the last use, not when it had lasted long enough to be called inactive
+        WHEN states.usage_state = 'inactive' THEN states.last_used_week + 7
+        ELSE coalesce(states.state_since, placed.start_date)
+    END AS usage_state_since,
+    states.recent_clicks,
+    states.usual_clicks,
+    CASE WHEN states.last_used_week IS NOT NULL THEN trends.clicks_when_last_used END AS clicks_when_last_used,
+    states.weeks_without_use,
+    coalesce(trends.came_back, FALSE) AS came_back,
+    -- no percentage of next to nothing
+    CASE
+        WHEN trends.weeks >= 8 AND trends.before_4 >= $low_floor_clicks
+            THEN trends.last_4 / trends.before_4 - 1
+    END AS trend_4_weeks,
+    CASE
+        WHEN trends.weeks >= 26 AND trends.before_13 >= $low_floor_clicks
+            THEN trends.last_13 / trends.before_13 - 1
+    END AS trend_13_weeks,
+    CASE
+        WHEN trends.weeks >= 104 AND trends.before_52 >= $low_floor_clicks
+            THEN trends.last_52 / trends.before_52 - 1
+    END AS trend_52_weeks,
+    CASE
+        WHEN states.week_start IS NOT NULL AND states.recent_clicks > 0
+            THEN
+                rank() OVER (
+                    PARTITION BY placed.application, states.week_start IS NOT NULL ORDER BY states.recent_clicks DESC
+                )
+    END AS rank_in_application
+FROM judged AS placed
+CROSS JOIN newest
+LEFT JOIN newest_states AS states
+    -- an ended account x application is judged no more, nor one by what was before the contract that runs
+    ON
+        CASE WHEN placed.is_running THEN placed.account_application_id END = states.account_application_id
+        AND placed.period_number = states.period_number
+LEFT JOIN trends ON states.account_application_id = trends.account_application_id

@@ -1,0 +1,85 @@
+-- grain: an account, and the state of its contract as a whole on the day of as_of
+WITH account_rows AS (
+    SELECT
+        account_id,
+        start_date,
+        coalesce(end_date, DATE '9999-12-31') AS end_date,
+        end_reason,
+        notice_date,
+        coalesce(end_date < start_date, FALSE) AS never_started
+    FROM ref.subscriptions
+    WHERE application IS NULL
+),
+
+from_account_rows AS (
+    SELECT
+        account_id,
+        bool_and(never_started) AS never_started,
+        min(start_date) AS start_date,
+        max(end_date) AS end_date,
+        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
+        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+    FROM account_rows
+    GROUP BY account_id
+),
+
+from_periods AS (
+    SELECT
+        account_id,
+        FALSE AS never_started,
+        min(start_date) AS start_date,
+        max(end_date) AS end_date,
+        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
+        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+    FROM core.subscription_periods
+    WHERE account_id NOT IN (SELECT account_id FROM from_account_rows)
+    GROUP BY account_id
+),
+
+-- contracts about the whole account: several can run side by side, and each is worth what it says
+in_force AS (
+    SELECT
+        account_id,
+        CAST(sum(seats) AS BIGINT) AS seats,
+        sum(annual_value) AS annual_value,
+        min(renewal_date) AS renewal_date
+    FROM ref.subscriptions
+    WHERE
+        application IS NULL
+        AND start_date <= CAST($as_of_day AS DATE)
+        AND coalesce(end_date, DATE '9999-12-31') >= CAST($as_of_day AS DATE)
+    GROUP BY account_id
+),
+
+contracts AS (
+    SELECT * FROM from_account_rows
+    UNION ALL
+    SELECT * FROM from_periods
+)
+
+SELECT
+    names.account_id,
+    contracts.start_date,
+    nullif(contracts.end_date, DATE '9999-12-31') AS end_date,
+    contracts.end_reason,
+    contracts.notice_date,
+    names.account_id IN (SELECT account_id FROM ref.subscriptions) AS is_subscription_known,
+    -- of the account's own rows alone; those of its applications stand with them
+    in_force.seats,
+    in_force.annual_value,
+    in_force.renewal_date,
+    CASE
+        WHEN contracts.account_id IS NULL THEN 'no contract'
+        WHEN contracts.never_started THEN 'never started'
+        WHEN contracts.reached IS NULL THEN 'not started'
+        WHEN contracts.reached < CAST($as_of_day AS DATE) THEN 'ended'
+        WHEN
+            contracts.notice_date <= CAST($as_of_day AS DATE) AND contracts.end_date < DATE '9999-12-31'
+            THEN 'notice received'
+        ELSE 'in contract'
+    END AS subscription_state
+FROM core.account_names AS names
+LEFT JOIN contracts ON names.account_id = contracts.account_id
+LEFT JOIN in_force ON names.account_id = in_force.account_id

@@ -1,0 +1,107 @@
+-- grain: account x application that was ever in contract or ever used: both states, how long, and the reason in words
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+history AS (
+    SELECT min(week_start) AS first_week FROM core.weeks
+    WHERE has_arrived
+)
+
+SELECT
+    account_applications.account_id,
+    names.account,
+    applications.application_key,
+    applications.application,
+    applications.application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    account_applications.subscription_state,
+    account_applications.basis != 'application' AS is_inferred,
+    account_applications.period_number,
+    account_applications.has_returned,
+    CAST(account_applications.start_date AS TIMESTAMP) AS start_date,
+    CAST(account_applications.notice_date AS TIMESTAMP) AS notice_date,
+    CAST(account_applications.end_date AS TIMESTAMP) AS end_date,
+    CAST(account_applications.renewal_date AS TIMESTAMP) AS renewal_date,
+    -- a renewal that has passed is none that comes
+    CASE
+        WHEN
+            account_applications.renewal_date >= CAST($as_of_day AS DATE)
+            THEN account_applications.renewal_date - CAST($as_of_day AS DATE)
+    END AS days_to_renewal,
+    account_applications.seats,
+    account_applications.annual_value,
+    account_applications.usage_state,
+    CAST(account_applications.usage_state_since AS TIMESTAMP) AS usage_state_since,
+    CAST((newest.week_start - account_applications.usage_state_since) / 7 + 1 AS INTEGER) AS weeks_in_state,
+    CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
+    account_applications.recent_clicks,
+    account_applications.usual_clicks,
+    account_applications.trend_4_weeks,
+    account_applications.trend_13_weeks,
+    account_applications.trend_52_weeks,
+    account_applications.rank_in_application,
+    account_applications.came_back,
+    CAST(account_applications.clicks_outside_subscription AS BIGINT) AS clicks_outside_subscription,
+    CASE account_applications.usage_state
+        WHEN 'never adopted'
+            THEN
+                CASE
+                    WHEN account_applications.start_date < history.first_week
+                        THEN
+                            'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
+                    ELSE 'no use since the contract began on ' || strftime(account_applications.start_date, '%-d %b %Y')
+                END
+                || coalesce(
+                    '; used before it began, last on ' || strftime(account_applications.used_before_on, '%-d %b %Y'), ''
+                )
+        WHEN 'inactive'
+            THEN
+                'no use for ' || account_applications.weeks_without_use || ' weeks'
+                || CASE
+                    WHEN account_applications.clicks_when_last_used > 0
+                        THEN
+                            ', usually '
+                            || CASE
+                                WHEN
+                                    account_applications.clicks_when_last_used >= 10
+                                    THEN round(account_applications.clicks_when_last_used)::INTEGER
+                                ELSE round(account_applications.clicks_when_last_used, 1)
+                            END
+                            || ' clicks a week before'
+                    ELSE ''
+                END
+        WHEN 'low'
+            THEN
+                round(account_applications.recent_clicks, 1)
+                || ' clicks a week lately, usually '
+                || round(account_applications.usual_clicks)::INTEGER
+        WHEN 'new' THEN 'in contract since ' || strftime(account_applications.start_date, '%-d %b %Y')
+        WHEN 'active'
+            THEN
+                CASE
+                    WHEN
+                        account_applications.is_used_since
+                        AND account_applications.state_of_newest_week = 'never adopted'
+                        THEN 'used for the first time, on ' || strftime(account_applications.last_used_on, '%-d %b %Y')
+                    WHEN account_applications.is_used_since
+                        THEN
+                            'used again on ' || strftime(account_applications.last_used_on, '%-d %b %Y') || ', after '
+                            || account_applications.weeks_without_use || ' weeks without use'
+                    WHEN account_applications.came_back THEN 'came back lately'
+                    ELSE ''
+                END
+    END AS reason,
+    names.account_page,
+    applications.application_page,
+    names.contacts
+FROM core.account_application_states AS account_applications
+CROSS JOIN newest
+CROSS JOIN history
+INNER JOIN core.account_names AS names ON account_applications.account_id = names.account_id
+INNER JOIN core.application_names AS applications ON account_applications.application = applications.application_key
+ORDER BY names.account, applications.application

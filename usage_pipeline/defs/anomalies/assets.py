@@ -1,0 +1,90 @@
+"""Spikes and drop-offs: what was expected of every week, what is anomalous, and what was said when it was new."""
+
+from inspect import getsource
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.anomalies import detector, holidays, usage_anomalies
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, proposal_result, sql_table
+from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.publishing.history import history_locked, promote
+from usage_pipeline.resources import Warehouse
+
+
+@dg.asset(
+    key="anomalies",
+    group_name="anomalies",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=["account_applications", "subscription_weeks", "weeks", "account_names"],
+    pool=POOL,
+    code_version=code_version(*(getsource(module) for module in (detector, usage_anomalies, holidays))),
+)
+def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
+
+    Beside it `expected_usage`: what was expected of every week in contract, with its variance.
+
+    One row: scope x account x application x measure x anomalous week.
+    """
+    with warehouse.get_connection() as connection:
+        found: dict[str, Any] = usage_anomalies.replace_anomalies(connection, settings)
+        counts = connection.execute(
+            "SELECT scope || ', ' || confidence, count(*) FROM core.anomalies WHERE measure = 'clicks' GROUP BY 1"
+        ).fetchall()
+        rows = connection.execute("SELECT count(*) FROM core.anomalies").fetchone()
+    assert rows is not None
+    found |= {"dagster/row_count": rows[0], "anomalies_on_clicks": dg.MetadataValue.json(dict(counts))}
+    return dg.MaterializeResult(metadata=found)
+
+
+@dg.asset(
+    key="anomaly_snapshots",
+    group_name="anomalies",
+    kinds={"parquet", "python"},
+    owners=OWNERS,
+    deps=["anomalies"],
+    pool=POOL,
+)
+def anomaly_snapshots(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The anomalies of the newest complete week as they were when they were new, kept for good once they are published.
+
+    One file: a complete week; written once, whatever late data and other settings make of that week afterwards.
+    """
+    with history_locked(settings):
+        promote(settings)
+        with warehouse.read() as connection:
+            proposal = usage_anomalies.propose_anomaly_snapshot(connection, settings)
+    return proposal_result(context, proposal, "anomalies")
+
+
+ANOMALY_TABLES = [
+    anomalies_asset,
+    anomaly_snapshots,
+    sql_table(
+        "anomaly_weeks",
+        schema="mart",
+        group="anomalies",
+        deps=[
+            "anomalies",
+            "account_applications",
+            "subscription_weeks",
+            "weekly_usage",
+            "weeks",
+            "known_causes",
+            *NAMES,
+        ],
+        description="The anomalies of the last weeks in words: how far, since when, who stopped, what is known of it.",
+    ),
+    sql_table(
+        "platform_events",
+        schema="mart",
+        group="anomalies",
+        deps=["anomaly_weeks"],
+        description="What all accounts, or all accounts of an application, did together: one event, nobody's anomaly.",
+    ),
+]

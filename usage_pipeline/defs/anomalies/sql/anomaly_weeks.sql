@@ -1,0 +1,223 @@
+-- grain: an anomalous week in words: of an account's application lately, of an application over all accounts, or of all
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+listed AS (
+    SELECT
+        anomalies.*,
+        anomalies.observed / anomalies.weeks AS observed_per_week,
+        anomalies.expected / anomalies.weeks AS expected_per_week,
+        1.64 * sqrt(anomalies.variance) / anomalies.weeks AS margin,
+        -- one happening is one row: its clicks, or else its users, or else its records
+        row_number() OVER (
+            PARTITION BY anomalies.scope, anomalies.week_start, anomalies.account_id, anomalies.application
+            ORDER BY CASE anomalies.measure WHEN 'clicks' THEN 1 WHEN 'users' THEN 2 ELSE 3 END
+        ) AS place
+    FROM core.anomalies AS anomalies
+    CROSS JOIN newest
+    -- what the platform did stays in sight for as long as the curves show it
+    WHERE anomalies.scope != 'account' OR anomalies.week_start > newest.week_start - 7 * $listed_weeks
+),
+
+others AS (
+    SELECT
+        scope,
+        week_start,
+        account_id,
+        application,
+        string_agg(measure, ' and ' ORDER BY measure) AS measures
+    FROM listed
+    WHERE place > 1
+    GROUP BY scope, week_start, account_id, application
+),
+
+firsts AS (
+    SELECT
+        listed.*,
+        others.measures AS other_measures
+    FROM listed
+    LEFT JOIN others
+        ON
+            listed.scope = others.scope
+            AND listed.week_start = others.week_start
+            AND listed.account_id IS NOT DISTINCT FROM others.account_id
+            AND listed.application IS NOT DISTINCT FROM others.application
+    WHERE listed.place = 1
+),
+
+-- who came in the four weeks before it began, and in the week itself
+people AS (
+    SELECT
+        firsts.week_start,
+        firsts.account_id,
+        firsts.application,
+        users.user_id,
+        count(*) FILTER (WHERE users.week_start < firsts.first_week) AS weeks_before,
+        max(users.last_day) FILTER (WHERE users.week_start < firsts.week_start) AS last_day,
+        coalesce(sum(users.clicks) FILTER (WHERE users.week_start < firsts.first_week), 0) / 4 AS clicks_before,
+        coalesce(sum(users.clicks) FILTER (WHERE users.week_start = firsts.week_start), 0) AS clicks
+    FROM firsts
+    INNER JOIN core.weekly_users AS users
+        ON
+            firsts.account_id = users.account_id
+            AND firsts.application = users.application
+            AND firsts.week_start >= users.week_start
+            AND firsts.first_week - 28 <= users.week_start
+    WHERE
+        firsts.scope = 'account'
+        AND users.user_id IS NOT NULL
+        AND users.clicks > 0
+    GROUP BY firsts.week_start, firsts.account_id, firsts.application, users.user_id
+),
+
+contributed AS (
+    SELECT
+        week_start,
+        account_id,
+        application,
+        count(*) FILTER (WHERE weeks_before >= 2) AS regulars,
+        count(*) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped,
+        max(last_day) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped_on,
+        max(clicks - clicks_before) / nullif(sum(clicks - clicks_before), 0) AS share_of_one
+    FROM people
+    GROUP BY week_start, account_id, application
+),
+
+causes AS (
+    SELECT
+        firsts.scope,
+        firsts.week_start,
+        firsts.account_id,
+        firsts.application,
+        min(known.cause) AS cause
+    FROM firsts
+    INNER JOIN ref.known_causes AS known
+        ON
+            (known.account_id IS NULL OR firsts.account_id = known.account_id)
+            AND (known.application IS NULL OR firsts.application = known.application)
+            AND firsts.week_start <= coalesce(known.last_day, DATE '9999-12-31')
+            AND firsts.week_start + 6 >= known.first_day
+    GROUP BY firsts.scope, firsts.week_start, firsts.account_id, firsts.application
+),
+
+told AS (
+    SELECT
+        firsts.*,
+        causes.cause,
+        contributed.regulars,
+        contributed.stopped,
+        contributed.stopped_on,
+        contributed.share_of_one,
+        -- people leave, and the work is done all the same
+        coalesce(
+            firsts.measure = 'users'
+            AND firsts.kind IN ('drop-off', 'shift down', 'decline')
+            AND records.expected_records >= $low_floor_clicks
+            AND subscription_weeks.records_created >= records.expected_records, FALSE
+        ) AS is_automated
+    FROM firsts
+    LEFT JOIN
+        core.account_applications AS account_applications
+        ON firsts.account_id = account_applications.account_id AND firsts.application = account_applications.application
+    LEFT JOIN core.expected_usage AS records
+        ON
+            account_applications.account_application_id = records.account_application_id
+            AND firsts.week_start = records.week_start
+    LEFT JOIN
+        core.subscription_weeks AS subscription_weeks
+        ON
+            account_applications.account_application_id = subscription_weeks.account_application_id
+            AND firsts.week_start = subscription_weeks.week_start
+    LEFT JOIN contributed
+        ON
+            firsts.scope = 'account'
+            AND firsts.week_start = contributed.week_start
+            AND firsts.account_id = contributed.account_id
+            AND firsts.application = contributed.application
+    LEFT JOIN causes
+        ON
+            firsts.scope = causes.scope
+            AND firsts.week_start = causes.week_start
+            AND firsts.account_id IS NOT DISTINCT FROM causes.account_id
+            AND firsts.application IS NOT DISTINCT FROM causes.application
+)
+
+SELECT
+    CAST(told.week_start AS TIMESTAMP) AS week_start,
+    told.scope,
+    told.account_id,
+    coalesce(names.account, 'all accounts') AS account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    told.measure,
+    CASE
+        WHEN told.is_automated THEN 'fewer users, as many records'
+        WHEN told.kind = 'shift up' THEN 'new level, higher'
+        WHEN told.kind = 'shift down' THEN 'new level, lower'
+        WHEN told.kind = 'decline' THEN 'slow decline'
+        ELSE told.kind
+    END AS anomaly_type,
+    CASE WHEN told.kind IN ('spike', 'shift up') THEN 'up' ELSE 'down' END AS direction,
+    CASE WHEN told.cause IS NOT NULL OR told.is_automated THEN 'expected' ELSE told.confidence END AS confidence,
+    told.state AS anomaly_status,
+    CAST(told.first_week AS TIMESTAMP) AS first_week,
+    CAST(told.last_week AS TIMESTAMP) AS last_week,
+    told.observed_per_week,
+    told.expected_per_week,
+    told.observed_per_week - told.expected_per_week AS change_per_week,
+    told.observed / nullif(told.expected, 0) - 1 AS change_share,
+    told.p_value,
+    abs(told.z) AS strength,
+    told.cause,
+    coalesce(applications.application, 'All applications')
+    || CASE WHEN told.scope = 'account' THEN ' at ' || names.account ELSE ' at all accounts' END
+    || ': '
+    || format('{:,}', CAST(round(told.observed_per_week) AS BIGINT)) || ' '
+    || CASE WHEN round(told.observed_per_week) = 1 THEN rtrim(told.measure, 's') ELSE told.measure END
+    || CASE WHEN told.weeks > 1 THEN ' a week over ' || told.weeks || ' weeks' ELSE '' END
+    || ', expected '
+    || format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT))
+    || ' to '
+    || format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+    || CASE
+        WHEN told.is_automated
+            THEN '; records as expected or more: the work may be done by a machine now'
+        WHEN told.z < 0 AND told.stopped > 0
+            THEN
+                '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'
+                || CASE
+                    WHEN $has_days AND told.stopped = told.regulars
+                        THEN ', the last on ' || strftime(told.stopped_on, '%-d %b %Y')
+                    ELSE ''
+                END
+        WHEN told.z > 0 AND told.share_of_one BETWEEN 0.5 AND 1
+            THEN '; one user makes ' || round(100 * told.share_of_one)::INTEGER || ' % of it'
+        ELSE ''
+    END
+    || CASE WHEN told.other_measures IS NOT NULL THEN '; ' || told.other_measures || ' too' ELSE '' END
+    || CASE
+        WHEN told.scope != 'account' OR told.peers_change IS NULL THEN ''
+        WHEN abs(told.peers_change) < 0.1 THEN '; others of this application steady'
+        ELSE
+            '; all accounts of this application ' || CASE WHEN told.peers_change > 0 THEN '+' ELSE '' END
+            || round(100 * told.peers_change)::INTEGER || ' %'
+    END
+    || CASE WHEN told.basis = 'peers' THEN '; judged by its peers, it is new' ELSE '' END
+    || CASE
+        WHEN told.first_week < told.week_start THEN '; since ' || strftime(told.first_week, '%-d %b %Y')
+        ELSE ''
+    END
+    || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END
+        AS what_happened,
+    names.account_page
+FROM told
+LEFT JOIN core.application_names AS applications ON told.application = applications.application_key
+LEFT JOIN core.account_names AS names ON told.account_id = names.account_id
+ORDER BY told.week_start DESC, told.scope = 'account', strength DESC

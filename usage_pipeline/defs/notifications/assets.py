@@ -1,0 +1,32 @@
+"""What is sent when a build is published: to each owner of accounts, once a week, whom to call."""
+
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.defs.tables import OWNERS
+from usage_pipeline.notifications.digest import send_digests
+
+
+@dg.asset(key="digests", group_name="notifications", kinds={"email", "python"}, owners=OWNERS, deps=["published_build"])
+def digests(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """To each owner of accounts, once a week: whom of his accounts to call, and why, by e-mail.
+
+    A mail that could not be sent fails nothing: the check warns, and an hourly look tries again.
+    """
+    done = send_digests(settings, context.log.info)
+    if done.not_sent_because:
+        context.log.info(f"nothing is sent: {done.not_sent_because}")
+        return dg.MaterializeResult(metadata={"not_sent_because": done.not_sent_because})
+    context.log.info(f"{len(done.sent)} sent, {len(done.sent_before)} were sent before, {len(done.failed)} failed")
+    return dg.MaterializeResult(
+        metadata={
+            "week": done.week,
+            "sent": dg.MetadataValue.json(done.sent),
+            "sent_before": dg.MetadataValue.json(done.sent_before),
+            "failed": dg.MetadataValue.json(done.failed),
+            "owners_without_address": dg.MetadataValue.json(done.without_address),
+            "accounts_without_owner": done.accounts_without_owner,
+        }
+    )

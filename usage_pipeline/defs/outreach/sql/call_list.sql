@@ -1,0 +1,141 @@
+-- grain: an account in contract that there is a reason to call, with its reasons in words
+WITH ordered AS (
+    SELECT
+        *,
+        list_position(
+            [
+                'notice received', 'account churn risk', 'usage drop', 'inactive',
+                'usage down', 'churn risk', 'low-usage risk', 'never adopted', 'upcoming renewal'
+            ],
+            call_reason
+        ) AS kind_order,
+        -- the first clause says what happened; the rest stands on the account's own page
+        split_part(reason, '; ', 1) AS short_text
+    FROM mart.call_reasons
+),
+
+-- of an application the strongest reason alone is told: one that is silent has also dropped
+strongest AS (
+    SELECT *
+    FROM ordered
+    QUALIFY row_number() OVER (PARTITION BY account_id, application_key ORDER BY urgency_rank, kind_order) = 1
+),
+
+by_kind AS (
+    SELECT
+        account_id,
+        call_reason,
+        min(urgency_rank) AS urgency_rank,
+        min(kind_order) AS kind_order,
+        count(*) AS applications,
+        CASE
+            WHEN call_reason = 'upcoming renewal' THEN arg_min(short_text, reason_since)
+            WHEN count(*) > 1
+                THEN
+                    call_reason || ': '
+                    || string_agg(application, ', ' ORDER BY annual_value DESC NULLS LAST, application)
+            WHEN min(application) = 'all applications' THEN min(short_text)
+            ELSE call_reason || ': ' || min(application) || ' (' || min(short_text) || ')'
+        END AS words
+    FROM strongest
+    GROUP BY account_id, call_reason
+),
+
+in_order AS (
+    SELECT
+        *,
+        row_number() OVER (PARTITION BY account_id ORDER BY urgency_rank, kind_order) AS nth,
+        count(*) OVER (PARTITION BY account_id) AS kinds
+    FROM by_kind
+),
+
+as_text AS (
+    SELECT
+        account_id,
+        -- the date of a renewal has a column of its own
+        string_agg(words, '; ' ORDER BY nth) FILTER (
+            WHERE nth <= 3 AND (kinds = 1 OR call_reason != 'upcoming renewal')
+        )
+        || CASE WHEN any_value(kinds) > 3 THEN '; and ' || (any_value(kinds) - 3) || ' more' ELSE '' END AS reason
+    FROM in_order
+    GROUP BY account_id
+),
+
+by_account AS (
+    SELECT
+        ordered.account_id,
+        min(ordered.urgency_rank) AS urgency_rank,
+        arg_min(ordered.urgency, ordered.urgency_rank) AS urgency,
+        any_value(as_text.reason) AS reason,
+        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new'), '') AS new_reasons
+    FROM ordered
+    INNER JOIN as_text ON ordered.account_id = as_text.account_id
+    GROUP BY ordered.account_id
+),
+
+-- an application counts once, for however many reasons
+of_applications AS (
+    SELECT
+        owned.account_id,
+        count(*) AS applications,
+        sum(owned.annual_value) AS annual_value
+    FROM core.account_application_states AS owned
+    WHERE
+        owned.subscription_state IN ('in contract', 'notice received')
+        AND EXISTS (
+            SELECT 1
+            FROM mart.call_reasons AS reasons
+            WHERE
+                reasons.account_id = owned.account_id
+                AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
+        )
+    GROUP BY owned.account_id
+),
+
+-- contracts about the whole account are concerned where all of its applications are
+concerned AS (
+    SELECT
+        of_applications.account_id,
+        of_applications.applications,
+        CASE
+            WHEN of_applications.applications = accounts.applications_owned AND contracts.annual_value IS NOT NULL
+                THEN contracts.annual_value + coalesce(of_applications.annual_value, 0)
+            ELSE of_applications.annual_value
+        END AS annual_value
+    FROM of_applications
+    INNER JOIN mart.accounts_summary AS accounts ON of_applications.account_id = accounts.account_id
+    INNER JOIN core.account_subscriptions AS contracts ON of_applications.account_id = contracts.account_id
+)
+
+SELECT
+    row_number() OVER (
+        ORDER BY
+            by_account.urgency_rank,
+            concerned.annual_value DESC NULLS LAST,
+            accounts.annual_value DESC NULLS LAST,
+            concerned.applications DESC,
+            accounts.account
+    ) AS rank,
+    by_account.urgency,
+    by_account.urgency_rank,
+    accounts.account_id,
+    accounts.account,
+    accounts.segment,
+    accounts.region,
+    accounts.owner,
+    by_account.reason,
+    CASE WHEN by_account.new_reasons != '' THEN 'new' ELSE 'known' END AS news,
+    by_account.new_reasons,
+    concerned.applications AS applications_concerned,
+    accounts.applications_owned,
+    concerned.annual_value AS value_concerned,
+    accounts.annual_value,
+    accounts.renewal_date,
+    accounts.days_to_renewal,
+    accounts.last_used_on,
+    accounts.account_page,
+    accounts.contacts
+FROM by_account
+INNER JOIN mart.accounts_summary AS accounts ON by_account.account_id = accounts.account_id
+INNER JOIN concerned ON by_account.account_id = concerned.account_id
+ORDER BY rank

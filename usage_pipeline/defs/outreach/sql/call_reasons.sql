@@ -1,0 +1,150 @@
+-- grain: a reason to call an account: kind x application (or the account as a whole), with how urgent it is
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+owned AS (
+    SELECT
+        *,
+        subscription_state = 'notice received' AS has_notice,
+        coalesce(renewal_date - CAST($as_of_day AS DATE) BETWEEN 0 AND $renewal_days, FALSE) AS renews_soon
+    FROM core.account_application_states
+    WHERE subscription_state IN ('in contract', 'notice received')
+),
+
+-- said before: without an older week on record nobody knows what is new
+issued AS (SELECT min(as_of_week) AS first_week FROM core.score_snapshots),
+
+-- of an anomaly that lasts, its newest week
+dropped AS (
+    SELECT
+        anomalies.account_id,
+        anomalies.application_key,
+        anomalies.week_start,
+        anomalies.first_week,
+        anomalies.confidence,
+        anomalies.anomaly_status,
+        replace(anomalies.what_happened, anomalies.application || ' at ' || anomalies.account || ': ', '') AS words
+    FROM mart.anomaly_weeks AS anomalies
+    WHERE
+        anomalies.scope = 'account'
+        AND anomalies.direction = 'down'
+        AND anomalies.confidence != 'expected'
+        AND anomalies.anomaly_status IN ('new', 'ongoing')
+    QUALIFY row_number() OVER (
+        PARTITION BY anomalies.account_id, anomalies.application_key ORDER BY anomalies.week_start DESC
+    ) = 1
+),
+
+found AS (
+    SELECT
+        owned.account_id,
+        owned.application,
+        'notice received' AS call_reason,
+        'given on ' || strftime(owned.notice_date, '%-d %b %Y')
+        || coalesce(', ends on ' || strftime(owned.end_date, '%-d %b %Y'), '') AS words,
+        owned.notice_date AS since,
+        owned.notice_date >= newest.week_start AS is_new,
+        CASE WHEN owned.notice_date > newest.week_start - 7 * $recent_call_weeks THEN 1 ELSE 2 END AS urgency
+    FROM owned
+    CROSS JOIN newest
+    WHERE owned.has_notice
+    UNION ALL
+    -- one week that is merely listed is as often probability as not
+    SELECT
+        owned.account_id,
+        owned.application,
+        'usage drop' AS call_reason,
+        dropped.words,
+        CAST(dropped.first_week AS DATE) AS since,
+        dropped.anomaly_status = 'new' AS is_new,
+        CASE WHEN dropped.confidence = 'strong' THEN 1 WHEN dropped.anomaly_status = 'ongoing' THEN 2 ELSE 3 END
+            AS urgency
+    FROM owned
+    INNER JOIN dropped
+        ON owned.account_id = dropped.account_id AND owned.application = dropped.application_key
+    WHERE NOT owned.has_notice
+    UNION ALL
+    SELECT
+        owned.account_id,
+        owned.application,
+        CASE owned.usage_state
+            WHEN 'inactive' THEN 'inactive'
+            WHEN 'low' THEN 'usage down'
+            ELSE 'never adopted'
+        END AS call_reason,
+        told.reason AS words,
+        owned.usage_state_since AS since,
+        owned.usage_state_since = newest.week_start AS is_new,
+        CASE
+            WHEN owned.usage_state_since <= newest.week_start - 7 * $recent_call_weeks THEN 3
+            WHEN owned.usage_state = 'inactive' THEN 1
+            ELSE 2
+        END AS urgency
+    FROM owned
+    CROSS JOIN newest
+    INNER JOIN mart.subscription_overview AS told
+        ON owned.account_id = told.account_id AND owned.application = told.application_key
+    WHERE owned.usage_state IN ('inactive', 'low', 'never adopted') AND NOT owned.has_notice
+    UNION ALL
+    -- only where a model has earned its place: a rule sees what the other reasons say already
+    SELECT
+        risks.account_id,
+        nullif(risks.application_key, 'all') AS application,
+        CASE risks.target
+            WHEN 'low usage' THEN 'low-usage risk'
+            WHEN 'churn' THEN 'churn risk'
+            ELSE 'account churn risk'
+        END AS call_reason,
+        risks.probability_text || ' for ' || risks.risk || coalesce('; ' || nullif(risks.driver, ''), '') AS words,
+        CAST(risks.listed_since AS DATE) AS since,
+        risks.listed_since = newest.week_start AND issued.first_week < newest.week_start AS is_new,
+        CASE
+            WHEN risks.target = 'account churn' THEN 1
+            WHEN risks.target = 'churn' OR risks.probability >= 0.5 THEN 2
+            ELSE 3
+        END AS urgency
+    FROM mart.usage_risks AS risks
+    CROSS JOIN newest
+    CROSS JOIN issued
+    WHERE risks.method_in_force = 'model'
+    UNION ALL
+    SELECT
+        owned.account_id,
+        owned.application,
+        'upcoming renewal' AS call_reason,
+        'renewal on ' || strftime(owned.renewal_date, '%-d %b %Y') AS words,
+        owned.renewal_date - $renewal_days AS since,
+        owned.renewal_date - $renewal_days > CAST($as_of_day AS DATE) - 7 AS is_new,
+        -- raised by its own nearness below: by itself it is no more than a date to Watch
+        4 AS urgency
+    FROM owned
+    WHERE owned.renews_soon AND NOT owned.has_notice
+)
+
+SELECT
+    found.account_id,
+    names.account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    found.call_reason,
+    found.words AS reason,
+    CAST(found.since AS TIMESTAMP) AS reason_since,
+    CASE WHEN found.is_new THEN 'new' ELSE 'known' END AS news,
+    -- what renews soon cannot wait
+    CAST(
+        greatest(1, least(3, found.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END)) AS BIGINT
+    ) AS urgency_rank,
+    ['Urgent', 'This week', 'Watch'][urgency_rank] AS urgency,
+    owned.annual_value
+FROM found
+INNER JOIN core.account_names AS names ON found.account_id = names.account_id
+LEFT JOIN owned ON found.account_id = owned.account_id AND found.application = owned.application
+LEFT JOIN core.application_names AS applications ON found.application = applications.application_key
+ORDER BY found.account_id, urgency_rank, found.call_reason, applications.application

@@ -1,0 +1,350 @@
+"""The detector on series that were made up elsewhere, and rules that a reader would hold it to."""
+
+from datetime import date
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.anomaly_worlds import JUDGED_FROM, World, make_world
+from usage_pipeline.anomalies.detector import (
+    DROP,
+    KINDS,
+    SHIFT_DOWN,
+    SHIFT_UP,
+    SPIKE,
+    Judged,
+    Series,
+    _discoveries,
+    judge,
+)
+from usage_pipeline.anomalies.holidays import is_known, working_days
+from usage_pipeline.config.settings import AnomalySettings, load_settings
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline_tests.conftest import write_config
+
+RULES = AnomalySettings()
+
+
+def steady(mean: float, series: int = 60, weeks: int = 60, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(mean, (series, weeks)).astype(float)
+
+
+def judged(counts: np.ndarray, application: np.ndarray | None = None, days: np.ndarray | None = None) -> Judged:
+    application = np.zeros(len(counts), dtype=np.int64) if application is None else application
+    return judge(Series(counts, application, np.ones(counts.shape) if days is None else days), RULES)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world(seed=40, events_a_week=0.02)
+
+
+@pytest.fixture(scope="module")
+def found(world: World) -> Judged:
+    return judge(Series(world.counts, world.application, world.working_days), RULES)
+
+
+def test_few_ordinary_weeks_are_flagged_and_not_more_in_weeks_with_a_holiday(world: World, found: Judged) -> None:
+    ordinary, is_holiday = world.ordinary(), world.working_days < 1
+    assert (found.kind > 0)[ordinary & ~is_holiday].mean() <= 0.015
+    assert (found.kind > 0)[ordinary & is_holiday].mean() <= 0.015
+    assert (
+        np.isin(found.kind, (DROP, SHIFT_DOWN))[ordinary].mean()
+        >= np.isin(found.kind, (SPIKE, SHIFT_UP))[ordinary].mean()
+    ), "most of what is false may be about drops: they cost customers"
+
+
+@pytest.mark.parametrize(("least", "most", "share"), [(20, np.inf, 0.9), (5, 20, 0.6)])
+def test_lasting_drops_are_found(world: World, found: Judged, least: float, most: float, share: float) -> None:
+    hits = []
+    for event in world.events:
+        span = slice(event.week, event.week + event.weeks)
+        is_known = not np.isnan(world.counts[event.series, span]).any()
+        is_in = least <= world.mean[event.series, span].mean() < most
+        if (event.kind, event.weeks, event.factor) == ("drop", 4, 0.4) and is_known and is_in:
+            hits.append(np.isin(found.kind[event.series, span], (DROP, SHIFT_DOWN)).any())
+    assert len(hits) >= 10
+    assert np.mean(hits) >= share
+
+
+def test_nothing_is_said_where_nothing_is_known(world: World, found: Judged) -> None:
+    """Weeks outside a contract, incomplete or running ones are no weeks to judge."""
+    assert (found.kind[np.isnan(world.counts)] == 0).all()
+    assert np.isnan(found.expected[np.isnan(world.counts)]).all()
+
+
+def test_the_end_of_a_contract_is_no_drop() -> None:
+    counts = steady(40)
+    counts[:30, 40:] = np.nan
+    assert (judged(counts).kind[:30, 36:] == 0).mean() > 0.97
+
+
+def test_a_failed_upload_of_the_whole_fleet_is_one_event_and_no_flag_of_anybody() -> None:
+    counts = steady(60, series=200)
+    application = np.arange(200) % 4
+    quiet = judged(counts, application)
+    counts[:, 50] = np.round(counts[:, 50] * 0.4)
+    failed = judged(counts, application)
+    assert failed.together_z[50] <= -RULES.common_z
+    assert failed.together[50] < 0.6
+    assert (failed.kind[:, 50] > 0).mean() <= 0.02
+    assert (failed.kind[:, 51:] > 0).mean() <= (quiet.kind[:, 51:] > 0).mean() + 0.01
+
+
+def test_a_move_of_one_application_is_an_event_of_that_application() -> None:
+    counts, application = steady(60, series=200), np.arange(200) % 4
+    counts[application == 2, 50] *= 2
+    found = judged(counts, application)
+    assert found.factor_z[2, 50] >= RULES.common_z
+    assert (np.abs(found.factor_z[[0, 1, 3], 50]) < RULES.common_z).all()
+    assert (found.kind[:, 50] > 0).mean() <= 0.03
+
+
+@pytest.mark.parametrize("factor", [0.4, 2.2])
+def test_a_lasting_shift_is_told_once_and_is_then_the_usual(factor: float) -> None:
+    counts = steady(50, series=80, weeks=70)
+    counts[0, 40:] = np.random.default_rng(9).poisson(50 * factor, 30)
+    kinds = judged(counts).kind[0, 40:]
+    assert np.isin(kinds, (SHIFT_UP, SHIFT_DOWN)).sum() == 1
+    assert kinds[0] == (DROP if factor < 1 else SPIKE)
+    assert (kinds[RULES.shift_weeks + 2 :] > 0).sum() <= 1
+
+
+def test_a_slow_decline_does_not_become_its_own_usual() -> None:
+    counts = steady(100, series=80, weeks=90)
+    counts[0, 50:80] = np.random.default_rng(3).poisson(np.linspace(100, 20, 30))
+    counts[0, 80:] = np.random.default_rng(4).poisson(20, 10)
+    kinds = [KINDS[kind] for kind in judged(counts).kind[0, 55:] if kind]
+    assert kinds
+    assert set(kinds) <= {"decline", "drop-off", "shift down"}
+
+
+def test_a_spike_is_told_in_its_week_only() -> None:
+    counts = steady(20, series=80)
+    counts[0, 40] = 200
+    kinds = judged(counts).kind[0]
+    assert kinds[40] == SPIKE
+    assert (kinds[41:46] == 0).all()
+
+
+def test_small_changes_are_not_worth_a_flag() -> None:
+    small, large = steady(2, series=60), steady(50_000, series=60, seed=1)
+    small[0, 40] = 0
+    # a decile is far beyond chance in so large a count, and nothing to call anybody for
+    large[0, 40] *= 0.9
+    assert judged(small).kind[0, 40] == 0
+    assert judged(large).kind[0, 40] == 0
+
+
+def test_a_short_history_is_judged_by_its_peers_or_not_at_all() -> None:
+    counts = steady(40, series=80)
+    counts[0, :50] = np.nan
+    counts[0, 50:58] = 40
+    counts[0, 55] = 400
+    found = judged(counts)
+    assert (found.kind[0, :54] == 0).all()
+    assert found.kind[0, 55] == SPIKE
+    assert found.weeks_known[0, 55] < RULES.minimum_weeks
+
+
+def test_a_holiday_of_one_state_is_expected_there() -> None:
+    days = np.ones((80, 60))
+    days[:40, 50] = 0.6
+    counts = np.random.default_rng(5).poisson(100 * days).astype(float)
+    found = judged(counts, days=days)
+    assert (found.kind[:, 50] > 0).mean() <= 0.03
+    assert abs(found.expected[:40, 50].mean() / found.expected[40:, 50].mean() - 0.6) < 0.05
+
+
+def test_a_lasting_move_of_an_application_is_an_event_for_some_weeks_and_does_not_come_back_a_year_later() -> None:
+    counts, application = steady(60, series=200, weeks=150), np.arange(200) % 4
+    counts[application == 1, 60:] *= 2
+    found = judged(counts, application)
+    far = np.abs(found.factor_z[1]) >= RULES.common_z
+    assert far[60]
+    assert not far[60 + RULES.shift_weeks + 2 :].any()
+    assert (np.abs(found.factor_z[[0, 2, 3], 60:]) < RULES.common_z).all()
+
+
+def test_an_account_that_is_alone_with_its_application_does_not_explain_itself_away() -> None:
+    counts, application = steady(200, series=120), np.arange(120) % 3
+    application[0] = 3
+    counts[0, 50] = 80
+    found = judged(counts, application)
+    assert found.kind[0, 50] == DROP
+    assert found.expected[0, 50] > 180
+
+
+def test_of_two_applications_the_move_of_one_is_not_told_of_the_other() -> None:
+    counts, application = steady(60, series=100), (np.arange(100) >= 70).astype(np.int64)
+    counts[application == 0, 50] *= 2
+    found = judged(counts, application)
+    assert found.factor_z[0, 50] >= RULES.common_z
+    assert abs(found.factor_z[1, 50]) < RULES.common_z
+    assert (found.kind[70:, 50] > 0).mean() <= 0.05
+
+
+def test_what_was_observed_is_what_came() -> None:
+    """Earlier weeks enter the statistic of a sum with a limit, and the anomaly with what they were."""
+    counts = steady(100, series=80)
+    counts[0, 40:44] = [0, 0, 0, 0]
+    found = judged(counts)
+    assert found.kind[0, 43] == DROP
+    assert found.observed_in_window[0, 43] == 0
+
+
+def test_a_week_that_never_came_among_the_first_hides_no_move_of_the_fleet() -> None:
+    counts = steady(60, series=100)
+    counts[:, 2] = np.nan
+    counts[:, 8] *= 0.5
+    found = judged(counts)
+    assert found.together[8] < 0.6
+    assert (found.kind[:, 8] > 0).mean() <= 0.05
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_order_of_series_means_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.uniform(1, 80, (24, 1)), (24, 40)).astype(float)
+    counts[rng.random(counts.shape) < 0.03] = np.nan
+    application, order = rng.integers(0, 3, 24), rng.permutation(24)
+    # three applications in both, so that they keep their numbers
+    application[:3] = [0, 1, 2]
+    one, other = judged(counts, application), judged(counts[order], application[order])
+    assert (one.kind[order] == other.kind).all()
+    assert np.allclose(one.expected[order], other.expected, equal_nan=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.integers(9, 39))
+def test_what_comes_later_changes_nothing_said_before(seed: int, cut: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.uniform(1, 80, (24, 1)), (24, 40)).astype(float)
+    whole, until = judged(counts), judged(counts[:, :cut])
+    assert (whole.kind[:, :cut] == until.kind).all()
+    assert np.allclose(whole.expected[:, :cut], until.expected, equal_nan=True)
+
+
+def test_working_days_know_country_and_state() -> None:
+    thanksgiving, pioneer_day = date(2025, 11, 24), date(2025, 7, 21)
+    weeks = [thanksgiving, pioneer_day]
+    assert working_days("US", "UT", weeks).tolist() == [0.8, 0.8]
+    assert working_days("US", "OH", weeks)[1] == 1.0
+    assert working_days("us", None, weeks).tolist() == [0.8, 1.0]
+    assert working_days(None, "UT", weeks).tolist() == [1.0, 1.0]
+    assert working_days("XX", None, weeks).tolist() == [1.0, 1.0]
+    assert is_known("US")
+    assert not is_known("XX")
+
+
+def test_the_worlds_are_judged_in_their_last_year_only(world: World) -> None:
+    assert min(event.week for event in world.events) >= JUDGED_FROM
+
+
+def test_of_a_weeks_strong_flags_a_tenth_is_false() -> None:
+    rng, false, strong = np.random.default_rng(1), 0, 0
+    for _ in range(200):
+        z = rng.normal(size=2000)
+        z[:40] -= 5
+        found = _discoveries(z, np.ones(2000, dtype=bool), RULES.false_discovery_rate)
+        strong += found.sum()
+        false += found[40:].sum()
+    assert strong > 200 * 25
+    assert false / strong <= RULES.false_discovery_rate
+
+
+def anomalous(
+    tmp_path: Any, anomalies: list[dict[str, Any]], causes: list[tuple[Any, ...]] = ()
+) -> list[dict[str, Any]]:
+    """What the page says of anomalies of Permits at Mapleton in the week of 3 November 2025."""
+    connection = duckdb.connect()
+    connection.execute(
+        """
+        CREATE SCHEMA core; CREATE SCHEMA ref;
+        CREATE TABLE core.weeks AS SELECT DATE '2025-11-03' AS week_start, TRUE AS is_complete;
+        CREATE TABLE core.account_applications AS SELECT 1 AS account_application_id, 'm' AS account_id, 'permits' AS application;
+        CREATE TABLE core.account_names AS SELECT 'm' AS account_id, 'Mapleton' AS account, 'City' AS segment,
+            'West' AS region, 'Ana' AS owner, '' AS account_page;
+        CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
+            'Community' AS application_type;
+        CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start,
+            20.0 AS expected_records;
+        CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created;
+        CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
+            cause VARCHAR);
+        CREATE TABLE core.weekly_users AS
+            SELECT CAST(w AS DATE) AS week_start, 'm' AS account_id, 'permits' AS application, 'u' || u AS user_id,
+                10 AS clicks, CAST(w AS DATE) + 4 AS last_day
+            FROM generate_series(DATE '2025-10-06', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w), range(6) AS r (u)
+            WHERE w < DATE '2025-11-03' OR u = 0;
+        CREATE TABLE core.anomalies (scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR,
+            application VARCHAR, kind VARCHAR, confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE,
+            variance DOUBLE, p_value DOUBLE, z DOUBLE, basis VARCHAR, peers_change DOUBLE, first_week DATE,
+            last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR)
+        """
+    )
+    usual = {
+        "scope": "account", "measure": "clicks", "week_start": "2025-11-03", "account_id": "m", "application": "permits",
+        "kind": "drop-off", "confidence": "strong", "weeks": 1, "observed": 12, "expected": 165, "variance": 225, "z": -9,
+        "p_value": 1e-9, "basis": "own level", "peers_change": 0.02, "first_week": "2025-11-03",
+        "last_week": "2025-11-03", "state": "new", "is_new": True, "method": "1",
+    }  # fmt: skip
+    for anomaly in anomalies:
+        row = usual | anomaly
+        marks = ", ".join("?" for _ in row)
+        connection.execute(f"INSERT INTO core.anomalies ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+    for cause in causes:
+        connection.execute("INSERT INTO ref.known_causes VALUES (?, ?, ?, ?, ?)", list(cause))
+    values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
+    found = run_sql(connection, load_sql("defs/anomalies", "anomaly_weeks"), values)
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def test_a_flag_says_how_far_who_stopped_and_what_the_others_did(tmp_path: Any) -> None:
+    (row,) = anomalous(tmp_path, [{}, {"measure": "records"}])
+    assert row["what_happened"] == (
+        "Permits at Mapleton: 12 clicks, expected 140 to 190; 5 of 6 users stopped; records too; "
+        "others of this application steady"
+    )
+    assert (row["confidence"], row["anomaly_type"], row["direction"], row["anomaly_status"]) == (
+        "strong",
+        "drop-off",
+        "down",
+        "new",
+    )
+
+
+def test_fewer_users_with_as_many_records_is_told_as_what_it_may_be(tmp_path: Any) -> None:
+    (row,) = anomalous(tmp_path, [{"measure": "users", "observed": 1, "expected": 6, "variance": 4}])
+    assert row["anomaly_type"] == "fewer users, as many records"
+    assert row["confidence"] == "expected"
+    assert "the work may be done by a machine now" in row["what_happened"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "explains"),
+    [
+        (("m", "permits", "2025-11-05", "2025-11-20", "office moved"), True),
+        ((None, None, "2025-11-03", None, "office moved"), True),
+        (("m", "platform", "2025-11-05", "2025-11-20", "office moved"), False),
+        ((None, "permits", "2025-11-10", None, "office moved"), False),
+    ],
+)
+def test_a_known_cause_makes_a_flag_expected_and_leaves_it_there(tmp_path: Any, cause: tuple, explains: bool) -> None:
+    (row,) = anomalous(tmp_path, [{}], [cause])
+    assert (row["confidence"] == "expected") == explains
+    assert row["what_happened"].endswith("Known: office moved") == explains
+
+
+def test_a_move_of_an_application_has_a_row_of_its_own(tmp_path: Any) -> None:
+    (row,) = anomalous(tmp_path, [{"scope": "application", "account_id": None, "observed": 4000, "expected": 8000,
+                                 "variance": 250_000, "peers_change": None}])  # fmt: skip
+    assert row["what_happened"] == "Permits at all accounts: 4,000 clicks, expected 7,180 to 8,820"
+    assert row["account"] == "all accounts"

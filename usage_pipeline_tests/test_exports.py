@@ -1,0 +1,258 @@
+"""The KPI sheet as it is taken away: page, CSV, XLSX and workbook say the same as the raw files, whatever is picked."""
+
+import io
+import random
+import sys
+from collections.abc import Collection
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from usage_pipeline.cli import app
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.tables import METRICS
+from usage_pipeline.kpis.catalogue import read_kpis
+from usage_pipeline.kpis.selection import PERIODS, Selection, SelectionError, read_selection
+from usage_pipeline.kpis.workbook import write_workbook
+from usage_pipeline.operations.local import SUPERSET
+from usage_pipeline_tests import kpi_oracle
+from usage_pipeline_tests.conftest import Demo, SupersetServer
+from usage_pipeline_tests.kpi_oracle import World
+from usage_pipeline_tests.kpi_worlds import world_of
+from usage_pipeline_tests.test_access import Visitor
+from usage_pipeline_tests.test_superset import CHARTS, Client
+
+sys.path.insert(0, str(SUPERSET))
+from chart_queries import payload
+
+pytestmark = pytest.mark.superset
+
+FIGURES = ["value", "value_year_ago", "value_before", "active_accounts"]
+SHOWN = ["single_value", "single_year_ago", "single_before", "single_active_accounts"]
+
+
+def expected_of(settings: Settings, world: World, without: Collection[str] = ()) -> pd.DataFrame:
+    """The sheet from raw files: a row an entity (by its name on the page) x KPI x period."""
+    file = settings.published_dir / "current" / "warehouse.duckdb"
+    connection = duckdb.connect(str(file.resolve()), read_only=True)
+    names = connection.execute(
+        "SELECT DISTINCT entity_type, entity_key, entity, entity_group FROM mart.kpi_report"
+    ).df()
+    connection.close()
+    told = kpi_oracle.sheet_of(world).items()
+    rows = [(*key, *(values[name] for name in FIGURES)) for key, values in told if values["is_complete"]]
+    keys = ["kpi", "entity_type", "entity_key", "kpi_period", "reference_day"]
+    sheet = pd.DataFrame(rows, columns=[*keys, *FIGURES]).merge(names, on=["entity_type", "entity_key"])
+    sheet = sheet.astype(dict.fromkeys(FIGURES, float))
+    # what is not delivered is empty
+    sheet.loc[sheet["kpi"].isin(list(without)), FIGURES[:3]] = np.nan
+    return sheet
+
+
+def combinations(expected: pd.DataFrame, count: int) -> list[tuple[Selection, pd.DataFrame]]:
+    """What somebody may pick, with the rows that are left, at random; every entity type and period comes up."""
+    dice, found = random.Random(11), []
+    types, titles = sorted(expected["entity_type"].unique()), [kpi.title for kpi in read_kpis().kpis]
+    while len(found) < count:
+        period, entity_type = PERIODS[len(found) % len(PERIODS)], types[len(found) % len(types)]
+        rows = expected[(expected["kpi_period"] == period) & (expected["entity_type"] == entity_type)]
+        if rows.empty:  # the weeks of single accounts are not on the sheet
+            period = "month"
+            rows = expected[(expected["kpi_period"] == period) & (expected["entity_type"] == entity_type)]
+        day = dice.choice(sorted(rows["reference_day"].unique()))
+        rows = rows[rows["reference_day"] == day]
+        picked: dict[str, tuple[str, ...]] = {"entity_type": (entity_type,)}
+        if dice.random() < 0.6:
+            picked["kpi"] = tuple(dice.sample(titles, dice.randint(1, 6)))
+            rows = rows[rows["kpi"].isin(picked["kpi"])]
+        if dice.random() < 0.5:
+            names = sorted(rows["entity"].unique())
+            picked["entity"] = tuple(dice.sample(names, dice.randint(1, min(8, len(names)))))
+            rows = rows[rows["entity"].isin(picked["entity"])]
+        elif dice.random() < 0.3:
+            picked["entity_group"] = (dice.choice(sorted(rows["entity_group"].unique())),)
+            rows = rows[rows["entity_group"].isin(picked["entity_group"])]
+        found.append((Selection(period, day, **picked), rows))
+    return found
+
+
+def same(found: pd.DataFrame, rows: pd.DataFrame, told: str) -> None:
+    """Every figure, and no row more or less."""
+    wanted = rows.set_index(["entity", "kpi"])[FIGURES].sort_index()
+    given = found.set_index(["entity", "kpi"])[FIGURES].astype(float).sort_index()
+    assert list(given.index) == list(wanted.index), told
+    assert np.isclose(given, wanted, rtol=1e-12, atol=1e-9, equal_nan=True).all(), told
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are compared, of a table as it was delivered, in the order of the chart."""
+    chart = CHARTS["kpis_of_entities"]["params"]
+    rows.columns = [*chart["groupby"], *chart["metrics"]]
+    return rows.rename(columns=dict(zip(SHOWN, FIGURES, strict=True)))
+
+
+def check_selections(viewer: Client, settings: Settings, expected: pd.DataFrame, folder: Path) -> int:
+    """Compares 50 selections on the page, as CSV, XLSX and workbook; returns the figures compared."""
+    chart = CHARTS["kpis_of_entities"]
+    dataset = viewer.charts()[chart["slice_name"]]
+    build, cells = settings.published_dir / "current", 0
+    for selection, rows in combinations(expected, 50):
+        told = str(selection)
+        reference = f"week of {selection.month:%-d %b %Y}" if selection.period == "week" else f"{selection.month:%b %Y}"
+        picked = {name: list(getattr(selection, name)) for name in ("entity_type", "entity_group", "entity", "kpi")}
+        picked |= {"kpi_period": [selection.period], "reference": [reference]}
+        filters = [{"col": name, "op": "IN", "val": values} for name, values in picked.items() if values]
+
+        def ask(kind: str, filters: Any = filters) -> Any:
+            body = payload(chart["params"], dataset, filters=filters, result_format=kind)
+            answer = viewer.post("/api/v1/chart/data", body)
+            assert answer.status_code == 200, answer.text
+            return answer
+
+        same(table_of(pd.DataFrame(ask("json").json()["result"][0]["data"])), rows, told)
+        same(table_of(pd.read_csv(io.BytesIO(ask("csv").content))), rows, told)
+        same(table_of(pd.read_excel(io.BytesIO(ask("xlsx").content))), rows, told)
+        file = folder / "kpi-sheet.xlsx"
+        write_workbook(read_selection(build, selection), file)
+        for name in ("KPIs of each entity", "Entities of each KPI"):
+            found = pd.read_excel(file, sheet_name=name).rename(
+                columns={
+                    "Entity": "entity",
+                    "KPI": "kpi",
+                    "Value": "value",
+                    "A year ago": "value_year_ago",
+                    "Previous period": "value_before",
+                    "Active accounts": "active_accounts",
+                }
+            )
+            same(found, rows, f"{name}: {told}")
+        cells += len(rows)
+    return cells
+
+
+def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
+    superset: SupersetServer, demo: Demo, tmp_path: Path
+) -> None:
+    expected = expected_of(demo.settings, world_of(demo))
+    assert check_selections(Client(superset, "viewer"), demo.settings, expected, tmp_path) > 2000
+
+
+def test_no_figure_comes_out_where_rows_meet(superset: SupersetServer) -> None:
+    admin = Client(superset, "admin")
+    chart = CHARTS["kpis_of_entities"]
+    names = [name for name in METRICS["kpi_report"] if name.startswith("single_")]
+    for groups in ([], ["entity"], ["kpi"], ["entity", "kpi"]):
+        params = chart["params"] | {"groupby": groups, "metrics": names, "timeseries_limit_metric": names[0]}
+        answer = admin.post("/api/v1/chart/data", payload(params, admin.charts()[chart["slice_name"]]))
+        assert answer.status_code == 200, answer.text
+        rows = pd.DataFrame(answer.json()["result"][0]["data"])
+        assert len(rows) > 0
+        assert rows[names].isna().all(axis=None), groups
+
+
+def test_the_line_shows_itself_when_few_enough_are_picked(superset: SupersetServer) -> None:
+    viewer = Client(superset, "viewer")
+
+    def lines(**picked: list[str]) -> tuple[pd.DataFrame, str]:
+        filters = [{"col": name, "op": "IN", "val": values} for name, values in picked.items()]
+        found = []
+        for name in ("kpi_lines", "kpi_lines_hint"):
+            body = payload(CHARTS[name]["params"], viewer.charts()[CHARTS[name]["slice_name"]], filters=filters)
+            answer = viewer.post("/api/v1/chart/data", body)
+            assert answer.status_code == 200, answer.text
+            found.append(pd.DataFrame(answer.json()["result"][0]["data"]))
+        return found[0]["monthly"].notna(), found[1]["line_hint"].item()
+
+    is_shown, hint = lines(entity_type=["application"])
+    assert not is_shown.any()
+    assert hint.startswith("Pick one KPI and up to 8 entities, or one entity and up to 2 KPIs")
+    is_shown, hint = lines(entity_type=["segment"], kpi=["Clicks"])
+    assert is_shown.all()
+    assert hint == "Single months, whatever the aggregation of the tables"
+    assert not lines(entity_type=["application"], kpi=["Clicks"])[0].any(), "twenty lines"
+    assert lines(entity_type=["all"], kpi=["Clicks", "Active users"])[0].all()
+    assert not lines(entity_type=["all"], kpi=["Clicks", "Active users", "Seats"])[0].any()
+
+
+# ---------------------------------------------------------------- workbook, pictures, command
+
+
+def test_the_workbook_says_what_it_is_and_repeats_nothing_by_colour_alone(demo: Demo, tmp_path: Path) -> None:
+    sheet = read_selection(demo.settings.published_dir / "current", Selection(entity_type=("segment", "application")))
+    write_workbook(sheet, tmp_path / "sheet.xlsx")
+    book = openpyxl.load_workbook(tmp_path / "sheet.xlsx")
+    pages = ["About", "KPIs of each entity", "Entities of each KPI", "Big changes", "As reported"]
+    assert book.sheetnames == [*pages, "Charts", "Months", "Definitions"]
+    about = {row[0].value: row[1].value for row in book["About"].iter_rows(min_row=3)}
+    assert about["data through"].startswith("15 Nov 2026")
+    assert about["build"] == (demo.settings.published_dir / "current").readlink().name
+    assert about["entity type"] == "segment, application"
+    assert about["period"] == "1 Oct 2026 to 31 Oct 2026"
+    table = book["KPIs of each entity"]
+    assert table.auto_filter.ref is not None
+    assert table.freeze_panes == "A2"
+    formats = {(row[2].value, row[4].number_format) for row in table.iter_rows(min_row=2) if row[4].value is not None}
+    assert {("Clicks", "#,##0"), ("ARR", '"$"#,##0'), ("Seats in use", "#,##0.0")} <= formats
+    rules = [rule for rules in table.conditional_formatting for rule in rules.rules]
+    assert {rule.formula[0] for rule in rules} == {'"better"', '"worse"'}
+    definitions = [row[0].value for row in book["Definitions"].iter_rows(min_row=2)]
+    assert definitions == [kpi.title for kpi in read_kpis().kpis]
+    assert len(book["Charts"]._charts) >= 19
+    assert not any(str(c.value).startswith("=") for page in book for row in page.iter_rows() for c in row if c.value)
+
+
+def test_the_command_writes_workbook_and_pictures_and_says_what_there_is(demo: Demo, tmp_path: Path) -> None:
+    config = ["--config", str(demo.folder / "sources.yaml")]
+    out, charts = tmp_path / "out.xlsx", tmp_path / "charts"
+    options = ["--kpi", "Clicks", "--entity-type", "segment", "--month", "2026-09", "--aggregation", "3 months"]
+    result = CliRunner().invoke(app, ["kpi-sheet", *config, *options, "--out", str(out), "--charts", str(charts)])
+    assert result.exit_code == 0, result.output
+    assert "3 months to Sep 2026" in result.output
+    rows = pd.read_excel(out, sheet_name="KPIs of each entity")
+    assert set(rows["KPI"]) == {"Clicks"}
+    with Image.open(charts / "clicks.png") as picture:
+        assert picture.size == (1650, 825)
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+    for wrong, words in {
+        ("--kpi", "Click"): "there is no KPI 'Click'; did you mean Clicks?",
+        ("--month", "2019-01"): "no complete month ends with 2019-01; there are those that end with 2024-12 to 2026-10",
+        ("--month", "soon"): "soon is no month: write it as YYYY-MM",
+        ("--aggregation", "decade"): "there is no aggregation 'decade'; there are month, 3 months",
+    }.items():
+        result = CliRunner().invoke(app, ["kpi-sheet", *config, *wrong, "--out", str(out)])
+        assert result.exit_code == 1
+        assert words in result.output
+
+
+def test_nothing_of_what_is_picked_is_said(demo: Demo) -> None:
+    build = demo.settings.published_dir / "current"
+    with pytest.raises(SelectionError, match="nothing was in use or in contract"):
+        read_selection(build, Selection(entity_type=("owner",), entity_group=("Pilot customers",)))
+    week = read_selection(build, Selection("week", date(2026, 11, 12), entity_type=("all",)))
+    assert week.reference == "week of 9 Nov 2026"
+
+
+def test_readers_find_the_workbook_of_the_closed_month_on_the_page(superset: SupersetServer, demo: Demo) -> None:
+    viewer, nobody = Visitor(superset, "viewer"), Visitor(superset, "nobody")
+    answer = viewer.get("/kpi-sheets/newest")
+    assert answer.status_code == 200
+    assert "kpi-sheet-2026-10.xlsx" in answer.headers["Content-Disposition"]
+    book = openpyxl.load_workbook(io.BytesIO(answer.content))
+    assert book["About"]["A1"].value == "KPI sheet, month to Oct 2026"
+    assert viewer.get("/kpi-sheets/2026-10").content == answer.content
+    missing = viewer.get("/kpi-sheets/2019-01")
+    assert (missing.status_code, missing.text) == (404, "There is no workbook of '2019-01'; there are: 2026-10.")
+    for odd in ("..%2fcurrent", "2026-10%2f..", "<script>"):
+        assert viewer.get(f"/kpi-sheets/{odd}").status_code == 404
+    turned_away = nobody.session.get(f"{superset.url}/kpi-sheets/newest", timeout=30, allow_redirects=False)
+    assert (turned_away.status_code, turned_away.headers["Location"]) == (302, "/login/?next=/kpi-sheets/newest")
+    folder = demo.settings.published_dir / "kpi-sheets" / "2026-10"
+    assert len(list(folder.glob("*.png"))) >= 19
