@@ -5,9 +5,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from usage_pipeline.privacy.encryption import contacts_beside
 
 from usage_pipeline.core.tables import TABLES
+from usage_pipeline.privacy.encryption import contacts_beside
 from usage_pipeline.publishing.builds import Build, BuildStore, PublishError
 
 
