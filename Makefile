@@ -19,11 +19,11 @@ setup-spark: ## the same with the client of ingest.engine: spark, which stays in
 
 .PHONY: demo
 demo: setup ## set everything up, run the pipeline on a demo lake, start Dagster and Superset
-	@$(BIN)/usage-pipeline demo $(DEMO_OPTIONS)
+	@$(BIN)/usage-pipeline demo start $(DEMO_OPTIONS)
 
-.PHONY: demo-week
-demo-week: setup ## let a week go by in the demo: OPTIONS="--late --broken --changed"
-	@$(BIN)/usage-pipeline demo-week $(OPTIONS)
+.PHONY: demo-advance
+demo-advance: setup ## let a week go by in the demo: OPTIONS="--late --broken --changed"
+	@$(BIN)/usage-pipeline demo advance $(OPTIONS)
 
 .PHONY: up
 up: setup ## the same on your own data: make up CONFIG=sources.yaml
@@ -70,7 +70,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, borders, SQL, Dagster definitions, Superset assets, pinned images
+check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -79,6 +79,7 @@ check: setup ## lint, format, types, borders, SQL, Dagster definitions, Superset
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check
 	@scripts/check-compose.sh
+	@$(BIN)/python scripts/check_words.py
 	@$(BIN)/python pins/check.py
 
 .PHONY: audit

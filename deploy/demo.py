@@ -90,9 +90,9 @@ def point_to_store(config: Path) -> None:
     }
     for source in settings["sources"].values():
         source["path"] = source["path"].replace("lake/", f"s3://{BUCKET}/", 1)
-    tmp_path_of = config.with_suffix(".tmp_path_of")
-    tmp_path_of.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    tmp_path_of.replace(config)
+    tmp_path = config.with_suffix(".unfinished")
+    tmp_path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    tmp_path.replace(config)
 
 
 if __name__ == "__main__":

@@ -267,7 +267,7 @@ def beat_is_alive(environment: dict[str, str]) -> int:
     return 0 if age < _BEAT_SECONDS else 1
 
 
-def account(environment: dict[str, str], arguments: list[str]) -> int:
+def users(environment: dict[str, str], arguments: list[str]) -> int:
     """People who may log in; a password is asked for, or piped in, and is never an argument."""
     given = ""
     if arguments[:1] == ["add"]:
@@ -349,7 +349,7 @@ def main(arguments: list[str]) -> int:
         if role in _ROLES:
             return _ROLES[role](environment) or 0
         if not is_pipeline:
-            return account(environment, arguments[1:] if role == "account" else ["--help"])
+            return users(environment, arguments[1:] if role == "users" else ["--help"])
         environment[CONFIG] = str(configuration(environment))
         become([PIPELINE / "usage-pipeline", *arguments], environment)
     except MissingError as error:

@@ -7,6 +7,7 @@ import time
 import warnings
 from contextlib import suppress
 from datetime import date, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,20 @@ from usage_pipeline.core.files import FILE, atomic_write, keep_private
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Usage analytics: lake to dashboards.")
 dashboards_app = typer.Typer(no_args_is_help=True, help="The dashboards as code, under superset/assets.")
 app.add_typer(dashboards_app, name="dashboards")
-account_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
-app.add_typer(account_app, name="account")
+sources_app = typer.Typer(no_args_is_help=True, help="The sources of a configuration.")
+app.add_typer(sources_app, name="sources")
+demo_app = typer.Typer(no_args_is_help=True, help="A demo lake, and everything running on it.")
+app.add_typer(demo_app, name="demo")
+kpi_app = typer.Typer(no_args_is_help=True, help="The KPI sheet.")
+app.add_typer(kpi_app, name="kpi")
+model_app = typer.Typer(no_args_is_help=True, help="What is predicted, and how well.")
+app.add_typer(model_app, name="model")
+digest_app = typer.Typer(no_args_is_help=True, help="The weekly digest of each CSM.")
+app.add_typer(digest_app, name="digest")
+mail_app = typer.Typer(no_args_is_help=True, help="The mail server of the configuration.")
+app.add_typer(mail_app, name="mail")
+users_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
+app.add_typer(users_app, name="users")
 deliveries_app = typer.Typer(no_args_is_help=True, help="Deliveries of reference sources: in force, and held back.")
 app.add_typer(deliveries_app, name="deliveries")
 contacts_app = typer.Typer(no_args_is_help=True, help="People to call: how their personal data is kept.")
@@ -33,8 +46,18 @@ ConfigOption = Annotated[
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"usage-pipeline {version('usage-pipeline')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and leave")
+    ] = False,
+) -> None:
     keep_private()
     # said by Dagster of features that the lock pins; nothing a person at the command line can act on
     warnings.filterwarnings("ignore", message=".*currently in (beta|preview).*")
@@ -56,8 +79,8 @@ def settings_of(config: Path | None) -> Settings:
         raise fail("\n".join(error.problems)) from error
 
 
-@app.command()
-def check_sources(config: ConfigOption = None) -> None:
+@sources_app.command("check")
+def sources_check(config: ConfigOption = None) -> None:
     """Read a configuration and say what it finds: weeks, files, rows, columns matched and ignored, every problem."""
     from usage_pipeline.ingestion.source_check import check_sources as check
 
@@ -71,7 +94,7 @@ def check_sources(config: ConfigOption = None) -> None:
     say("no problem found")
 
 
-@app.command()
+@demo_app.command("lake")
 def demo_lake(
     out: Annotated[Path, typer.Option(help="folder to write lake/, truth/ and sources.yaml into")] = DEMO,
     as_of: Annotated[str, typer.Option(help="day that the demo is seen from, YYYY-MM-DD; default: today")] = "",
@@ -107,7 +130,7 @@ def refresh(
         raise fail("the run failed; what was published before stays up. The log is above and in the Dagster UI")
 
 
-@app.command()
+@model_app.command("card")
 def model_card(
     config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option(help="file to write; default: print it")] = None,
@@ -162,8 +185,8 @@ def explain(
         typer.echo(line)
 
 
-@app.command()
-def kpi_report(
+@kpi_app.command("export")
+def kpi_export(
     config: ConfigOption = None,
     aggregation: Annotated[
         str, typer.Option(help="month, 3 months, 6 months, 12 months, year to date or week")
@@ -208,8 +231,8 @@ def kpi_report(
         write_charts(sheet, charts, say)
 
 
-@app.command()
-def digest(
+@digest_app.command("preview")
+def digest_preview(
     owner: Annotated[str, typer.Option(help="owner of accounts, as the call list names him")],
     out: Annotated[Path, typer.Option(help="folder to write text, HTML, workbook and mail into")] = Path("digest"),
     config: ConfigOption = None,
@@ -224,7 +247,7 @@ def digest(
         raise fail(str(error)) from error
 
 
-@app.command()
+@mail_app.command("test")
 def mail_test(
     address: Annotated[str, typer.Argument(help="who gets the mail")],
     config: ConfigOption = None,
@@ -355,8 +378,8 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
     say(f"  Pipeline (Dagster)     {servers[local.WEBSERVER].address}")
 
 
-@app.command()
-def demo(
+@demo_app.command("start")
+def demo_start(
     accounts: Annotated[int, typer.Option(min=10, help="number of accounts of the demo lake")] = 400,
     seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
 ) -> None:
@@ -373,8 +396,8 @@ def demo(
     say("  To stop all            make stop")
 
 
-@app.command()
-def demo_week(
+@demo_app.command("advance")
+def demo_advance(
     late: Annotated[bool, typer.Option(help="its week-end arrives in the folder of the next week")] = False,
     broken: Annotated[bool, typer.Option(help="a second file of it is cut off")] = False,
     changed: Annotated[bool, typer.Option(help="the week four weeks before is delivered again")] = False,
@@ -401,7 +424,7 @@ def demo_week(
     say(f"the sensor looks every {settings.schedule.poll_interval_seconds} s:")
     say(f"  what it sees       {address}/locations/usage_pipeline/sensors/lake_week_sensor")
     say(f"  the run            {address}/runs")
-    say(f"  files quarantined    {address}/assets/usage_facts?view=checks")
+    say(f"  files quarantined  {address}/assets/usage_facts?view=checks")
 
 
 @app.command()
@@ -464,8 +487,8 @@ def backup(
         if out == "-":
             files = back_up(settings, sys.stdout.buffer, tell)
         else:
-            with atomic_write(Path(out)) as tmp_path_of:
-                descriptor = os.open(tmp_path_of, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
+            with atomic_write(Path(out)) as tmp_path:
+                descriptor = os.open(tmp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
                 with os.fdopen(descriptor, "wb") as stream:
                     files = back_up(settings, stream, tell)
     except LockTimeoutError as error:
@@ -555,24 +578,24 @@ def create_admin(username: str, config: ConfigOption = None) -> None:
     manage_people(config, "add", username, "Admin", password=password_of_person())
 
 
-@account_app.command("add")
-def account_add(
+@users_app.command("add")
+def users_add(
     username: str,
     role: Annotated[str, typer.Argument(help='such as "Usage viewer"; another one lists them')],
     config: ConfigOption = None,
 ) -> None:
-    """Add an account, or give one that is there another role and password (asked for as by create-admin)."""
+    """Add a person, or give one who is there another role and password (asked for as by create-admin)."""
     manage_people(config, "add", username, role, password=password_of_person())
 
 
-@account_app.command("remove")
-def account_remove(username: str, config: ConfigOption = None) -> None:
-    """Shut an account out, at once; what it made stays."""
+@users_app.command("remove")
+def users_remove(username: str, config: ConfigOption = None) -> None:
+    """Shut a person out, at once; what they made stays."""
     manage_people(config, "remove", username)
 
 
-@account_app.command("list")
-def account_list(config: ConfigOption = None) -> None:
+@users_app.command("list")
+def users_list(config: ConfigOption = None) -> None:
     """List who may log in, and as what."""
     manage_people(config, "list")
 

@@ -26,8 +26,8 @@ SUMS = {
     "Records created": "records",
     "New": "new",
     "Returned": "back",
-    "Lost to inactivity": "lapsed",
-    "Lost to cancellation": "churned",
+    "Lapsed": "lapsed",
+    "Churned": "churned",
 }
 STOCKS = {
     "Customers": "accounts",

@@ -412,17 +412,17 @@ def _compare_step(step: Step, config: Path) -> list[Difference]:
 
 
 def _check(config: Path, step: Step) -> list[Difference]:
-    """What `check-sources` does not list of files that are named or quarantined."""
+    """What `sources check` does not list of files that are named or quarantined."""
     from usage_pipeline_tests.lake_probe import check
 
     try:
         lines = check(config)
     except Exception as error:
-        return [Difference("check-sources raised", _raised(error))]
+        return [Difference("sources check raised", _raised(error))]
     expected, calendar = step.expected_usage, step.usage.calendar if step.usage else "iso"
     keys = sorted({*expected.named, *expected.quarantined}) if expected else []
     return [
-        Difference("not listed by check-sources", key)
+        Difference("not listed by sources check", key)
         for key in keys
         if not any(spelled in line for line in lines for spelled in _spelled(key, calendar))
     ]

@@ -95,6 +95,6 @@ def read_reference(config: Path, source: str) -> ReferenceOutcome:
 
 
 def check(config: Path) -> list[str]:
-    """Every line, note and problem that `check-sources` prints."""
+    """Every line, note and problem that `sources check` prints."""
     report = check_sources(load_settings(config))
     return [*report.lines, *report.notes, *report.problems]

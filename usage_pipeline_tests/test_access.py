@@ -350,7 +350,7 @@ def test_nobody_but_an_administrator_changes_what_others_see(
     visitors: dict[str, Visitor], places: Places, who: str
 ) -> None:
     visitor = visitors[who]
-    dashboard, chart = places.dashboards["changes"], places.charts[CHARTS["flags_per_week"]["slice_name"]]
+    dashboard, chart = places.dashboards["changes"], places.charts[CHARTS["anomalies_per_week"]["slice_name"]]
     dataset, database = places.datasets["build"], places.databases["Usage"]
     tries = [
         ("PUT", f"/api/v1/dashboard/{dashboard}", {"dashboard_title": "mine"}),

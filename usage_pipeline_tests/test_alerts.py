@@ -98,7 +98,7 @@ def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: 
     text = mail.get_content()
     assert mail["Subject"].startswith("Test: data: complete through the week of 2025-02-24, expected 2025-03-10")
     for words in (
-        "What to do: see whether the lake has it (`usage-pipeline check-sources`)",
+        "What to do: see whether the lake has it (`usage-pipeline sources check`)",
         "The pages show build 00001-",
         "https://usage.example.com/superset/dashboard/health/",
         "Incident data-",

@@ -321,10 +321,10 @@ def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, smal
 
 def test_a_body_that_raises_leaves_no_file_and_no_folder(tmp_path: Path) -> None:
     for make in (Path.touch, Path.mkdir):
-        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "target") as tmp_path_of:
-            make(tmp_path_of)
-            assert is_tmp_path(tmp_path_of.name)
-            Path(f"{tmp_path_of}.wal").touch()
+        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "target") as target:
+            make(target)
+            assert is_tmp_path(target.name)
+            Path(f"{target}.wal").touch()
             raise ZeroDivisionError
         assert list(tmp_path.iterdir()) == []
 

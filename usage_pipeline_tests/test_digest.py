@@ -376,10 +376,12 @@ def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: P
     text = text.replace("home: home", f"home: {demo.settings.home}").replace("path: lake", f"path: {demo.folder}/lake")
     config.write_text(f"{text}\nmail: {{from_address: usage@example.com, pages_url: {PAGES}}}\n", encoding="utf-8")
     owner = owners_of(demo)[0]
-    done = CliRunner().invoke(app, ["digest", "--owner", owner, "--out", str(tmp_path / "out"), "-c", str(config)])
+    done = CliRunner().invoke(
+        app, ["digest", "preview", "--owner", owner, "--out", str(tmp_path / "out"), "-c", str(config)]
+    )
     assert done.exit_code == 0, done.output
     assert sorted(file.suffix for file in (tmp_path / "out").iterdir()) == [".eml", ".html", ".txt", ".xlsx"]
-    unknown = CliRunner().invoke(app, ["digest", "--owner", "Nobody", "-c", str(config)])
+    unknown = CliRunner().invoke(app, ["digest", "preview", "--owner", "Nobody", "-c", str(config)])
     assert unknown.exit_code == 1
     assert owner in unknown.output
 
@@ -387,10 +389,10 @@ def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: P
 def test_the_test_mail_arrives_or_says_why_not(tmp_path: Path, office: FakeSmtp) -> None:
     mail = json.loads(mail_to(office).model_dump_json(exclude_none=True, exclude={"owners", "alerts"}))
     config = str(write_config(tmp_path, mail=mail))
-    done = CliRunner().invoke(app, ["mail-test", "someone@example.com", "-c", config])
+    done = CliRunner().invoke(app, ["mail", "test", "someone@example.com", "-c", config])
     assert done.exit_code == 0, done.output
     assert len(office.to("someone@example.com")) == 1
     office.refused.add("other@example.com")
-    done = CliRunner().invoke(app, ["mail-test", "other@example.com", "-c", config])
+    done = CliRunner().invoke(app, ["mail", "test", "other@example.com", "-c", config])
     assert done.exit_code == 1
     assert "no such user here" in done.output

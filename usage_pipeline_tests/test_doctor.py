@@ -80,7 +80,7 @@ def test_a_sound_installation_passes_with_a_line_for_everything(config: Path) ->
         "complete through the week of 2025-02-24, the newest that can be by 2025-03-05",
         "the last run succeeded",
         "none is quarantined",
-        "is shown and keeps its contract; 2 of 2 open",
+        "is shown and keeps its schema; 2 of 2 open",
         "free at",
         "reading may use 1.0 GB (ingest.memory_mb)",
     ):
@@ -285,7 +285,7 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     assert "failed   runs      the last run failed" in said
     assert "risk_models: " in said
     assert "did not pass: no quarantined file (usage facts)" in said
-    assert "set aside, so the week of 2025-02-24 is incomplete: " in said
+    assert "quarantined, so the week of 2025-02-24 is incomplete: " in said
     assert "part-1.parquet: cannot be read" in said
 
 

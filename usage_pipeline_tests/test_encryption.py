@@ -21,12 +21,12 @@ import requests
 import yaml
 from typer.testing import CliRunner
 
-from usage_pipeline import doctor
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.ingestion.deliveries import hold_back
 from usage_pipeline.ingestion.lake import Lake, LakeFile
 from usage_pipeline.ingestion.sources import Nearby
+from usage_pipeline.operations import doctor
 from usage_pipeline.operations.backup import back_up, restore
 from usage_pipeline.operations.erase import EraseError, erase
 from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_environment
@@ -213,7 +213,7 @@ def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings)
         )
     config = Path(config_of(settings))
     config.write_text(config.read_text().replace("contacts.csv", "contacts.csv.gz"))
-    assert command("check-sources", "-c", str(config))[0] == 0
+    assert command("sources check", "-c", str(config))[0] == 0
     assert command("refresh", "-c", str(config))[0] == 0
     with open_database(settings.private_contacts_path) as connection:
         assert connection.execute("SELECT count(*) FROM contacts").fetchone() == (5,)
@@ -298,7 +298,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
 
 
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of both keys lie beside each other then, and one that is tmp_path_of, plain."""
+    """Files of both keys lie beside each other then, and one that is unfinished, plain."""
     first, *_, last = files_of_contacts(settings)
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)

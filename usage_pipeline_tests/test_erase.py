@@ -210,11 +210,11 @@ def test_an_erasure_that_was_cut_short_is_run_again_from_the_start(settings: Set
     assert not any(place.startswith("history/reference") for place in left), "what had its turn is done"
     assert any(place.startswith("facts") for place in left)
     key = Erased.read(settings.home).key_of("a", "u-anna")
-    # and a writer that was killed in the middle leaves an tmp_path_of file
+    # and a writer that was killed in the middle leaves an unfinished file
     facts = facts_path(settings.facts_dir, WEEKS[0])
     shutil.copy(facts, facts.with_name(f".facts.parquet.{'0' * 32}"))
-    tmp_path_of = settings.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
-    shutil.copytree(settings.published_dir / "current", tmp_path_of)
+    half_way = settings.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
+    shutil.copytree(settings.published_dir / "current", half_way)
     assert erase(settings, "a", "u-anna").key == key
     assert names_of(settings.home, WORDS) == []
 

@@ -213,7 +213,7 @@ def test_the_command_writes_workbook_and_pictures_and_says_what_there_is(demo: D
     config = ["--config", str(demo.folder / "sources.yaml")]
     out, charts = tmp_path / "out.xlsx", tmp_path / "charts"
     options = ["--kpi", "Clicks", "--entity-type", "segment", "--month", "2026-09", "--aggregation", "3 months"]
-    result = CliRunner().invoke(app, ["kpi-sheet", *config, *options, "--out", str(out), "--charts", str(charts)])
+    result = CliRunner().invoke(app, ["kpi", "export", *config, *options, "--out", str(out), "--charts", str(charts)])
     assert result.exit_code == 0, result.output
     assert "3 months to Sep 2026" in result.output
     rows = pd.read_excel(out, sheet_name="KPIs of each entity")
@@ -227,7 +227,7 @@ def test_the_command_writes_workbook_and_pictures_and_says_what_there_is(demo: D
         ("--month", "soon"): "soon is no month: write it as YYYY-MM",
         ("--aggregation", "decade"): "there is no aggregation 'decade'; there are month, 3 months",
     }.items():
-        result = CliRunner().invoke(app, ["kpi-sheet", *config, *wrong, "--out", str(out)])
+        result = CliRunner().invoke(app, ["kpi", "export", *config, *wrong, "--out", str(out)])
         assert result.exit_code == 1
         assert words in result.output
 

@@ -198,8 +198,8 @@ def test_a_month_that_is_withdrawn_takes_its_workbook_along(settings: Settings) 
     ("words", "said"),
     [
         (
-            ["withdraw", "anomalies", WEEK, "--reason", "x"],
-            "there is no history of 'anomalies': it is one of anomalies, scores",
+            ["withdraw", "flags", WEEK, "--reason", "x"],
+            "there is no history of 'flags': it is one of anomalies, scores",
         ),
         (["withdraw", "scores", "week 9", "--reason", "x"], "'week 9' is not a day: write it as YYYY-MM-DD"),
         (["withdraw", "months", "2025", "--reason", "x"], "'2025' is not a month: write it as YYYY-MM"),

@@ -289,13 +289,13 @@ def test_who_stops_and_returns_inside_a_period_is_counted_once(tmp_path: Path) -
     assert differences(sheet, world) == []
     found = {
         kpi: value(sheet, kpi, "a", "6 months", "2024-06-01")
-        for kpi in ("Active users", "Active accounts", "Clicks", "Lost to cancellation", "Returned", "Seats")
+        for kpi in ("Active users", "Active accounts", "Clicks", "Churned", "Returned", "Seats")
     }
     assert found == {
         "Active users": 2,
         "Active accounts": 1,
         "Clicks": 8,
-        "Lost to cancellation": 1,
+        "Churned": 1,
         "Returned": 1,
         "Seats": 5,
     }
@@ -342,7 +342,7 @@ def test_what_is_not_delivered_is_empty_and_not_zero(tmp_path: Path) -> None:
     empty = sheet.groupby("kpi")["value"].count() == 0
     assert set(empty[empty].index) == {
         *("Records created", "Clicks per active user a month", "Active users", "Users per account a month"),
-        *("Customers", "ARR", "Seats", "Seats in use", "Lost to cancellation"),
+        *("Customers", "ARR", "Seats", "Seats in use", "Churned"),
         *("Never adopted", "At risk"),
     }
 

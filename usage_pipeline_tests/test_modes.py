@@ -49,7 +49,7 @@ def settings() -> Iterator[Settings]:
     settings.home.mkdir()
     settings.home.chmod(0o755)
     command("refresh", "-c", config)
-    command("account", "list", "-c", config)
+    command("users", "list", "-c", config)
     yield settings
     shutil.rmtree(folder)
 

@@ -358,7 +358,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     write_status(settings, instance)
     error = query(settings.status_path, "SELECT failure FROM status.runs")["failure"][0]
     assert "no complete week of usage" in error
-    assert "check-sources" in error
+    assert "sources check" in error
 
 
 def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(

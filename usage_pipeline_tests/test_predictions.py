@@ -611,18 +611,18 @@ def test_the_card_says_what_is_in_force_and_how_well_it_did(demo: Demo, tmp_path
     from usage_pipeline.cli import app
 
     config = ["-c", str(demo.folder / "sources.yaml")]
-    done = CliRunner().invoke(app, ["model-card", *config, "--out", str(tmp_path / "model.md")])
+    done = CliRunner().invoke(app, ["model", "card", *config, "--out", str(tmp_path / "model.md")])
     assert done.exit_code == 0, done.output
     card = (tmp_path / "model.md").read_text(encoding="utf-8")
     for word in (
-        "## Low use within 8 weeks",
+        "## Low usage within 8 weeks",
         "**In force: the rule.**",
         "too little to learn from",
         "in contract without",
     ):
         assert word in card.replace("Too little", "too little")
     (tmp_path / "sources.yaml").write_text((demo.folder / "sources.yaml").read_text(), encoding="utf-8")
-    done = CliRunner().invoke(app, ["model-card", "-c", str(tmp_path / "sources.yaml")])
+    done = CliRunner().invoke(app, ["model", "card", "-c", str(tmp_path / "sources.yaml")])
     assert done.exit_code == 1 and "no build yet; run `usage-pipeline refresh` first" in done.output.replace("\n", " ")
 
 

@@ -175,4 +175,4 @@ def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> N
     print(f"12 kills, {mixed} of them between two weeks of a run")
     assert mixed > 2, "the kills fell into the work"
     leftovers = [f for f in Path(settings.facts_dir).rglob(".*") if f.is_file()]
-    print(f"{len(leftovers)} tmp_path_of files left behind, read by nobody")
+    print(f"{len(leftovers)} unfinished files left behind, read by nobody")

@@ -1,4 +1,4 @@
-"""check-sources: says what it found, and names every problem with its remedy."""
+"""sources check: says what it found, and names every problem with its remedy."""
 
 import pytest
 from typer.testing import CliRunner
@@ -86,9 +86,9 @@ def test_a_bad_query_is_named(tmp_path) -> None:
 
 
 def test_the_command_says_all_that_and_fails_where_there_is_a_problem(lake, demo: Demo) -> None:
-    good = CliRunner().invoke(app, ["check-sources", "-c", str(demo.folder / "sources.yaml")])
+    good = CliRunner().invoke(app, ["sources", "check", "-c", str(demo.folder / "sources.yaml")])
     assert good.exit_code == 0
     assert "no problem found" in good.output
-    bad = CliRunner().invoke(app, ["check-sources", "-c", str(write_config(lake, **usage(path="elsewhere")))])
+    bad = CliRunner().invoke(app, ["sources", "check", "-c", str(write_config(lake, **usage(path="elsewhere")))])
     assert bad.exit_code == 1
     assert "no such folder" in bad.output

@@ -157,7 +157,13 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     (build / "warehouse.duckdb").chmod(0o600)
     with duckdb.connect(str(build / "warehouse.duckdb")) as connection:
         connection.execute("DROP TABLE mart.retention")
-    for name, value in {"PRODUCTION": "1", "HTTPS": "0", "PROXIES": "0", "HOSTS": "x", "ALLOW_SQLITE": "1"}.items():
+    for name, value in {
+        "PRODUCTION": "1",
+        "HTTPS": "0",
+        "PROXY_COUNT": "0",
+        "ALLOWED_HOSTS": "x",
+        "ALLOW_SQLITE": "1",
+    }.items():
         monkeypatch.setenv(f"USAGE_{name}", value)
     lines: list[str] = []
     set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=lines.append)
@@ -456,7 +462,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     superset: SupersetServer, page: Any, demo: Demo, tmp_path: Path
 ) -> None:
     open_dashboard(page, superset, "call-list", "?native_filters=" + quote(filter_of("owner", "Ana Ruiz")))
-    holder = page.locator(".dashboard-component-chart-holder", has_text="Whom to call, most urgent").last
+    holder = page.locator(".dashboard-component-chart-holder", has_text="Accounts to call, by priority").last
     menu = holder.locator("[aria-label='More Options']").last
     csv = pd.read_csv(download(page, menu, ["Download", "CSV"], tmp_path))
     xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
@@ -514,7 +520,7 @@ def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_accou
 ) -> None:
     assert page.url.startswith(f"{superset.url}/superset/dashboard/call-list/")
     with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
-        first, second = connection.execute("SELECT account FROM mart.call_list ORDER BY place LIMIT 2").fetchall()
+        first, second = connection.execute("SELECT account FROM mart.call_list ORDER BY rank LIMIT 2").fetchall()
     open_dashboard(page, superset, "call-list")
     row = page.locator("tr", has=page.locator("td", has_text=second[0])).first
     page.goto(superset.url + row.locator("a", has_text="open").get_attribute("href"))
@@ -527,7 +533,7 @@ def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_accou
 
 def test_nobody_sees_anything_without_logging_in(superset: SupersetServer) -> None:
     nobody = Client(superset, None)
-    body = payload(CHARTS["flags_per_week"]["params"], 1)
+    body = payload(CHARTS["anomalies_per_week"]["params"], 1)
     assert nobody.post("/api/v1/chart/data", body).status_code in (401, 403)
     # the list answers those without an account with an empty one
     assert nobody.get("/api/v1/dashboard/").json().get("result", []) == []

@@ -22,7 +22,7 @@ from werkzeug.serving import make_server
 
 HOST, PORT = "0.0.0.0", 9000  # noqa: S104 - inside its container
 _ACCOUNT, _REGION = "123456789012", "us-east-1"
-_UNFINISHED = ".tmp_path_of"
+_UNFINISHED = ".unfinished"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -85,11 +85,11 @@ class Store:
             file.unlink(missing_ok=True)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        tmp_path_of = file.with_name(file.name + _UNFINISHED)
-        tmp_path_of.write_bytes(found.value)
+        tmp_path = file.with_name(file.name + _UNFINISHED)
+        tmp_path.write_bytes(found.value)
         modified = found.last_modified.replace(tzinfo=datetime.UTC).timestamp()
-        os.utime(tmp_path_of, (modified, modified))
-        tmp_path_of.replace(file)
+        os.utime(tmp_path, (modified, modified))
+        tmp_path.replace(file)
 
 
 def _may_be_kept(bucket: str, key: str) -> bool:

@@ -129,7 +129,7 @@ class _Judge:
         weight, residual = self._weights(week)
         self._disperse(week, weight)
         if week >= self.rules.minimum_weeks:
-            self._flag(week, residual)
+            self._anomaly(week, residual)
         # while an event runs, the usual level stays what it was
         known = known & ~self.is_settling[:, week] & (self.direction == 0)
         decay = np.where(known, self.rules.discount, 1.0)
@@ -300,7 +300,7 @@ class _Judge:
             1.0, (_DISPERSION_WEEKS * of_all + self._squares) / (_DISPERSION_WEEKS + self._squared)
         )
 
-    def _flag(self, week: int, residual: Floats) -> None:
+    def _anomaly(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
         out, rules = self.out, self.rules
         z = out["z"][:, week]

@@ -79,7 +79,7 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
-                _of_pairs(judged, account_applications, application, weeks, settings),
+                _of_accounts(judged, account_applications, application, weeks, settings),
                 _of_applications(judged, counts, application, np.asarray(keys), weeks, settings),
                 _of_everything(judged, counts, weeks, settings),
             ]
@@ -109,7 +109,7 @@ def _days_of(account_applications: pd.DataFrame, weeks: list[date]) -> Floats:
     return found
 
 
-def _of_pairs(
+def _of_accounts(
     judged: Judged, account_applications: pd.DataFrame, application: NDArray[Any], weeks: list[date], settings: Settings
 ) -> pd.DataFrame:
     row, week = np.nonzero(judged.kind)

@@ -46,13 +46,13 @@ def atomic_write(target: Path) -> Iterator[Path]:
     Where the body raises, nothing of it stays. What is in place is on the disk: a crash of the machine undoes no part.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    tmp_path_of = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    tmp_path = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        yield tmp_path_of
-        sync_tree(tmp_path_of)
-        tmp_path_of.replace(target)
+        yield tmp_path
+        sync_tree(tmp_path)
+        tmp_path.replace(target)
     except BaseException:
-        for path in (tmp_path_of, *(Path(f"{tmp_path_of}{end}") for end in _BESIDE)):
+        for path in (tmp_path, *(Path(f"{tmp_path}{end}") for end in _BESIDE)):
             remove(path)
         raise
     sync(target.parent)

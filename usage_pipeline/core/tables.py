@@ -101,7 +101,7 @@ def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart",
     return Table(name, row, tuple(key.split()), tuple(COLUMNS[c] for c in columns.split()), schema, may_be_empty)
 
 
-_PAIR = "account_id account application_key application application_type segment region owner"
+_KEYS = "account_id account application_key application application_type segment region owner"
 
 TABLES = {
     table.name: table
@@ -117,7 +117,7 @@ TABLES = {
             "usage_by_week",
             "account x application x week: in contract (zero where nobody came), used outside it, or used a year ago",
             "week_start account_id application_key",
-            f"week_start {_PAIR} subscribed_days clicks records_created active_users clicks_last_year records_last_year "
+            f"week_start {_KEYS} subscribed_days clicks records_created active_users clicks_last_year records_last_year "
             "expected_clicks variance_clicks common_spread is_complete is_running week_status anomaly application_anomaly platform_anomaly",
             may_be_empty=False,
         ),
@@ -131,21 +131,21 @@ TABLES = {
             "usage_by_period",
             "account x application x period of complete weeks",
             "period account_id application_key",
-            f"period {_PAIR} is_subscribed weeks_subscribed weeks_used clicks records_created clicks_per_week "
+            f"period {_KEYS} is_subscribed weeks_subscribed weeks_used clicks records_created clicks_per_week "
             "active_users account_active_users is_used is_ranked rank_in_application account_page application_page contacts",
         ),
         _table(
             "usage_changes",
             "account x application in contract now and a year ago: its last 13 complete weeks against last year's",
             "account_id application_key",
-            f"{_PAIR} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
+            f"{_KEYS} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
             "records_last_year records_change records_change_share movement account_page contacts",
         ),
         _table(
             "subscription_overview",
             "account x application that was ever in contract or ever used",
             "account_id application_key",
-            f"{_PAIR} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
+            f"{_KEYS} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
             "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
             "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
             "came_back clicks_outside_subscription reason account_page application_page contacts",
@@ -154,7 +154,7 @@ TABLES = {
             "ended_subscriptions",
             "account x application whose contract has ended",
             "account_id application_key",
-            f"{_PAIR} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
+            f"{_KEYS} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
             "clicks_outside_subscription annual_value account_page",
         ),
         _table(
@@ -172,19 +172,19 @@ TABLES = {
             "growth",
             "account x application (or all of them) x week or month x what changed",
             "unit counted_by period_start account_id application_key change",
-            f"unit counted_by period_start {_PAIR} change number signed_number",
+            f"unit counted_by period_start {_KEYS} change number signed_number",
         ),
         _table(
             "retention",
             "account x application x contract x whole month in contract since its start",
             "account_id application_key period_number months_since_start",
-            f"{_PAIR} period_number cohort months_since_start month_start is_used",
+            f"{_KEYS} period_number cohort months_since_start month_start is_used",
         ),
         _table(
             "anomaly_weeks",
             "an anomalous week lately, in words",
             "week_start scope account application_key",
-            f"week_start scope {_PAIR} measure anomaly_type direction confidence anomaly_status first_week last_week observed_per_week "
+            f"week_start scope {_KEYS} measure anomaly_type direction confidence anomaly_status first_week last_week observed_per_week "
             "expected_per_week change_per_week change_share p_value strength cause what_happened account_page",
         ),
         _table(
@@ -198,7 +198,7 @@ TABLES = {
             "usage_risks",
             "a risk: target x account x application (or all applications of the account)",
             "target account_id application_key",
-            f"target risk {_PAIR} rank probability probability_text risk_lift driver positive_signal recent_clicks usual_clicks "
+            f"target risk {_KEYS} rank probability probability_text risk_lift driver positive_signal recent_clicks usual_clicks "
             "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week "
             "account_page contacts",
         ),
@@ -232,7 +232,7 @@ TABLES = {
             "call_reasons",
             "a reason to call: kind x account x application (or the account as a whole)",
             "account_id application_key call_reason",
-            f"{_PAIR} call_reason reason reason_since news urgency urgency_rank annual_value",
+            f"{_KEYS} call_reason reason reason_since news urgency urgency_rank annual_value",
         ),
         _table(
             "call_list",
@@ -246,7 +246,7 @@ TABLES = {
             "subscription_history",
             "account x application (or the whole account) x contract: every one that was delivered, ended ones too",
             "account_id application_key period_number",
-            f"{_PAIR} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
+            f"{_KEYS} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
             "annual_value",
         ),
         _table(

@@ -4,7 +4,7 @@ Belongs here: making up data, seeded and reproducible: the same seed, as_of and 
 anything that the pipeline could read the answers from. `truth/` lies beside the lake, for tests only.
 
 What is planted: seasons (summer and year-end lows, a peak for each kind of application), US public holidays, an
-onboarding wave, spikes, drops, slow declines, pairs gone silent, two fleet-wide moves, one week whose week-end
+onboarding wave, spikes, drops, slow declines, applications gone silent, two platform-wide moves, one week whose week-end
 arrives in the next folder, ends of one application and of whole accounts, returns, accounts without contracts.
 """
 
@@ -194,11 +194,11 @@ _FOREVER = np.datetime64("2100-01-01", "D")
 
 
 @dataclass
-class _Fleet:
-    """Everything about accounts and pairs before a single click is drawn."""
+class _Portfolio:
+    """Everything about accounts and owned before a single click is drawn."""
 
     accounts: pd.DataFrame
-    pairs: pd.DataFrame
+    owned: pd.DataFrame
     weeks: list[date]
     expected: np.ndarray[Any, Any]
     truth: dict[str, Any]
@@ -261,7 +261,7 @@ def _accounts(rng: np.random.Generator, count: int) -> pd.DataFrame:
     )
 
 
-def _pairs(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) -> pd.DataFrame:
+def _owned(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) -> pd.DataFrame:
     count = len(accounts)
     own = np.array([a[3] for a in _APPLICATIONS])
     appetite = np.clip(0.55 + 0.12 * np.log(accounts["size"].to_numpy()), 0.3, 1.35)
@@ -269,13 +269,13 @@ def _pairs(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) 
     owned[np.arange(count), rng.integers(0, 6, count)] = True
     account, application = np.nonzero(owned)
     level = np.array([a[4] for a in _APPLICATIONS])[application]
-    pairs = pd.DataFrame({"account": account, "application": application})
-    pairs["mean"] = np.clip(accounts["size"].to_numpy()[account] * level * rng.lognormal(0, 0.6, len(pairs)), 0.6, 2200)
-    pairs["users"] = np.clip(
-        np.round(accounts["users"].to_numpy()[account] * rng.uniform(0.2, 0.9, len(pairs))), 1, None
+    owned = pd.DataFrame({"account": account, "application": application})
+    owned["mean"] = np.clip(accounts["size"].to_numpy()[account] * level * rng.lognormal(0, 0.6, len(owned)), 0.6, 2200)
+    owned["users"] = np.clip(
+        np.round(accounts["users"].to_numpy()[account] * rng.uniform(0.2, 0.9, len(owned))), 1, None
     ).astype(int)
-    pairs["offset"] = rng.integers(0, 10_000, len(pairs))
-    pairs["dispersion"] = rng.uniform(6, 25, len(pairs))
+    owned["offset"] = rng.integers(0, 10_000, len(owned))
+    owned["dispersion"] = rng.uniform(6, 25, len(owned))
 
     begin = np.datetime64(weeks[0])
     old = begin - rng.integers(60, 1500, count).astype("timedelta64[D]")
@@ -285,22 +285,22 @@ def _pairs(rng: np.random.Generator, accounts: pd.DataFrame, weeks: list[date]) 
     start = np.where(kind < 0.72, old, np.where(kind < 0.90, fresh, wave))
     accounts["start"] = start
     accounts["in_wave"] = kind >= 0.90
-    later = rng.random(len(pairs)) < 0.22
-    delay = rng.integers(20, 500, len(pairs)).astype("timedelta64[D]")
-    pairs["start"] = start[account] + np.where(later, delay, np.timedelta64(0, "D"))
+    later = rng.random(len(owned)) < 0.22
+    delay = rng.integers(20, 500, len(owned)).astype("timedelta64[D]")
+    owned["start"] = start[account] + np.where(later, delay, np.timedelta64(0, "D"))
     last = np.datetime64(weeks[-1])
-    pairs["start"] = np.minimum(pairs["start"].to_numpy().astype("datetime64[D]"), last - np.timedelta64(21, "D"))
-    pairs["end"] = _FOREVER
-    pairs["notice"] = np.datetime64("NaT", "D")
-    pairs["back"] = np.datetime64("NaT", "D")
-    pairs["reason"] = ""
+    owned["start"] = np.minimum(owned["start"].to_numpy().astype("datetime64[D]"), last - np.timedelta64(21, "D"))
+    owned["end"] = _FOREVER
+    owned["notice"] = np.datetime64("NaT", "D")
+    owned["back"] = np.datetime64("NaT", "D")
+    owned["reason"] = ""
     accounts["end"] = _FOREVER
     accounts["has_subscription"] = rng.random(count) >= 0.015
-    return pairs
+    return owned
 
 
 def _ends(
-    rng: np.random.Generator, accounts: pd.DataFrame, pairs: pd.DataFrame, weeks: list[date], with_signs: bool
+    rng: np.random.Generator, accounts: pd.DataFrame, owned: pd.DataFrame, weeks: list[date], with_signs: bool
 ) -> None:
     """Ends of one application, ends of whole accounts, notices still running, and returns.
 
@@ -314,26 +314,26 @@ def _ends(
         chosen: np.ndarray[Any, Any] = index[rng.random(len(index)) < share]
         return chosen
 
-    eligible = pairs.index[accounts["has_subscription"].to_numpy()[pairs["account"]]].to_numpy()
+    eligible = owned.index[accounts["has_subscription"].to_numpy()[owned["account"]]].to_numpy()
     for i in pick(eligible, 0.09):
         drawn = first + np.timedelta64(int(rng.integers(100, span)), "D")
-        end = max(pairs.at[i, "start"] + np.timedelta64(150, "D"), drawn) if with_signs else drawn
-        if end >= last + np.timedelta64(60, "D") or end < pairs.at[i, "start"] + np.timedelta64(100, "D"):
+        end = max(owned.at[i, "start"] + np.timedelta64(150, "D"), drawn) if with_signs else drawn
+        if end >= last + np.timedelta64(60, "D") or end < owned.at[i, "start"] + np.timedelta64(100, "D"):
             continue
         completed = rng.random() < 0.18
-        pairs.at[i, "end"] = end
-        pairs.at[i, "reason"] = "completed" if completed else "cancelled"
+        owned.at[i, "end"] = end
+        owned.at[i, "reason"] = "completed" if completed else "cancelled"
         if not completed:
-            pairs.at[i, "notice"] = end - np.timedelta64(int(rng.integers(30, 92)), "D")
+            owned.at[i, "notice"] = end - np.timedelta64(int(rng.integers(30, 92)), "D")
             if rng.random() < 0.16:
                 back = end + np.timedelta64(int(rng.integers(60, 240)), "D")
                 if back < last - np.timedelta64(60, "D"):
-                    pairs.at[i, "back"] = back
+                    owned.at[i, "back"] = back
     for i in pick(eligible, 0.012):
-        if pairs.at[i, "end"] == _FOREVER:  # notice is given, and the application is still in contract
-            pairs.at[i, "end"] = last + np.timedelta64(int(rng.integers(10, 80)), "D")
-            pairs.at[i, "notice"] = last - np.timedelta64(int(rng.integers(1, 40)), "D")
-            pairs.at[i, "reason"] = "cancelled"
+        if owned.at[i, "end"] == _FOREVER:  # notice is given, and the application is still in contract
+            owned.at[i, "end"] = last + np.timedelta64(int(rng.integers(10, 80)), "D")
+            owned.at[i, "notice"] = last - np.timedelta64(int(rng.integers(1, 40)), "D")
+            owned.at[i, "reason"] = "cancelled"
     for a in pick(np.nonzero(accounts["has_subscription"].to_numpy())[0], 0.06):
         start = accounts["start"].to_numpy().astype("datetime64[D]")[a]
         drawn = first + np.timedelta64(int(rng.integers(200, span)), "D")
@@ -343,149 +343,149 @@ def _ends(
             accounts.loc[a, "account_notice"] = pd.Timestamp(end - np.timedelta64(int(rng.integers(30, 120)), "D"))
 
 
-def _plant(rng: np.random.Generator, fleet: _Fleet, with_signs: bool) -> None:
+def _plant(rng: np.random.Generator, portfolio: _Portfolio, with_signs: bool) -> None:
     """Writes events into the expected usage, and what was written into the truth.
 
     Where ends have signs, events happen to contracts that go on, and usage fades before a notice.
     """
-    accounts, pairs, weeks, expected = fleet.accounts, fleet.pairs, fleet.weeks, fleet.expected
-    count, span = len(pairs), len(weeks)
+    accounts, owned, weeks, expected = portfolio.accounts, portfolio.owned, portfolio.weeks, portfolio.expected
+    count, span = len(owned), len(weeks)
     events: list[dict[str, Any]] = []
-    whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[pairs["account"]]
-    goes_on = np.minimum(pairs["end"].to_numpy().astype("datetime64[D]"), whole_end) == _FOREVER
+    whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[owned["account"]]
+    goes_on = np.minimum(owned["end"].to_numpy().astype("datetime64[D]"), whole_end) == _FOREVER
     running = (goes_on | (not with_signs)) & (
-        pairs["start"].to_numpy().astype("datetime64[D]") < np.datetime64(weeks[-40])
+        owned["start"].to_numpy().astype("datetime64[D]") < np.datetime64(weeks[-40])
     )
     free = rng.permutation(np.nonzero(running)[0]).tolist()
 
-    def note(kind: str, pair: int, first: int, last: int, factor: float) -> None:
+    def note(kind: str, one: int, first: int, last: int, factor: float) -> None:
         events.append(
             {
                 "kind": kind,
-                "account_id": accounts.at[int(pairs.at[pair, "account"]), "account_id"],
-                "application": _APPLICATIONS[int(pairs.at[pair, "application"])][0],
+                "account_id": accounts.at[int(owned.at[one, "account"]), "account_id"],
+                "application": _APPLICATIONS[int(owned.at[one, "application"])][0],
                 "first_week": weeks[first].isoformat(),
                 "last_week": weeks[last].isoformat(),
                 "factor": round(float(factor), 3),
-                "weekly_mean": round(float(pairs.at[pair, "mean"]), 2),
+                "weekly_mean": round(float(owned.at[one, "mean"]), 2),
             }
         )
 
     def take(share: float) -> list[int]:
         return [free.pop() for _ in range(min(len(free), max(2, round(count * share))))]
 
-    for pair in take(0.03):
+    for one in take(0.03):
         at, factor = int(rng.integers(span - 100, span - 1)), rng.uniform(3, 8)
-        expected[pair, at] *= factor
-        note("spike", pair, at, at, factor)
-    for pair in take(0.03):
+        expected[one, at] *= factor
+        note("spike", one, at, at, factor)
+    for one in take(0.03):
         length, factor = int(rng.integers(1, 7)), rng.choice([0.0, 0.1, 0.25])
         at = int(rng.integers(span - 100, span - 1 - length))
-        expected[pair, at : at + length] *= factor
-        note("drop", pair, at, at + length - 1, factor)
-    for pair in take(0.025):
+        expected[one, at : at + length] *= factor
+        note("drop", one, at, at + length - 1, factor)
+    for one in take(0.025):
         length, final = int(rng.integers(16, 27)), rng.uniform(0.1, 0.35)
-        expected[pair, span - length :] *= np.linspace(1, final, length)
-        note("decline", pair, span - length, span - 1, final)
-    for pair in take(0.02):
+        expected[one, span - length :] *= np.linspace(1, final, length)
+        note("decline", one, span - length, span - 1, final)
+    for one in take(0.02):
         length = int(rng.integers(6, 40))
-        expected[pair, span - length :] = 0
-        note("silent", pair, span - length, span - 1, 0)
-    for pair in take(0.04):
-        expected[pair, :] = 0
-        note("never_used", pair, 0, span - 1, 0)
+        expected[one, span - length :] = 0
+        note("silent", one, span - length, span - 1, 0)
+    for one in take(0.04):
+        expected[one, :] = 0
+        note("never_used", one, 0, span - 1, 0)
 
     # a cancellation is often seen coming: usage fades before the notice
-    for pair in np.nonzero(pairs["reason"].to_numpy() == "cancelled")[0]:
+    for one in np.nonzero(owned["reason"].to_numpy() == "cancelled")[0]:
         if rng.random() < 0.6 and with_signs:
-            notice = monday_of(pd.Timestamp(pairs.at[pair, "notice"]).date())
+            notice = monday_of(pd.Timestamp(owned.at[one, "notice"]).date())
             at = (notice - weeks[0]).days // 7
             low = max(0, at - 16)
             if at > 4:
                 fade = np.linspace(1, 0.3, at - low)[: max(0, span - low)]  # a notice may lie past the newest week
-                expected[pair, low : low + len(fade)] *= fade
-                expected[pair, at:] *= 0.3
+                expected[one, low : low + len(fade)] *= fade
+                expected[one, at:] *= 0.3
 
     outage = span - 31
     expected[:, outage] *= 0.55
     release, boosted = span - 58, 0
-    expected[pairs["application"].to_numpy() == boosted, release : release + 2] *= 1.7
-    fleet.truth["events"] = events
-    fleet.truth["common_moves"] = [
+    expected[owned["application"].to_numpy() == boosted, release : release + 2] *= 1.7
+    portfolio.truth["events"] = events
+    portfolio.truth["common_moves"] = [
         {"kind": "outage", "week": weeks[outage].isoformat(), "application": None, "factor": 0.55},
         {"kind": "release", "week": weeks[release].isoformat(), "application": _APPLICATIONS[0][0], "factor": 1.7},
     ]
-    fleet.truth["late_week"] = weeks[span - 12].isoformat()
+    portfolio.truth["late_week"] = weeks[span - 12].isoformat()
 
 
-def _fleet(seed: int, count: int, as_of: date, with_signs: bool = True) -> _Fleet:
+def _portfolio(seed: int, count: int, as_of: date, with_signs: bool = True) -> _Portfolio:
     rng = np.random.default_rng([seed, count])
     running = monday_of(as_of)
     weeks = [running - (WEEKS - i) * WEEK for i in range(WEEKS + 1)]
     accounts = _accounts(rng, count)
-    pairs = _pairs(rng, accounts, weeks)
+    owned = _owned(rng, accounts, weeks)
     accounts["account_notice"] = pd.NaT
-    _ends(rng, accounts, pairs, weeks, with_signs)
+    _ends(rng, accounts, owned, weeks, with_signs)
 
-    busiest = np.array([a[6] for a in _APPLICATIONS])[pairs["application"]]
-    expected = np.stack([pairs["mean"].to_numpy() * _season(week, busiest) for week in weeks], axis=1)
-    drift = rng.normal(0.03, 0.10, len(pairs))
+    busiest = np.array([a[6] for a in _APPLICATIONS])[owned["application"]]
+    expected = np.stack([owned["mean"].to_numpy() * _season(week, busiest) for week in weeks], axis=1)
+    drift = rng.normal(0.03, 0.10, len(owned))
     expected *= np.exp(np.linspace(-1, 0, len(weeks))[None, :] * drift[:, None])
     ramp_weeks = 8
-    start_week = ((pairs["start"].to_numpy().astype("datetime64[D]") - np.datetime64(weeks[0])).astype(int)) // 7
+    start_week = ((owned["start"].to_numpy().astype("datetime64[D]") - np.datetime64(weeks[0])).astype(int)) // 7
     age = np.arange(len(weeks))[None, :] - start_week[:, None]
     expected *= np.clip((age + 2) / ramp_weeks, 0.2, 1)
-    fleet = _Fleet(accounts, pairs, weeks, expected, {})
-    _plant(rng, fleet, with_signs)
-    return fleet
+    portfolio = _Portfolio(accounts, owned, weeks, expected, {})
+    _plant(rng, portfolio, with_signs)
+    return portfolio
 
 
-def _contract_days(fleet: _Fleet) -> tuple[np.ndarray[Any, Any], ...]:
-    """First and last day in contract of each pair, and the second subscription period of those that came back."""
-    pairs, accounts = fleet.pairs, fleet.accounts
-    whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[pairs["account"]]
-    start = pairs["start"].to_numpy().astype("datetime64[D]")
-    end = np.minimum(pairs["end"].to_numpy().astype("datetime64[D]"), whole_end)
-    back = pairs["back"].to_numpy().astype("datetime64[D]")
+def _contract_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
+    """First and last day in contract of each one, and the second subscription period of those that came back."""
+    owned, accounts = portfolio.owned, portfolio.accounts
+    whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[owned["account"]]
+    start = owned["start"].to_numpy().astype("datetime64[D]")
+    end = np.minimum(owned["end"].to_numpy().astype("datetime64[D]"), whole_end)
+    back = owned["back"].to_numpy().astype("datetime64[D]")
     return start, end, back, whole_end
 
 
-def _week_rows(rng: np.random.Generator, fleet: _Fleet, number: int, as_of: date) -> pd.DataFrame:
+def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_of: date) -> pd.DataFrame:
     """The events of one week: a row per user and sitting, with clicks and records."""
-    pairs, accounts, week = fleet.pairs, fleet.accounts, fleet.weeks[number]
-    start, end, back, whole_end = _contract_days(fleet)
-    mean = fleet.expected[:, number]
-    shape = pairs["dispersion"].to_numpy()
+    owned, accounts, week = portfolio.owned, portfolio.accounts, portfolio.weeks[number]
+    start, end, back, whole_end = _contract_days(portfolio)
+    mean = portfolio.expected[:, number]
+    shape = owned["dispersion"].to_numpy()
     clicks = rng.poisson(rng.gamma(shape, np.maximum(mean, 1e-9) / shape))
-    sittings = np.minimum(clicks, 1 + rng.poisson(1.1 * pairs["users"].to_numpy()))
-    row_pair = np.repeat(np.arange(len(pairs)), sittings)
-    if len(row_pair) == 0:
+    sittings = np.minimum(clicks, 1 + rng.poisson(1.1 * owned["users"].to_numpy()))
+    row_owned = np.repeat(np.arange(len(owned)), sittings)
+    if len(row_owned) == 0:
         return pd.DataFrame()
     # each sitting has one click at least; the others are spread at random
-    weight = rng.gamma(0.8, 1.0, len(row_pair)) + 1e-9
-    total = np.bincount(row_pair, weight, len(pairs))
-    row_clicks = 1 + np.floor((clicks - sittings)[row_pair] * weight / total[row_pair]).astype(int)
+    weight = rng.gamma(0.8, 1.0, len(row_owned)) + 1e-9
+    total = np.bincount(row_owned, weight, len(owned))
+    row_clicks = 1 + np.floor((clicks - sittings)[row_owned] * weight / total[row_owned]).astype(int)
     day_weight = _day_weights(week)
-    weekday = rng.choice(7, len(row_pair), p=day_weight / day_weight.sum())
+    weekday = rng.choice(7, len(row_owned), p=day_weight / day_weight.sum())
     day = np.datetime64(week) + weekday.astype("timedelta64[D]")
-    second = np.clip(rng.normal(11.5 * 3600, 2.6 * 3600, len(row_pair)), 5 * 3600, 23 * 3600).astype(int)
-    user = (pairs["users"].to_numpy()[row_pair] * rng.random(len(row_pair)) ** 1.7).astype(int)
-    user = (user + pairs["offset"].to_numpy()[row_pair]) % accounts["users"].to_numpy()[pairs["account"]][row_pair]
+    second = np.clip(rng.normal(11.5 * 3600, 2.6 * 3600, len(row_owned)), 5 * 3600, 23 * 3600).astype(int)
+    user = (owned["users"].to_numpy()[row_owned] * rng.random(len(row_owned)) ** 1.7).astype(int)
+    user = (user + owned["offset"].to_numpy()[row_owned]) % accounts["users"].to_numpy()[owned["account"]][row_owned]
 
-    inside = (day >= start[row_pair]) & (day <= end[row_pair])
-    again = ~np.isnat(back[row_pair]) & (day >= back[row_pair]) & (day <= whole_end[row_pair])
+    inside = (day >= start[row_owned]) & (day <= end[row_owned])
+    again = ~np.isnat(back[row_owned]) & (day >= back[row_owned]) & (day <= whole_end[row_owned])
     # a few look something up after the end: usage outside the contract, which makes nobody active
-    afterwards = (day > end[row_pair]) & (day <= end[row_pair] + np.timedelta64(45, "D"))
-    peeking = afterwards & (row_pair % 7 == 0) & (rng.random(len(row_pair)) < 0.08)
+    afterwards = (day > end[row_owned]) & (day <= end[row_owned] + np.timedelta64(45, "D"))
+    peeking = afterwards & (row_owned % 7 == 0) & (rng.random(len(row_owned)) < 0.08)
     keep = (inside | again | peeking) & (day < np.datetime64(as_of))
-    row_pair, row_clicks = row_pair[keep], row_clicks[keep]
-    rate = np.array([a[5] for a in _APPLICATIONS])[pairs["application"].to_numpy()[row_pair]]
-    account = pairs["account"].to_numpy()[row_pair]
+    row_owned, row_clicks = row_owned[keep], row_clicks[keep]
+    rate = np.array([a[5] for a in _APPLICATIONS])[owned["application"].to_numpy()[row_owned]]
+    account = owned["account"].to_numpy()[row_owned]
     ids = accounts["account_id"].to_numpy()[account]
     rows = pd.DataFrame(
         {
             "account_id": ids,
-            "application": np.array([a[0] for a in _APPLICATIONS])[pairs["application"].to_numpy()[row_pair]],
+            "application": np.array([a[0] for a in _APPLICATIONS])[owned["application"].to_numpy()[row_owned]],
             "user_id": ids + np.char.mod("-U%03d", user[keep] + 1).astype(object),
             "event_time": (day[keep].astype("datetime64[s]") + second[keep].astype("timedelta64[s]")).astype(
                 "datetime64[ms]"
@@ -497,9 +497,9 @@ def _week_rows(rng: np.random.Generator, fleet: _Fleet, number: int, as_of: date
     return rows.sort_values(["account_id", "application", "event_time", "user_id"], ignore_index=True)
 
 
-def _subscriptions(rng: np.random.Generator, fleet: _Fleet, as_of: date) -> pd.DataFrame:
-    """Contract rows: one an account, one or two a pair; what lies after `as_of` is not known yet."""
-    accounts, pairs = fleet.accounts, fleet.pairs
+def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date) -> pd.DataFrame:
+    """Contract rows: one an account, one or two a one; what lies after `as_of` is not known yet."""
+    accounts, owned = portfolio.accounts, portfolio.owned
     today = np.datetime64(as_of)
     none = np.datetime64("NaT", "D")
     rows: list[dict[str, Any]] = []
@@ -524,23 +524,23 @@ def _subscriptions(rng: np.random.Generator, fleet: _Fleet, as_of: date) -> pd.D
             }
         )
 
-    start, _, back, whole_end = _contract_days(fleet)
+    start, _, back, whole_end = _contract_days(portfolio)
     account_start = accounts["start"].to_numpy().astype("datetime64[D]")
     notices = accounts["account_notice"].to_numpy().astype("datetime64[D]")
     for a in np.nonzero(accounts["has_subscription"].to_numpy())[0]:
         end = accounts["end"].to_numpy().astype("datetime64[D]")[a]
         add(int(a), None, account_start[a], notices[a], end, "cancelled", None, None)
-    price = np.round(pairs["mean"].to_numpy() ** 0.55 * rng.uniform(350, 700, len(pairs)) / 100 + 9) * 100
-    own_end = pairs["end"].to_numpy().astype("datetime64[D]")
-    own_notice = pairs["notice"].to_numpy().astype("datetime64[D]")
-    for i, pair in enumerate(pairs.itertuples()):
-        a = int(pair.account)  # type: ignore[arg-type]
+    price = np.round(owned["mean"].to_numpy() ** 0.55 * rng.uniform(350, 700, len(owned)) / 100 + 9) * 100
+    own_end = owned["end"].to_numpy().astype("datetime64[D]")
+    own_notice = owned["notice"].to_numpy().astype("datetime64[D]")
+    for i, one in enumerate(owned.itertuples()):
+        a = int(one.account)  # type: ignore[arg-type]
         if not accounts.at[a, "has_subscription"]:
             continue
-        key, value, seats = _APPLICATIONS[int(pair.application)][0], float(price[i]), int(pair.users) + int(i % 4)  # type: ignore[arg-type]
+        key, value, seats = _APPLICATIONS[int(one.application)][0], float(price[i]), int(one.users) + int(i % 4)  # type: ignore[arg-type]
         if own_end[i] != _FOREVER and own_end[i] > whole_end[i]:
             own_end[i] = _FOREVER  # the account's end caps it; the row itself stays open, as it does in real lists
-        add(a, key, start[i], own_notice[i], own_end[i], str(pair.reason), value, seats)
+        add(a, key, start[i], own_notice[i], own_end[i], str(one.reason), value, seats)
         if not np.isnat(back[i]) and own_end[i] != _FOREVER:
             add(a, key, back[i], none, _FOREVER, "", value, seats)
     return pd.DataFrame(rows)
@@ -583,66 +583,66 @@ def write_demo_lake(
     `accounts` is any positive number; 400 take about ten seconds. Without signs, usage says nothing of a coming end.
     What lay in the three places before is replaced file by file.
     """
-    fleet = _fleet(seed, accounts, as_of, with_signs)
+    portfolio = _portfolio(seed, accounts, as_of, with_signs)
     lake = out / "lake"
-    late_week = date.fromisoformat(fleet.truth["late_week"])
+    late_week = date.fromisoformat(portfolio.truth["late_week"])
     carried = pd.DataFrame()
     rows_written = 0
-    for number, week in enumerate(fleet.weeks):
-        rows = _week_rows(np.random.default_rng([seed, accounts, number]), fleet, number, as_of)
+    for number, week in enumerate(portfolio.weeks):
+        rows = _week_rows(np.random.default_rng([seed, accounts, number]), portfolio, number, as_of)
         if len(carried):
             rows, carried = pd.concat([carried, rows], ignore_index=True), pd.DataFrame()
         if week == late_week:
             weekend = rows["event_time"] >= pd.Timestamp(week + timedelta(days=5))
             rows, carried = rows[~weekend].reset_index(drop=True), rows[weekend]
-            fleet.truth["late_rows"] = len(carried)
+            portfolio.truth["late_rows"] = len(carried)
         if len(rows):
             _write(rows, lake / "usage" / str(folder_of(week, "iso")) / "part-0.parquet")
         rows_written += len(rows)
         if number % 26 == 25:
-            progress(f"{number + 1} of {len(fleet.weeks)} weeks, {rows_written:,} rows")
+            progress(f"{number + 1} of {len(portfolio.weeks)} weeks, {rows_written:,} rows")
     rng = np.random.default_rng([seed, accounts, 9999])
     columns = ["account_id", "account_name", "segment", "region", "country", "state", "owner"]
-    fleet.accounts[columns].to_csv(_made(lake / "accounts.csv"), index=False)
-    subscriptions = _subscriptions(rng, fleet, as_of)
+    portfolio.accounts[columns].to_csv(_made(lake / "accounts.csv"), index=False)
+    subscriptions = _subscriptions(rng, portfolio, as_of)
     subscriptions.to_csv(_made(lake / "subscriptions.csv"), index=False, date_format="%Y-%m-%d")
-    _write(_contacts(rng, fleet.accounts), lake / "contacts.parquet")
+    _write(_contacts(rng, portfolio.accounts), lake / "contacts.parquet")
     pd.DataFrame(
         [(a[0], a[1], a[2]) for a in _APPLICATIONS], columns=["application", "application_name", "application_type"]
     ).to_csv(_made(lake / "applications.csv"), index=False)
 
-    _known_causes(fleet).to_csv(_made(lake / "known_causes.csv"), index=False)
+    _known_causes(portfolio).to_csv(_made(lake / "known_causes.csv"), index=False)
 
-    ids = fleet.accounts["account_id"]
-    fleet.truth |= {
+    ids = portfolio.accounts["account_id"]
+    portfolio.truth |= {
         "seed": seed,
         "with_signs": with_signs,
         "as_of": as_of.isoformat(),
         "accounts": accounts,
         "rows": rows_written,
         "ended_accounts": ids[
-            fleet.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
+            portfolio.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
         ].tolist(),
-        "without_subscription": ids[~fleet.accounts["has_subscription"]].tolist(),
-        "onboarding_wave": ids[fleet.accounts["in_wave"]].tolist(),
+        "without_subscription": ids[~portfolio.accounts["has_subscription"]].tolist(),
+        "onboarding_wave": ids[portfolio.accounts["in_wave"]].tolist(),
         "returned": [
             [ids[int(p.account)], _APPLICATIONS[int(p.application)][0]]  # type: ignore[arg-type]
-            for p in fleet.pairs[fleet.pairs["back"].notna()].itertuples()
+            for p in portfolio.owned[portfolio.owned["back"].notna()].itertuples()
         ],
     }
-    _made(out / "truth" / "truth.json").write_text(json.dumps(fleet.truth, indent=1), encoding="utf-8")
-    pilots = ", ".join(fleet.accounts["account_id"].iloc[:20:6])
+    _made(out / "truth" / "truth.json").write_text(json.dumps(portfolio.truth, indent=1), encoding="utf-8")
+    pilots = ", ".join(portfolio.accounts["account_id"].iloc[:20:6])
     text = _SOURCES.format(as_of=as_of.isoformat(), pilots=pilots)
     (out / "sources.yaml").write_text(text, encoding="utf-8")
 
 
-def _known_causes(fleet: _Fleet) -> pd.DataFrame:
+def _known_causes(portfolio: _Portfolio) -> pd.DataFrame:
     """What people would have written down: the outage, and one of the latest drops."""
-    outage = next(m for m in fleet.truth["common_moves"] if m["kind"] == "outage")
+    outage = next(m for m in portfolio.truth["common_moves"] if m["kind"] == "outage")
     monday = date.fromisoformat(outage["week"])
     rows = [(None, None, monday, monday + timedelta(days=6), "the service was down for two days")]
-    recent = fleet.weeks[-14].isoformat()
-    for drop in [e for e in fleet.truth["events"] if e["kind"] == "drop" and e["last_week"] >= recent][:1]:
+    recent = portfolio.weeks[-14].isoformat()
+    for drop in [e for e in portfolio.truth["events"] if e["kind"] == "drop" and e["last_week"] >= recent][:1]:
         last = date.fromisoformat(drop["last_week"]) + timedelta(days=6)
         first = date.fromisoformat(drop["first_week"])
         rows.append((drop["account_id"], drop["application"], first, last, "offices closed for a move"))
@@ -663,20 +663,20 @@ def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bo
     (line,) = [line for line in text.splitlines() if line.startswith("as_of: ")]
     before = date.fromisoformat(line.removeprefix("as_of: "))
     as_of = before + WEEK
-    fleet = _fleet(seed, accounts, made, truth["with_signs"])
-    while fleet.weeks[-1] < monday_of(as_of):
+    portfolio = _portfolio(seed, accounts, made, truth["with_signs"])
+    while portfolio.weeks[-1] < monday_of(as_of):
         # a week as that of the year before
-        fleet.weeks.append(fleet.weeks[-1] + WEEK)
-        fleet.expected = np.hstack([fleet.expected, fleet.expected[:, [-52]]])
+        portfolio.weeks.append(portfolio.weeks[-1] + WEEK)
+        portfolio.expected = np.hstack([portfolio.expected, portfolio.expected[:, [-52]]])
 
     def rows_of(number: int) -> pd.DataFrame:
-        return _week_rows(np.random.default_rng([seed, accounts, number]), fleet, number, as_of)
+        return _week_rows(np.random.default_rng([seed, accounts, number]), portfolio, number, as_of)
 
     def file_of(week: date, name: str = "part-0.parquet") -> Path:
         return out / "lake" / "usage" / str(folder_of(week, "iso")) / name
 
-    running, ended = fleet.weeks[-1], fleet.weeks[-2]
-    rows, next_rows = rows_of(len(fleet.weeks) - 2), rows_of(len(fleet.weeks) - 1)
+    running, ended = portfolio.weeks[-1], portfolio.weeks[-2]
+    rows, next_rows = rows_of(len(portfolio.weeks) - 2), rows_of(len(portfolio.weeks) - 1)
     done = [f"the week of {ended} is complete, that of {running} has begun, as_of is {as_of}"]
     if late:
         weekend = rows["event_time"] >= pd.Timestamp(ended + timedelta(days=5))

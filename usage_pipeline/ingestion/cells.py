@@ -168,7 +168,7 @@ class Cell:
             return self._count()
         if wanted == "DOUBLE":
             return self._amount()
-        return self._flag()
+        return self._boolean()
 
     @property
     def day(self) -> str:
@@ -246,7 +246,7 @@ class Cell:
     def _decimal(self) -> str:
         return literal(self.reading.decimals.get(self.column.name, "open"))
 
-    def _flag(self) -> str:
+    def _boolean(self) -> str:
         if self.kind == "BOOLEAN":
             return self.expression
         if self.kind in _WHOLE:

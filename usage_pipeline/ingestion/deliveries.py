@@ -88,11 +88,11 @@ def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
 
 
 def _write(file: Path, name: str, rows: pa.Table) -> None:
-    with atomic_write(file) as tmp_path_of:
+    with atomic_write(file) as tmp_path:
         if name == CONTACTS.name:
-            write_contacts(tmp_path_of, rows)
+            write_contacts(tmp_path, rows)
         else:
-            pq.write_table(rows, tmp_path_of, compression="zstd")
+            pq.write_table(rows, tmp_path, compression="zstd")
 
 
 def deliveries_of_contacts(settings: Settings) -> list[Path]:
@@ -261,8 +261,8 @@ def _remember(
         "file": file.name if file else None,
         "problems": problems,
     }
-    with atomic_write(_state_file(settings, name)) as tmp_path_of:
-        tmp_path_of.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(_state_file(settings, name)) as tmp_path:
+        tmp_path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _must_read(settings: Settings, name: str) -> HeldBack:

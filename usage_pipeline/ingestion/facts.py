@@ -242,16 +242,16 @@ def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> N
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
         rejected = settings.history_dir / "rejected" / week / name
-        with atomic_write(rejected) as tmp_path_of:
-            rows.write_rejected(tmp_path_of)
-            forget_users(tmp_path_of, erased)
+        with atomic_write(rejected) as tmp_path:
+            rows.write_rejected(tmp_path)
+            forget_users(tmp_path, erased)
         manifest.rejected_file = str(rejected.relative_to(settings.history_dir))
     target = settings.facts_dir / week / "facts.parquet"
     for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
-    with atomic_write(target) as tmp_path_of:
-        rows.write_facts(tmp_path_of, json.dumps(vars(manifest)))
-        replace_users(tmp_path_of, erased)
+    with atomic_write(target) as tmp_path:
+        rows.write_facts(tmp_path, json.dumps(vars(manifest)))
+        replace_users(tmp_path, erased)
 
 
 def facts_lock(settings: Settings) -> Path:

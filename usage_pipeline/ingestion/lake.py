@@ -245,7 +245,7 @@ class Lake:
         for part in (*folders, name):
             if part.startswith(("_", ".")):
                 where = "its name" if part == name else f"the folder {part}"
-                return f"{where} begins with {part[0]}: what is tmp_path_of or a marker is called so, and never counted"
+                return f"{where} begins with {part[0]}: what is tmp_path or a marker is called so, and never counted"
         if _DATA[file_format].search(name):
             return None
         if "." in name:
@@ -500,7 +500,7 @@ def _no_folder(name: str, wanted: str) -> str:
             "they would be counted; export what is current as plain Parquet"
         )
     if name.startswith(("_", ".")):
-        return f"begins with {name[0]}: what is tmp_path_of or a marker is called so, and never counted"
+        return f"begins with {name[0]}: what is tmp_path or a marker is called so, and never counted"
     return f"is not spelled {wanted}; rename the folder"
 
 

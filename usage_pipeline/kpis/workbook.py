@@ -63,7 +63,7 @@ def write_workbook(sheet: Sheet, file: Path) -> None:
 
     # row after row to the disk: 3,000 accounts are 120,000 rows
     options = {"constant_memory": True, "default_date_format": "d mmm yyyy"}
-    with atomic_write(file) as tmp_path_of, xlsxwriter.Workbook(str(tmp_path_of), options) as book:
+    with atomic_write(file) as tmp_path, xlsxwriter.Workbook(str(tmp_path), options) as book:
         book.set_properties({"title": f"KPI sheet, {sheet.reference}", "created": sheet.as_of})
         formats = _Formats(book)
         _about(book, formats, sheet)
@@ -89,8 +89,8 @@ def write_charts(sheet: Sheet, folder: Path, progress: Callable[[str], None] = l
         figure = Figure(figsize=(11, 5.5), dpi=150, layout="constrained")
         _plot(figure, kpi, lines, told, sheet)
         file = folder / f"{kpi.name}.png"
-        with atomic_write(file) as tmp_path_of:
-            FigureCanvasAgg(figure).print_png(str(tmp_path_of))  # type: ignore[no-untyped-call]
+        with atomic_write(file) as tmp_path:
+            FigureCanvasAgg(figure).print_png(str(tmp_path))  # type: ignore[no-untyped-call]
         progress(f"{file} written")
         files.append(file)
     return files

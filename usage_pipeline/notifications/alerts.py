@@ -117,8 +117,8 @@ def _is_heard(incident: dict[str, Any], state: str) -> bool:
 
 
 def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
-    with atomic_write(file) as tmp_path_of:
-        tmp_path_of.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text(json.dumps(incidents, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- telling

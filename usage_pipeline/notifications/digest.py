@@ -333,5 +333,5 @@ def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
 
 
 def _keep(settings: Settings, week: str, memory: dict[str, Any]) -> None:
-    with atomic_write(sent_file(settings, week)) as tmp_path_of:
-        tmp_path_of.write_text(json.dumps(memory, indent=1, ensure_ascii=False), encoding="utf-8")
+    with atomic_write(sent_file(settings, week)) as tmp_path:
+        tmp_path.write_text(json.dumps(memory, indent=1, ensure_ascii=False), encoding="utf-8")

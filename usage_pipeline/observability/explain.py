@@ -148,7 +148,7 @@ def explain(
     newest = _one(connection, "SELECT max(week_start) AS week FROM core.weeks WHERE is_complete")
     week_start = monday_of(day) if day else (newest or {}).get("week")
     if week_start is None:
-        raise ExplainError("there is no complete week yet: name a week, or see `usage-pipeline check-sources`")
+        raise ExplainError("there is no complete week yet: name a week, or see `usage-pipeline sources check`")
     key = {"account": who.key, "application": what.key, "week": week_start}
     usage = settings.sources.usage
     raw = _raw(connection, settings, key)

@@ -16,7 +16,7 @@ _WIDTH = 118
 _USERS_SHOWN = 8
 _ROWS_SHOWN = 4
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_FLAG_KINDS = {"shift up": "new level, higher", "shift down": "new level, lower", "decline": "slow decline"}
+_ANOMALY_TYPES = {"shift up": "new level, higher", "shift down": "new level, lower", "decline": "slow decline"}
 _BASIS = {
     "application": "from rows of the application",
     "account": "inferred from the account's own rows and from use",
@@ -81,7 +81,7 @@ def _week(found: Explanation) -> list[str]:
         f"{_n(manifest.rows_rejected)} rejected{rejected}, {_n(manifest.duplicates)} dropped as duplicates"
         + (f"; {manifest.lost}" if manifest.lost else "")
     )
-    return lines + [f"set aside: {item['key']}: {item['reason']}" for item in manifest.quarantined[:_ROWS_SHOWN]]
+    return lines + [f"quarantined: {item['key']}: {item['reason']}" for item in manifest.quarantined[:_ROWS_SHOWN]]
 
 
 def _raw(found: Explanation) -> list[str]:
@@ -269,32 +269,31 @@ def _expected(found: Explanation) -> list[str]:
         lines.append(f"{', '.join(ranges)}, once it is known what all accounts did together")
         if row["clicks_before"] is not None:
             lines.append(f"on the page {_n(row['clicks_before'])} clicks: what was expected before the week was known")
-    lines += [_flag(anomaly) for anomaly in found.anomalies] or ["no anomaly touches this week"]
+    lines += [_anomaly(anomaly) for anomaly in found.anomalies] or ["no anomaly touches this week"]
     if found.anomalies_as_published is None:
         lines.append(
             "as issued: no anomalies of this week are in the history; it was never the newest in a run of ours"
         )
     else:
-        said = ", ".join(_short_flag(anomaly) for anomaly in found.anomalies_as_published) or "no anomaly"
+        said = ", ".join(_short_anomaly(anomaly) for anomaly in found.anomalies_as_published) or "no anomaly"
         lines.append(f"as issued, and kept: {said}")
     return lines
 
 
-def _flag(anomaly: Row) -> str:
+def _anomaly(anomaly: Row) -> str:
     if anomaly["what_happened"]:
         return f"anomaly, {anomaly['confidence']}, {anomaly['state']}: {anomaly['what_happened']}"
     per_week = (
         f"{_n(anomaly['observed'] / anomaly['weeks'])} came, {_n(anomaly['expected'] / anomaly['weeks'])} expected"
     )
     over = f" a week over {anomaly['weeks']} weeks" if anomaly["weeks"] > 1 else ""
-    return f"anomaly, {anomaly['confidence']}, {anomaly['state']}: {_short_flag(anomaly)}, {per_week}{over}"
+    return f"anomaly, {anomaly['confidence']}, {anomaly['state']}: {_short_anomaly(anomaly)}, {per_week}{over}"
 
 
-def _short_flag(anomaly: Row) -> str:
+def _short_anomaly(anomaly: Row) -> str:
     about = {"application": " of all accounts of the application", "all": " of all accounts"}.get(anomaly["scope"], "")
-    return (
-        f"{_FLAG_KINDS.get(anomaly['kind'], anomaly['kind'])} in {anomaly['measure']}{about} ({anomaly['confidence']})"
-    )
+    what = _ANOMALY_TYPES.get(anomaly["kind"], anomaly["kind"])
+    return f"{what} in {anomaly['measure']}{about} ({anomaly['confidence']})"
 
 
 # ---------------------------------------------------------------- use and risk
@@ -342,7 +341,7 @@ def _because(state: Row, limits: dict[str, Any]) -> str:
 
 def _risk(found: Explanation) -> list[str]:
     if found.week.week_start == found.newest_week:
-        lines = [_chance(row) for row in found.risks]
+        lines = [_probability(row) for row in found.risks]
         if not any(row["application"] for row in found.risks):
             lines.insert(0, f"the application is not scored: {_why_not_scored(found)}")
     else:
@@ -357,7 +356,7 @@ def _risk(found: Explanation) -> list[str]:
     return [*lines, f"as issued, and kept: {said or 'not scored'}"]
 
 
-def _chance(row: Row) -> str:
+def _probability(row: Row) -> str:
     about = "" if row["application"] else ", all applications of the account"
     reasons = "; ".join(row[name] for name in ("reason_1", "reason_2", "reason_3") if row[name])
     listed = "listed" if row["is_listed"] else "not listed"

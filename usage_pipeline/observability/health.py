@@ -295,7 +295,7 @@ class Health:
             return f"no: {manifest.lost}"
         if missing:
             return self._why_not_on_the_pages
-        notes = [words.counted(len(manifest.quarantined), "file is", "files are") + " set aside"] * bool(
+        notes = [words.counted(len(manifest.quarantined), "file is", "files are") + " quarantined"] * bool(
             manifest.quarantined
         )
         notes += ["its folder holds days of two weeks: not compared with the files"] * (
@@ -540,7 +540,7 @@ class Health:
         warning = counts["checks_warning"]
         warns = "none warns" if not warning else f"{warning} {'warns' if warning == 1 else 'warn'}"
         aside = words.counted(counts["files_quarantined"], "file is", "files are")
-        return f"{failed[0].upper()}{failed[1:]}, {warns}; {aside} set aside."
+        return f"{failed[0].upper()}{failed[1:]}, {warns}; {aside} quarantined."
 
 
 def _kind_of(run: dg.DagsterRun) -> str:

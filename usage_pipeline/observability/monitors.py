@@ -61,7 +61,7 @@ def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
             "data",
             level,
             words,
-            "see whether the lake has it (`usage-pipeline check-sources`), and the last runs",
+            "see whether the lake has it (`usage-pipeline sources check`), and the last runs",
             True,
         )
 

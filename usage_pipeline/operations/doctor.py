@@ -169,7 +169,7 @@ def _set_aside(settings: Settings) -> Iterator[Finding]:
     if not rows:
         yield Finding("files", "ok", "none is quarantined")
     for row in rows[:_LISTED]:
-        words = f"set aside, so the week of {row['week']} is incomplete: {row['file']}"
+        words = f"quarantined, so the week of {row['week']} is incomplete: {row['file']}"
         yield Finding("files", "warning", words, _short(row["quarantined_because"]))
     if len(rows) > _LISTED:
         listed = "the page Data status has all"
@@ -201,7 +201,7 @@ def _builds(store: BuildStore) -> Iterator[Finding]:
             )
     if current is not None and not problems[current.build_id]:
         sound = sum(not found for found in problems.values())
-        yield Finding("builds", "ok", f"{current.build_id} is shown and keeps its contract; {sound} of {len(ids)} open")
+        yield Finding("builds", "ok", f"{current.build_id} is shown and keeps its schema; {sound} of {len(ids)} open")
     if store.pinned is not None:
         words = f"a rollback holds {store.pinned}; the newest is {ids[-1]}"
         yield Finding("builds", "warning", words, "`usage-pipeline rollback --release` shows the newest again")

@@ -373,8 +373,8 @@ class _Person:
             rows = connection.execute(f"FROM {RAW} WHERE {is_other}", self.values).to_arrow_table()
         gone = count_parquet(file) - int(rows.num_rows)
         if gone:
-            with atomic_write(file) as tmp_path_of:
-                write_contacts(tmp_path_of, rows)
+            with atomic_write(file) as tmp_path:
+                write_contacts(tmp_path, rows)
         return gone
 
     def _rewrite_reason(self, file: Path) -> int:
@@ -386,8 +386,8 @@ class _Person:
             text, count = re.subn(rf"(?<![\w@.-]){written}(?![\w@-])", "(erased)", text)
             gone += count
         if gone:
-            with atomic_write(file) as tmp_path_of:
-                tmp_path_of.write_text(text, encoding="utf-8")
+            with atomic_write(file) as tmp_path:
+                tmp_path.write_text(text, encoding="utf-8")
         return gone
 
     def _rewrite_database(self, file: Path, where: str, erased: Erased) -> dict[str, int]:

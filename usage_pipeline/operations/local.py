@@ -142,8 +142,8 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         )
         write_status(settings, instance)
     if result.success:
-        with atomic_write(stamp) as tmp_path_of:
-            tmp_path_of.write_text(fingerprint, encoding="utf-8")
+        with atomic_write(stamp) as tmp_path:
+            tmp_path.write_text(fingerprint, encoding="utf-8")
     return result.success
 
 

@@ -65,7 +65,7 @@ def rekey(settings: Settings, progress: Progress = lambda _: None) -> int:
     wait, done = settings.ingest.wait_seconds, 0
     with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="rekey", progress=progress):
         done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings))
-        # what a run before left tmp_path_of is of another key, or of none
+        # what a run before left tmp_path is of another key, or of none
         clean_history(settings)
     with warehouse_of(settings).locked():
         done += sum(_change(file, old, new, progress) for file in databases_of_contacts(settings))

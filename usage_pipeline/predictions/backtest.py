@@ -52,7 +52,7 @@ class Trial:
     kind: str  # of the model that did best on the accounts held out
     score: dict[str, Floats]
     probability: dict[str, Floats]
-    flagged: Bools  # by the rule
+    named_by_rule: Bools  # by the rule
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,15 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
         score[kind] = model.log_odds(test.x)
         probability[kind] = model.probability(test.x)
     score["model"], probability["model"] = score[best.kind], probability[best.kind]
-    flagged = {
+    named_by_rule = {
         name: by_rule(rows, rules, inactive_weeks, is_about_use=is_about_use)
         for name, rows in (("train", train), ("test", test))
     }
-    before = baselines(train, flagged["train"])
-    for name, values in baselines(test, flagged["test"]).items():
+    before = baselines(train, named_by_rule["train"])
+    for name, values in baselines(test, named_by_rule["test"]).items():
         score[name] = values
         probability[name] = (
-            rule_probability(flagged["train"], train.outcome, flagged["test"])
+            rule_probability(named_by_rule["train"], train.outcome, named_by_rule["test"])
             if name == "rule"
             else probability_of_score(before[name], train.outcome, values)
         )
@@ -133,32 +133,32 @@ def _trial(number: int, train: Rows, test: Rows, rules: RiskSettings, inactive_w
         kind=best.kind,
         score=score,
         probability=probability,
-        flagged=flagged["test"],
+        named_by_rule=named_by_rule["test"],
     )
 
 
-def rule_probability(flagged: Bools, outcome: Bools, asked: Bools) -> Floats:
+def rule_probability(named_by_rule: Bools, outcome: Bools, asked: Bools) -> Floats:
     """The share of those that the rule named to whom it happened, and of the others; NaN where too few are known."""
 
     def share(of: Bools) -> float:
         return float(outcome[of].mean()) if outcome[of].sum() >= _LEAST_EVENTS else float("nan")
 
-    found: Floats = np.where(asked, share(flagged), share(~flagged))
+    found: Floats = np.where(asked, share(named_by_rule), share(~named_by_rule))
     return found
 
 
-def rule_lift(rows: Rows, flagged: Bools, rules: RiskSettings) -> RuleLift:
+def rule_lift(rows: Rows, named_by_rule: Bools, rules: RiskSettings) -> RuleLift:
     """The share of those named to whom it happened, over that of the others, in all weeks on record.
 
     The rule has learned nothing, so every week tries it. It has a signal where the lift is `rules.rule_lift` or more,
     its interval clear of 1, with `rules.rule_events` accounts or applications to which it happened.
     """
     outcome = rows.outcome
-    if not flagged.any() or flagged.all() or not outcome.any():
+    if not named_by_rule.any() or named_by_rule.all() or not outcome.any():
         return RuleLift(float("nan"), float("nan"), float("nan"), has_signal=False)
     accounts, place = np.unique(rows.account, return_inverse=True)
     # (4, accounts): named, of them with the event, the others, of them with the event
-    parts = (flagged, flagged & outcome, ~flagged, ~flagged & outcome)
+    parts = (named_by_rule, named_by_rule & outcome, ~named_by_rule, ~named_by_rule & outcome)
     sums: Floats = np.stack([np.bincount(place, part) for part in parts])
 
     def lift(totals: Floats) -> Floats:
@@ -303,7 +303,7 @@ def predictions_vs_outcomes(trials: list[Trial], method: str, lift: float) -> pd
         for week in np.unique(trial.rows.week):
             of = trial.rows.week == week
             probability, outcome = trial.probability[method][of], trial.rows.outcome[of]
-            listed = is_listed(probability, lift) if method == "model" else trial.flagged[of]
+            listed = is_listed(probability, lift) if method == "model" else trial.named_by_rule[of]
             rows.append(
                 {
                     "as_of_week": week,
@@ -327,7 +327,7 @@ def is_listed(probability: Floats, lift: float) -> Bools:
 
 
 def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: int) -> Decision:
-    """The model is used where it beats the best baseline by more than probability, and in three of four origins."""
+    """The model is used where it beats the best baseline by more than luck, and in three of four origins."""
     positives, negatives = counts(rows)
     if is_too_few(positives, negatives, rules):
         why = (

@@ -38,7 +38,7 @@ def model_card(settings: Settings) -> str:
     deciles = pd.read_parquet(folder / "deciles.parquet")
     parts = [
         "# What is predicted, and how well",
-        f"Written by `usage-pipeline model-card` from the back-test of version {folder.name} of “{settings.name}”.",
+        f"Written by `usage-pipeline model card` from the back-test of version {folder.name} of “{settings.name}”.",
         _INTRODUCTION,
     ]
     for card in read_cards(folder):

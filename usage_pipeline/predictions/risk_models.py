@@ -171,7 +171,7 @@ def _drawn(rng: np.random.Generator, places: NDArray[np.int64], most: int) -> tu
 def by_rule(rows: Rows, rules: RiskSettings, inactive_weeks: int, *, is_about_use: bool) -> Bools:
     """Whether the rule says risk: recent clicks far below the eight weeks before and below its peers' move.
 
-    About the end of a contract, silence is a risk too; about low use it is what has already outcome.
+    About the end of a contract, silence is a risk too; about low usage it is what has already happened.
     """
     change, peers = rows.feature("change"), rows.feature("peers_change")
     # shares of clicks plus one, as the features are; a floor of a few clicks makes that no difference
@@ -182,14 +182,14 @@ def by_rule(rows: Rows, rules: RiskSettings, inactive_weeks: int, *, is_about_us
     return found
 
 
-def baselines(rows: Rows, flagged: Bools) -> dict[str, Floats]:
+def baselines(rows: Rows, named_by_rule: Bools) -> dict[str, Floats]:
     """Scores to beat, higher is riskier: a constant, one number each, and the rule, by its own order."""
     decline = -np.nan_to_num(rows.feature("change"))
     return {
         "prior": np.zeros(len(rows)),
         "trend": decline,
         "recency": rows.feature("weeks_since_use"),
-        "rule": np.where(flagged, 100.0, 0.0) + decline,
+        "rule": np.where(named_by_rule, 100.0, 0.0) + decline,
     }
 
 

@@ -201,15 +201,15 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
         else backtest.trials_of(rows, rules, inactive, target.horizon_days(rules), is_about_use=target.is_about_use)
     )
     decision = backtest.decide(rows, trials, rules, target.horizon_days(rules))
-    flagged = by_rule(rows, rules, inactive, is_about_use=target.is_about_use)
-    named, others = backtest.rule_probability(flagged, rows.outcome, np.array([True, False])).tolist()
+    named_by_rule = by_rule(rows, rules, inactive, is_about_use=target.is_about_use)
+    named, others = backtest.rule_probability(named_by_rule, rows.outcome, np.array([True, False])).tolist()
     return Learned(
         target=target,
         decision=decision,
         model=best_of(learn(rows, rules)) if decision.method == "model" else None,
         usual=float(rows.outcome.mean()) if len(rows) else np.nan,
         probability_by_rule=(named, others),
-        lift_of_rule=backtest.rule_lift(rows, flagged, rules),
+        lift_of_rule=backtest.rule_lift(rows, named_by_rule, rules),
         span=(rows.week.min().item(), rows.week.max().item()) if len(rows) else None,
         rows=len(rows),
         trials=trials,
@@ -251,15 +251,15 @@ def folder_in_force(history: History) -> Path:
 def keep(learned: list[Learned], settings: Settings) -> Path:
     """Writes models, card and back-test into a folder of their own beside the builds, whole or not at all."""
     folder = folder_of(settings)
-    with atomic_write(folder) as tmp_path_of:
-        tmp_path_of.mkdir()
+    with atomic_write(folder) as tmp_path:
+        tmp_path.mkdir()
         cards = [_card(one, settings) for one in learned]
-        (tmp_path_of / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
+        (tmp_path / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
         for one in learned:
             if one.model is not None:
-                save_model(one.model, tmp_path_of / f"{one.target.slug}.skops")
+                save_model(one.model, tmp_path / f"{one.target.slug}.skops")
         for name, frame in _tables(learned, settings).items():
-            frame.to_parquet(tmp_path_of / f"{name}.parquet", index=False)
+            frame.to_parquet(tmp_path / f"{name}.parquet", index=False)
         if folder.exists():
             shutil.rmtree(folder)
     return folder
@@ -463,12 +463,12 @@ def _scored(
         listed = backtest.is_listed(probability, rules.listed_lift)
     else:
         as_rows = _as_rows(rows, x)
-        flagged = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
+        named_by_rule = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
         named, others = (np.nan if card[c] is None else card[c] for c in ("probability_named", "probability_of_others"))
-        probability = np.where(flagged, named, others)
-        strength = risk_models.baselines(as_rows, flagged)["rule"]
+        probability = np.where(named_by_rule, named, others)
+        strength = risk_models.baselines(as_rows, named_by_rule)["rule"]
         # what the rule names may be nearly everybody: where it has shown no lift, it fills no list
-        listed = flagged & bool(card["has_signal"])
+        listed = named_by_rule & bool(card["has_signal"])
     told = rows[listed]
     middle = middle_of_peers(rows).loc[told.index] if len(rows) else rows
     if model is not None:

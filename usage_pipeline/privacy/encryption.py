@@ -270,10 +270,10 @@ def _opens(file: Path, key: str) -> bool:
 
 
 def _rewrite(file: Path, old: str | None, new: str | None) -> None:
-    with atomic_write(file) as tmp_path_of:
-        with connect_beside(tmp_path_of) as connection:
+    with atomic_write(file) as tmp_path:
+        with connect_beside(tmp_path) as connection:
             if file.suffix == ".parquet":
-                _write_parquet(connection, _parquet_rows(connection, file, old), tmp_path_of, new)
+                _write_parquet(connection, _parquet_rows(connection, file, old), tmp_path, new)
             else:
                 if file.with_name(f"{file.name}.wal").exists():
                     # a log that was left beside the new file would be played into it
@@ -281,8 +281,8 @@ def _rewrite(file: Path, old: str | None, new: str | None) -> None:
                     connection.execute("CHECKPOINT logged")
                     connection.execute("DETACH logged")
                 _attach(connection, file, "before", old, read_only=True)
-                _attach(connection, tmp_path_of, "after", new, read_only=False)
+                _attach(connection, tmp_path, "after", new, read_only=False)
                 connection.execute("COPY FROM DATABASE before TO after")
                 connection.execute("DETACH after")
                 connection.execute("DETACH before")
-        tmp_path_of.chmod(stat.S_IMODE(file.stat().st_mode))
+        tmp_path.chmod(stat.S_IMODE(file.stat().st_mode))

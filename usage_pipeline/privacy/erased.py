@@ -86,8 +86,8 @@ def _remember(home: Path, account: str, user: str) -> str:
     file = home / _PLACE
     before = json.loads(file.read_text(encoding="utf-8"))["people"] if file.exists() else []
     person = {"person": _hash(salt, account, user), "user": _hash(salt, user), "key": key}
-    with atomic_write(file) as tmp_path_of:
-        descriptor = os.open(tmp_path_of, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with atomic_write(file) as tmp_path:
+        descriptor = os.open(tmp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as output:
             json.dump({"salt": salt.hex(), "people": [*before, person]}, output, indent=1)
     return key
@@ -110,8 +110,8 @@ def forget_users(file: Path, erased: Erased) -> int:
 def _rewrite(file: Path, erased: Erased, *, keep_key: bool) -> int:
     if not erased:
         return 0
-    pairs = pq.read_table(file, columns=_PERSON).group_by(_PERSON).aggregate([]).to_pylist()
-    people = [(p["account_id"], p["user_id"]) for p in pairs if erased.is_erased(p["account_id"], p["user_id"])]
+    ids = pq.read_table(file, columns=_PERSON).group_by(_PERSON).aggregate([]).to_pylist()
+    people = [(p["account_id"], p["user_id"]) for p in ids if erased.is_erased(p["account_id"], p["user_id"])]
     if not people:
         return 0
     table, changed = pq.read_table(file), 0
@@ -125,9 +125,9 @@ def _rewrite(file: Path, erased: Erased, *, keep_key: bool) -> int:
         users = pc.if_else(mask, pa.scalar(key, pa.string()), users)
     table = table.set_column(table.schema.get_field_index("user_id"), "user_id", users)
     metadata = {k: v for k, v in (pq.read_metadata(file).metadata or {}).items() if k != b"ARROW:schema"}
-    with atomic_write(file) as tmp_path_of:
+    with atomic_write(file) as tmp_path:
         schema = table.schema.remove_metadata()
-        with pq.ParquetWriter(tmp_path_of, schema, compression="zstd", store_schema=False) as writer:
+        with pq.ParquetWriter(tmp_path, schema, compression="zstd", store_schema=False) as writer:
             writer.write_table(table.replace_schema_metadata(None))
             writer.add_key_value_metadata(metadata)
     return changed

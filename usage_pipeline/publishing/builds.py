@@ -119,22 +119,22 @@ class BuildStore:
         against the build before, or where the newest week went back.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        tmp_path_of = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
-        tmp_path_of.mkdir(FOLDER)
+        tmp_path = self.folder / f".{build.build_id}.{uuid.uuid4().hex[:8]}"
+        tmp_path.mkdir(FOLDER)
         try:
-            rows = self._write(warehouse, tmp_path_of)
+            rows = self._write(warehouse, tmp_path)
             build = Build(**(asdict(build) | {"rows": rows}))
-            problems = self._problems(tmp_path_of, build)
+            problems = self._problems(tmp_path, build)
             if problems:
                 raise PublishError([f"{warehouse}: {problem}" for problem in problems])
-            attach(tmp_path_of)
-            (tmp_path_of / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
-            seal(tmp_path_of)
-            sync_tree(tmp_path_of)
-            tmp_path_of.rename(self.path(build.build_id))
+            attach(tmp_path)
+            (tmp_path / "build.json").write_text(json.dumps(asdict(build), indent=1), encoding="utf-8")
+            seal(tmp_path)
+            sync_tree(tmp_path)
+            tmp_path.rename(self.path(build.build_id))
             sync(self.folder)
         except BaseException:
-            remove(tmp_path_of)
+            remove(tmp_path)
             raise
         if self.pinned is None:
             self._point(build.build_id)
@@ -154,9 +154,9 @@ class BuildStore:
         if build_id not in ids:
             wanted = build_id or "before the current one"
             raise PublishError([f"there is no build {wanted}; kept are: {', '.join(ids) or 'none'}"])
-        with atomic_write(self.pin_file) as tmp_path_of:
+        with atomic_write(self.pin_file) as tmp_path:
             # on a full disk this fails first, and nothing has changed
-            tmp_path_of.write_text(build_id, encoding="utf-8")
+            tmp_path.write_text(build_id, encoding="utf-8")
             self._point(build_id)
         return next(build for build in builds if build.build_id == build_id)
 
@@ -179,10 +179,10 @@ class BuildStore:
         gone = 0
         if not file.exists():
             return 0
-        with atomic_write(file) as tmp_path_of:
-            with connect_beside(tmp_path_of) as target:
+        with atomic_write(file) as tmp_path:
+            with connect_beside(tmp_path) as target:
                 attach(target, file, "source")
-                attach(target, tmp_path_of, "target", read_only=False)
+                attach(target, tmp_path, "target", read_only=False)
                 target.execute("USE target")
                 for table in CONTACT_TABLES:
                     source = f"source.{table.full_name}"
@@ -193,14 +193,14 @@ class BuildStore:
                     gone += (before[0] if before else 0) - rows[table.name]
                 target.execute("DETACH source")
                 target.execute("CHECKPOINT target")
-            tmp_path_of.chmod(SEALED)
-        with atomic_write(folder / "build.json") as tmp_path_of:
+            tmp_path.chmod(SEALED)
+        with atomic_write(folder / "build.json") as tmp_path:
             text = json.dumps(asdict(build) | {"rows": build.rows | rows}, indent=1)
-            tmp_path_of.write_text(text, encoding="utf-8")
-            tmp_path_of.chmod(SEALED)
+            tmp_path.write_text(text, encoding="utf-8")
+            tmp_path.chmod(SEALED)
         return gone
 
-    def tmp_path_of(self) -> list[Path]:
+    def interrupted(self) -> list[Path]:
         """What publishes, removals and rollbacks that were killed have left, and nobody will bring to its end."""
         hidden = [p for p in self.folder.glob(".*") if is_tmp_path(p.name) or p.match(".[0-9]*-*") or _is_link(p)]
         # a removal that was cut short, of a time or by a hand that did not rename first
@@ -214,7 +214,7 @@ class BuildStore:
         Nobody else may publish meanwhile.
         """
         done = []
-        for path in self.tmp_path_of():
+        for path in self.interrupted():
             remove(path)
             done.append(f"{path} was left by a process that was killed: removed")
         builds, current = self.builds(), self.current()
@@ -226,12 +226,12 @@ class BuildStore:
         return done
 
     def _point(self, build_id: str) -> None:
-        tmp_path_of = self.folder / f".current.{uuid.uuid4().hex[:8]}"
+        tmp_path = self.folder / f".current.{uuid.uuid4().hex[:8]}"
         try:
-            tmp_path_of.symlink_to(build_id)
-            tmp_path_of.replace(self.link)
+            tmp_path.symlink_to(build_id)
+            tmp_path.replace(self.link)
         except BaseException:
-            remove(tmp_path_of)
+            remove(tmp_path)
             raise
         sync(self.folder)
 

@@ -177,8 +177,8 @@ def promote(settings: Settings) -> list[Entry]:
             if kept.exists() or _was_withdrawn(settings, kind, file.stem, build.build_id):
                 continue
             # copied: a volume of its own may hold the builds
-            with atomic_write(kept) as tmp_path_of:
-                shutil.copyfile(file, tmp_path_of)
+            with atomic_write(kept) as tmp_path:
+                shutil.copyfile(file, tmp_path)
             # or it would be proposed again where the entry is withdrawn
             (kept.parent / "pending" / kept.name).unlink(missing_ok=True)
             found.append(_entry(kind, kept))
@@ -191,8 +191,8 @@ def _was_withdrawn(settings: Settings, kind: str, period: str, build_id: str) ->
 
 def _write(rows: pa.Table, file: Path, about: dict[str, Any]) -> None:
     metadata = (rows.schema.metadata or {}) | {_METADATA: json.dumps(about, sort_keys=True).encode()}
-    with atomic_write(file) as tmp_path_of:
-        pq.write_table(rows.replace_schema_metadata(metadata), tmp_path_of, compression="zstd")
+    with atomic_write(file) as tmp_path:
+        pq.write_table(rows.replace_schema_metadata(metadata), tmp_path, compression="zstd")
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -263,8 +263,8 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
             "build": _about(file).get("build"),
         }
         # before the entry: one without a reason would be read by nobody and explained by nothing
-        with atomic_write(moved.with_suffix(".json")) as tmp_path_of:
-            tmp_path_of.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        with atomic_write(moved.with_suffix(".json")) as tmp_path:
+            tmp_path.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         file.rename(moved)
         (file.parent / "pending" / file.name).unlink(missing_ok=True)
         _forget_what_was_made_of_it(settings, kind, period)

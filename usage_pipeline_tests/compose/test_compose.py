@@ -226,11 +226,11 @@ def timed_pages(server: SupersetServer) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("service", "words", "says"),
     [
-        ("code", ["check-sources"], "usage"),
+        ("code", ["sources", "check"], "usage"),
         ("code", ["builds"], "shown"),
-        ("code", ["kpi-sheet", "--out", "/tmp/sheet.xlsx"], "sheet.xlsx"),  # noqa: S108 - the container's own
+        ("code", ["kpi", "export", "--out", "/tmp/sheet.xlsx"], "sheet.xlsx"),  # noqa: S108 - the container's own
         ("code", ["refresh"], "are in build"),
-        ("superset", ["account", "list"], "manager"),
+        ("superset", ["users", "list"], "manager"),
     ],
 )
 def test_commands_run_in_the_container_that_the_readme_names(

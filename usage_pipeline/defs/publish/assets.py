@@ -63,7 +63,8 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
     group_name="publish",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=[*_PUBLISHED, "account_contacts"],
+    # snapshots: what they propose goes into the build, and is kept once it is shown
+    deps=[*_PUBLISHED, "account_contacts", "anomaly_snapshots", "score_snapshots"],
     pool=POOL,
     code_version=code_version(load_sql("defs/publish", "build")),
 )
@@ -72,8 +73,8 @@ def published_build(
 ) -> dg.MaterializeResult[Any]:
     """The build that pages read: checked, immutable, put in place with one rename; the last ones are kept.
 
-    A build that does not pass its checks is not shown, and the one before stays up. Flags, scores and closed months are
-    kept for good of a build that is shown, and of no other.
+    A build that does not pass its checks is not shown, and the one before stays up. Anomalies, scores and closed months
+    are kept for good of a build that is shown, and of no other.
     """
     store = store_of(settings)
     with warehouse.locked():

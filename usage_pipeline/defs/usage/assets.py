@@ -205,7 +205,7 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
     if not newest or newest[0] is None:
         raise dg.Failure(
             f"no complete week of usage between {settings.window_start} and {settings.running_week}: "
-            "check the path of sources.usage and as_of with `usage-pipeline check-sources`",
+            "check the path of sources.usage and as_of with `usage-pipeline sources check`",
             metadata={"weeks": dg.MetadataValue.json(counts)},
             allow_retries=False,
         )
