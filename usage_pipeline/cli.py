@@ -258,7 +258,7 @@ def mail_test(
     settings = settings_of(config)
     mail = settings.mail
     if mail.host is None:
-        remedy = "name the mail server in the configuration (README, What it writes to people)"
+        remedy = "name the mail server in the configuration (README, Notifications)"
         raise fail(f"mail.host is not set, or USAGE_DISABLE_NOTIFICATIONS is: {remedy}")
     text = f"This is a test of {settings.name}. Digests and alerts come from this address, in the same way.\n"
     try:

@@ -1,4 +1,4 @@
-"""Is everything well with an installation? Servers, data, checks, builds, disk and memory, a line each.
+"""Health checks: is everything well with an installation? Servers, data, checks, builds, disk and memory, a line each.
 
 Belongs here: looking, judging, and starting again what is down. Does not: how a server is started or stopped
 (`local.py`). Nothing is changed by looking, and no lock is waited for: the warehouse is private to runs, so what is
