@@ -65,8 +65,8 @@ _REFUSED = {
 _GONE = ("NoSuchKey", "404")
 WRITTEN = "was written while it was read; the next run reads it again"
 Found = TypeVar("Found")
-# by address, when it was last waited for in vain
-_AWAY_SINCE: dict[str | None, float] = {}
+# by address, when it was last waited for in vain, and with what
+_AWAY: "dict[str | None, tuple[float, _AwayError]]" = {}
 
 
 class LakeError(Exception):
@@ -279,26 +279,27 @@ class Lake:
         """Seconds of pauses left for all that is asked: a store that is gone is not waited for 104 times."""
         return [2 * self.store.retry_seconds]
 
-    def _is_away(self) -> bool:
-        """Whether this process waited for the store not long ago, in vain: it is not waited for anew by each source."""
-        since = _AWAY_SINCE.get(self.store.endpoint)
-        return since is not None and time.monotonic() - since < 10 * self.store.retry_seconds
+    def _away(self) -> "_AwayError | None":
+        """What the store was last waited for in vain with, not long ago: it is neither waited for nor asked anew."""
+        since, error = _AWAY.get(self.store.endpoint, (None, None))
+        return error if since is not None and time.monotonic() - since < self.store.retry_seconds else None
 
     def _with_patience(self, key: str, ask: Callable[[], Found]) -> Found:
+        if self.retries and (error := self._away()):
+            raise _AwayError(str(error))
         for attempt in range(_ATTEMPTS):
             try:
                 found = ask()
             except NotReadError as error:
                 pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
-                is_away = isinstance(error, _AwayError) and self._is_away()
-                if not self.retries or pause is None or pause > self._patience[0] or is_away:
-                    if self.retries and isinstance(error, _AwayError) and not is_away:
-                        _AWAY_SINCE[self.store.endpoint] = time.monotonic()
+                if not self.retries or pause is None or pause > self._patience[0]:
+                    if self.retries and isinstance(error, _AwayError):
+                        _AWAY[self.store.endpoint] = (time.monotonic(), error)
                     raise type(error)(f"{error} (asked {attempt + 1} times)" if attempt else str(error)) from error
                 self._patience[0] -= pause
                 time.sleep(pause)
             else:
-                _AWAY_SINCE.pop(self.store.endpoint, None)
+                _AWAY.pop(self.store.endpoint, None)
                 return found
         raise AssertionError(key)
 
