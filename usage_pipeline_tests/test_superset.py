@@ -468,7 +468,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
     image = download(page, menu, ["Download", "image"], tmp_path)
     with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
-        rows = connection.execute("FROM mart.call_list WHERE owner = 'Ana Ruiz' ORDER BY place").df()
+        rows = connection.execute("FROM mart.call_list WHERE owner = 'Ana Ruiz' ORDER BY rank").df()
     assert len(rows) > 1
     for found in (csv, xlsx):
         assert list(found["Account"]) == list(rows["account"])
