@@ -213,7 +213,7 @@ def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings)
         )
     config = Path(config_of(settings))
     config.write_text(config.read_text().replace("contacts.csv", "contacts.csv.gz"))
-    assert command("sources check", "-c", str(config))[0] == 0
+    assert command("sources", "check", "-c", str(config))[0] == 0
     assert command("refresh", "-c", str(config))[0] == 0
     with open_database(settings.private_contacts_path) as connection:
         assert connection.execute("SELECT count(*) FROM contacts").fetchone() == (5,)
