@@ -1,6 +1,6 @@
 """Risks over a whole fleet: features, back-test, training and scoring. Part of `make benchmark`.
 
-3,000 accounts that own all 20 applications over 104 weeks, with a decile of the contracts cancelled: 60,000 series.
+3,000 accounts that own all 20 applications over 104 weeks, with a tenth of the contracts cancelled: 60,000 series.
 """
 
 import resource

@@ -135,7 +135,7 @@ def test_a_spike_is_told_in_its_week_only() -> None:
 def test_small_changes_are_not_worth_a_flag() -> None:
     small, large = steady(2, series=60), steady(50_000, series=60, seed=1)
     small[0, 40] = 0
-    # a decile is far beyond chance in so large a count, and nothing to call anybody for
+    # a tenth is far beyond chance in so large a count, and nothing to call anybody for
     large[0, 40] *= 0.9
     assert judged(small).kind[0, 40] == 0
     assert judged(large).kind[0, 40] == 0

@@ -122,7 +122,7 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
         assert not any(value in whole for value in personal)
         news = (of_owner["news"] == "new").sum()
         now = (of_owner["urgency"] == "Urgent").sum()
-        assert f"{now} to Urgent" in text
+        assert f"{now} urgent" in text
         assert f"; {news} new since last week" in text
         assert f"{len(of_owner)} account" in mail["Subject"]
 

@@ -102,9 +102,7 @@ def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) ->
     account_applications = account_applications.pivot_table(index="period_start", columns="change", values="n").fillna(
         0
     )
-    assert (users == account_applications).all().all(), (
-        "with one user a account_application, users and account_applications go alike"
-    )
+    assert (users == account_applications).all().all(), "with one user an application, users and applications go alike"
     subscription_weeks = world.execute(
         f"SELECT week_start, account_id FROM {GRID} WHERE is_complete AND clicks > 0"
     ).df()

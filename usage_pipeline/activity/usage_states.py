@@ -22,7 +22,7 @@ from usage_pipeline.config.settings import ActivitySettings
 USAGE_STATES = ("new", "never adopted", "inactive", "low", "active")
 _CONTRACT_STATES = ("in contract", "notice received")
 _PART_ROWS = 250_000
-_GRID = """
+_WEEKS = """
 SELECT
     account_application_id,
     week_start - DATE '1970-01-01' AS week,
@@ -50,7 +50,7 @@ Array = NDArray[Any]
 def replace_usage_states(connection: duckdb.DuckDBPyConnection, rules: ActivitySettings) -> None:
     """Replaces `core.usage_states`: a row is account x application x complete week of seven contract days."""
     subscription_weeks = _in_order(
-        {name: np.asarray(values) for name, values in connection.execute(_GRID).fetchnumpy().items()}
+        {name: np.asarray(values) for name, values in connection.execute(_WEEKS).fetchnumpy().items()}
     )
 
     def judged(part: slice) -> pa.RecordBatch:
@@ -64,7 +64,7 @@ def replace_usage_states(connection: duckdb.DuckDBPyConnection, rules: ActivityS
 
 
 def _in_order(subscription_weeks: dict[str, Array]) -> dict[str, Array]:
-    """By account x application and week, as the subscription weeks is stored; to ask for it costs as much as a sort."""
+    """By account x application and week, as `subscription_weeks` is stored; to ask for it costs as much as a sort."""
     account_application, week = subscription_weeks["account_application_id"], subscription_weeks["week"]
     follows = (account_application[1:] > account_application[:-1]) | (
         (account_application[1:] == account_application[:-1]) & (week[1:] > week[:-1])
@@ -139,7 +139,7 @@ def judge(subscription_weeks: dict[str, Array], rules: ActivitySettings) -> dict
 
 
 def _levels(nth: Array, clicks: Array, rules: ActivitySettings) -> dict[str, Array]:
-    """The recent and the usual level of full weeks; `nth` counts them from 0 for each account_application."""
+    """The recent and the usual level of full weeks; `nth` counts them from 0 for each account x application."""
     place = np.arange(len(clicks))
     total = np.concatenate([[0], np.cumsum(clicks)])
     start = np.maximum(place - nth, place - rules.recent_weeks + 1)

@@ -21,7 +21,7 @@ from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newes
 
 # what is counted, and the column of the subscription weeks
 MEASURES = {"clicks": "clicks", "records": "records_created", "users": "active_users"}
-_FLAGS = """
+_ANOMALY_COLUMNS = """
     scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR, application VARCHAR, kind VARCHAR,
     confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, p_value DOUBLE, z DOUBLE,
     basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
@@ -36,7 +36,7 @@ INNER JOIN core.account_names AS names ON keys.account_id = names.account_id
 WHERE weeks.is_complete AND weeks.subscribed_days = 7
 ORDER BY weeks.account_application_id, weeks.period_number
 """
-_GRID = """
+_WEEKS = """
 SELECT
     account_application_id,
     dense_rank() OVER (ORDER BY account_application_id, period_number) - 1 AS series,
@@ -58,7 +58,7 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
     assert span is not None
     weeks = list(weeks_between(span[0], span[1])) if span[0] else []
     account_applications = connection.execute(_PERIODS).df()
-    subscription_weeks = connection.execute(_GRID, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
+    subscription_weeks = connection.execute(_WEEKS, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
     expected = (
         subscription_weeks[["account_application_id", "week"]].copy()
         if len(subscription_weeks)
@@ -212,7 +212,7 @@ def _write(
     connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: list[date]
 ) -> None:
     mondays = np.array(weeks, dtype="datetime64[D]")
-    connection.execute(f"CREATE OR REPLACE TABLE core.anomalies ({_FLAGS})")
+    connection.execute(f"CREATE OR REPLACE TABLE core.anomalies ({_ANOMALY_COLUMNS})")
     frames = [frame for frame in found if len(frame)]
     if frames:
         anomalies = pd.concat(frames, ignore_index=True)

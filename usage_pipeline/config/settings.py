@@ -288,7 +288,9 @@ class ActivitySettings(_Model):
         ge=7,
         description="fewer days between two subscriptions of one application make them one; a week has one",
     )
-    new_weeks: Positive = Field(4, description="first full weeks of a subscription_period in which a pair is new")
+    new_weeks: Positive = Field(
+        4, description="first full weeks of a subscription period in which an application is new"
+    )
     inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
     recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")
     usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the usual level")

@@ -80,7 +80,7 @@ ACCOUNTS = SourceSchema(
 )
 SUBSCRIPTIONS = SourceSchema(
     "subscriptions",
-    "one row a contract subscription_period",
+    "one row a subscription period",
     (
         SourceColumn("account_id", "VARCHAR", "the customer", required=True),
         SourceColumn("application", "VARCHAR", "the application; empty = the whole account"),

@@ -195,7 +195,7 @@ _FOREVER = np.datetime64("2100-01-01", "D")
 
 @dataclass
 class _Portfolio:
-    """Everything about accounts and owned before a single click is drawn."""
+    """Everything about accounts and their applications before a single click is drawn."""
 
     accounts: pd.DataFrame
     owned: pd.DataFrame
@@ -441,7 +441,7 @@ def _portfolio(seed: int, count: int, as_of: date, with_signs: bool = True) -> _
 
 
 def _contract_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
-    """First and last day in contract of each one, and the second subscription period of those that came back."""
+    """First and last day in contract of each application, and the second subscription period of those that came back."""
     owned, accounts = portfolio.owned, portfolio.accounts
     whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[owned["account"]]
     start = owned["start"].to_numpy().astype("datetime64[D]")
@@ -498,7 +498,7 @@ def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_
 
 
 def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date) -> pd.DataFrame:
-    """Contract rows: one an account, one or two a one; what lies after `as_of` is not known yet."""
+    """Contract rows: one an account, one or two an application; what lies after `as_of` is not known yet."""
     accounts, owned = portfolio.accounts, portfolio.owned
     today = np.datetime64(as_of)
     none = np.datetime64("NaT", "D")
@@ -695,7 +695,7 @@ def add_week(out: Path, *, late: bool = False, broken: bool = False, changed: bo
         again = ended - 4 * WEEK
         frame = pd.read_parquet(file_of(again))
         _write(frame[frame.index % 10 != 0].reset_index(drop=True), file_of(again))
-        done.append(f"changed: the week of {again} was delivered again, with a decile of its rows less")
+        done.append(f"changed: the week of {again} was delivered again, with a tenth of its rows less")
     config.write_text(text.replace(line, f"as_of: {as_of}"), encoding="utf-8")
     return done
 

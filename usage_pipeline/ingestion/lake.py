@@ -10,6 +10,7 @@ NotReadError: the way to a file is in trouble; it was tried again, and nothing i
 file itself, whose bytes have all arrived, or which its store refuses to hand out.
 """
 
+import math
 import os
 import re
 import stat
@@ -65,8 +66,8 @@ _REFUSED = {
 _GONE = ("NoSuchKey", "404")
 WRITTEN = "was written while it was read; the next run reads it again"
 Found = TypeVar("Found")
-# by address, when it was last waited for in vain, and with what
-_AWAY: "dict[str | None, tuple[float, _AwayError]]" = {}
+# by address, when a store was last waited for in vain, and what was said then
+_AWAY: dict[str | None, tuple[float, str]] = {}
 
 
 class LakeError(Exception):
@@ -245,7 +246,7 @@ class Lake:
         for part in (*folders, name):
             if part.startswith(("_", ".")):
                 where = "its name" if part == name else f"the folder {part}"
-                return f"{where} begins with {part[0]}: what is tmp_path or a marker is called so, and never counted"
+                return f"{where} begins with {part[0]}: what is unfinished or a marker is called so, and never counted"
         if _DATA[file_format].search(name):
             return None
         if "." in name:
@@ -279,14 +280,14 @@ class Lake:
         """Seconds of pauses left for all that is asked: a store that is gone is not waited for 104 times."""
         return [2 * self.store.retry_seconds]
 
-    def _away(self) -> "_AwayError | None":
-        """What the store was last waited for in vain with, not long ago: it is neither waited for nor asked anew."""
-        since, error = _AWAY.get(self.store.endpoint, (None, None))
-        return error if since is not None and time.monotonic() - since < self.store.retry_seconds else None
+    def _why_away(self) -> str | None:
+        """Why the store was waited for in vain not long ago: it is neither waited for nor asked anew."""
+        since, why = _AWAY.get(self.store.endpoint, (-math.inf, ""))
+        return why if time.monotonic() - since < self.store.retry_seconds else None
 
     def _with_patience(self, key: str, ask: Callable[[], Found]) -> Found:
-        if self.retries and (error := self._away()):
-            raise _AwayError(str(error))
+        if self.retries and (why := self._why_away()):
+            raise _AwayError(why)
         for attempt in range(_ATTEMPTS):
             try:
                 found = ask()
@@ -294,7 +295,7 @@ class Lake:
                 pause = _PAUSES[attempt] * self.store.retry_seconds if attempt < len(_PAUSES) else None
                 if not self.retries or pause is None or pause > self._patience[0]:
                     if self.retries and isinstance(error, _AwayError):
-                        _AWAY[self.store.endpoint] = (time.monotonic(), error)
+                        _AWAY[self.store.endpoint] = (time.monotonic(), str(error))
                     raise type(error)(f"{error} (asked {attempt + 1} times)" if attempt else str(error)) from error
                 self._patience[0] -= pause
                 time.sleep(pause)
@@ -501,7 +502,7 @@ def _no_folder(name: str, wanted: str) -> str:
             "they would be counted; export what is current as plain Parquet"
         )
     if name.startswith(("_", ".")):
-        return f"begins with {name[0]}: what is tmp_path or a marker is called so, and never counted"
+        return f"begins with {name[0]}: what is unfinished or a marker is called so, and never counted"
     return f"is not spelled {wanted}; rename the folder"
 
 

@@ -1,8 +1,8 @@
 """The weekly digest: to each owner of accounts, whom of his accounts to call, as a mail and as a workbook.
 
 Belongs here: which rows go to whom, how they are worded and drawn, what was sent. Does not: making the list
-(`defs/outreach`), nor the connection (`post.py`). Rows are those of the build that pages show; the database of contacts
-is never opened here.
+(`defs/outreach`), nor the connection (`mailer.py`). Rows are those of the build that pages show; the database of
+contacts is never opened here.
 
 Of a week an owner gets one mail, whatever runs come after: `<home>/mail/digests/<week>.json` holds who was sent to.
 It is written after the server has taken a mail, so a run that is killed between the two sends that one again: twice is
@@ -84,7 +84,7 @@ class Digest:
     @property
     def subject(self) -> str:
         urgent = self.count("Urgent")
-        told = f"{urgent} to Urgent" if urgent else "none is urgent"
+        told = f"{urgent} urgent" if urgent else "none is urgent"
         return (
             f"Calls of week {self.week.isocalendar().week}: {counted(len(self.calls), 'account', 'accounts')}, {told}"
         )

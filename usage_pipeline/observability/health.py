@@ -483,7 +483,7 @@ class Health:
         ]
 
     def _summary(self, counts: dict[str, int]) -> tuple[str, str]:
-        """The colour of the status_color, and what it means."""
+        """The status color, and what it means."""
         if self.shown is None:
             return "red", "Nothing is published yet"
         if self.has_failed:

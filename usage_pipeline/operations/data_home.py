@@ -4,8 +4,8 @@ Belongs here: the list of places, and cleaning what a killed process left. Does 
 module that writes it), and taking a person out of it (`erase.py`).
 
 The list serves `backup` (what is packed), `erase` (where a person may stand), `doctor` (what nobody knows) and every
-refresh, which begins by removing what is tmp_path. That is done under the lock that the writers of a place hold, so
-that nothing of a living process goes; where a place has no lock, what is tmp_path is left alone while it is young.
+refresh, which begins by removing what is unfinished. That is done under the lock that the writers of a place hold, so
+that nothing of a living process goes; where a place has no lock, what is unfinished is left alone while it is young.
 Whoever adds a place below the home adds it here: a test compares the list with a home that everything has written to.
 """
 
@@ -149,7 +149,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def files_to_back_up(home: Path, place: Place) -> Iterator[Path]:
-    """The files and links of a place that a backup takes: none that is tmp_path, no lock, no log, no cache."""
+    """The files and links of a place that a backup takes: none that is unfinished, no lock, no log, no cache."""
     for path in walk(home / place.name):
         parts = path.relative_to(home).parts
         is_cache = parts[:3] == ("run", "superset", "results")
@@ -223,7 +223,7 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
             with held:
                 done += work()
         except (LockTimeoutError, ContactsKeyError) as error:
-            progress(f"not looked at for what is tmp_path: {error}")
+            progress(f"not looked at for what is unfinished: {error}")
     for line in done:
         progress(line)
     return len(done)
@@ -334,7 +334,7 @@ def _clean_the_rest(settings: Settings) -> list[str]:
 
 
 def _unfinished_below(folder: Path) -> list[Path]:
-    """The topmost tmp_path files and folders."""
+    """The topmost unfinished files and folders."""
     found: list[Path] = []
     for path in sorted(folder.rglob(".*")) if folder.is_dir() else ():
         if is_tmp_path(path.name) and not any(parent in found for parent in path.parents):

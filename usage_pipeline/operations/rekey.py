@@ -1,6 +1,6 @@
 """The key of contacts: what is encrypted with which, and rewriting everything below the home for another one.
 
-Belongs here: every file of contacts of a home. Does not: how one is encrypted (`lib/encryption.py`).
+Belongs here: every file of contacts of a home. Does not: how one is encrypted (`privacy/encryption.py`).
 
 The key is turned on, changed and turned off by the same command: what the home shall have is in USAGE_CONTACTS_KEY,
 what it has in USAGE_CONTACTS_OLD_KEY; one that is not set stands for plain files. Each file is replaced whole by a
@@ -65,7 +65,7 @@ def rekey(settings: Settings, progress: Progress = lambda _: None) -> int:
     wait, done = settings.ingest.wait_seconds, 0
     with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="rekey", progress=progress):
         done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings))
-        # what a run before left tmp_path is of another key, or of none
+        # what a run before left unfinished is of another key, or of none
         clean_history(settings)
     with warehouse_of(settings).locked():
         done += sum(_change(file, old, new, progress) for file in databases_of_contacts(settings))

@@ -16,7 +16,7 @@ _AGGREGATION = {
     "semi_additive": "over accounts and applications; not over weeks or periods",
     "non_additive": "no",
 }
-# a row of the table, in the units of Superset's subscription weeks, and what stands above and below
+# a row of the table, in the units of Superset's grid, and what stands above and below
 _ROW, _AROUND = 6.5, 60
 
 

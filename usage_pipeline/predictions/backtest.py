@@ -36,7 +36,7 @@ _LEAST_TO_LEARN = 20
 _GROUPS = 10
 _Z = 1.96
 _CHUNK = 50
-# a share of fewer events is no probability that anybody should be told
+# a share of fewer events is no probability to tell anybody
 _LEAST_EVENTS = 10
 
 
@@ -357,7 +357,7 @@ def is_too_few(positives: int, negatives: int, rules: RiskSettings) -> bool:
 
 
 def counts(rows: Rows) -> tuple[int, int]:
-    """Accounts or applications with an event on record, and those to which none outcome lately."""
+    """Accounts or applications with an event on record, and those to which none happened lately."""
     newest = np.full(int(rows.entity.max(initial=-1)) + 1, np.datetime64("0001-01-01"))
     np.maximum.at(newest, rows.entity, rows.week)
     is_newest = rows.week == newest[rows.entity]

@@ -84,6 +84,5 @@ def _held(deciles: pd.DataFrame, method: str) -> str:
     held = (deciles["low"] <= deciles["said"]) & (deciles["said"] <= deciles["high"])
     counts = held.groupby(deciles["origin"]).agg(["sum", "count"])
     told = ", ".join(f"{row['sum']} of {row['count']}" for _, row in counts.iterrows())
-    return (
-        f"Tenths of the probabilities by the {method} with the share said in their 95 % interval, by back-test: {told}."
-    )
+    about = f"Deciles of the probabilities by the {method} with the share said in their 95 % interval"
+    return f"{about}, by back-test: {told}."

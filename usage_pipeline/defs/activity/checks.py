@@ -20,7 +20,7 @@ def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResul
 
 @dg.asset_check(asset="account_application_states", name="little_use_outside_subscriptions")
 def little_use_outside_subscriptions(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """At most a decile of the usage rows lie on days outside every contract of their account, or contracts are missing.
+    """At most a tenth of the usage rows lie on days outside every contract of their account, or contracts are missing.
 
     Accounts of which no contract is known at all are left out: their contracts are inferred, and said to be.
     """

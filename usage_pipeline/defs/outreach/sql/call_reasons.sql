@@ -52,7 +52,7 @@ found AS (
     CROSS JOIN newest
     WHERE owned.has_notice
     UNION ALL
-    -- one week that is merely listed is as often probability as not
+    -- one week that is merely listed is as often chance as not
     SELECT
         owned.account_id,
         owned.application,
@@ -118,7 +118,7 @@ found AS (
         'renewal on ' || strftime(owned.renewal_date, '%-d %b %Y') AS words,
         owned.renewal_date - $renewal_days AS since,
         owned.renewal_date - $renewal_days > CAST($as_of_day AS DATE) - 7 AS is_new,
-        -- raised by its own nearness below: by itself it is no more than a date to Watch
+        -- raised by its own nearness below: by itself it is no more than a date to keep in mind
         4 AS urgency
     FROM owned
     WHERE owned.renews_soon AND NOT owned.has_notice
