@@ -2,9 +2,10 @@
 
 Superset draws a cell, a name in a legend or a tooltip that looks like HTML as HTML, so whoever names an account could
 put pictures and links on everybody's pages. Only the link columns of our marts (LINK_COLUMNS) hold HTML, and only links
-to pages of ours, letter by letter as the marts write them. In all else each `<` that could begin a tag is followed by a
-character that is not seen (a word joiner), in data as in the names of columns that data became: no browser finds a tag
-there, and no check for one. A page's filter that sends such a name back means the name as it is stored.
+to pages of ours, and the status file holds a dot in a color; letter by letter as they are written there. In all else
+each `<` that could begin a tag is followed by a character that is not seen (a word joiner), in data as in the names of
+columns that data became: no browser finds a tag there, and no check for one. A page's filter that sends such a name back
+means the name as it is stored.
 
 Downloads hold data as it is: texts are texts (no formulas, no links of their own), a link is its whole address.
 """
@@ -21,6 +22,9 @@ _LINK = re.compile(
     r'<a href="(/(?:account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/)">'
     r"(?:open|contacts|data status)</a>"
 )
+_DOT = re.compile(r'<span style="font-size: 22px; line-height: 16px; color: #[0-9a-f]{6}">&#9679;</span>')
+# the HTML that a column may hold
+_OURS = dict.fromkeys(LINK_COLUMNS, _LINK) | {"status_color": _DOT}
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _UNSEEN = "\u2060"
 
@@ -44,9 +48,9 @@ def as_address(value: Any, host: str) -> Any:
 
 
 def cell(column: Any, value: Any) -> Any:
-    """What a page is given of a column's value: a link of ours, or text."""
-    is_link = column in LINK_COLUMNS and isinstance(value, str) and _LINK.fullmatch(value)
-    return value if is_link else as_text(value)
+    """What a page is given of a column's value: HTML of ours, or text."""
+    ours = _OURS.get(column)
+    return value if ours and isinstance(value, str) and ours.fullmatch(value) else as_text(value)
 
 
 def drawn(frame: Any) -> Any:
