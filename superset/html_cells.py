@@ -1,11 +1,11 @@
 """What comes from data is text wherever it is drawn: on pages, in SQL Lab, in downloads.
 
 Superset draws a cell, a name in a legend or a tooltip that looks like HTML as HTML, so whoever names an account could
-put pictures and links on everybody's pages. Only the link columns of our marts (LINK_COLUMNS) hold HTML, and only links
-to pages of ours, and the status file holds a dot in a color; letter by letter as they are written there. In all else
-each `<` that could begin a tag is followed by a character that is not seen (a word joiner), in data as in the names of
-columns that data became: no browser finds a tag there, and no check for one. A page's filter that sends such a name back
-means the name as it is stored.
+put pictures and links on everybody's pages. Only the link columns of our marts (LINK_COLUMNS) hold HTML, and only
+links to pages of ours, and the status file holds a dot in a color; letter by letter as they are written there. In all
+else each `<` that could begin a tag is followed by a character that is not seen (a word joiner), in data as in the
+names of columns that data became: no browser finds a tag there, and no check for one. A page's filter that sends such
+a name back means the name as it is stored.
 
 Downloads hold data as it is: texts are texts (no formulas, no links of their own), a link is its whole address.
 """
