@@ -1,7 +1,7 @@
-"""Activity over a whole fleet: contracts to subscription periods, subscription weeks, states, growth, in one run.
+"""Activity over a whole fleet: subscriptions to subscription periods, subscription weeks, states, growth, in one run.
 Part of `make benchmark`.
 
-3,000 accounts that own all 20 applications over 104 weeks: 6.2 million weeks in contract, more than any real fleet of
+3,000 accounts that own all 20 applications over 104 weeks: 6.2 million subscribed weeks, more than any real fleet of
 that size has.
 """
 

@@ -1,4 +1,4 @@
-"""Spikes and drop-offs: ours and its peers on the same made-up series, tuned to the same number of false anomalies.
+"""Spikes and usage drops: ours and its peers on the same made-up series, tuned to the same number of false anomalies.
 
 `make benchmark-anomalies` prints the tables of docs/benchmarks.md and writes its plots. The worlds are of
 anomaly_worlds.py,

@@ -62,7 +62,7 @@ def auto_ets(counts, judged_from):
         frames = []
         for i, line in enumerate(counts[:, :start]):
             known = np.flatnonzero(~np.isnan(line))
-            # a contract that has ended, or hardly begun, is not forecast
+            # a subscription that has ended, or hardly begun, is not forecast
             if len(known) < 12 or start - known[-1] > 3:
                 continue
             values = np.interp(np.arange(known[0], start), known, line[known])

@@ -1,4 +1,4 @@
-"""Worlds to find spikes and drop-offs in: weekly counts of many accounts with applications, and what was planted.
+"""Worlds to find spikes and usage drops in: weekly counts of many accounts with applications, and what was planted.
 
 It knows nothing of the detector and shares no code with it. Counts are visits, each of some clicks (a Polya-Aeppli law,
 not the negative binomial that the detector supposes), in weeks that are busier and quieter than chance alone; seasons
@@ -28,7 +28,7 @@ class Event:
 class World:
     """n series over `WEEKS` weeks; events, shifts and moves of the platform lie in the last 52."""
 
-    counts: NDArray[np.float64]  # (n, WEEKS), NaN outside contracts and in weeks that never arrived
+    counts: NDArray[np.float64]  # (n, WEEKS), NaN outside subscriptions and in weeks that never arrived
     mean: NDArray[np.float64]  # true, without events
     variance: NDArray[np.float64]  # true, without events
     application: NDArray[np.int64]
@@ -68,7 +68,7 @@ def make_world(seed: int, series: int = 2000, applications: int = 20, events_a_w
     for moved in rng.choice(applications, 3, replace=False):
         log_mean[application == moved, rng.integers(JUDGED_FROM, WEEKS)] += np.log(rng.choice([0.5, 1.7]))
     log_mean[:, rng.integers(JUDGED_FROM, WEEKS)] += np.log(0.7)
-    # contracts that begin, with people finding their way in for four weeks, and contracts that end
+    # subscriptions that begin, with people finding their way in for four weeks, and subscriptions that end
     start = np.where(rng.random(series) < 0.2, rng.integers(1, WEEKS - 12, series), 0)
     end = np.where(rng.random(series) < 0.12, rng.integers(30, WEEKS, series), WEEKS)
     age = week - start[:, None] + 1

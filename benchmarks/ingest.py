@@ -4,7 +4,7 @@ Six parts, most in processes of their own:
 peers    25 million skewed events in 104 weeks: scanning, the plain roll-up, and facts with weekly usage
 growth   one new week after 104 weeks against one after 10
 refresh  the whole weekly refresh of 3,000 accounts through Dagster, step by step
-activity contracts, subscription weeks and states of 3,000 accounts x 20 applications x 104 weeks
+activity subscriptions, subscription weeks and states of 3,000 accounts x 20 applications x 104 weeks
 risks    features, back-test, training and scoring of the same
 memory   one week of 50 million events: the peak of the process that reads it
 """

@@ -1,6 +1,6 @@
 """A skewed lake for benchmarks: accounts over orders of magnitude, few heavy users, quick to write.
 
-Unlike the demo lake it holds no contracts and no story; only its size and its skew matter.
+Unlike the demo lake it holds no subscriptions and no story; only its size and its skew matter.
 """
 
 from datetime import date, timedelta

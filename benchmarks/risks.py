@@ -1,6 +1,6 @@
 """Risks over a whole fleet: features, back-test, training and scoring. Part of `make benchmark`.
 
-3,000 accounts that own all 20 applications over 104 weeks, with a tenth of the contracts cancelled: 60,000 series.
+3,000 accounts that own all 20 applications over 104 weeks, with a tenth of the subscriptions cancelled: 60,000 series.
 """
 
 import resource
@@ -64,7 +64,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
 
 
 def _write_people(connection: duckdb.DuckDBPyConnection) -> None:
-    """Three users a week, and usage that fades before a contract ends."""
+    """Three users a week, and usage that fades before a subscription ends."""
     connection.execute(
         "UPDATE core.weekly_usage AS usage SET clicks = usage.clicks // 4 FROM ref.subscriptions AS ending "
         "WHERE usage.account_id = ending.account_id AND usage.application = ending.application "

@@ -36,6 +36,12 @@ IN_IDENTIFIERS = {
     "timetable": "schedule",
     "verdict": "summary",
     "untold": "pending",
+    "contract": "subscription, or schema of a table",
+    "contracts": "subscriptions, or schemas of tables",
+    "riser": "gainer",
+    "risers": "gainers",
+    "faller": "decliner",
+    "fallers": "decliners",
 }
 # phrase of a page: what it says instead
 ON_PAGES = {
@@ -56,6 +62,14 @@ ON_PAGES = {
     r"notice given": "notice received",
     r"lost to (inactivity|cancellation)": "lapsed, churned",
     r"drop in use": "usage drop",
+    r"drop-offs?": "usage drop",
+    r"new level": "step up, step down",
+    r"contracts?": "subscription",
+    r"risers?": "top gainers",
+    r"fallers?": "top decliners",
+    r"seats in use": "seat utilization",
+    r"restated": "revised",
+    r"a year ago, as reported": "last year, as reported",
 }
 # names of others, whole
 ALLOWED = {"flags", "FEATURE_FLAGS"}

@@ -208,7 +208,7 @@ def sync_warming_account() -> None:
 
     from superset import security_manager
 
-    role = security_manager.find_role("Usage pipeline")
+    role = security_manager.find_role("Usage service")
     user = security_manager.find_user(WARMING) or security_manager.add_user(
         WARMING, WARMING.capitalize(), "", f"{WARMING}@usage.invalid", role, secrets.token_urlsafe(48)
     )

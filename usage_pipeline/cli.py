@@ -159,7 +159,7 @@ def explain(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for programs")] = False,
 ) -> None:
-    """What stands behind a number: raw rows, contract, page, expectation, flags, state, risk, and the build."""
+    """What stands behind a number: raw rows, subscription, page, expectation, flags, state, risk, and the build."""
     from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.observability.explain import explain as explained
@@ -233,15 +233,15 @@ def kpi_export(
 
 @digest_app.command("preview")
 def digest_preview(
-    owner: Annotated[str, typer.Option(help="owner of accounts, as the call list names him")],
+    csm: Annotated[str, typer.Option(help="customer success manager, as the call list names them")],
     out: Annotated[Path, typer.Option(help="folder to write text, HTML, workbook and mail into")] = Path("digest"),
     config: ConfigOption = None,
 ) -> None:
-    """Write what an owner of accounts would be sent this week, and send nothing."""
+    """Write what a CSM would be sent this week, and send nothing."""
     from usage_pipeline.notifications.digest import DigestError, preview
 
     try:
-        for file in preview(settings_of(config), owner, out):
+        for file in preview(settings_of(config), csm, out):
             say(f"{file} written")
     except DigestError as error:
         raise fail(str(error)) from error

@@ -1,6 +1,6 @@
-"""Random contract-and-usage histories, taken through the activity tables; and a slow oracle that says what must come out.
+"""Random subscription-and-usage histories, taken through the activity tables; and a slow oracle that says what must come out.
 
-A history is one account with one application: contract rows (its own, sometimes of the whole account), and clicks by
+A history is one account with one application: subscription rows (its own, sometimes of the whole account), and clicks by
 week. `Fleet` makes any number of them at once; the oracle reads one at a time, in plain Python, a few lines a rule.
 """
 
@@ -51,7 +51,7 @@ def make_accounts(count: int, seed: int, weeks: int = 44) -> Fleet:
     as_of = FIRST_WEEK + (weeks - 1) * WEEK + timedelta(days=2)
     days = weeks * 7
 
-    # contract rows: none, one or several of the application; for a third of them rows of the whole account too
+    # subscription rows: none, one or several of the application; for a third of them rows of the whole account too
     rows = rng.choice([0, 1, 2, 3], count, p=[0.06, 0.5, 0.3, 0.14])
     account_rows = rng.choice([0, 1, 2], count, p=[0.66, 0.24, 0.10])
     own = np.repeat(np.arange(count), rows)
@@ -241,7 +241,7 @@ def periods_of(history: History, gap: int) -> list[tuple[date, date, date | None
 
 
 def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, tuple[Any, ...]]:
-    """Contract state, usage state, weeks without use, whether it came back, recent and usual level, of every week."""
+    """Subscription state, usage state, weeks without use, whether it came back, recent and usual level, of every week."""
     rules = settings.activity
     subscription_periods = periods_of(history, rules.renewal_gap_days)
     found: dict[date, tuple[Any, ...]] = {}
@@ -256,7 +256,7 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
             continue
         clicks = history.clicks.get(week, 0)
         number, (start, end, notice) = inside[-1]
-        # a use is known at once, even of a week that is not complete; before the contract it is none of it
+        # a use is known at once, even of a week that is not complete; before the subscription it is none of it
         is_used = clicks > 0 and start <= history.used_on[week] <= end
         if not row.is_complete and not is_used:
             continue
@@ -284,7 +284,7 @@ def states_of(history: History, fleet: Fleet, settings: Settings) -> dict[date, 
             usage = "low"
         else:
             usage = "active"
-        contract = "notice received" if notice is not None and notice <= sunday else "in contract"
+        subscription = "notice received" if notice is not None and notice <= sunday else "active subscription"
         came_back = clicks > 0 and used_before and before >= rules.inactive_weeks
-        found[week] = (contract, usage, since_use, came_back, level, median(usual) if usual else None)
+        found[week] = (subscription, usage, since_use, came_back, level, median(usual) if usual else None)
     return found

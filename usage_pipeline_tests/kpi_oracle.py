@@ -16,7 +16,7 @@ import pandas as pd
 from usage_pipeline.config.settings import ActivitySettings, GroupSettings
 from usage_pipeline_tests.histories import OPEN, merged
 
-# of a contract about the whole account: no application
+# of a subscription about the whole account: no application
 Pair = tuple[str, str | None]
 Key = tuple[str, str, str, str, date]
 WEEK = timedelta(days=7)
@@ -25,7 +25,7 @@ SUMS = {
     "Clicks": "clicks",
     "Records created": "records",
     "New": "new",
-    "Returned": "back",
+    "Reactivated": "reactivated",
     "Lapsed": "lapsed",
     "Churned": "churned",
 }
@@ -34,7 +34,7 @@ STOCKS = {
     "ARR": "annual_value",
     "Seats": "seats",
     "Never adopted": "state never adopted",
-    "Low": "state low",
+    "Low usage": "state low",
     "Inactive": "state inactive",
     "At risk": "at risk",
 }
@@ -47,9 +47,9 @@ RATIOS = {
     "Clicks per active user a month": ("clicks", "users"),
     "Users per account a month": ("users", "active"),
     "Applications used per account a month": ("account_applications", "active"),
-    "Seats in use": ("seats_used", "seats"),
+    "Seat utilization": ("seats_used", "seats"),
 }
-PERCENT = {"Seats in use"}
+PERCENT = {"Seat utilization"}
 
 
 @dataclass
@@ -119,7 +119,7 @@ def steps_of(world: World) -> dict[str, dict[date, Step]]:
 
 
 def periods_of(world: World) -> dict[Pair, list[SubscriptionPeriod]]:
-    """Runs of days in contract of each application of each account."""
+    """Runs of subscribed days of each application of each account."""
     used = world.rows.groupby(["account_id", "application"])["day"].min().to_dict()
     of_account, of_account_application = defaultdict(list), defaultdict(list)
     for row in world.subscriptions:
@@ -165,7 +165,7 @@ def states_of(
     weeks: dict[date, bool],
     rules: ActivitySettings,
 ) -> dict[date, str]:
-    """The usage state of every full complete week in contract; of any other week only that it was used is known."""
+    """The usage state of every full complete subscribed week; of any other week only that it was used is known."""
     found: dict[date, str] = {}
     full: list[int] = []
     used_periods: set[int] = set()
@@ -211,12 +211,12 @@ def changes_of(subscription_periods: list[SubscriptionPeriod], used: set[date], 
     found, has_used = {}, False
     for before, now in zip([None, *steps], steps, strict=False):
         if now.first in used:
-            change = "new" if not has_used else "kept" if before and before.first in used else "back"
+            change = "new" if not has_used else "kept" if before and before.first in used else "reactivated"
             has_used = True
         elif before and before.first in used:
             begun = [s for s in subscription_periods if s.start <= now.last]
             last = max(begun, key=lambda s: s.end)
-            why = "completed" if last.reason == "completed" else "churned"
+            why = "expired" if last.reason == "completed" else "churned"
             change = "lapsed" if last.end >= now.last else why
         else:
             continue
@@ -306,10 +306,10 @@ def entities_of(world: World) -> Iterator[tuple[str, str, Callable[[Pair], bool]
     accounts = world.accounts.set_index("account_id")
     types: dict[str, str] = world.applications.set_index("application")["application_type"].to_dict()
     yield "all", "all", lambda _: True
-    for column in ("segment", "region", "owner"):
+    for kind, column in (("segment", "segment"), ("region", "region"), ("CSM", "owner")):
         of = accounts[column].to_dict()
         for value in sorted(set(of.values())):
-            yield column, value, lambda account_application, of=of, value=value: of[account_application[0]] == value
+            yield kind, value, lambda account_application, of=of, value=value: of[account_application[0]] == value
     for account in accounts.index:
         yield "account", account, lambda account_application, account=account: account_application[0] == account
     for application in types:

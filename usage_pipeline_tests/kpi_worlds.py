@@ -69,10 +69,10 @@ def settings_of(world: World, folder: Path, **sources: Any) -> Settings:
     columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks", "records_created")}
     if not world.has_days:
         del columns["event_time"]
-    contracts = {c: c for c in SUBSCRIPTIONS.names}
+    subscriptions = {c: c for c in SUBSCRIPTIONS.names}
     described = {
         "usage": {"path": "lake", "partitioned": True, "columns": columns},
-        "subscriptions": {"path": "subscriptions.csv", "format": "csv", "columns": contracts},
+        "subscriptions": {"path": "subscriptions.csv", "format": "csv", "columns": subscriptions},
     }
     weeks = len(world.weeks) - 1
     return load_settings(
@@ -145,10 +145,10 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     return connection
 
 
-def contract(
+def subscription(
     account: str, application: str | None, start: date, end: date | None = None, **told: Any
 ) -> dict[str, Any]:
-    """A contract row as delivered."""
+    """A subscription row as delivered."""
     row: dict[str, Any] = dict.fromkeys(SUBSCRIPTIONS.names)
     return row | {"account_id": account, "application": application, "start_date": start, "end_date": end} | told
 

@@ -80,15 +80,14 @@ def read_usage(config: Path) -> UsageOutcome:
 
 def read_reference(config: Path, source: str) -> ReferenceOutcome:
     """Takes the delivery of one reference source (accounts, subscriptions ...) as a refresh does, and loads it."""
-    settings, contract = load_settings(config), SOURCE_SCHEMAS[source]
+    settings, schema = load_settings(config), SOURCE_SCHEMAS[source]
     with duckdb.connect() as connection:
         connection.execute("CREATE SCHEMA ref; CREATE SCHEMA personal")
-        delivery = take_delivery(settings, contract)
-        loaded = load_reference(connection, contract, delivery)
-        schema = "personal" if source == "contacts" else "ref"
+        delivery = take_delivery(settings, schema)
+        loaded = load_reference(connection, schema, delivery)
+        part = "personal" if source == "contacts" else "ref"
         rows, aside = (
-            connection.sql(f"FROM {schema}.{source}{suffix}").to_arrow_table().to_pylist()
-            for suffix in ("", "_rejected")
+            connection.sql(f"FROM {part}.{source}{suffix}").to_arrow_table().to_pylist() for suffix in ("", "_rejected")
         )
     notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
     return ReferenceOutcome(rows, aside, dict(loaded.unreadable), notes, delivery.held_back)

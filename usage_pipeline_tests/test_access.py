@@ -72,7 +72,7 @@ class Places:
 @pytest.fixture(scope="module")
 def visitors(superset: SupersetServer, demo: Demo) -> dict[str, Visitor]:
     password = "made for this test only"
-    manage_people(demo.settings, superset.folder, ["add", "pipeline", "Usage pipeline"], password, print)
+    manage_people(demo.settings, superset.folder, ["add", "pipeline", "Usage service"], password, print)
     superset.passwords["pipeline"] = password
     return {name: Visitor(superset, name) for name in ("admin", "manager", "viewer", "analyst", "pipeline", "nobody")}
 

@@ -1,4 +1,4 @@
-"""Contracts and usage states on small tables: what a reader of the design would work out by hand."""
+"""Subscriptions and usage states on small tables: what a reader of the design would work out by hand."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -41,7 +41,7 @@ class World:
     def run(self, sql: str, *values: Any) -> None:
         self.connection.execute(sql, list(values))
 
-    def contract(self, start: str, end: str | None = None, application: str | None = "p", **more: Any) -> None:
+    def subscription(self, start: str, end: str | None = None, application: str | None = "p", **more: Any) -> None:
         row = {"account_id": "a", "application": application, "start_date": start, "end_date": end} | more
         marks = ", ".join("?" for _ in row)
         self.run(f"INSERT INTO ref.subscriptions ({', '.join(row)}) VALUES ({marks})", *row.values())
@@ -86,25 +86,25 @@ def world(tmp_path) -> World:
 
 
 def test_an_account_row_caps_its_applications(world: World) -> None:
-    world.contract("2024-01-01", "2024-12-31", application=None, end_reason="cancelled")
-    world.contract("2024-06-01")
+    world.subscription("2024-01-01", "2024-12-31", application=None, end_reason="cancelled")
+    world.subscription("2024-06-01")
     assert world.subscription_periods() == [("p", 1, "2024-06-01", "2024-12-31", "application")]
     assert world.rows("SELECT end_reason, ended_with FROM core.subscription_periods") == [("cancelled", "account")]
 
 
 def test_account_rows_alone_give_the_applications_ever_used_from_first_use_on(world: World) -> None:
-    world.contract("2024-08-05", application=None)
+    world.subscription("2024-08-05", application=None)
     world.used("2024-10-07", "2024-10-14", application="x")
     assert world.subscription_periods() == [("x", 1, "2024-10-08", "9999-12-31", "account")]
 
 
-def test_nothing_known_of_contracts_is_inferred_from_use_and_marked(world: World) -> None:
+def test_nothing_known_of_subscriptions_is_inferred_from_use_and_marked(world: World) -> None:
     world.used("2024-10-07", "2024-10-14", application="x")
     assert world.subscription_periods() == [("x", 1, "2024-10-08", "9999-12-31", "usage")]
 
 
-def test_a_contract_that_could_not_be_read_is_not_inferred_from_use(world: World) -> None:
-    """An end that could not be read left its row out, and that the application was used made a contract without end."""
+def test_a_subscription_that_could_not_be_read_is_not_inferred_from_use(world: World) -> None:
+    """An end that could not be read left its row out, and that the application was used made a subscription without end."""
     world.used("2024-10-07", "2024-10-14", application="x")
     world.run(
         "INSERT INTO ref.subscriptions_rejected (account_id, application, reason) VALUES ('a', 'x', 'unreadable')"
@@ -113,25 +113,25 @@ def test_a_contract_that_could_not_be_read_is_not_inferred_from_use(world: World
 
 
 def test_spells_closer_than_thirty_days_are_one_and_farther_ones_are_returns(world: World) -> None:
-    world.contract("2024-01-01", "2024-06-30")
-    world.contract("2024-07-30", "2024-09-30")  # 29 days between
-    world.contract("2024-10-31")  # 30 days between
+    world.subscription("2024-01-01", "2024-06-30")
+    world.subscription("2024-07-30", "2024-09-30")  # 29 days between
+    world.subscription("2024-10-31")  # 30 days between
     assert [row[1:4] for row in world.subscription_periods()] == [
         (1, "2024-01-01", "2024-09-30"),
         (2, "2024-10-31", "9999-12-31"),
     ]
-    assert world.account_application("has_returned, subscription_state") == (True, "in contract")
+    assert world.account_application("has_returned, subscription_state") == (True, "active subscription")
 
 
-def test_a_row_that_ended_before_it_began_was_never_in_contract(world: World) -> None:
-    world.contract("2024-10-07", "2024-09-01", application=None, end_reason="cancelled")
+def test_a_row_that_ended_before_it_began_was_never_in_subscription(world: World) -> None:
+    world.subscription("2024-10-07", "2024-09-01", application=None, end_reason="cancelled")
     world.used("2024-09-02", "2024-09-02")
     assert world.subscription_periods() == []
-    assert world.account_application("subscription_state, usage_state") == ("no contract", None)
+    assert world.account_application("subscription_state, usage_state") == ("no subscription", None)
 
 
-def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(world: World) -> None:
-    world.contract("2024-12-04", "2025-01-14", end_reason="cancelled")
+def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_subscription(world: World) -> None:
+    world.subscription("2024-12-04", "2025-01-14", end_reason="cancelled")
     world.used("2024-12-09", "2024-12-09")
     world.used("2025-01-27", "2025-01-27")  # after the end
     world.build()
@@ -150,7 +150,7 @@ def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_contract(wor
 
 
 def test_a_week_that_never_arrived_is_unknown_and_not_zero(world: World) -> None:
-    world.contract("2024-12-02")
+    world.subscription("2024-12-02")
     world.run("UPDATE core.weeks SET has_arrived = FALSE, is_complete = FALSE WHERE week_start = '2024-12-09'")
     world.build()
     assert world.rows("SELECT clicks FROM core.subscription_weeks WHERE week_start = '2024-12-09'") == [(None,)]
@@ -170,58 +170,58 @@ def test_a_week_that_never_arrived_is_unknown_and_not_zero(world: World) -> None
     ],
 )
 def test_usage_states_by_what_was_used(world: World, uses: list[tuple[str, str, int]], state: str, since: str) -> None:
-    world.contract("2024-08-05")
+    world.subscription("2024-08-05")
     for first, last, clicks in uses:
         world.used(first, last, clicks)
     assert world.account_application("usage_state, usage_state_since::VARCHAR") == (state, since)
 
 
-def test_a_contract_of_four_weeks_is_new_whatever_its_use(world: World) -> None:
-    world.contract("2025-02-03")
+def test_a_subscription_of_four_weeks_is_new_whatever_its_use(world: World) -> None:
+    world.subscription("2025-02-03")
     assert world.account_application("usage_state") == ("new",)
 
 
 def test_use_again_after_silence_is_told(world: World) -> None:
-    world.contract("2024-08-05")
+    world.subscription("2024-08-05")
     world.used("2024-08-05", "2024-11-25")
     world.used("2025-02-10", "2025-02-24")
     assert world.account_application("usage_state, came_back") == ("active", True)
 
 
 @pytest.mark.parametrize(
-    ("contract", "state"),
+    ("subscription", "state"),
     [
-        ({"start": "2024-08-05"}, "in contract"),
+        ({"start": "2024-08-05"}, "active subscription"),
         ({"start": "2024-08-05", "end": "2025-04-30", "notice_date": "2025-02-01"}, "notice received"),
-        ({"start": "2024-08-05", "end": "2025-03-05"}, "in contract"),
+        ({"start": "2024-08-05", "end": "2025-03-05"}, "active subscription"),
         ({"start": "2024-08-05", "end": "2025-03-04"}, "ended"),
         ({"start": "2025-03-06"}, "not started"),
     ],
 )
-def test_contract_states_on_the_day_of_as_of(world: World, contract: dict[str, str], state: str) -> None:
-    world.contract(**contract)
+def test_subscription_states_on_the_day_of_as_of(world: World, subscription: dict[str, str], state: str) -> None:
+    world.subscription(**subscription)
     found, usage_state = world.account_application("subscription_state, usage_state")
     assert found == state
     assert (usage_state is None) == (state in ("ended", "not started"))
 
 
 def test_after_its_end_a_pair_is_never_low_or_inactive(world: World) -> None:
-    world.contract("2024-08-05", "2025-01-12", end_reason="cancelled")
+    world.subscription("2024-08-05", "2025-01-12", end_reason="cancelled")
     world.used("2024-08-05", "2024-10-28")
     world.build()
     judged = world.rows("SELECT max(week_start)::VARCHAR FROM core.usage_states")
-    assert judged == [("2025-01-06",)], "the last full week in contract is the last that is judged"
+    assert judged == [("2025-01-06",)], "the last full subscribed week is the last that is judged"
 
 
-def test_without_contracts_and_use_there_is_nothing_to_judge(world: World) -> None:
+def test_without_subscriptions_and_use_there_is_nothing_to_judge(world: World) -> None:
     world.build()
     assert world.rows("SELECT count(*) FROM core.usage_states") == [(0,)]
     assert world.rows("SELECT count(*) FROM core.account_application_states") == [(0,)]
 
 
-def test_never_used_means_never_in_the_contract_that_runs(world: World) -> None:
-    """It once stood beside a day of last use that was before the contract, or counted a use of before it began."""
-    world.contract("2024-10-03")  # a Thursday
+def test_never_used_means_never_in_the_subscription_that_runs(world: World) -> None:
+    """It once stood beside a day of last use that was before the subscription, or counted a use of before it began."""
+    world.subscription("2024-10-03")  # a Thursday
     world.used("2024-09-02", "2024-09-30")  # on Tuesdays, the last in the week that it began in
     assert world.account_application("usage_state, last_used_on, used_before_on::VARCHAR, last_used_ever::VARCHAR") == (
         "never adopted",
@@ -231,9 +231,9 @@ def test_never_used_means_never_in_the_contract_that_runs(world: World) -> None:
     )
 
 
-def test_a_contract_that_returned_and_is_not_used_is_never_used_whatever_was_before(world: World) -> None:
-    world.contract("2024-08-05", "2024-10-20", end_reason="cancelled")
-    world.contract("2024-12-02")
+def test_a_subscription_that_returned_and_is_not_used_is_never_used_whatever_was_before(world: World) -> None:
+    world.subscription("2024-08-05", "2024-10-20", end_reason="cancelled")
+    world.subscription("2024-12-02")
     world.used("2024-08-05", "2024-10-14")
     assert world.account_application(
         "usage_state, usage_state_since::VARCHAR, last_used_on, used_before_on::VARCHAR"
@@ -250,7 +250,7 @@ def test_who_came_in_the_running_week_is_neither_silent_nor_never_there(
     world: World, until: str | None, judged: str, weeks: int | None
 ) -> None:
     """An account that bought in the last days of the running week was said to be no longer used."""
-    world.contract("2024-08-05")
+    world.subscription("2024-08-05")
     if until:
         world.used("2024-08-05", until)
     world.used("2025-03-03", "2025-03-03")
@@ -261,7 +261,7 @@ def test_who_came_in_the_running_week_is_neither_silent_nor_never_there(
 
 
 def test_a_use_is_known_of_a_week_that_is_not_complete(world: World) -> None:
-    world.contract("2024-08-05")
+    world.subscription("2024-08-05")
     world.used("2024-12-09", "2024-12-09")
     world.run("UPDATE core.weeks SET is_complete = FALSE WHERE week_start = '2024-12-09'")
     assert world.account_application("usage_state, last_used_on::VARCHAR, weeks_without_use") == (
@@ -272,6 +272,6 @@ def test_a_use_is_known_of_a_week_that_is_not_complete(world: World) -> None:
 
 
 def test_a_day_without_a_click_is_no_day_of_use(world: World) -> None:
-    world.contract("2024-08-05")
+    world.subscription("2024-08-05")
     world.used("2024-12-09", "2024-12-09", clicks=0)
     assert world.account_application("usage_state, last_used_on") == ("never adopted", None)

@@ -295,7 +295,7 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
     def asks() -> bool:
         return bool(asked().run_requests)
 
-    settings = changed(config, mail=mail_of(config) | {"owners": {"Ana": "ana@example.com"}})
+    settings = changed(config, mail=mail_of(config) | {"recipients": {"Ana": "ana@example.com"}})
     assert "every digest was sent" in asked().skip_message
     failed()
     assert asks()
@@ -304,8 +304,8 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
     changed(config, as_of="2025-03-05")
     failed(Ana="ana@example.com")
     assert not asks(), "a mailbox that is not known is left alone"
-    changed(config, mail=mail_of(config) | {"owners": {"Ana": "ana.ruiz@example.com"}})
+    changed(config, mail=mail_of(config) | {"recipients": {"Ana": "ana.ruiz@example.com"}})
     assert asks(), "until it is another one"
-    changed(config, mail=mail_of(config) | {"owners": {}})
+    changed(config, mail=mail_of(config) | {"recipients": {}})
     assert not asks()
     assert schedule.job_name == "send_digests"

@@ -73,12 +73,12 @@ def test_lasting_drops_are_found(world: World, found: Judged, least: float, most
 
 
 def test_nothing_is_said_where_nothing_is_known(world: World, found: Judged) -> None:
-    """Weeks outside a contract, incomplete or running ones are no weeks to judge."""
+    """Weeks outside a subscription, incomplete or running ones are no weeks to judge."""
     assert (found.kind[np.isnan(world.counts)] == 0).all()
     assert np.isnan(found.expected[np.isnan(world.counts)]).all()
 
 
-def test_the_end_of_a_contract_is_no_drop() -> None:
+def test_the_end_of_a_subscription_is_no_drop() -> None:
     counts = steady(40)
     counts[:30, 40:] = np.nan
     assert (judged(counts).kind[:30, 36:] == 0).mean() > 0.97
@@ -121,7 +121,7 @@ def test_a_slow_decline_does_not_become_its_own_usual() -> None:
     counts[0, 80:] = np.random.default_rng(4).poisson(20, 10)
     kinds = [KINDS[kind] for kind in judged(counts).kind[0, 55:] if kind]
     assert kinds
-    assert set(kinds) <= {"decline", "drop-off", "shift down"}
+    assert set(kinds) <= {"slow decline", "usage drop", "step down"}
 
 
 def test_a_spike_is_told_in_its_week_only() -> None:
@@ -291,7 +291,7 @@ def anomalous(
     )
     usual = {
         "scope": "account", "measure": "clicks", "week_start": "2025-11-03", "account_id": "m", "application": "permits",
-        "kind": "drop-off", "confidence": "strong", "weeks": 1, "observed": 12, "expected": 165, "variance": 225, "z": -9,
+        "kind": "usage drop", "confidence": "high", "weeks": 1, "observed": 12, "expected": 165, "variance": 225, "z": -9,
         "p_value": 1e-9, "basis": "own level", "peers_change": 0.02, "first_week": "2025-11-03",
         "last_week": "2025-11-03", "state": "new", "is_new": True, "method": "1",
     }  # fmt: skip
@@ -314,8 +314,8 @@ def test_a_flag_says_how_far_who_stopped_and_what_the_others_did(tmp_path: Any) 
         "others of this application steady"
     )
     assert (row["confidence"], row["anomaly_type"], row["direction"], row["anomaly_status"]) == (
-        "strong",
-        "drop-off",
+        "high",
+        "usage drop",
         "down",
         "new",
     )
@@ -324,7 +324,7 @@ def test_a_flag_says_how_far_who_stopped_and_what_the_others_did(tmp_path: Any) 
 def test_fewer_users_with_as_many_records_is_told_as_what_it_may_be(tmp_path: Any) -> None:
     (row,) = anomalous(tmp_path, [{"measure": "users", "observed": 1, "expected": 6, "variance": 4}])
     assert row["anomaly_type"] == "fewer users, as many records"
-    assert row["confidence"] == "expected"
+    assert row["confidence"] == "explained"
     assert "the work may be done by a machine now" in row["what_happened"]
 
 
@@ -339,7 +339,7 @@ def test_fewer_users_with_as_many_records_is_told_as_what_it_may_be(tmp_path: An
 )
 def test_a_known_cause_makes_a_flag_expected_and_leaves_it_there(tmp_path: Any, cause: tuple, explains: bool) -> None:
     (row,) = anomalous(tmp_path, [{}], [cause])
-    assert (row["confidence"] == "expected") == explains
+    assert (row["confidence"] == "explained") == explains
     assert row["what_happened"].endswith("Known: office moved") == explains
 
 

@@ -510,4 +510,4 @@ def test_warming_is_done_with_the_least_rights_and_nobody_logs_in_so(superset: S
         "INNER JOIN ab_role ON ab_user_role.role_id = ab_role.id WHERE ab_user.username = 'warming'"
     ).fetchall()
     connection.close()
-    assert found == [(0, "Usage pipeline")]
+    assert found == [(0, "Usage service")]

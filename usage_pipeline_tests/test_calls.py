@@ -35,9 +35,11 @@ NEWEST = pd.Timestamp("2026-11-09")
 
 
 def reasons_by_hand(demo: Demo, applications: pd.DataFrame) -> set[tuple[str, str, str]]:
-    """What contracts and states alone give: notices as delivered, states as shown, renewals near."""
+    """What subscriptions and states alone give: notices as delivered, states as shown, renewals near."""
     found = set()
-    for row in applications[applications["subscription_state"].isin(["in contract", "notice received"])].itertuples():
+    for row in applications[
+        applications["subscription_state"].isin(["active subscription", "notice received"])
+    ].itertuples():
         account_application = (row.account_id, row.application_key)
         if row.subscription_state == "notice received":
             found.add((*account_application, "notice received"))
@@ -62,7 +64,7 @@ def test_every_notice_state_and_renewal_is_a_reason_and_nothing_else_of_the_kind
 
 def test_no_state_stands_beside_a_day_of_use_that_it_denies(applications: pd.DataFrame) -> None:
     """'Never adopted' once stood beside a day of last use, and 'inactive' beside one of this week."""
-    running = applications[applications["subscription_state"].isin(["in contract", "notice received"])]
+    running = applications[applications["subscription_state"].isin(["active subscription", "notice received"])]
     never, silent = (running[running["usage_state"] == state] for state in ("never adopted", "inactive"))
     assert len(never) and len(silent)
     assert never["last_used_on"].isna().all()
@@ -81,7 +83,7 @@ def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: p
         if (day := days.get(row.account_id + row.application_key)) is not None:
             assert f"given on {day.day} {day:%b %Y}" in row.reason
             assert row.reason_since == day
-            assert row.news == ("new" if day >= NEWEST else "known")
+            assert row.news == ("new this week" if day >= NEWEST else "ongoing")
 
 
 def test_what_has_ended_is_on_no_call_list(demo: Demo, calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
@@ -102,14 +104,14 @@ def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, 
     assert (calls.set_index("account_id")["urgency_rank"] == rank.reindex(calls["account_id"])).all()
     words = {1: "Urgent", 2: "This week", 3: "Watch"}
     assert (calls["urgency"] == calls["urgency_rank"].map(words)).all()
-    new = (reasons["news"] == "new").groupby(reasons["account_id"]).any()
-    assert ((calls.set_index("account_id")["news"] == "new") == new.reindex(calls["account_id"])).all()
+    new = (reasons["news"] == "new this week").groupby(reasons["account_id"]).any()
+    assert ((calls.set_index("account_id")["news"] == "new this week") == new.reindex(calls["account_id"])).all()
 
 
 def test_value_concerned_counts_an_application_once(
     calls: pd.DataFrame, reasons: pd.DataFrame, applications: pd.DataFrame
 ) -> None:
-    owned = applications[applications["subscription_state"].isin(["in contract", "notice received"])]
+    owned = applications[applications["subscription_state"].isin(["active subscription", "notice received"])]
     for row in calls.itertuples():
         of_account = owned[owned["account_id"] == row.account_id]
         named = set(reasons.loc[reasons["account_id"] == row.account_id, "application_key"])

@@ -18,26 +18,26 @@ from usage_pipeline.kpis.catalogue import KpiCatalogue, read_kpis
 from usage_pipeline.kpis.closed_months import close_months, closing_time, replace_reported
 from usage_pipeline_tests.conftest import keep_as_published, write_config, write_week
 from usage_pipeline_tests.kpi_oracle import World
-from usage_pipeline_tests.kpi_worlds import GROUPS, a_world, computed, contract, settings_of
+from usage_pipeline_tests.kpi_worlds import GROUPS, a_world, computed, settings_of, subscription
 
 FIRST = date(2024, 9, 30)
 # (account, application, user, day, clicks): Mondays of four months
 EVENTS = [("a", "p", "u", FIRST + timedelta(weeks=n), 10) for n in range(22)]
-SOURCE_SCHEMAS = [contract("a", "p", date(2024, 1, 1)), contract("b", "q", date(2024, 1, 1))]
+DELIVERED = [subscription("a", "p", date(2024, 1, 1)), subscription("b", "q", date(2024, 1, 1))]
 
 
 def at(
     moment: str,
     folder: Path,
     events: list[Any] = EVENTS,
-    contracts: list[Any] = SOURCE_SCHEMAS,
+    subscriptions: list[Any] = DELIVERED,
     late: list[Any] | None = None,
     **changes: Any,
 ) -> tuple[duckdb.DuckDBPyConnection, Settings]:
     """The sheet as of a moment, with facts and deliveries; `late` events lie in files of their own."""
     now = datetime.fromisoformat(moment)
     world = a_world(
-        [e for e in [*events, *(late or [])] if e[3] <= now.date()], FIRST, now.date(), contracts, **changes
+        [e for e in [*events, *(late or [])] if e[3] <= now.date()], FIRST, now.date(), subscriptions, **changes
     )
     settings_of(world, folder)
     file = folder / "sources.yaml"
@@ -139,28 +139,28 @@ def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     assert why == "week of 13 Jan 2025: late files (13 clicks, were 10)"
 
 
-def test_contracts_groups_and_definitions_that_changed_are_reasons(tmp_path: Path) -> None:
+def test_subscriptions_groups_and_definitions_that_changed_are_reasons(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
 
-    ended = [SOURCE_SCHEMAS[0], contract("b", "q", date(2024, 1, 1), date(2025, 1, 20))]
-    connection, settings = at("2025-02-07T00:00:00", tmp_path, contracts=ended)
+    ended = [DELIVERED[0], subscription("b", "q", date(2024, 1, 1), date(2025, 1, 20))]
+    connection, settings = at("2025-02-07T00:00:00", tmp_path, subscriptions=ended)
     rows = reported(connection, settings)
-    contracts = of(rows, "Customers", "b")
-    assert (contracts["value_reported"], contracts["value"]) == (1, 0)
-    assert contracts["why_revised"] == "contracts have been delivered anew"
+    subscriptions = of(rows, "Customers", "b")
+    assert (subscriptions["value_reported"], subscriptions["value"]) == (1, 0)
+    assert subscriptions["why_revised"] == "subscriptions have been delivered anew"
 
-    gone = [SOURCE_SCHEMAS[0]]
-    connection, settings = at("2025-02-08T00:00:00", tmp_path, contracts=gone)
+    gone = [DELIVERED[0]]
+    connection, settings = at("2025-02-08T00:00:00", tmp_path, subscriptions=gone)
     rows = reported(connection, settings)
-    assert of(rows, "Clicks", "b")["why_revised"] == "no longer on the sheet: contracts have been delivered anew"
+    assert of(rows, "Clicks", "b")["why_revised"] == "no longer on the sheet: subscriptions have been delivered anew"
     assert pd.isna(of(rows, "Clicks", "b")["value"])
 
 
 def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
-    now = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), SOURCE_SCHEMAS)
+    now = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), DELIVERED)
     now.groups = GROUPS.model_copy(update={"accounts": {"Pilots": ["b"]}})
     others = settings.model_copy(update={"groups": now.groups})
     clicks = of(reported(computed(now, others), others), "Clicks", "Pilots")
@@ -180,7 +180,7 @@ def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_pa
     )
     records = next(kpi for kpi in catalogue.kpis if kpi.name == "records_created")
     other = KpiCatalogue(kpis=(clicks, *(k for k in catalogue.kpis[1:] if k != records)), parts=catalogue.parts)
-    world = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), SOURCE_SCHEMAS)
+    world = a_world([e for e in EVENTS if e[3] <= date(2025, 2, 6)], FIRST, date(2025, 2, 6), DELIVERED)
     rows = reported(computed(world, settings, other), settings, other)
     doubled = of(rows, "Clicks, doubled", "a")
     assert (doubled["value_reported"], doubled["value"]) == (40, 80)

@@ -57,8 +57,8 @@ def test_every_dashboard_has_its_slug_and_the_views_share_their_filters() -> Non
         if dashboard["slug"] in ("health", "kpi-sheet"):
             continue  # of the pipeline: no account stands on it; of any entity: it is picked by type
         names = {f["name"] for f in dashboard["metadata"]["native_filter_configuration"]}
-        of_one = {"account": {"Account"}, "application": {"Application", "Segment", "Region", "Owner"}}
-        assert of_one.get(dashboard["slug"], {"Account", "Segment", "Region", "Owner"}) <= names
+        of_one = {"account": {"Account"}, "application": {"Application", "Segment", "Region", "CSM"}}
+        assert of_one.get(dashboard["slug"], {"Account", "Segment", "Region", "CSM"}) <= names
 
 
 def test_the_help_tab_tells_every_number_of_the_page_and_whether_it_adds_up() -> None:
@@ -105,13 +105,18 @@ def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str
         ("charts/top_accounts", lambda c: c["params"]["groupby"].append("nobody"), "uses the column nobody"),
         ("charts/top_accounts", lambda c: c["params"]["metrics"].append("sum_of_x"), "uses the metric sum_of_x"),
         ("charts/top_accounts", lambda c: c.update(dataset_uuid="0" * 8), "dataset_uuid 00000000 is that of no file"),
+        (
+            "charts/new_reasons",
+            lambda c: c["params"]["adhoc_filters"][0].update(comparator="fresh"),
+            "compares news with 'fresh', which is none of its values: new this week, ongoing",
+        ),
         ("charts/top_accounts", lambda c: c.update(description=""), "has no description"),
         ("charts/top_accounts", lambda c: c.update(query_context="{}"), "holds query_context"),
         ("charts/top_accounts", lambda c: c.update(uuid="x"), "uuid is missing or malformed"),
         ("dashboards/changes", lambda d: d.update(slug=""), "has no slug"),
         (
             "dashboards/changes",
-            lambda d: d["position"]["CHART-biggest_risers"]["meta"].update(uuid="1" * 8),
+            lambda d: d["position"]["CHART-top_gainers"]["meta"].update(uuid="1" * 8),
             "shows the chart 11111111",
         ),
         (
@@ -136,15 +141,15 @@ def test_each_kind_of_mistake_is_named(tree: Path, file: str, how: Any, said: st
 
 
 def test_a_chart_on_no_dashboard_is_named(tree: Path) -> None:
-    change(tree / "dashboards/changes.yaml", lambda d: d["position"].pop("CHART-biggest_risers"))
-    assert any("biggest_risers.yaml: is on no dashboard" in problem for problem in problems_of(tree))
+    change(tree / "dashboards/changes.yaml", lambda d: d["position"].pop("CHART-top_gainers"))
+    assert any("top_gainers.yaml: is on no dashboard" in problem for problem in problems_of(tree))
 
 
 def test_personal_data_beside_other_charts_is_named(tree: Path) -> None:
     people = yaml.safe_load((tree / "charts/people.yaml").read_text())["uuid"]
 
     def place(dashboard: dict[str, Any]) -> None:
-        dashboard["position"]["CHART-biggest_risers"]["meta"]["uuid"] = people
+        dashboard["position"]["CHART-top_gainers"]["meta"]["uuid"] = people
 
     change(tree / "dashboards/changes.yaml", place)
     assert any("mixes personal data with other charts" in problem for problem in problems_of(tree))

@@ -669,8 +669,8 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
     content["mail"] = {"webhook": hook.url}
     lab.config.write_text(yaml.safe_dump(content), encoding="utf-8")
 
-    def deliver(accounts: int, contracts: int) -> list[tuple[str, str]]:
-        rows_of("subscriptions", contracts).to_csv(subscriptions, index=False)
+    def deliver(accounts: int, subscriptions: int) -> list[tuple[str, str]]:
+        rows_of("subscriptions", subscriptions).to_csv(subscriptions, index=False)
         lab.deliver(accounts)
         take_delivery(lab.settings, SOURCE_SCHEMAS["subscriptions"])
         before = len(hook.bodies)
@@ -729,11 +729,11 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
         yield settings, made
 
 
-def test_pages_keep_the_contracts_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
+def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     build = cut_off[0].published_dir / "current" / "warehouse.duckdb"
     states = "SELECT subscription_state, is_inferred, count(*) FROM mart.subscription_overview GROUP BY ALL ORDER BY 2"
-    # the new account waits for its contract: it uses something, and is taken to be in contract since then
-    assert query(build, states) == [("in contract", False, 31), ("in contract", True, 1)]
+    # the new account waits for its subscription: it uses something, and is taken to be subscribed since then
+    assert query(build, states) == [("active subscription", False, 31), ("active subscription", True, 1)]
     ((sentence,),) = query(build, "SELECT sentence FROM mart.build")
     assert "Held back: subscriptions; those of 5 Mar 2025 are shown." in sentence
 

@@ -54,7 +54,7 @@ def owners_of(demo: Demo) -> list[str]:
 def settings(demo: Demo, office: FakeSmtp, tmp_path: Path) -> Settings:
     """The demo, its builds where they are, and a home of its own for what is remembered of mail."""
     (tmp_path / "published").symlink_to(demo.settings.published_dir)
-    mail = mail_to(office, owners={owner: address_of(owner) for owner in owners_of(demo)})
+    mail = mail_to(office, recipients={owner: address_of(owner) for owner in owners_of(demo)})
     return demo.settings.model_copy(update={"home": tmp_path, "mail": mail})
 
 
@@ -104,7 +104,7 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
         listed, text, html = attachment(mail), body(mail, "plain"), body(mail, "html")
         ordered = of_owner.sort_values("rank")
         assert list(listed["Account"]) == list(ordered["account"])
-        assert list(listed["Why"]) == list(ordered["reason"])
+        assert list(listed["Details"]) == list(ordered["reason"])
         assert list(listed["Urgency"]) == list(ordered["urgency"])
         first = ordered.head(lib.LISTED)
         read = Words(html)
@@ -120,7 +120,7 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
         assert not any(f">{other}<" in html or f": {other}\n" in text for other in others)
         assert not any(other in set(listed["Account"]) for other in others)
         assert not any(value in whole for value in personal)
-        news = (of_owner["news"] == "new").sum()
+        news = (of_owner["news"] == "new this week").sum()
         now = (of_owner["urgency"] == "Urgent").sum()
         assert f"{now} urgent" in text
         assert f"; {news} new since last week" in text
@@ -194,7 +194,7 @@ def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
     settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     known, *unknown = owners_of(demo)
-    mail = settings.mail.model_copy(update={"owners": {known: "one@example.com", "Nobody Atall": "two@example.com"}})
+    mail = settings.mail.model_copy(update={"recipients": {known: "one@example.com", "Nobody Atall": "two@example.com"}})
     done = lib.send_digests(settings.model_copy(update={"mail": mail}), print)
     assert (done.sent, done.without_address) == ([known], unknown)
     assert [mail["X-Recipients"] for mail in office.mails] == ["one@example.com"]
@@ -233,7 +233,7 @@ def test_the_asset_says_what_was_sent(settings: Settings, office: FakeSmtp, inst
 
 def call(**more: Any) -> dict[str, Any]:
     known = dict.fromkeys([name for name, _, _ in lib._COLUMNS if name != "page"])
-    return known | {"account": "A", "urgency": "Urgent", "news": "new", "reason": "r", "days_to_renewal": 3} | more
+    return known | {"account": "A", "urgency": "Urgent", "news": "new this week", "reason": "r", "days_to_renewal": 3} | more
 
 
 def written(tmp_path: Path, owner: str, *calls: dict[str, Any]) -> Any:
@@ -339,7 +339,7 @@ def test_a_server_that_is_away_fails_everybody_at_once_and_the_next_run_sends(
     ("mail", "said"),
     [
         ({"host": "mail"}, "host is given, and from_address and pages_url is not: add it"),
-        ({"owners": {"A": "a@b@c"}}, "'a@b@c' of A is no address: write it as name@company.example"),
+        ({"recipients": {"A": "a@b@c"}}, "'a@b@c' of A is no address: write it as name@company.example"),
         ({"alerts": ["x@y\nBcc: z"]}, "is no address"),
         ({"pages_url": "usage.example.com"}, "write the address with http:// or https://"),
         ({"host": "m", "from_address": "a@b", "pages_url": "http://p", "user": "u"}, "user and password go together"),
@@ -377,17 +377,17 @@ def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: P
     config.write_text(f"{text}\nmail: {{from_address: usage@example.com, pages_url: {PAGES}}}\n", encoding="utf-8")
     owner = owners_of(demo)[0]
     done = CliRunner().invoke(
-        app, ["digest", "preview", "--owner", owner, "--out", str(tmp_path / "out"), "-c", str(config)]
+        app, ["digest", "preview", "--csm", owner, "--out", str(tmp_path / "out"), "-c", str(config)]
     )
     assert done.exit_code == 0, done.output
     assert sorted(file.suffix for file in (tmp_path / "out").iterdir()) == [".eml", ".html", ".txt", ".xlsx"]
-    unknown = CliRunner().invoke(app, ["digest", "preview", "--owner", "Nobody", "-c", str(config)])
+    unknown = CliRunner().invoke(app, ["digest", "preview", "--csm", "Nobody", "-c", str(config)])
     assert unknown.exit_code == 1
     assert owner in unknown.output
 
 
 def test_the_test_mail_arrives_or_says_why_not(tmp_path: Path, office: FakeSmtp) -> None:
-    mail = json.loads(mail_to(office).model_dump_json(exclude_none=True, exclude={"owners", "alerts"}))
+    mail = json.loads(mail_to(office).model_dump_json(exclude_none=True, exclude={"recipients", "alerts"}))
     config = str(write_config(tmp_path, mail=mail))
     done = CliRunner().invoke(app, ["mail", "test", "someone@example.com", "-c", config])
     assert done.exit_code == 0, done.output

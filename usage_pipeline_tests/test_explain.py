@@ -78,7 +78,7 @@ def test_rows_that_came_late_are_told_with_their_folder(demo: Demo) -> None:
     assert "and count by their own date" in text_of(found)
 
 
-def test_a_week_without_use_in_contract_is_a_known_zero(demo: Demo) -> None:
+def test_a_week_without_use_in_subscription_is_a_known_zero(demo: Demo) -> None:
     account, application, week = rows(
         demo,
         "SELECT account_id, application_key, week_start FROM mart.usage_by_week WHERE clicks = 0 AND subscribed_days = 7 "
@@ -88,11 +88,11 @@ def test_a_week_without_use_in_contract_is_a_known_zero(demo: Demo) -> None:
     assert len(of_raw(demo.raw(), found)) == 0
     assert found.page.value["clicks"] == 0
     assert all(found.page.agrees.values())
-    assert found.contract.days == 7
+    assert found.subscription.days == 7
     assert "0 clicks, 0 records created, 0 users: nobody came, and that is known" in text_of(found)
 
 
-def test_a_week_after_an_ended_contract_has_no_zero_and_no_state(demo: Demo) -> None:
+def test_a_week_after_an_ended_subscription_has_no_zero_and_no_state(demo: Demo) -> None:
     account, application, end = rows(
         demo,
         "SELECT account_id, application_key, end_date FROM mart.ended_subscriptions WHERE clicks_outside_subscription = 0 "
@@ -100,23 +100,23 @@ def test_a_week_after_an_ended_contract_has_no_zero_and_no_state(demo: Demo) -> 
     )[0]
     found = explained(demo.settings, account, application)
     assert found.week.week_start == NEWEST
-    assert (found.contract.days, found.contract.state) == (0, "ended")
+    assert (found.subscription.days, found.subscription.state) == (0, "ended")
     assert len(of_raw(demo.raw(), found)) == 0
     assert found.page.value["clicks"] is None
     assert all(found.page.agrees.values())
     assert found.state is None
     text = text_of(found)
-    assert "after the contract ended: outside a contract there is no zero" in text
+    assert "after the subscription ended: outside a subscription there is no zero" in text
     assert f"ended on {end:%-d %b %Y}, so it has no usage state and can be neither low nor inactive" in text
-    assert "the application is not scored: the contract has ended" in text
+    assert "the application is not scored: the subscription has ended" in text
     # the week it ended in counts the days until then
     last = explained(demo.settings, account, application, end.date())
-    assert last.contract.days == end.weekday() + 1
+    assert last.subscription.days == end.weekday() + 1
     assert "it ended in this week" in text_of(last)
     # and before it began, there is none either
-    began = last.contract.subscription_periods[0]["start_date"]
+    began = last.subscription.subscription_periods[0]["start_date"]
     before = explained(demo.settings, account, application, began - timedelta(days=7))
-    assert before.contract.state == "not started"
+    assert before.subscription.state == "not started"
 
 
 def test_an_application_that_was_never_used_is_told_so(demo: Demo) -> None:
@@ -131,30 +131,32 @@ def test_an_application_that_was_never_used_is_told_so(demo: Demo) -> None:
     assert found.raw.rows == []
     assert found.state is not None
     assert found.state["usage_state"] == "never adopted"
-    assert "not used in the contract that runs" in text_of(found)
+    assert "not used in the subscription that runs" in text_of(found)
 
 
-def test_an_account_without_known_contract_is_told_so(demo: Demo) -> None:
+def test_an_account_without_known_subscription_is_told_so(demo: Demo) -> None:
     account = demo.truth["without_subscription"][0]
     raw = demo.raw()
     application = raw[raw["account_id"] == account]["application"].iloc[0]
     found = explained(demo.settings, account, application)
-    assert found.contract.delivered == []
-    assert not found.contract.is_known
+    assert found.subscription.delivered == []
+    assert not found.subscription.is_known
     text = text_of(found)
-    assert "as delivered: nothing; whether this account has a contract is not known" in text
-    assert "inferred from use alone: no contract was delivered" in text
+    assert "as delivered: nothing; whether this account has a subscription is not known" in text
+    assert "inferred from use alone: no subscription was delivered" in text
     assert all(found.page.agrees.values())
 
 
-def test_the_contract_rows_are_those_that_were_delivered(demo: Demo) -> None:
+def test_the_subscription_rows_are_those_that_were_delivered(demo: Demo) -> None:
     delivered = pd.read_csv(demo.folder / "lake" / "subscriptions.csv")
     account, application = demo.truth["returned"][0]
     found = explained(demo.settings, account, application)
     of_account = delivered[delivered["account_id"] == account]
     own = of_account[of_account["application"].isna() | (of_account["application"] == application)]
-    assert sorted(str(row["start_date"]) for row in found.contract.delivered) == sorted(own["start_date"])
-    assert [subscription_period["period_number"] for subscription_period in found.contract.subscription_periods] == [
+    assert sorted(str(row["start_date"]) for row in found.subscription.delivered) == sorted(own["start_date"])
+    assert [
+        subscription_period["period_number"] for subscription_period in found.subscription.subscription_periods
+    ] == [
         1,
         2,
     ]
@@ -222,7 +224,7 @@ def test_a_week_that_was_never_delivered_is_not_known_and_is_no_zero(small: Sett
     text = text_of(found)
     assert "what came is not known, and is not 0" in text
     assert "Raw rows not known: the week's facts are not there" in text
-    assert "7 of 7 days in contract" in text
+    assert "7 of 7 subscribed days" in text
     ahead = explained(small, "a", "permits", date(2026, 2, 12))
     assert "not complete (has not begun)" in text_of(ahead)
 
@@ -297,7 +299,7 @@ def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_
     assert small.warehouse_path.stat().st_mtime_ns == before
 
     done: list[int] = []
-    reader = threading.Thread(target=lambda: done.append(explained(small, "b", "permits").contract.days))
+    reader = threading.Thread(target=lambda: done.append(explained(small, "b", "permits").subscription.days))
     with file_lock(small.warehouse_path.with_suffix(".lock"), 5, what="the warehouse"):
         reader.start()
         reader.join(timeout=1)

@@ -128,7 +128,7 @@ def check_selections(viewer: Client, settings: Settings, expected: pd.DataFrame,
                     "Entity": "entity",
                     "KPI": "kpi",
                     "Value": "value",
-                    "A year ago": "value_year_ago",
+                    "Last year": "value_year_ago",
                     "Previous period": "value_before",
                     "Active accounts": "active_accounts",
                 }
@@ -200,7 +200,7 @@ def test_the_workbook_says_what_it_is_and_repeats_nothing_by_colour_alone(demo: 
     assert table.auto_filter.ref is not None
     assert table.freeze_panes == "A2"
     formats = {(row[2].value, row[4].number_format) for row in table.iter_rows(min_row=2) if row[4].value is not None}
-    assert {("Clicks", "#,##0"), ("ARR", '"$"#,##0'), ("Seats in use", "#,##0.0")} <= formats
+    assert {("Clicks", "#,##0"), ("ARR", '"$"#,##0'), ("Seat utilization", "#,##0.0")} <= formats
     rules = [rule for rules in table.conditional_formatting for rule in rules.rules]
     assert {rule.formula[0] for rule in rules} == {'"better"', '"worse"'}
     definitions = [row[0].value for row in book["Definitions"].iter_rows(min_row=2)]
@@ -234,8 +234,8 @@ def test_the_command_writes_workbook_and_pictures_and_says_what_there_is(demo: D
 
 def test_nothing_of_what_is_picked_is_said(demo: Demo) -> None:
     build = demo.settings.published_dir / "current"
-    with pytest.raises(SelectionError, match="nothing was in use or in contract"):
-        read_selection(build, Selection(entity_type=("owner",), entity_group=("Pilot customers",)))
+    with pytest.raises(SelectionError, match="nothing was in use or subscribed"):
+        read_selection(build, Selection(entity_type=("CSM",), entity_group=("Pilot customers",)))
     week = read_selection(build, Selection("week", date(2026, 11, 12), entity_type=("all",)))
     assert week.reference == "week of 9 Nov 2026"
 

@@ -49,7 +49,7 @@ def test_there_is_enough_of_everything(world: duckdb.DuckDBPyConnection) -> None
     ends = dict(
         world.execute("SELECT subscription_state, count(*) FROM core.account_application_states GROUP BY 1").fetchall()
     )
-    assert set(ends) == {"in contract", "notice received", "ended", "not started", "no contract"}
+    assert set(ends) == {"active subscription", "notice received", "ended", "not started", "no subscription"}
     print(found, ends)
 
 
@@ -57,7 +57,7 @@ def test_no_ended_pair_week_is_ever_judged(world: duckdb.DuckDBPyConnection) -> 
     """Every judged week lies, with all of its seven days, in a subscription period of its account x application, and is complete."""
     judged = one(
         world,
-        "SELECT count(*), count(*) FILTER (WHERE states.subscription_state NOT IN ('in contract', 'notice received')), "
+        "SELECT count(*), count(*) FILTER (WHERE states.subscription_state NOT IN ('active subscription', 'notice received')), "
         "count(*) FILTER (WHERE NOT EXISTS (SELECT 1 FROM core.subscription_periods AS s WHERE s.account_id = states.account_id "
         "AND s.start_date <= states.week_start AND s.end_date >= states.week_start + 6)), "
         "count(*) FILTER (WHERE NOT weeks.is_complete) "
@@ -66,12 +66,12 @@ def test_no_ended_pair_week_is_ever_judged(world: duckdb.DuckDBPyConnection) -> 
     assert judged[0] > 1_000_000
     assert judged[1:] == (0, 0, 0)
     ended = one(world, "SELECT count(usage_state), count(recent_clicks), count(trend_4_weeks), count(rank_in_application) "
-                       "FROM core.account_application_states WHERE subscription_state NOT IN ('in contract', 'notice received')")  # fmt: skip
+                       "FROM core.account_application_states WHERE subscription_state NOT IN ('active subscription', 'notice received')")  # fmt: skip
     assert ended == (0, 0, 0, 0)
 
 
 def test_zero_unknown_and_absent_never_mix(world: duckdb.DuckDBPyConnection) -> None:
-    """Inside the contract and known: a number. Not known: what came or NULL. Outside: no row."""
+    """Inside the subscription and known: a number. Not known: what came or NULL. Outside: no row."""
     found = one(
         world,
         "SELECT count(*) FILTER (WHERE weeks.is_complete AND subscription_weeks.clicks IS NULL), "
@@ -89,7 +89,7 @@ def test_zero_unknown_and_absent_never_mix(world: duckdb.DuckDBPyConnection) -> 
         "(SELECT sum(greatest(0, date_diff('day', greatest(start_date, w.first), least(end_date, w.last)) + 1)) "
         "FROM core.subscription_periods, (SELECT min(week_start) AS first, max(week_start) + 6 AS last FROM core.weeks) AS w)",
     )
-    assert days[0] == days[1], "every day in contract lies in exactly one row of the subscription_weeks"
+    assert days[0] == days[1], "every subscribed day lies in exactly one row of the subscription_weeks"
 
 
 def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) -> None:
@@ -114,7 +114,7 @@ def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) ->
         assert row["new"] == len(used[now] - seen)
         assert row["kept"] == len(used[now] & used[before])
         assert row["back"] == len((used[now] & seen) - used[before])
-        lost = row["lapsed"] + row["churned"] + row["completed"]
+        lost = row["lapsed"] + row["churned"] + row["expired"]
         assert lost == len(used[before] - used[now])
         seen |= used[now]
 
@@ -122,7 +122,7 @@ def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) ->
 def test_what_is_lost_to_an_end_had_ended_and_the_rest_had_not(world: duckdb.DuckDBPyConnection) -> None:
     wrong = one(
         world,
-        "SELECT count(*) FILTER (WHERE change IN ('churned', 'completed') AND subscribed), "
+        "SELECT count(*) FILTER (WHERE change IN ('churned', 'expired') AND subscribed), "
         "count(*) FILTER (WHERE change = 'lapsed' AND NOT subscribed), count(*) FROM ("
         "SELECT change, EXISTS (SELECT 1 FROM core.subscription_periods AS s WHERE s.account_id = g.account_id "
         "AND s.start_date <= g.period_start + 6 AND s.end_date >= g.period_start + 6) AS subscribed "
@@ -175,14 +175,14 @@ def test_more_use_in_the_weeks_judged_never_makes_a_pair_less_active(settings: S
         computed(Fleet(fleet.subscriptions, usage, fleet.weeks, fleet.as_of), settings) as after,
     ):
         was, now = dict(before.execute(sql).fetchall()), dict(after.execute(sql).fetchall())
-    # an inferred contract begins with the first use, which is the same in both
+    # an inferred subscription begins with the first use, which is the same in both
     assert set(was) == set(now)
     assert len(was) > 5_000
     worse = {a: (was[a], now[a]) for a in was if order[now[a]] < order[was[a]]}
     assert worse == {}
 
 
-def test_the_order_of_contract_rows_means_nothing(settings: Settings) -> None:
+def test_the_order_of_subscription_rows_means_nothing(settings: Settings) -> None:
     fleet = make_accounts(20_000, seed=4)
     mixed = fleet.subscriptions.sample(frac=1, random_state=5).reset_index(drop=True)
     with (

@@ -31,11 +31,11 @@ from usage_pipeline_tests.kpi_worlds import (
     MONDAY,
     a_world,
     computed,
-    contract,
     differences,
     read_sheet,
     settings_of,
     sheet_of,
+    subscription,
     value,
     world_of,
 )
@@ -83,14 +83,14 @@ def check_distinct(sheet: pd.DataFrame) -> None:
 
 
 def check_partitions(sheet: pd.DataFrame) -> None:
-    """What adds up gives the value of all, over whatever parts of all; contracts about accounts are no application's."""
+    """What adds up gives the value of all, over whatever parts of all; subscriptions about accounts are no application's."""
     for kpi in (kpi for kpi in read_kpis().kpis if kpi.aggregation != "non_additive"):
         for period in ("week", *MONTHLY):
             values = wide(sheet, kpi.title, period)
             if values.empty:
                 continue
             sums = values.groupby("entity_type").sum(min_count=1)
-            parts = ["segment", "region", "owner", "application", "application type"]
+            parts = ["segment", "region", "CSM", "application", "application type"]
             for entity_type in parts if period == "week" else [*parts, "account"]:
                 found, of_all = sums.loc[entity_type].fillna(0), sums.loc["all"].fillna(0)
                 if kpi.name in ("seats", "annual_value") and entity_type.startswith("application"):
@@ -152,7 +152,7 @@ def test_of_the_demo_holds(sheet: pd.DataFrame, check: Any) -> None:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """A handful of rows and contracts over a year and a half; sometimes a week that never arrived."""
+    """A handful of rows and subscriptions over a year and a half; sometimes a week that never arrived."""
     first = date(2023, 10, 2) + timedelta(weeks=draw(st.integers(0, 140)))
     length = 80
     as_of = first + timedelta(weeks=length - 1, days=draw(st.integers(0, 6)))
@@ -162,7 +162,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
     seats = {"seats": st.sampled_from([None, 1, 5]), "annual_value": st.sampled_from([None, 100.0, 999.99])}
     row = st.builds(
-        lambda account, application, start, days, reason, told: contract(
+        lambda account, application, start, days, reason, told: subscription(
             account,
             application,
             first + timedelta(start),
@@ -207,7 +207,7 @@ def test_whatever_the_lake_it_is_that_of_the_raw_rows_and_adds_up(world: World) 
 
 
 def test_the_leap_day_counts_in_its_month_and_has_no_day_of_its_own_a_year_later(tmp_path: Path) -> None:
-    always = contract("a", "p", date(2020, 1, 1))
+    always = subscription("a", "p", date(2020, 1, 1))
     rows = [("a", "p", "u", date(2024, 2, 29), 7), ("a", "p", "u", date(2025, 2, 28), 5)]
     world = a_world(rows, MONDAY, date(2025, 4, 20), [always])
     sheet = sheet_of(world, tmp_path)
@@ -229,7 +229,7 @@ def test_week_53_is_compared_with_week_52_and_nothing_with_week_53(tmp_path: Pat
         ("a", "p", "u", date(2027, 1, 4), 10),
         ("a", "p", "u", date(2027, 12, 27), 5200),
     ]
-    world = a_world(rows, date(2025, 10, 6), date(2028, 1, 30), [contract("a", "p", date(2020, 1, 1))])
+    world = a_world(rows, date(2025, 10, 6), date(2028, 1, 30), [subscription("a", "p", date(2020, 1, 1))])
     sheet = sheet_of(world, tmp_path)
     assert differences(sheet, world) == []
     year_ago = {
@@ -240,21 +240,21 @@ def test_week_53_is_compared_with_week_52_and_nothing_with_week_53(tmp_path: Pat
     assert value(sheet, "Clicks", "all", "week", "2027-01-04", "value_before") == 530
 
 
-def test_contracts_about_a_whole_account_count_for_accounts_once_and_for_no_application(tmp_path: Path) -> None:
+def test_subscriptions_about_a_whole_account_count_for_accounts_once_and_for_no_application(tmp_path: Path) -> None:
     """Their seats and value were thrown away; several run side by side, and each is worth what it says."""
     start = date(2023, 12, 1)
     rows = [("a", app, user, date(2024, 2, day), 1) for app in "pq" for user in "uv" for day in (5, 20)]
     rows += [("b", "p", "w", date(2024, 2, 6), 1)]
-    contracts = [
-        contract("a", None, start, seats=10, annual_value=1000.0),
-        contract("a", None, start, date(2024, 2, 29), end_reason="cancelled", seats=1, annual_value=300.0),
-        contract("a", "p", start, seats=1, annual_value=50.0),
-        contract("a", "q", start),
-        contract("b", "p", start, seats=4, annual_value=7.0),
+    subscriptions = [
+        subscription("a", None, start, seats=10, annual_value=1000.0),
+        subscription("a", None, start, date(2024, 2, 29), end_reason="cancelled", seats=1, annual_value=300.0),
+        subscription("a", "p", start, seats=1, annual_value=50.0),
+        subscription("a", "q", start),
+        subscription("b", "p", start, seats=4, annual_value=7.0),
         # paid for, and never adopted
-        contract("c", None, start, seats=2, annual_value=20.0),
+        subscription("c", None, start, seats=2, annual_value=20.0),
     ]
-    world = a_world(rows, MONDAY, date(2024, 5, 19), contracts)
+    world = a_world(rows, MONDAY, date(2024, 5, 19), subscriptions)
     settings = settings_of(world, tmp_path)
     connection = computed(world, settings)
     sheet = read_sheet(connection)
@@ -268,7 +268,10 @@ def test_contracts_about_a_whole_account_count_for_accounts_once_and_for_no_appl
     assert found("ARR", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
     assert found("Seats", "2024-02-01", *who) == [12, 4, 2, 18, 6, 5, None]
     # p has one seat of its own; the two who use q take seats of the whole account
-    assert found("Seats in use", "2024-02-01", "a", "p") == [pytest.approx(100 * 3 / 12), pytest.approx(100 * 2 / 5)]
+    assert found("Seat utilization", "2024-02-01", "a", "p") == [
+        pytest.approx(100 * 3 / 12),
+        pytest.approx(100 * 2 / 5),
+    ]
     assert found("Customers", "2024-03-01", "all", "c", "p") == [3, 1, 2]
     sql = run_sql(connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["ARR", "Seats"]})
     assert sql.fetchall() == []
@@ -280,26 +283,26 @@ def test_who_stops_and_returns_inside_a_period_is_counted_once(tmp_path: Path) -
         ("a", "p", "u", date(2024, 4, 10), 4),
         ("a", "p", "v", date(2024, 4, 9), 1),
     ]
-    contracts = [
-        contract("a", "p", date(2024, 1, 1), date(2024, 1, 31), end_reason="cancelled", seats=3, annual_value=10.0),
-        contract("a", "p", date(2024, 4, 1), seats=5, annual_value=20.0),
+    subscriptions = [
+        subscription("a", "p", date(2024, 1, 1), date(2024, 1, 31), end_reason="cancelled", seats=3, annual_value=10.0),
+        subscription("a", "p", date(2024, 4, 1), seats=5, annual_value=20.0),
     ]
-    world = a_world(rows, MONDAY, date(2024, 8, 18), contracts)
+    world = a_world(rows, MONDAY, date(2024, 8, 18), subscriptions)
     sheet = sheet_of(world, tmp_path)
     assert differences(sheet, world) == []
     found = {
         kpi: value(sheet, kpi, "a", "6 months", "2024-06-01")
-        for kpi in ("Active users", "Active accounts", "Clicks", "Churned", "Returned", "Seats")
+        for kpi in ("Active users", "Active accounts", "Clicks", "Churned", "Reactivated", "Seats")
     }
     assert found == {
         "Active users": 2,
         "Active accounts": 1,
         "Clicks": 8,
         "Churned": 1,
-        "Returned": 1,
+        "Reactivated": 1,
         "Seats": 5,
     }
-    # neither in contract nor used: no row, not a 0
+    # neither subscribed nor used: no row, not a 0
     assert value(sheet, "Clicks", "a", "month", "2024-03-01") is None
     assert value(sheet, "Clicks", "all", "month", "2024-03-01") is None
 
@@ -307,7 +310,7 @@ def test_who_stops_and_returns_inside_a_period_is_counted_once(tmp_path: Path) -
 def test_a_month_without_data_is_in_no_period_and_compared_with_nothing(tmp_path: Path) -> None:
     rows = [("a", "p", "u", MONDAY + timedelta(days=n), 1) for n in range(0, 500, 3)]
     march = tuple(date(2024, 3, 4) + timedelta(weeks=n) for n in range(3))
-    world = a_world(rows, MONDAY, date(2025, 4, 20), [contract("a", "p", date(2020, 1, 1))], march)
+    world = a_world(rows, MONDAY, date(2025, 4, 20), [subscription("a", "p", date(2020, 1, 1))], march)
     sheet = sheet_of(world, tmp_path)
     assert differences(sheet, world) == []
     references = {
@@ -342,7 +345,7 @@ def test_what_is_not_delivered_is_empty_and_not_zero(tmp_path: Path) -> None:
     empty = sheet.groupby("kpi")["value"].count() == 0
     assert set(empty[empty].index) == {
         *("Records created", "Clicks per active user a month", "Active users", "Users per account a month"),
-        *("Customers", "ARR", "Seats", "Seats in use", "Churned"),
+        *("Customers", "ARR", "Seats", "Seat utilization", "Churned"),
         *("Never adopted", "At risk"),
     }
 
@@ -430,7 +433,9 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
         ("a", "p", "u", date(2024, 2, 9), 4),
         ("b", "p", "u", date(2024, 2, 9), 1),
     ]
-    world = a_world(rows, MONDAY, date(2024, 5, 5), [contract("a", "p", date(2020, 1, 1), seats=4, annual_value=100.0)])
+    world = a_world(
+        rows, MONDAY, date(2024, 5, 5), [subscription("a", "p", date(2020, 1, 1), seats=4, annual_value=100.0)]
+    )
     for entry, wanted in ((ADDED, [0.0, 1.0, 1.0]), (SEAT_VALUE, [25.0, 25.0, 25.0])):
         catalogue = read_kpis(changed_catalogue(tmp_path, entry))
         sheet = read_sheet(computed(world, settings_of(world, tmp_path), catalogue))
@@ -507,7 +512,7 @@ def test_the_checks_find_what_is_wrong(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_check_sources_notes_members_that_the_reference_does_not_list(tmp_path: Path) -> None:
-    world = a_world([("a", "p", "u", MONDAY, 1)], MONDAY, MONDAY + timedelta(weeks=2), [contract("a", "p", MONDAY)])
+    world = a_world([("a", "p", "u", MONDAY, 1)], MONDAY, MONDAY + timedelta(weeks=2), [subscription("a", "p", MONDAY)])
     (tmp_path / "accounts.csv").write_text("account_id,name\na,Town A\n")
     columns = {"account_id": "account_id", "account_name": "name"}
     settings = settings_of(world, tmp_path, accounts={"path": "accounts.csv", "format": "csv", "columns": columns})

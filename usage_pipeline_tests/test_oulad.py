@@ -138,7 +138,7 @@ def test_silence_before_a_withdrawal_is_told_in_days(
     assert (found > 28).sum() == 9
     never = ~withdrew.index.isin(raw["enrolment"])
     assert never.sum() == 13
-    assert set(accounts.loc[withdrew.index[never]]["use_before_end"]) == {"never adopted in contract"}
+    assert set(accounts.loc[withdrew.index[never]]["use_before_end"]) == {"never adopted while subscribed"}
     assert accounts.loc[withdrew.index]["use_before_end"].str.contains("clicks after it").sum() == 14
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_delivered_is_empty_and_not_zero(oulad: Settings) -> None:
     found = ask(oulad, "SELECT count(records_created) AS records, count(DISTINCT owner) AS owners, min(owner) AS owner "
                        "FROM mart.usage_by_week")  # fmt: skip
     assert found["records"][0] == 0
-    assert found["owner"][0] == "no owner"
+    assert found["owner"][0] == "no CSM"
 
 
 def test_every_dashboard_finds_its_columns_in_the_build(oulad: Settings) -> None:
@@ -203,7 +203,7 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     )
 
 
-NOT_DELIVERED = {"Records created", "ARR", "Seats", "Seats in use"}
+NOT_DELIVERED = {"Records created", "ARR", "Seats", "Seat utilization"}
 
 
 def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFrame) -> World:
@@ -211,7 +211,7 @@ def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFra
     names = {"enrolment": "account_id", "activity_type": "application", "id_student": "user_id", "sum_click": "clicks"}
     rows = raw.rename(columns=names).assign(day=raw["day"].dt.date, records_created=0)
     enrolments = pd.read_csv(folder / "enrolments.csv").rename(columns={"enrolment": "account_id"})
-    contracts = [
+    subscriptions = [
         dict.fromkeys(SUBSCRIPTIONS.names)
         | {"account_id": account, "start_date": row.start.date(), "end_date": row.end.date()}
         | {"end_reason": "completed" if pd.isna(row.withdrew_on) else "cancelled"}
@@ -225,9 +225,9 @@ def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFra
     is_whole = counts.notna() & ~collapsed
     return World(
         rows=rows[["account_id", "application", "user_id", "day", "clicks", "records_created"]],
-        subscriptions=contracts,
+        subscriptions=subscriptions,
         accounts=enrolments.assign(
-            account=enrolments["account_id"], segment=enrolments["presentation"], owner="no owner"
+            account=enrolments["account_id"], segment=enrolments["presentation"], owner="no CSM"
         ).fillna({"region": "not delivered"}),
         applications=pd.DataFrame(
             {"application": sorted(set(rows["application"])), "application_type": "not delivered"}

@@ -423,7 +423,7 @@ def test_a_column_of_a_reference_source_is_read_by_its_type(
     assert found.kept_aside == []
 
 
-def test_a_day_of_a_contract_that_comes_as_a_time_with_a_zone_is_moved_and_cut(tmp_path: Path) -> None:
+def test_a_day_of_a_subscription_that_comes_as_a_time_with_a_zone_is_moved_and_cut(tmp_path: Path) -> None:
     late = datetime(2025, 1, 1, 2, tzinfo=UTC)
     kinds = {
         "zoned": (pa.array([late], pa.timestamp("us", "UTC")), {}),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.tables import TABLES
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.conftest import (
@@ -110,7 +111,7 @@ def test_what_was_planted_is_found(demo: Demo) -> None:
     planted = pd.DataFrame(demo.truth["events"])
 
     def states_of(kind: str) -> "pd.Series[str]":
-        # without a contract and without use nothing is known of an account x application
+        # without a subscription and without use nothing is known of an account x application
         rows = planted[(planted["kind"] == kind) & ~planted["account_id"].isin(demo.truth["without_subscription"])]
         return states.loc[list(zip(rows["account_id"], rows["application"], strict=True))]["usage_state"]
 
@@ -123,7 +124,7 @@ def test_what_was_planted_is_found(demo: Demo) -> None:
         "account_id"
     )
     assert set(accounts.loc[demo.truth["ended_accounts"]]["subscription_state"]) <= {"ended"}
-    # a return within an account that had gone before is no contract, and has no row
+    # a return within an account that had gone before is no subscription, and has no row
     returned = states.index.intersection([tuple(account_application) for account_application in demo.truth["returned"]])
     if len(returned):
         assert states.loc[returned]["has_returned"].any()
@@ -166,7 +167,7 @@ def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
         "WHERE scope != 'account' AND measure = 'clicks'",
     )
     outage = next(m for m in demo.truth["common_moves"] if m["kind"] == "outage")
-    assert (("all", outage["week"], "drop-off")) in set(
+    assert (("all", outage["week"], "usage drop")) in set(
         zip(events["scope"], events["week"], events["kind"], strict=True)
     )
     in_outage = query(
@@ -185,12 +186,12 @@ def test_every_flag_is_told_in_words(demo: Demo) -> None:
     anomalies = query(demo.warehouse, "SELECT * FROM mart.anomaly_weeks")
     assert len(anomalies) > 0
     assert anomalies["what_happened"].str.contains(", expected [0-9,]+ to [0-9,]+").all()
-    assert set(anomalies["confidence"]) <= {"strong", "listed", "expected"}
+    assert set(anomalies["confidence"]) <= {"high", "medium", "explained"}
     assert set(anomalies["anomaly_status"]) <= {"new", "ongoing", "ended"}
     outage = next(m["week"] for m in demo.truth["common_moves"] if m["kind"] == "outage")
     known = anomalies[(anomalies["week_start"] == outage) & (anomalies["scope"] == "all")]
     assert list(known["cause"]) == ["the service was down for two days"]
-    assert list(known["confidence"]) == ["expected"]
+    assert list(known["confidence"]) == ["explained"]
 
 
 def test_numbers_of_a_flag_are_those_of_the_raw_rows(demo: Demo) -> None:
@@ -217,12 +218,12 @@ def test_flags_are_kept_as_they_were_issued(demo: Demo) -> None:
     assert set(issued["method"]) <= {"1"}
 
 
-def test_ranks_hold_only_pairs_in_contract_with_use(demo: Demo) -> None:
+def test_ranks_hold_only_pairs_in_subscription_with_use(demo: Demo) -> None:
     ranked = query(
         demo.warehouse,
         "SELECT p.* FROM mart.usage_by_period AS p INNER JOIN mart.subscription_overview AS a "
         "USING (account_id, application_key) WHERE p.rank_in_application IS NOT NULL "
-        "AND (a.subscription_state NOT IN ('in contract', 'notice received') OR p.clicks < 1)",
+        "AND (a.subscription_state NOT IN ('active subscription', 'notice received') OR p.clicks < 1)",
     )
     assert ranked.empty
 
@@ -242,7 +243,7 @@ def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path
 def test_a_notice_past_the_newest_week_stops_no_lake(tmp_path) -> None:
     from usage_pipeline.demo.lake import write_demo_lake
 
-    write_demo_lake(tmp_path, DEMO_AS_OF, accounts=60, seed=50)  # a young contract ends soon
+    write_demo_lake(tmp_path, DEMO_AS_OF, accounts=60, seed=50)  # a young subscription ends soon
     assert (tmp_path / "truth" / "truth.json").is_file()
 
 
@@ -304,13 +305,13 @@ def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
     path = settings.published_dir / "current" / "warehouse.duckdb"
-    assert "contracts are unknown for all of them" in query(path, "SELECT sentence FROM mart.build")["sentence"][0]
+    assert "subscriptions are unknown for all of them" in query(path, "SELECT sentence FROM mart.build")["sentence"][0]
     account_application = query(path, "SELECT * FROM mart.subscription_overview").iloc[0]
     assert (
         account_application["account"],
         account_application["is_inferred"],
         account_application["subscription_state"],
-    ) == ("a", True, "in contract")
+    ) == ("a", True, "active subscription")
     assert query(path, "SELECT sum(records_created) AS n FROM mart.usage_by_week")["n"].isna().all()
 
 
@@ -526,7 +527,9 @@ def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_the
     assert list(known["account_id"]) == ["a"], "an account whose only row lies ahead is not there yet"
 
 
-def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_each_once(tmp_path, instance) -> None:
+def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itself_each_once(
+    tmp_path, instance
+) -> None:
     for week in WEEKS_0:
         write_week(
             tmp_path / "lake", folder_of_day(week), [event(week), event(week, application="roads"), event(week, "b")]
@@ -544,9 +547,9 @@ def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_e
     )
     usage = {"path": "lake", "partitioned": True, "columns": {c: c for c in event("2025-01-01")}}
     columns = ("account_id", "application", "start_date", "end_date", "renewal_date", "seats", "annual_value")
-    contracts = {"path": "subscriptions.csv", "format": "csv", "columns": {c: c for c in columns}}
+    subscriptions = {"path": "subscriptions.csv", "format": "csv", "columns": {c: c for c in columns}}
     settings = load_settings(
-        write_config(tmp_path, lookback_weeks=4, sources={"usage": usage, "subscriptions": contracts})
+        write_config(tmp_path, lookback_weeks=4, sources={"usage": usage, "subscriptions": subscriptions})
     )
     assert run_refresh(settings, instance).success
     accounts = published(settings, "SELECT account_id, seats, annual_value FROM mart.accounts_summary ORDER BY 1")
@@ -561,11 +564,11 @@ def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_e
     )
     assert history.to_numpy().tolist() == [
         ["a", "ended", 10000.0],
-        ["a", "in contract", 1500.0],
-        ["b", "in contract", 70.0],
-        ["c", "in contract", 90.0],
+        ["a", "active subscription", 1500.0],
+        ["b", "active subscription", 70.0],
+        ["c", "active subscription", 90.0],
     ]
-    # the renewal is that of the account, so all of its applications are concerned, and the account's own contracts
+    # the renewal is that of the account, so all of its applications are concerned, and the account's own subscriptions
     (call,) = published(settings, "SELECT * FROM mart.call_list").itertuples()
     assert (call.account_id, call.value_concerned, call.annual_value) == ("a", 1530.0, 1530.0)
     sheet = published(
@@ -580,6 +583,15 @@ def test_an_account_is_worth_its_contracts_about_applications_and_about_itself_e
         "b": {"ARR": 70, "Seats": 7},
         "c": {"ARR": 90, "Seats": 9},
         "permits": {"ARR": 30, "Seats": 3},
-        # in contract at no known price
+        # subscribed at no known price
         "roads": {"ARR": -1, "Seats": -1},
     }
+
+
+def test_values_are_those_that_the_pages_explain(demo: Demo) -> None:
+    """A filter of a chart compares with them, so one that is renamed on one side would empty the chart in silence."""
+    for table in TABLES.values():
+        for column in table.columns:
+            if column.words and table.schema == "mart":
+                found = query(demo.warehouse, f"SELECT DISTINCT {column.name} AS value FROM {table.full_name}")["value"]
+                assert set(found.dropna()) - {""} <= set(column.words), f"{table.name}.{column.name}"

@@ -43,7 +43,7 @@ def weeks_on_record(demo: Demo) -> list[date]:
 
 
 def truncated(demo: Demo, folder: Path, last: date, as_of: date) -> Settings:
-    """The demo as if the world had ended with a week: no later facts, and contract rows as people knew them then."""
+    """The demo as if the world had ended with a week: no later facts, and subscription rows as people knew them then."""
     home = folder / "home"
     for week in (demo.settings.facts_dir).glob("week=*"):
         if date.fromisoformat(week.name.removeprefix("week=")) <= last:
@@ -73,13 +73,13 @@ def features(settings: Settings, week: date) -> pd.DataFrame:
 
 @pytest.mark.parametrize("weeks_ago", [13, 40, 70])
 def test_features_of_a_past_week_are_those_of_a_world_that_ended_with_it(demo: Demo, tmp_path, weeks_ago: int) -> None:
-    """Facts cut at the week, contract rows as known then, against all facts and rows: the same, to the bit."""
+    """Facts cut at the week, subscription rows as known then, against all facts and rows: the same, to the bit."""
     week = weeks_on_record(demo)[-1 - weeks_ago]
     then = truncated(demo, tmp_path, week, demo.settings.as_of_day)
     pd.testing.assert_frame_equal(features(demo.settings, week), features(then, week), check_exact=True)
 
 
-def test_contracts_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, tmp_path) -> None:
+def test_subscriptions_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, tmp_path) -> None:
     """What was delivered then is used then, whatever a later delivery says of it."""
     week = weeks_on_record(demo)[-20]
     then = truncated(demo, tmp_path, week, week + timedelta(days=8))
@@ -90,7 +90,7 @@ def test_contracts_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, 
     (later,) = (demo.settings.home / folder).glob("*.parquet")
     shutil.copy(later, now.home / folder / later.name.replace("00001_", "00002_"))
     pd.testing.assert_frame_equal(features(now, week), features(then, week), check_exact=True)
-    # a week later than both is seen with the later one: contracts that ended since are gone
+    # a week later than both is seen with the later one: subscriptions that ended since are gone
     newest = weeks_on_record(demo)[-1]
     pd.testing.assert_frame_equal(features(now, newest), features(demo.settings, newest), check_exact=True)
 
@@ -180,7 +180,7 @@ def history(demo: Demo) -> Iterator[risks.History]:
 
 
 @pytest.mark.parametrize("gap", [0, 3])
-def test_outcomes_equal_contracts_and_states_read_one_by_one(demo: Demo, gap: int) -> None:
+def test_outcomes_equal_subscriptions_and_states_read_one_by_one(demo: Demo, gap: int) -> None:
     """The horizon begins after the gap; who leaves within the gap is nobody's lesson."""
     rules = demo.settings.risk.model_copy(update={"lead_weeks": gap, "every_weeks": 5})
     with open_history(demo.settings.model_copy(update={"risk": rules})) as opened:
@@ -525,7 +525,8 @@ def test_a_small_fleet_gets_the_rule_and_the_page_says_why(demo: Demo) -> None:
     fell = (by_hand["clicks_before"] >= 5) & (by_hand["change"] < np.log(0.7) + np.minimum(by_hand["peers_change"], 0))
     named = set(map(tuple, by_hand.loc[fell & by_hand["application"].notna(), KEY].to_numpy()))
     states = ask(
-        demo, "FROM core.account_application_states WHERE usage_state = 'active' AND subscription_state = 'in contract'"
+        demo,
+        "FROM core.account_application_states WHERE usage_state = 'active' AND subscription_state = 'active subscription'",
     )
     assert set(map(tuple, low[["account_id", "application_key"]].to_numpy())) == named & set(
         map(tuple, states[KEY].to_numpy())
@@ -539,7 +540,7 @@ def test_nothing_that_ended_or_is_about_to_end_is_scored(demo: Demo) -> None:
         "SELECT states.subscription_state, count(*) AS n FROM core.risk_scores AS scores "
         "JOIN core.account_application_states AS states USING (account_id, application) GROUP BY 1",
     )
-    assert scored["subscription_state"].tolist() == ["in contract"]
+    assert scored["subscription_state"].tolist() == ["active subscription"]
     ended = ask(demo, "FROM mart.ended_subscriptions")
     assert len(ended) and not set(map(tuple, ended[["account_id", "application_key"]].to_numpy())) & set(
         map(tuple, ask(demo, "FROM core.risk_scores")[KEY].to_numpy())
@@ -618,7 +619,7 @@ def test_the_card_says_what_is_in_force_and_how_well_it_did(demo: Demo, tmp_path
         "## Low usage within 8 weeks",
         "**In force: the rule.**",
         "too little to learn from",
-        "in contract without",
+        "subscribed without",
     ):
         assert word in card.replace("Too little", "too little")
     (tmp_path / "sources.yaml").write_text((demo.folder / "sources.yaml").read_text(), encoding="utf-8")

@@ -47,8 +47,10 @@ def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
     assert found[1] > 0
 
 
-def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_of_no_application(ravenstack) -> None:
-    """All of its contracts are about whole accounts, several of each side by side; none of their value was published."""
+def test_value_and_seats_of_subscriptions_about_accounts_are_on_the_pages_once_and_of_no_application(
+    ravenstack,
+) -> None:
+    """All of its subscriptions are about whole accounts, several of each side by side; none of their value was published."""
     settings, _ = ravenstack
     rows = pd.read_csv(
         Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_subscriptions.csv",
@@ -67,7 +69,7 @@ def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_o
         applications = connection.execute("SELECT count(annual_value) FROM mart.subscription_overview").fetchone()
         history = connection.execute(
             "SELECT sum(annual_value), sum(seats) FROM mart.subscription_history "
-            "WHERE application_key = 'all' AND subscription_state = 'in contract'"
+            "WHERE application_key = 'all' AND subscription_state = 'active subscription'"
         ).fetchone()
     found = accounts.set_index("account_id").reindex(expected.index)
     assert (found["annual_value"] == expected["arr_amount"]).all()
@@ -83,12 +85,12 @@ def test_value_and_seats_of_contracts_about_accounts_are_on_the_pages_once_and_o
     assert history == (121_915_296, 134_758)
 
 
-def test_that_most_use_lies_outside_every_contract_is_said(ravenstack) -> None:
+def test_that_most_use_lies_outside_every_subscription_is_said(ravenstack) -> None:
     _, result = ravenstack
     (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_outside_subscriptions"]
     assert not told.passed
     assert told.metadata["share_outside_subscriptions"].value == pytest.approx(0.569, abs=0.0005)
-    assert "56.9% of the usage rows lie on days outside every contract of their account" in str(told.description)
+    assert "56.9% of the usage rows lie on days outside every subscription of their account" in str(told.description)
 
 
 def test_what_does_not_follow_from_usage_gets_the_rule_and_says_so(ravenstack) -> None:

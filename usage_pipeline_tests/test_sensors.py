@@ -50,7 +50,7 @@ def test_it_asks_for_exactly_the_weeks_that_are_new_or_changed(tmp_path, instanc
 
 def test_a_change_whose_runs_fail_is_asked_for_again_and_then_given_up_with_a_word(tmp_path, instance) -> None:
     lake_of(tmp_path, 6)
-    settings = load_settings(write_config(tmp_path, schedule={"attempts": 2}))
+    settings = load_settings(write_config(tmp_path, schedule={"max_attempts": 2}))
     one = look(settings, instance)
     two = look(settings, instance, one.cursor)
     assert asked(one) == asked(two)

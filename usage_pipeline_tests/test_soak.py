@@ -31,7 +31,7 @@ def test_a_fleet_of_1500_accounts_keeps_every_click_and_what_was_planted_is_foun
     proofs.test_weekly_clicks_records_and_users_equal_pandas_on_the_raw_rows(demo)
     proofs.test_what_was_planted_is_found(demo)
     proofs.test_strong_planted_spikes_and_drops_are_flagged(demo)
-    proofs.test_ranks_hold_only_pairs_in_contract_with_use(demo)
+    proofs.test_ranks_hold_only_pairs_in_subscription_with_use(demo)
 
 
 @pytest.mark.parametrize("seed", [31, 32, 33])

@@ -181,7 +181,7 @@ def test_databases_allow_no_writing(superset: SupersetServer) -> None:
 
 
 def subscribed_weeks(demo: Demo) -> pd.DataFrame:
-    """Pairs and weeks of the last four in full contract, worked out by hand from the subscriptions as delivered."""
+    """Pairs and weeks of the last four in full subscription, worked out by hand from the subscriptions as delivered."""
     lake = demo.folder / "lake"
     rows = pd.read_csv(lake / "subscriptions.csv", parse_dates=["start_date", "end_date"])
     rows["end_date"] = rows["end_date"].fillna(pd.Timestamp("2100-01-01"))
@@ -207,7 +207,7 @@ def subscribed_weeks(demo: Demo) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def last_4(demo: Demo) -> pd.DataFrame:
-    """Clicks of every account x application and week in full contract of the last four weeks, zero where nobody came."""
+    """Clicks of every account x application and week in full subscription of the last four weeks, zero where nobody came."""
     clicks = demo.raw().groupby(["account_id", "application", "week_start"], as_index=False)["clicks"].sum()
     return subscribed_weeks(demo).merge(clicks, how="left").fillna({"clicks": 0})
 
@@ -219,7 +219,7 @@ def test_1_clicks_of_the_period(viewer: Client, last_4: pd.DataFrame) -> None:
     assert data_of(viewer, "clicks_in_period", PERIOD).iloc[0, 0] == last_4["clicks"].sum()
 
 
-def test_2_accounts_in_contract_and_using(viewer: Client, last_4: pd.DataFrame) -> None:
+def test_2_accounts_in_subscription_and_using(viewer: Client, last_4: pd.DataFrame) -> None:
     now = last_4[last_4["is_subscribed"]]
     assert data_of(viewer, "accounts_subscribed", PERIOD).iloc[0, 0] == now["account_id"].nunique()
     assert data_of(viewer, "accounts_using", PERIOD).iloc[0, 0] == now[now["clicks"] > 0]["account_id"].nunique()
@@ -472,7 +472,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     assert len(rows) > 1
     for found in (csv, xlsx):
         assert list(found["Account"]) == list(rows["account"])
-        assert list(found["Why"]) == list(rows["reason"])
+        assert list(found["Details"]) == list(rows["reason"])
         assert found["ARR at risk"].fillna(0).sum() == rows["value_concerned"].fillna(0).sum()
         assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
         assert found["Page"].str.startswith(f"{superset.url}/account/").all()

@@ -1,7 +1,7 @@
 """Usage states: never adopted, new, active, low or inactive, for every account x application and week.
 
-A week is judged by what was known in it, from complete weeks in contract; that something was used is known of any
-week. "Never adopted" is about the contract that runs: use before it began is none of it.
+A week is judged by what was known in it, from complete subscribed weeks; that something was used is known of any
+week. "Never adopted" is about the subscription that runs: use before it began is none of it.
 
 Millions of weeks are judged at once, with arrays: a chain of SQL windows sorts them anew for each rule and took eight
 times as long (docs/benchmarks.md).
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from usage_pipeline.config.settings import ActivitySettings
 
 USAGE_STATES = ("new", "never adopted", "inactive", "low", "active")
-_CONTRACT_STATES = ("in contract", "notice received")
+_SUBSCRIPTION_STATES = ("active subscription", "notice received")
 _PART_ROWS = 250_000
 _WEEKS = """
 SELECT
@@ -38,7 +38,7 @@ WHERE is_complete OR is_used
 _STATES = f"""
 CREATE OR REPLACE TABLE core.usage_states AS
 SELECT * REPLACE (
-    CAST(subscription_state AS ENUM {_CONTRACT_STATES}) AS subscription_state,
+    CAST(subscription_state AS ENUM {_SUBSCRIPTION_STATES}) AS subscription_state,
     CAST(usage_state AS ENUM {USAGE_STATES}) AS usage_state
 )
 FROM judged
@@ -48,7 +48,7 @@ Array = NDArray[Any]
 
 
 def replace_usage_states(connection: duckdb.DuckDBPyConnection, rules: ActivitySettings) -> None:
-    """Replaces `core.usage_states`: a row is account x application x complete week of seven contract days."""
+    """Replaces `core.usage_states`: a row is account x application x complete week of seven subscribed days."""
     subscription_weeks = _in_order(
         {name: np.asarray(values) for name, values in connection.execute(_WEEKS).fetchnumpy().items()}
     )
@@ -86,9 +86,9 @@ def _parts(account_application: Array) -> list[slice]:
 def judge(subscription_weeks: dict[str, Array], rules: ActivitySettings) -> dict[str, Array]:
     """The usage state of every full week.
 
-    subscription weeks: n weeks in contract that are complete or used, sorted by account x application and week, as
+    subscription weeks: n subscribed weeks that are complete or used, sorted by account x application and week, as
     arrays (n,): account_application_id, week (its
-    Monday, days since 1970), period_number, is_full (complete, seven contract days), has_notice, is_used, clicks.
+    Monday, days since 1970), period_number, is_full (complete, seven subscribed days), has_notice, is_used, clicks.
     Returns arrays (m,), one element a full week; levels are clicks a week, NaN where there is none, and -1 stands for
     a week that does not exist.
     """
@@ -192,7 +192,7 @@ def _as_columns(states: dict[str, Array]) -> pa.RecordBatch:
         "account_application_id": pa.array(states["account_application_id"]),
         "week_start": day("week_start"),
         "period_number": pa.array(states["period_number"]),
-        "subscription_state": word("subscription_state", _CONTRACT_STATES),
+        "subscription_state": word("subscription_state", _SUBSCRIPTION_STATES),
         "usage_state": word("usage_state", USAGE_STATES),
         "state_since": day("state_since"),
         "clicks": pa.array(states["clicks"]),

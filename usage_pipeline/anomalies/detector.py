@@ -1,4 +1,4 @@
-"""Spikes, drop-offs, shifts and declines in weekly counts of thousands of series.
+"""Spikes, usage drops, steps and slow declines in weekly counts of thousands of series.
 
 Belongs here: arithmetic on arrays, without a database or a page. A series is one account with one application. Its
 expected value is its own level (a discounted Poisson-gamma filter) x what the accounts of its application did
@@ -25,7 +25,7 @@ Bools = NDArray[np.bool_]
 # part of every anomaly: raise it when the same counts would be anomalous in another way
 VERSION = "1"
 WINDOWS = (1, 2, 4)
-KINDS = ("", "spike", "drop-off", "shift up", "shift down", "decline")
+KINDS = ("", "spike", "usage drop", "step up", "step down", "slow decline")
 SPIKE, DROP, SHIFT_UP, SHIFT_DOWN, DECLINE = 1, 2, 3, 4, 5
 _YEAR = 52
 _DECLINE_WEEKS = 8
@@ -42,7 +42,7 @@ _DISPERSION_WEEKS = 10.0
 class Series:
     """n series over T weeks, in order, without a gap."""
 
-    counts: Floats  # (n, T), NaN where the week is not judged: unknown, or not a full week in contract
+    counts: Floats  # (n, T), NaN where the week is not judged: unknown, or not a full subscribed week
     application: Ints  # (n,), from 0
     working_days: Floats  # (n, T), as a share of five
 

@@ -26,7 +26,7 @@ _ANOMALY_COLUMNS = """
     confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, p_value DOUBLE, z DOUBLE,
     basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
 """
-# a contract that comes back is a series of its own: nothing of the one before is usual for it
+# a subscription that comes back is a series of its own: nothing of the one before is usual for it
 _PERIODS = """
 SELECT DISTINCT weeks.account_application_id, weeks.period_number,
     keys.account_id, keys.application, names.country, names.state
@@ -121,7 +121,7 @@ def _of_accounts(
             "account_id": account_applications["account_id"].to_numpy()[row],
             "application": account_applications["application"].to_numpy()[row],
             "kind": np.array(KINDS)[judged.kind[at]],
-            "confidence": np.where(judged.is_strong[at], "strong", "listed"),
+            "confidence": np.where(judged.is_strong[at], "high", "medium"),
             "weeks": judged.window[at],
             "observed": judged.observed_in_window[at],
             "expected": judged.expected_in_window[at],
@@ -181,8 +181,8 @@ def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], week
     frame = pd.DataFrame(
         {
             "week": week,
-            "kind": np.where(ratio > 1, "spike", "drop-off"),
-            "confidence": "strong",
+            "kind": np.where(ratio > 1, "spike", "usage drop"),
+            "confidence": "high",
             "weeks": 1,
             "observed": observed,
             "expected": expected,
@@ -202,7 +202,7 @@ def _with_state(frame: pd.DataFrame, key: list[str], weeks: int) -> pd.DataFrame
     """Last week and state of each event, on the newest week judged."""
     frame["last"] = frame.groupby([*key, "first"])["week"].transform("max")
     # a decline is told once, and is no better a week later
-    is_running = frame["last"] >= np.where(frame["kind"] == "decline", weeks - 8, weeks - 1)
+    is_running = frame["last"] >= np.where(frame["kind"] == "slow decline", weeks - 8, weeks - 1)
     began_now = frame.groupby([*key, "first"])["week"].transform("min") == weeks - 1
     frame["state"] = np.select([is_running & began_now, is_running], ["new", "ongoing"], "ended")
     return frame

@@ -167,18 +167,18 @@ class Sources(_Model):
 
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
-        for name, contract in SOURCE_SCHEMAS.items():
+        for name, schema in SOURCE_SCHEMAS.items():
             source = self.get(name)
             if source is None:
                 continue
             earlier = [column for names in source.earlier for column in names.columns]
             for column in [*source.columns, *earlier]:
-                if column not in contract.names:
+                if column not in schema.names:
                     raise ValueError(
-                        f"{name}.columns.{column} is not a column of ours{_did_you_mean(column, contract.names)}; "
-                        f"{name} has {', '.join(contract.names)}"
+                        f"{name}.columns.{column} is not a column of ours{_did_you_mean(column, schema.names)}; "
+                        f"{name} has {', '.join(schema.names)}"
                     )
-            wanted = set(contract.required)
+            wanted = set(schema.required)
             missing = sorted(wanted - set(source.columns))
             if missing:
                 raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
@@ -300,13 +300,13 @@ class ActivitySettings(_Model):
 
 
 class AnomalySettings(_Model):
-    """What is a spike, a drop-off, a shift, a decline. Distances are in standard deviations of the expected count."""
+    """What is a spike, a usage drop, a shift, a decline. Distances are in standard deviations of the expected count."""
 
     discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
-    minimum_weeks: Positive = Field(8, description="full weeks in contract that make a level of its own")
-    settling_weeks: Count = Field(4, description="first weeks of a contract, which make no level")
+    minimum_weeks: Positive = Field(8, description="full subscribed weeks that make a level of its own")
+    settling_weeks: Count = Field(4, description="first weeks of a schema, which make no level")
     peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
-    drop_z: float = Field(2.25, gt=0, description="distance from which on a drop-off is listed")
+    drop_z: float = Field(2.25, gt=0, description="distance from which on a usage drop is listed")
     anomaly_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
     false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
@@ -348,7 +348,7 @@ class RiskSettings(_Model):
 
 
 class ChangeSettings(_Model):
-    """What is a riser or a faller."""
+    """What is a gainer or a decliner."""
 
     relative_floor: Share = Field(0.25, description="smallest change, as a share of last year's")
     absolute_floor_clicks: float = Field(40, ge=0, description="smallest change, in clicks over the weeks compared")
@@ -391,7 +391,7 @@ class ScheduleSettings(_Model):
         description="cron of the monthly refresh, from which on the month before is closed: the 5th at 07:00",
     )
     poll_interval_seconds: Positive = Field(300, description="seconds between two looks of the sensor at the lake")
-    attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
+    max_attempts: Positive = Field(3, description="runs asked for the same change before the sensor gives up")
 
 
 class PublishSettings(_Model):
@@ -421,9 +421,9 @@ class MailSettings(_Model):
     password: SecretStr | None = Field(None, description="${NAME} of the environment, never the password itself")
     from_address: str | None = Field(None, description="address that mail comes from")
     pages_url: str | None = Field(None, description="address of the dashboards, as people know it")
-    owners: dict[str, str] = Field(
+    recipients: dict[str, str] = Field(
         default_factory=dict,
-        description="owner of accounts, as the data names him: his address; nobody else is sent to",
+        description="CSM, as the column owner names them: their address; nobody else gets a digest",
     )
     alerts: list[str] = Field(default_factory=list, description="addresses that are told of failures and stale data")
     webhook: SecretStr | None = Field(None, description="${NAME} of the environment: address that gets alerts as JSON")
@@ -445,7 +445,7 @@ class MailSettings(_Model):
     def _are_addresses(cls, value: list[str]) -> list[str]:
         return [_address(item) for item in value]
 
-    @field_validator("owners")
+    @field_validator("recipients")
     @classmethod
     def _have_addresses(cls, value: dict[str, str]) -> dict[str, str]:
         return {owner: _address(item, f" of {owner}") for owner, item in value.items()}

@@ -1,6 +1,6 @@
 """What the pipeline wants of each source: the columns, their types, and which of them cannot be missing.
 
-Belongs here: the contract with the lake, as data. Does not: how a company's own columns map onto it
+Belongs here: what we read of a lake, as data. Does not: how a company's own columns map onto it
 (`config.py`), nor how files are read (`sources.py`).
 """
 
@@ -84,9 +84,9 @@ SUBSCRIPTIONS = SourceSchema(
     (
         SourceColumn("account_id", "VARCHAR", "the customer", required=True),
         SourceColumn("application", "VARCHAR", "the application; empty = the whole account"),
-        SourceColumn("start_date", "DATE", "first day in contract", required=True),
+        SourceColumn("start_date", "DATE", "first subscribed day", required=True),
         SourceColumn("notice_date", "DATE", "day that notice was given"),
-        SourceColumn("end_date", "DATE", "last day in contract; empty = running"),
+        SourceColumn("end_date", "DATE", "last subscribed day; empty = running"),
         SourceColumn("end_reason", "VARCHAR", "cancelled, completed or renewed"),
         SourceColumn("renewal_date", "DATE", "next renewal"),
         SourceColumn("seats", "BIGINT", "seats sold"),
@@ -128,5 +128,5 @@ KNOWN_CAUSES = SourceSchema(
 )
 
 REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS, KNOWN_CAUSES)
-SOURCE_SCHEMAS = {contract.name: contract for contract in (USAGE, *REFERENCE)}
+SOURCE_SCHEMAS = {schema.name: schema for schema in (USAGE, *REFERENCE)}
 END_REASONS = ("cancelled", "completed", "renewed")

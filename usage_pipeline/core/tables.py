@@ -115,7 +115,7 @@ TABLES = {
         ),
         _table(
             "usage_by_week",
-            "account x application x week: in contract (zero where nobody came), used outside it, or used a year ago",
+            "account x application x week: subscribed (zero where nobody came), used outside it, or used a year ago",
             "week_start account_id application_key",
             f"week_start {_KEYS} subscribed_days clicks records_created active_users clicks_last_year records_last_year "
             "expected_clicks variance_clicks common_spread is_complete is_running week_status anomaly application_anomaly platform_anomaly",
@@ -136,14 +136,14 @@ TABLES = {
         ),
         _table(
             "usage_changes",
-            "account x application in contract now and a year ago: its last 13 complete weeks against last year's",
+            "account x subscribed application now and a year ago: its last 13 complete weeks against last year's",
             "account_id application_key",
             f"{_KEYS} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
             "records_last_year records_change records_change_share movement account_page contacts",
         ),
         _table(
             "subscription_overview",
-            "account x application that was ever in contract or ever used",
+            "account x application that was ever subscribed or ever used",
             "account_id application_key",
             f"{_KEYS} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
             "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
@@ -152,7 +152,7 @@ TABLES = {
         ),
         _table(
             "ended_subscriptions",
-            "account x application whose contract has ended",
+            "account x application whose subscription has ended",
             "account_id application_key",
             f"{_KEYS} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
             "clicks_outside_subscription annual_value account_page",
@@ -176,7 +176,7 @@ TABLES = {
         ),
         _table(
             "retention",
-            "account x application x contract x whole month in contract since its start",
+            "account x application x subscription x whole subscribed month since its start",
             "account_id application_key period_number months_since_start",
             f"{_KEYS} period_number cohort months_since_start month_start is_used",
         ),
@@ -236,7 +236,7 @@ TABLES = {
         ),
         _table(
             "call_list",
-            "an account in contract that there is a reason to call",
+            "a subscribed account that there is a reason to call",
             "account_id",
             "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
             "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
@@ -244,7 +244,7 @@ TABLES = {
         ),
         _table(
             "subscription_history",
-            "account x application (or the whole account) x contract: every one that was delivered, ended ones too",
+            "account x application (or the whole account) x subscription: every one that was delivered, ended ones too",
             "account_id application_key period_number",
             f"{_KEYS} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
             "annual_value",
@@ -356,7 +356,7 @@ STATUS_TABLES = tuple(t for t in TABLES.values() if t.schema == "status")
 
 @dataclass(frozen=True)
 class Broken:
-    """A table that does not keep its contract: the sentence, and some of the rows that break it."""
+    """A table that does not keep its schema: the sentence, and some of the rows that break it."""
 
     problem: str
     rows: list[dict[str, Any]]

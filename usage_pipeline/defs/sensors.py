@@ -21,7 +21,7 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
     """Looks at the lake and asks for the weeks that are new or changed; `load` reads the configuration as it is now.
 
     What is done is what the facts' manifests say, so a week of a failed run is asked for again, and so is a run that
-    failed after its facts were written; up to `schedule.attempts` times for the same change. The cursor holds that
+    failed after its facts were written; up to `schedule.max_attempts` times for the same change. The cursor holds that
     change and the number of attempts.
     """
 
@@ -52,9 +52,9 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
         change = hashlib.sha256(repr((sorted(weeks.items()), wanted)).encode()).hexdigest()[:12]
         before = json.loads(context.cursor) if context.cursor else {}
         attempts = before.get("attempts", 0) + 1 if before.get("change") == change else 1
-        if attempts > settings.schedule.attempts:
+        if attempts > settings.schedule.max_attempts:
             return dg.SkipReason(
-                f"{what}, and {settings.schedule.attempts} runs for that failed: see their logs, "
+                f"{what}, and {settings.schedule.max_attempts} runs for that failed: see their logs, "
                 "then start a run by hand"
             )
         requests = [dg.RunRequest(tags=tags) for tags in wanted]

@@ -95,7 +95,7 @@ def no_rows(warehouse: Warehouse, sql: str) -> dg.AssetCheckResult:
 
 
 def schema_check(name: str) -> dg.AssetChecksDefinition:
-    """A blocking check that a published table keeps the contract of `core/tables.py`."""
+    """A blocking check that a published table keeps the schema of `core/tables.py`."""
 
     @dg.asset_check(
         asset=name,

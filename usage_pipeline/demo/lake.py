@@ -5,7 +5,7 @@ anything that the pipeline could read the answers from. `truth/` lies beside the
 
 What is planted: seasons (summer and year-end lows, a peak for each kind of application), US public holidays, an
 onboarding wave, spikes, drops, slow declines, applications gone silent, two platform-wide moves, one week whose week-end
-arrives in the next folder, ends of one application and of whole accounts, returns, accounts without contracts.
+arrives in the next folder, ends of one application and of whole accounts, returns, accounts without subscriptions.
 """
 
 import json
@@ -304,7 +304,7 @@ def _ends(
 ) -> None:
     """Ends of one application, ends of whole accounts, notices still running, and returns.
 
-    Without signs a contract ends on a day that knows nothing of its start either; what was drawn for too early a day
+    Without signs a subscription ends on a day that knows nothing of its start either; what was drawn for too early a day
     does not end at all.
     """
     first, last = np.datetime64(weeks[0]), np.datetime64(weeks[-1])
@@ -330,7 +330,7 @@ def _ends(
                 if back < last - np.timedelta64(60, "D"):
                     owned.at[i, "back"] = back
     for i in pick(eligible, 0.012):
-        if owned.at[i, "end"] == _FOREVER:  # notice is given, and the application is still in contract
+        if owned.at[i, "end"] == _FOREVER:  # notice is given, and the application is still subscribed
             owned.at[i, "end"] = last + np.timedelta64(int(rng.integers(10, 80)), "D")
             owned.at[i, "notice"] = last - np.timedelta64(int(rng.integers(1, 40)), "D")
             owned.at[i, "reason"] = "cancelled"
@@ -346,7 +346,7 @@ def _ends(
 def _plant(rng: np.random.Generator, portfolio: _Portfolio, with_signs: bool) -> None:
     """Writes events into the expected usage, and what was written into the truth.
 
-    Where ends have signs, events happen to contracts that go on, and usage fades before a notice.
+    Where ends have signs, events happen to subscriptions that go on, and usage fades before a notice.
     """
     accounts, owned, weeks, expected = portfolio.accounts, portfolio.owned, portfolio.weeks, portfolio.expected
     count, span = len(owned), len(weeks)
@@ -440,8 +440,8 @@ def _portfolio(seed: int, count: int, as_of: date, with_signs: bool = True) -> _
     return portfolio
 
 
-def _contract_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
-    """First and last day in contract of each application, and the second subscription period of those that came back."""
+def _subscription_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
+    """First and last subscribed day of each application, and the second subscription period of those that came back."""
     owned, accounts = portfolio.owned, portfolio.accounts
     whole_end = accounts["end"].to_numpy().astype("datetime64[D]")[owned["account"]]
     start = owned["start"].to_numpy().astype("datetime64[D]")
@@ -453,7 +453,7 @@ def _contract_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
 def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_of: date) -> pd.DataFrame:
     """The events of one week: a row per user and sitting, with clicks and records."""
     owned, accounts, week = portfolio.owned, portfolio.accounts, portfolio.weeks[number]
-    start, end, back, whole_end = _contract_days(portfolio)
+    start, end, back, whole_end = _subscription_days(portfolio)
     mean = portfolio.expected[:, number]
     shape = owned["dispersion"].to_numpy()
     clicks = rng.poisson(rng.gamma(shape, np.maximum(mean, 1e-9) / shape))
@@ -474,7 +474,7 @@ def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_
 
     inside = (day >= start[row_owned]) & (day <= end[row_owned])
     again = ~np.isnat(back[row_owned]) & (day >= back[row_owned]) & (day <= whole_end[row_owned])
-    # a few look something up after the end: usage outside the contract, which makes nobody active
+    # a few look something up after the end: usage outside the subscription, which makes nobody active
     afterwards = (day > end[row_owned]) & (day <= end[row_owned] + np.timedelta64(45, "D"))
     peeking = afterwards & (row_owned % 7 == 0) & (rng.random(len(row_owned)) < 0.08)
     keep = (inside | again | peeking) & (day < np.datetime64(as_of))
@@ -498,7 +498,7 @@ def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_
 
 
 def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date) -> pd.DataFrame:
-    """Contract rows: one an account, one or two an application; what lies after `as_of` is not known yet."""
+    """Subscription rows: one an account, one or two an application; what lies after `as_of` is not known yet."""
     accounts, owned = portfolio.accounts, portfolio.owned
     today = np.datetime64(as_of)
     none = np.datetime64("NaT", "D")
@@ -524,7 +524,7 @@ def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date)
             }
         )
 
-    start, _, back, whole_end = _contract_days(portfolio)
+    start, _, back, whole_end = _subscription_days(portfolio)
     account_start = accounts["start"].to_numpy().astype("datetime64[D]")
     notices = accounts["account_notice"].to_numpy().astype("datetime64[D]")
     for a in np.nonzero(accounts["has_subscription"].to_numpy())[0]:

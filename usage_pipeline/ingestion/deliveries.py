@@ -31,7 +31,7 @@ from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.sources import Mapping, mapped_columns
 from usage_pipeline.privacy.encryption import count_parquet, write_contacts
 
-SOURCES = tuple(contract.name for contract in REFERENCE)
+SOURCES = tuple(schema.name for schema in REFERENCE)
 # what tells the rows of a source apart over time; known causes have nothing that does
 _KEYS = {
     "accounts": ("account_id",),
@@ -332,26 +332,26 @@ def _percent(share: float) -> str:
 def compare(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
-    contract: SourceSchema,
+    schema: SourceSchema,
     delivered: tuple[pa.Table, Mapping],
     before: tuple[pa.Table, Mapping | None],
 ) -> Comparison:
     """Compares two deliveries, each given by its rows and their mapping; where the one before has none, only rows."""
     rows, rows_before = delivered[0].num_rows, before[0].num_rows
     only_rows = Comparison(rows_before, rows)
-    if contract.name not in _KEYS or before[1] is None:
+    if schema.name not in _KEYS or before[1] is None:
         return only_rows
     try:
-        _open(connection, contract, "before", before[0], before[1])
+        _open(connection, schema, "before", before[0], before[1])
     except duckdb.Error:
         return only_rows
-    _open(connection, contract, "delivered", *delivered)
-    keys = ", ".join(_KEYS[contract.name])
+    _open(connection, schema, "delivered", *delivered)
+    keys = ", ".join(_KEYS[schema.name])
     gone = f"FROM before_keys ANTI JOIN delivered_keys USING ({keys})"
     examples = []
-    if contract.name != "contacts":
+    if schema.name != "contacts":
         examples = connection.execute(f"SELECT {keys} {gone} ORDER BY ALL LIMIT {_EXAMPLES}").fetchall()
-    in_use = _open_usage(connection, settings, contract)
+    in_use = _open_usage(connection, settings, schema)
     return Comparison(
         rows_before,
         rows,
@@ -359,25 +359,25 @@ def compare(
         _count(connection, gone),
         tuple(str(key) for (key,) in examples),
         in_use,
-        _matched(connection, contract, "before") if in_use else 0,
-        _matched(connection, contract, "delivered") if in_use else 0,
+        _matched(connection, schema, "before") if in_use else 0,
+        _matched(connection, schema, "delivered") if in_use else 0,
     )
 
 
-def problems_of(settings: Settings, contract: SourceSchema, found: Comparison) -> list[str]:
+def problems_of(settings: Settings, schema: SourceSchema, found: Comparison) -> list[str]:
     """What is wrong with a delivery by the limits of its source."""
-    source = settings.sources.get(contract.name)
+    source = settings.sources.get(schema.name)
     assert source is not None
-    return find_problems(source.deliveries, found, _IN_USE_WORDS.get(contract.name, "accounts"))
+    return find_problems(source.deliveries, found, _IN_USE_WORDS.get(schema.name, "accounts"))
 
 
 def _open(
-    connection: duckdb.DuckDBPyConnection, contract: SourceSchema, side: str, rows: pa.Table, mapping: Mapping
+    connection: duckdb.DuckDBPyConnection, schema: SourceSchema, side: str, rows: pa.Table, mapping: Mapping
 ) -> None:
     """Makes `<side>_keys` and `<side>_ids`, what the rows have to compare with the other side and with usage."""
     connection.register(f"{side}_rows", rows)
-    mapped = f"(SELECT {', '.join(mapped_columns(mapping, contract))} FROM {side}_rows)"
-    for table, names in (("keys", _KEYS[contract.name]), ("ids", _IN_USE[contract.name])):
+    mapped = f"(SELECT {', '.join(mapped_columns(mapping, schema))} FROM {side}_rows)"
+    for table, names in (("keys", _KEYS[schema.name]), ("ids", _IN_USE[schema.name])):
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {side}_{table} AS "
             f"SELECT DISTINCT {', '.join(names)} FROM {mapped} WHERE {names[0]} IS NOT NULL"
@@ -385,10 +385,10 @@ def _open(
     connection.unregister(f"{side}_rows")
 
 
-def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, contract: SourceSchema) -> int:
+def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, schema: SourceSchema) -> int:
     """Makes `usage_ids`, what the newest weeks on record use; returns how many there are."""
     files = sorted(settings.facts_dir.glob("week=*/facts.parquet"))[-_USAGE_WEEKS:]
-    names = ", ".join(_IN_USE[contract.name])
+    names = ", ".join(_IN_USE[schema.name])
     # facts that cannot be read are reported by those that need them
     with suppress(duckdb.Error):
         if files:
@@ -401,8 +401,8 @@ def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, contr
     return 0
 
 
-def _matched(connection: duckdb.DuckDBPyConnection, contract: SourceSchema, side: str) -> int:
-    first, *others = _IN_USE[contract.name]
+def _matched(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, side: str) -> int:
+    first, *others = _IN_USE[schema.name]
     same = [f"usage_ids.{first} = known.{first}"]
     same += [f"(known.{name} IS NULL OR usage_ids.{name} = known.{name})" for name in others]
     return _count(connection, f"FROM usage_ids SEMI JOIN {side}_ids AS known ON {' AND '.join(same)}")

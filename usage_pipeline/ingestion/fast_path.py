@@ -3,8 +3,8 @@
 Text of Parquet lies there as a dictionary of values and a number a row: values are looked at once instead of once a
 row, and rows are counted by one whole number made of theirs. Files are read once, checksums of pages included.
 
-Belongs here: files of Parquet with plain columns of the types that the contract names. Anything else (an expression,
-a null where none may be, a blank, a count out of bounds, a day outside the week, a file that cannot be read) is not
+Belongs here: files of Parquet with plain columns of the types that the schema names. Anything else (an expression, a
+null where none may be, a blank, a count out of bounds, a day outside the week, a file that cannot be read) is not
 judged here: `read_fast_path` returns None, and the careful way of `usage_reader.py` says what it is. Both give the
 same facts; a test compares them on made-up weeks.
 """

@@ -1,7 +1,7 @@
 """Reference data: accounts, subscriptions, contacts, applications.
 
 Every delivery is kept in the history as it came, in the source's own columns, because it cannot be had again later:
-what was known of a contract in March is gone from the source in April. The tables of the `ref` schema are the
+what was known of a subscription in March is gone from the source in April. The tables of the `ref` schema are the
 newest delivery, mapped; rows that cannot be used are kept aside with the reason.
 
 People who were erased are left out of contacts before they are kept. A delivery that equals the one before is not
@@ -82,56 +82,56 @@ class Loaded:
     unreadable: dict[str, int] = field(default_factory=dict)
 
 
-def take_delivery(settings: Settings, contract: SourceSchema) -> Delivery:
+def take_delivery(settings: Settings, schema: SourceSchema) -> Delivery:
     """Reads a reference source and keeps it in the history, unless it equals the delivery before or cannot be right.
 
     What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
     where there is none before, ContactsKeyError where what is kept of contacts cannot be opened.
     """
-    source = settings.sources.get(contract.name)
+    source = settings.sources.get(schema.name)
     if source is None:
         return Delivery(None, 0, False, None)
-    nearby = Nearby(Lake(settings), settings, keeps_in_memory=contract is CONTACTS and contacts_key() is not None)
+    nearby = Nearby(Lake(settings), settings, keeps_in_memory=schema is CONTACTS and contacts_key() is not None)
     # an erasure that begins now waits, and then finds what was kept here
     lock = file_lock(settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir))
     try:
         with closing(connect()) as connection:
-            if contract is CONTACTS:
+            if schema is CONTACTS:
                 keep_spill_private(connection)
             try:
-                mapping = _read_whole(connection, nearby, settings, source, contract)
+                mapping = _read_whole(connection, nearby, settings, source, schema)
             except (LakeError, SourceError, duckdb.Error, OSError) as error:
                 problems = error.problems if isinstance(error, SourceError) else [first_line(error)]
                 with lock:
-                    return _without_delivery(settings, contract, source, without_values("; ".join(problems)))
+                    return _without_delivery(settings, schema, source, without_values("; ".join(problems)))
             with lock:
-                return _keep(connection, settings, contract, source, mapping)
+                return _keep(connection, settings, schema, source, mapping)
     finally:
         nearby.clear()
 
 
 def settled_mapping(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, contract: SourceSchema
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: Source, schema: SourceSchema
 ) -> Mapping:
     """How the raw rows that are open become ours, with what their columns settle. Raises SourceError."""
-    mapping = match_columns(connection, source, contract, Reading.of(settings, source))
-    (settled,), notes = settle(connection, contract, [(RAW, mapping)])
+    mapping = match_columns(connection, source, schema, Reading.of(settings, source))
+    (settled,), notes = settle(connection, schema, [(RAW, mapping)])
     settled.notes.extend(notes)
     return settled
 
 
 def _read_whole(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, contract: SourceSchema
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, settings: Settings, source: Source, schema: SourceSchema
 ) -> Mapping:
     """Makes `raw_rows` a copy of what the source holds now, every cell of which was read and mapped once.
 
     Raises LakeError, SourceError or duckdb.Error where that fails.
     """
-    open_source(connection, nearby, contract, source, Reading.of(settings, source))
+    open_source(connection, nearby, schema, source, Reading.of(settings, source))
     connection.execute(f"CREATE TEMP TABLE delivered AS FROM {RAW}")
     connection.table("delivered").create_view(RAW, replace=True)
-    mapping = settled_mapping(connection, settings, source, contract)
-    mapped = ", ".join(mapped_columns(mapping, contract))
+    mapping = settled_mapping(connection, settings, source, schema)
+    mapped = ", ".join(mapped_columns(mapping, schema))
     connection.execute(f"SELECT count(COLUMNS(*)) FROM (SELECT {mapped} FROM {RAW})")
     return mapping
 
@@ -139,37 +139,37 @@ def _read_whole(
 def _keep(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
-    contract: SourceSchema,
+    schema: SourceSchema,
     source: Source,
     mapping: Mapping,
 ) -> Delivery:
     """Writes the rows that are open to the history: in force, or held back; not where they are in force already."""
     erased = Erased.read(settings.home)
-    rows = _rows(connection, mapping, contract, erased)
+    rows = _rows(connection, mapping, schema, erased)
     # of all rows: that a person was taken out makes no delivery new
     fingerprint = _fingerprint(connection)
-    before = deliveries(settings, contract.name)
+    before = deliveries(settings, schema.name)
     if before and before[-1].stem.endswith(fingerprint):
-        clear(settings, contract.name)
+        clear(settings, schema.name)
         return Delivery(before[-1], rows.num_rows, False, mapping)
     if before:
         with connect() as other:
-            if contract is CONTACTS:
+            if schema is CONTACTS:
                 keep_spill_private(other)
-            known = _read_taken(other, settings, before[-1], source, contract, erased)
-            problems = problems_of(settings, contract, compare(other, settings, contract, (rows, mapping), known))
+            known = _read_taken(other, settings, before[-1], source, schema, erased)
+            problems = problems_of(settings, schema, compare(other, settings, schema, (rows, mapping), known))
         if problems:
-            held_back = hold_back(settings, contract.name, rows, fingerprint, problems)
-            return _in_force(settings, contract, source, held_back)
-    file = write_delivery(settings, contract.name, rows, fingerprint)
+            held_back = hold_back(settings, schema.name, rows, fingerprint, problems)
+            return _in_force(settings, schema, source, held_back)
+    file = write_delivery(settings, schema.name, rows, fingerprint)
     return Delivery(file, rows.num_rows, True, mapping)
 
 
 def _rows(
-    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, contract: SourceSchema, erased: Erased
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping | None, schema: SourceSchema, erased: Erased
 ) -> pa.Table:
-    if contract is CONTACTS and erased and mapping is not None:
-        return _without_people(connection, mapping, contract, erased)
+    if schema is CONTACTS and erased and mapping is not None:
+        return _without_people(connection, mapping, schema, erased)
     return connection.execute(f"SELECT * FROM {RAW}").to_arrow_table()
 
 
@@ -178,54 +178,54 @@ def _read_taken(
     settings: Settings,
     file: Path,
     source: Source,
-    contract: SourceSchema,
+    schema: SourceSchema,
     erased: Erased,
 ) -> tuple[pa.Table, Mapping | None]:
     """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
     open_parquet(connection, file, RAW)
     try:
-        mapping = settled_mapping(connection, settings, source, contract)
-        return _rows(connection, mapping, contract, erased), mapping
+        mapping = settled_mapping(connection, settings, source, schema)
+        return _rows(connection, mapping, schema, erased), mapping
     except (SourceError, duckdb.Error):
-        return _rows(connection, None, contract, erased), None
+        return _rows(connection, None, schema, erased), None
 
 
-def _without_delivery(settings: Settings, contract: SourceSchema, source: Source, reason: str) -> Delivery:
+def _without_delivery(settings: Settings, schema: SourceSchema, source: Source, reason: str) -> Delivery:
     """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
-    if not deliveries(settings, contract.name):
+    if not deliveries(settings, schema.name):
         raise NoDeliveryError(
-            f"no delivery of {as_text(contract.name)} can be read, and there is none before it: {reason}. Deliver it, "
-            f"or take sources.{contract.name} out of the configuration"
+            f"no delivery of {as_text(schema.name)} can be read, and there is none before it: {reason}. Deliver it, "
+            f"or take sources.{schema.name} out of the configuration"
         )
-    return _in_force(settings, contract, source, report_missing(settings, contract.name, reason))
+    return _in_force(settings, schema, source, report_missing(settings, schema.name, reason))
 
 
-def _in_force(settings: Settings, contract: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:
+def _in_force(settings: Settings, schema: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:
     """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
     with connect() as connection:
         open_parquet(connection, held_back.in_force, RAW)
         try:
-            mapping = settled_mapping(connection, settings, source, contract)
+            mapping = settled_mapping(connection, settings, source, schema)
         except SourceError as error:
             raise NoDeliveryError(
-                f"{as_text(contract.name)}: {held_back}. The one in force cannot be read as configured now: "
+                f"{as_text(schema.name)}: {held_back}. The one in force cannot be read as configured now: "
                 f"{'; '.join(error.problems)}"
             ) from error
     rows = count_parquet(held_back.in_force)
     return Delivery(held_back.in_force, rows, False, mapping, str(held_back))
 
 
-def person_columns(mapping: Mapping, contract: SourceSchema) -> tuple[str, str]:
+def person_columns(mapping: Mapping, schema: SourceSchema) -> tuple[str, str]:
     """SQL of the account and of the user that a row of a contacts source is about."""
-    mapped = dict(zip(contract.names, mapped_columns(mapping, contract), strict=True))
+    mapped = dict(zip(schema.names, mapped_columns(mapping, schema), strict=True))
     return mapped["account_id"].removesuffix(" AS account_id"), mapped["user_id"].removesuffix(" AS user_id")
 
 
 def _without_people(
-    connection: duckdb.DuckDBPyConnection, mapping: Mapping, contract: SourceSchema, erased: Erased
+    connection: duckdb.DuckDBPyConnection, mapping: Mapping, schema: SourceSchema, erased: Erased
 ) -> pa.Table:
     """The rows of a contacts source, in its own columns, without those of erased people."""
-    account, user = person_columns(mapping, contract)
+    account, user = person_columns(mapping, schema)
     placed = f"(SELECT *, {account} AS _account_, {user} AS _user_ FROM {RAW}) AS placed"
     people = connection.execute(f"SELECT DISTINCT _account_, _user_ FROM {placed}").fetchall()
     gone = [(a, u) for a, u in people if erased.is_erased(a, u)]
@@ -239,13 +239,13 @@ def _without_people(
     return rows
 
 
-def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceSchema, delivery: Delivery) -> Loaded:
+def load_reference(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, delivery: Delivery) -> Loaded:
     """Replaces `ref.<name>` with a delivery, mapped and typed; rows that cannot be used go to `ref.<name>_rejected`.
 
     Contacts are `personal.contacts`, in the file of their own.
     """
-    columns = ", ".join(f"{c.name} {c.type}" for c in contract.columns)
-    table = f"{PERSONAL if contract is CONTACTS else 'ref'}.{contract.name}"
+    columns = ", ".join(f"{c.name} {c.type}" for c in schema.columns)
+    table = f"{PERSONAL if schema is CONTACTS else 'ref'}.{schema.name}"
     if delivery.file is None or delivery.mapping is None:
         connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
         connection.execute(f"CREATE OR REPLACE TABLE {table}_rejected ({columns}, reason VARCHAR)")
@@ -254,18 +254,18 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceSchema
     cells.install(connection)
     open_parquet(connection, delivery.file, RAW)
     mapping = delivery.mapping
-    unread = {c.name: mapping.cell(c).unreadable for c in contract.columns if c.name in mapping.expressions}
+    unread = {c.name: mapping.cell(c).unreadable for c in schema.columns if c.name in mapping.expressions}
     flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
-    mapped = f"SELECT {', '.join(mapped_columns(mapping, contract))}, {flags} FROM {RAW}"
-    key = _KEYS.get(contract.name)
+    mapped = f"SELECT {', '.join(mapped_columns(mapping, schema))}, {flags} FROM {RAW}"
+    key = _KEYS.get(schema.name)
     place = f"row_number() OVER (PARTITION BY {key})" if key else "1"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(contract, list(unread))} AS reason "
+        f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(schema, list(unread))} AS reason "
         f"FROM (SELECT *, {place} AS place FROM ({mapped}))"
     )
     connection.execute(f"DROP VIEW {RAW}")
-    ours = ", ".join(contract.names)
-    # one that ended before it began makes no contract, and still tells that its account never started
+    ours = ", ".join(schema.names)
+    # one that ended before it began makes no subscription, and still tells that its account never started
     connection.execute(
         f"CREATE OR REPLACE TABLE {table} AS SELECT {ours} FROM judged WHERE reason IS NULL OR reason = '{NEVER_BEGAN}'"
     )
@@ -275,7 +275,7 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceSchema
     reasons = connection.execute("SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1").fetchall()
     counts = ", ".join(f"count(*) FILTER (WHERE unread_{name})" for name in unread)
     cells_unread = connection.execute(f"SELECT {counts} FROM judged WHERE reason IS NULL").fetchone() or ()
-    words = _unknown_words(connection, contract, mapping, delivery.file)
+    words = _unknown_words(connection, schema, mapping, delivery.file)
     kept = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     connection.execute("DROP TABLE judged")
     assert kept is not None
@@ -284,12 +284,12 @@ def load_reference(connection: duckdb.DuckDBPyConnection, contract: SourceSchema
 
 
 def _unknown_words(
-    connection: duckdb.DuckDBPyConnection, contract: SourceSchema, mapping: Mapping, file: Path
+    connection: duckdb.DuckDBPyConnection, schema: SourceSchema, mapping: Mapping, file: Path
 ) -> list[str]:
     """Notes on words for the end of a subscription that nobody has told the meaning of."""
-    if contract.name != "subscriptions" or "end_reason" not in mapping.expressions:
+    if schema.name != "subscriptions" or "end_reason" not in mapping.expressions:
         return []
-    cell = mapping.cell(contract.column("end_reason"))
+    cell = mapping.cell(schema.column("end_reason"))
     open_parquet(connection, file, RAW)
     words = connection.execute(
         f"SELECT word, count(*) FROM (SELECT {cell.given} AS word, {cell.unreadable} AS is_unknown FROM {RAW}) "
@@ -311,15 +311,15 @@ _DECIDING = {
 }
 
 
-def _reason(contract: SourceSchema, delivered: list[str]) -> str:
-    cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in contract.required]
+def _reason(schema: SourceSchema, delivered: list[str]) -> str:
+    cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in schema.required]
     cases += [
         f"WHEN unread_{name} THEN '{name} cannot be read'"
-        for name in _DECIDING.get(contract.name, ())
-        if name in delivered and name not in contract.required
+        for name in _DECIDING.get(schema.name, ())
+        if name in delivered and name not in schema.required
     ]
     cases.append("WHEN place > 1 THEN 'same key as another row'")
-    if contract.name == "subscriptions":
+    if schema.name == "subscriptions":
         cases.append(f"WHEN end_date < start_date THEN '{NEVER_BEGAN}'")
     return f"CASE {' '.join(cases)} END"
 

@@ -56,33 +56,33 @@ def check_sources(settings: Settings) -> Report:
         f"as of {settings.as_of_day}, weeks of {settings.window_start} to {settings.running_week} (the running week), "
         f"days cut in {settings.timezone}"
     )
-    for name, contract in SOURCE_SCHEMAS.items():
+    for name, schema in SOURCE_SCHEMAS.items():
         source = settings.sources.get(name)
         if source is None:
             report.lines.append(f"{name}: not configured; what it would tell is shown as not delivered")
         else:
-            _SourceCheck(report, settings, contract, source).run()
+            _SourceCheck(report, settings, schema, source).run()
     return report
 
 
 class _SourceCheck:
     """The check of one source: files nearby and a connection, as long as it takes."""
 
-    def __init__(self, report: Report, settings: Settings, contract: SourceSchema, source: Source) -> None:
-        self.report, self.settings, self.contract, self.source = report, settings, contract, source
+    def __init__(self, report: Report, settings: Settings, schema: SourceSchema, source: Source) -> None:
+        self.report, self.settings, self.schema, self.source = report, settings, schema, source
         self.lake = Lake(settings, retries=False)
-        is_secret = contract is CONTACTS and contacts_key() is not None
+        is_secret = schema is CONTACTS and contacts_key() is not None
         self.nearby = Nearby(self.lake, settings, keeps_in_memory=is_secret)
         self.connection = connect()
 
     def run(self) -> None:
-        name = self.contract.name
+        name = self.schema.name
         try:
             if name == "usage" and self.source.partitioned:
                 self._check_weeks()
             else:
                 reading = Reading.of(self.settings, self.source)
-                listing = open_source(self.connection, self.nearby, self.contract, self.source, reading)
+                listing = open_source(self.connection, self.nearby, self.schema, self.source, reading)
                 self._named(listing.named)
                 self._groups(self._columns(len(listing.files)))
         except LakeError as error:
@@ -99,9 +99,9 @@ class _SourceCheck:
 
     def _columns(self, files: int) -> Mapping:
         """What matches in the rows that are open, how it reads, and what of it does not."""
-        name, report = self.contract.name, self.report
-        mapping = match_columns(self.connection, self.source, self.contract, Reading.of(self.settings, self.source))
-        (mapping,), notes = settle(self.connection, self.contract, [(RAW, mapping)])
+        name, report = self.schema.name, self.report
+        mapping = match_columns(self.connection, self.source, self.schema, Reading.of(self.settings, self.source))
+        (mapping,), notes = settle(self.connection, self.schema, [(RAW, mapping)])
         counted = self.connection.execute(f"SELECT count(*) FROM {RAW}").fetchone()
         rows = counted[0] if counted else 0
         report.lines.append(f"{name}: {files} files, {rows:,} rows")
@@ -109,21 +109,21 @@ class _SourceCheck:
         report.lines.append(f"  matched: {', '.join(matched)}")
         if mapping.ignored:
             report.lines.append(f"  ignored: {', '.join(mapping.ignored)}")
-        absent = [c for c in self.contract.names if c not in mapping.expressions]
+        absent = [c for c in self.schema.names if c not in mapping.expressions]
         if absent:
             report.lines.append(f"  not delivered: {', '.join(absent)}")
         report.notes += [*mapping.notes, *notes]
         if rows == 0:
             report.problems.append(f"sources.{name}: the files hold no row; check the path")
             return mapping
-        for column in self.contract.columns:
+        for column in self.schema.columns:
             if column.name in mapping.expressions:
                 self._cells(mapping, column, rows)
         return mapping
 
     def _cells(self, mapping: Mapping, column: SourceColumn, rows: int) -> None:
         """How a column reads: a few values, how many are empty, and how many cannot be read."""
-        key, cell = f"sources.{self.contract.name}.columns.{column.name}", mapping.cell(column)
+        key, cell = f"sources.{self.schema.name}.columns.{column.name}", mapping.cell(column)
         value = f"CAST({cell.value} AS VARCHAR)"
         given = f"CAST({cell.given} AS VARCHAR)"
         judged = f"SELECT {value} AS value, {cell.unreadable} AS is_unread, {given} AS given FROM {RAW}"
@@ -134,7 +134,7 @@ class _SourceCheck:
         ).fetchone()
         assert found is not None
         read, unread, empty, example = found
-        if self.contract.name != "contacts":
+        if self.schema.name != "contacts":
             shown = self.connection.execute(
                 f"SELECT DISTINCT given, value FROM (SELECT {given} AS given, {value} AS value "
                 f"FROM {RAW}) WHERE value IS NOT NULL ORDER BY ALL LIMIT {_SHOWN}"
@@ -142,12 +142,12 @@ class _SourceCheck:
             told = ", ".join(_shown(given, value) for given, value in shown) or "nothing"
             self.report.lines.append(f"  {column.name}: {told}" + (f" ({empty:,} of {rows:,} empty)" if empty else ""))
         if unread:
-            hidden = "" if self.contract.name == "contacts" else f", such as '{example}'"
+            hidden = "" if self.schema.name == "contacts" else f", such as '{example}'"
             sentence = (
-                f"{key}: {unread:,} of {rows:,} values cannot be read{hidden}; {_what_becomes(self.contract, column)}"
+                f"{key}: {unread:,} of {rows:,} values cannot be read{hidden}; {_what_becomes(self.schema, column)}"
             )
             is_all = unread >= _MOST * (unread + read)
-            (self.report.problems if is_all and column.name in self.contract.needed else self.report.notes).append(
+            (self.report.problems if is_all and column.name in self.schema.needed else self.report.notes).append(
                 sentence + ("; map another column, or an expression" if is_all else "")
             )
         if column.required and empty > _MOST * rows:
@@ -167,22 +167,22 @@ class _SourceCheck:
         for word, rows in found:
             self.report.notes.append(
                 f"{key}: {rows:,} values are '{word}' and are taken as they stand; if that means that there is "
-                f"nothing, list it under sources.{self.contract.name}.null_values"
+                f"nothing, list it under sources.{self.schema.name}.null_values"
             )
 
     def _named(self, named: list[Named]) -> None:
         for item in named[:10]:
-            self.report.notes.append(f"sources.{self.contract.name}: not read: {item.key}: {item.reason}")
+            self.report.notes.append(f"sources.{self.schema.name}: not read: {item.key}: {item.reason}")
         if len(named) > 10:
-            self.report.notes.append(f"sources.{self.contract.name}: not read: {len(named) - 10} more like these")
+            self.report.notes.append(f"sources.{self.schema.name}: not read: {len(named) - 10} more like these")
 
     def _groups(self, mapping: Mapping) -> None:
-        """Notes members of groups that the reference source does not list; usage or contracts may know them."""
-        name = self.contract.name
+        """Notes members of groups that the reference source does not list; usage or subscriptions may know them."""
+        name = self.schema.name
         groups = self.settings.groups.model_dump().get(name)
         if not groups:
             return
-        key = mapping.cell(self.contract.columns[0]).value
+        key = mapping.cell(self.schema.columns[0]).value
         known = {str(found) for (found,) in self.connection.execute(f"SELECT DISTINCT {key} FROM {RAW}").fetchall()}
         for group, members in groups.items():
             for member in members:
@@ -360,8 +360,8 @@ def _shown(given: str, value: str) -> str:
     return f"'{given[:40]}'" if given == value else f"'{given[:40]}' read as {value[:40]}"
 
 
-def _what_becomes(contract: SourceSchema, column: SourceColumn) -> str:
-    if contract.name == "usage":
+def _what_becomes(schema: SourceSchema, column: SourceColumn) -> str:
+    if schema.name == "usage":
         return "such cells are empty" if column.name == "user_id" else "such rows are rejected"
     decides = column.required or column.name in ("end_date", "notice_date", "first_day", "last_day")
     return "such rows are kept aside" if decides else "such cells are empty"

@@ -315,7 +315,7 @@ def _rows(paths: list[Path], delimiter: str | None, more: str = "") -> str:
 
 
 def open_source(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, contract: SourceSchema, source: Source, reading: Reading
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, schema: SourceSchema, source: Source, reading: Reading
 ) -> Listing:
     """Makes the rows of a source that is read whole a view called `raw_rows`; returns what lies below its paths.
 
@@ -323,10 +323,10 @@ def open_source(
 
     Raises LakeError where files are missing or could not be fetched, SourceError where one or the query cannot be read.
     """
-    name, listing = contract.name, Listing()
+    name, listing = schema.name, Listing()
 
     def match(view: str) -> Mapping:
-        return match_columns(connection, source, contract, reading, view)
+        return match_columns(connection, source, schema, reading, view)
 
     for set_name, shape in source.file_sets.items():
         found = nearby.lake.files(shape.path, shape.format)
@@ -524,7 +524,7 @@ def columns_of(connection: duckdb.DuckDBPyConnection, view: str = RAW) -> dict[s
 def match_columns(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
-    contract: SourceSchema,
+    schema: SourceSchema,
     reading: Reading,
     view: str = RAW,
 ) -> Mapping:
@@ -541,7 +541,7 @@ def match_columns(
     problems: list[str] = []
     used: set[str] = set()
     for ours, theirs in source.columns.items():
-        key = f"sources.{contract.name}.columns.{ours}"
+        key = f"sources.{schema.name}.columns.{ours}"
         if isinstance(theirs, Expression):
             try:
                 described = connection.execute(f"DESCRIBE SELECT ({theirs.sql}) AS x FROM {quoted(view)}").fetchone()
@@ -559,10 +559,10 @@ def match_columns(
         else:
             sentence = f"{key}: {_not_there(theirs, existing)}"
             if source.partitioned:
-                sentence += f"; if it was named otherwise in some weeks, say so under sources.{contract.name}.earlier"
-            (problems if ours in contract.needed else mapping.notes).append(sentence)
+                sentence += f"; if it was named otherwise in some weeks, say so under sources.{schema.name}.earlier"
+            (problems if ours in schema.needed else mapping.notes).append(sentence)
             continue
-        why = cells.refused(contract.column(ours), kind)
+        why = cells.refused(schema.column(ours), kind)
         if why and _is_empty(connection, expression, view):
             # writers give a column in which nothing stands any type
             why, kind = None, cells.NOTHING
@@ -572,7 +572,7 @@ def match_columns(
         mapping.expressions[ours], mapping.types[ours] = expression, kind
         # of CSV every column is text: that says nothing of one
         is_csv = all(shape.format == "csv" for shape in source.file_sets.values())
-        mapping.notes.extend([] if is_csv else _conversion(key, told, kind, contract.column(ours)))
+        mapping.notes.extend([] if is_csv else _conversion(key, told, kind, schema.column(ours)))
     if problems:
         raise SourceError(problems)
     mapping.used.extend(name for name in existing if name in used)
@@ -598,12 +598,12 @@ def _conversion(key: str, theirs: str, kind: str, column: SourceColumn) -> list[
     return [f"{key}: '{theirs}' is {kind} and is converted; a value that is not a whole number is not taken"]
 
 
-def mapped_columns(mapping: Mapping, contract: SourceSchema) -> list[str]:
-    """The columns of the contract as SQL, each of our type, NULL where not delivered.
+def mapped_columns(mapping: Mapping, schema: SourceSchema) -> list[str]:
+    """The columns of the schema as SQL, each of our type, NULL where not delivered.
 
     A value that cannot be read becomes NULL: whoever needs it rejects the row with the reason.
     """
-    return [f"{mapping.cell(column).value} AS {column.name}" for column in contract.columns]
+    return [f"{mapping.cell(column).value} AS {column.name}" for column in schema.columns]
 
 
 # ---------------------------------------------------------------- what whole columns settle
@@ -611,7 +611,7 @@ def mapped_columns(mapping: Mapping, contract: SourceSchema) -> list[str]:
 
 def settle(
     connection: duckdb.DuckDBPyConnection,
-    contract: SourceSchema,
+    schema: SourceSchema,
     parts: Sequence[tuple[str, Mapping]],
     week: date | None = None,
 ) -> tuple[list[Mapping], list[str]]:
@@ -623,11 +623,11 @@ def settle(
     if not parts:
         return [], []
     reading, notes = parts[0][1].reading, list[str]()
-    order, days = _day_order(connection, contract, parts, week)
+    order, days = _day_order(connection, schema, parts, week)
     if days and reading.date_order == "auto":
-        notes.append(_open_days(contract, order, days))
+        notes.append(_open_days(schema, order, days))
     decimals: dict[str, str] = {}
-    for column in contract.columns:
+    for column in schema.columns:
         if column.type not in ("BIGINT", "DOUBLE"):
             continue
         texts = _texts(connection, parts, column, cells.PLAIN_WHOLE, "[0-9][.,][0-9]")
@@ -635,8 +635,8 @@ def settle(
         decimals[column.name] = said if reading.decimal == "auto" else reading.decimal
         if reading.decimal == "auto" and said == "open" and example:
             notes.append(
-                f"sources.{contract.name}.columns.{column.name}: numbers such as '{example}' can be read in two ways, "
-                f"and are not read; say decimal: point or decimal: comma under sources.{contract.name}"
+                f"sources.{schema.name}.columns.{column.name}: numbers such as '{example}' can be read in two ways, "
+                f"and are not read; say decimal: point or decimal: comma under sources.{schema.name}"
             )
     settled = reading.settled(order or "open", decimals)
     return [replace(mapping, reading=settled) for _, mapping in parts], notes
@@ -644,7 +644,7 @@ def settle(
 
 def _day_order(
     connection: duckdb.DuckDBPyConnection,
-    contract: SourceSchema,
+    schema: SourceSchema,
     parts: Sequence[tuple[str, Mapping]],
     week: date | None,
 ) -> tuple[str, dict[str, str]]:
@@ -652,7 +652,7 @@ def _day_order(
     reading = parts[0][1].reading
     texts = {
         column.name: _texts(connection, parts, column, cells.ISO, "^[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}")
-        for column in contract.columns
+        for column in schema.columns
         if column.type in ("TIMESTAMP", "DATE")
     }
     everything = [text for found in texts.values() for text in found]
@@ -679,7 +679,7 @@ def _order_of_week(texts: list[str], week: date, zone: str) -> str | None:
     return None if near["mdy"] == near["dmy"] else max(near, key=lambda order: near[order])
 
 
-def _open_days(contract: SourceSchema, order: str, days: dict[str, str]) -> str:
+def _open_days(schema: SourceSchema, order: str, days: dict[str, str]) -> str:
     listed = ", ".join(f"{name} '{example}'" for name, example in days.items())
     taken = (
         "other days say day first and others again month first, so these are not read"
@@ -687,8 +687,8 @@ def _open_days(contract: SourceSchema, order: str, days: dict[str, str]) -> str:
         else "month first is taken for / and -, day first for ."
     )
     return (
-        f"sources.{contract.name}: days can be read in two ways ({listed}); {taken}: "
-        f"say date_order: mdy or date_order: dmy under sources.{contract.name}"
+        f"sources.{schema.name}: days can be read in two ways ({listed}); {taken}: "
+        f"say date_order: mdy or date_order: dmy under sources.{schema.name}"
     )
 
 

@@ -558,9 +558,9 @@ def _ignored(columns: list[str]) -> list[str]:
     return [f"columns that nothing maps: {', '.join(columns)}"] if columns else []
 
 
-_CONTRACT = ", ".join(f"NULL::{column.type} AS {column.name}" for column in USAGE.columns)
+_SUBSCRIPTION = ", ".join(f"NULL::{column.type} AS {column.name}" for column in USAGE.columns)
 _NOTHING = (
-    f"SELECT {_CONTRACT}, NULL::DATE AS day, FALSE AS has_unreadable_records, FALSE AS has_unreadable_user, "
+    f"SELECT {_SUBSCRIPTION}, NULL::DATE AS day, FALSE AS has_unreadable_records, FALSE AS has_unreadable_user, "
     "FALSE AS has_unreadable_event, "
     "NULL::VARCHAR AS source_file, NULL::BIGINT AS source_row, FALSE AS is_duplicate LIMIT 0"
 )

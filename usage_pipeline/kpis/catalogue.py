@@ -20,7 +20,7 @@ from usage_pipeline.core.tables import Aggregation
 KPIS = Path(__file__).with_name("kpis.yaml")
 # the KPI that averages are taken over
 DENOMINATOR = "active_accounts"
-Need = Literal["users", "records", "contracts", "seats", "annual_value"]
+Need = Literal["users", "records", "subscriptions", "seats", "annual_value"]
 Format = Literal[",d", ",.1f", ",.2f", "$,.0f"]
 _NAME = r"^[a-z][a-z0-9_]*$"
 _TAKEN = ("entity_no", "period_no", "nth", "is_present")
@@ -60,7 +60,7 @@ class Events(_Model):
     """Subscriptions to which something happened, month by month."""
 
     kind: Literal["events"]
-    change: Literal["new", "back", "kept", "lapsed", "churned", "completed"]
+    change: Literal["new", "reactivated", "kept", "lapsed", "churned", "expired"]
 
     @property
     def aggregation(self) -> Aggregation:
@@ -113,11 +113,11 @@ class Stock(_Model):
         if self.sum is None:
             counted = "DISTINCT account_no"
             if self.count == "subscriptions":
-                # a contract about a whole account is no application of it
+                # a subscription about a whole account is no application of it
                 counted, where = "*", f"FILTER (WHERE ({self.where}) AND NOT is_whole_account)"
             # where the condition is unknown for all, so is the count
             return f"CASE WHEN count(({self.where})) > 0 THEN count({counted}) {where} END"
-        # what is in contract at no known price is worth nobody knows how much; where nothing is, that is 0
+        # what is subscribed at no known price is worth nobody knows how much; where nothing is, that is 0
         return (
             f"CASE WHEN count(*) {where} > 0 THEN {_summed(self.sum)} {where} WHEN count(({self.where})) > 0 THEN 0 END"
         )
@@ -272,13 +272,13 @@ def check_expressions(catalogue: KpiCatalogue) -> None:
 
 def delivered(settings: Settings) -> dict[str, bool]:
     """Of what KPIs need, whether the sources deliver it."""
-    usage, contracts = settings.sources.usage, settings.sources.subscriptions
+    usage, subscriptions = settings.sources.usage, settings.sources.subscriptions
     return {
         "users": usage.delivers("user_id"),
         "records": usage.delivers("records_created"),
-        "contracts": contracts is not None,
-        "seats": contracts is not None and contracts.delivers("seats"),
-        "annual_value": contracts is not None and contracts.delivers("annual_value"),
+        "subscriptions": subscriptions is not None,
+        "seats": subscriptions is not None and subscriptions.delivers("seats"),
+        "annual_value": subscriptions is not None and subscriptions.delivers("annual_value"),
     }
 
 

@@ -2,7 +2,7 @@
 
 A month is closed by the first run after the moment of the monthly refresh that finds it complete and is published. Its
 entry of history holds the sheet of all periods that end with it, and what it was computed from: files of each week,
-deliveries of contracts and accounts, groups, and how each KPI was computed. What differs from that is why figures
+deliveries of subscriptions and accounts, groups, and how each KPI was computed. What differs from that is why figures
 differ.
 """
 
@@ -33,8 +33,8 @@ from usage_pipeline.publishing.history import (
 
 MADE_OF = b"made_of"
 # entities that are made of accounts, or of applications, and change with what is known of those
-_MOVES = {"segment": "accounts", "region": "accounts", "owner": "accounts", "application type": "applications"}
-_OF_CONTRACTS = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
+_MOVES = {"segment": "accounts", "region": "accounts", "CSM": "accounts", "application type": "applications"}
+_OF_SUBSCRIPTIONS = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
 _UNKNOWN = "nothing that is on record has changed"
 
 
@@ -116,7 +116,10 @@ def _reasons(
             kpi = kpis.get(name)
             for period, month, first, last, entity_type in told:
                 why = list(_why(kpi, catalogue, then, now, (first.date(), last.date()), entity_type))
-                missing = [*why, *([_CONTRACTS] if kpi and _CONTRACTS not in why and _differ(then, now) else [])]
+                missing = [
+                    *why,
+                    *([_SUBSCRIPTIONS] if kpi and _SUBSCRIPTIONS not in why and _differ(then, now) else []),
+                ]
                 texts = ["; ".join(notified_now) or _UNKNOWN for notified_now in (why, missing)]
                 rows.append((month, title, kpi.title if kpi else title, period, entity_type, *texts))
     columns = zip(*rows, strict=True) if rows else [[] for _ in names]
@@ -124,7 +127,7 @@ def _reasons(
     return pa.table({n: pa.array(list(c), types.get(n, pa.string())) for n, c in zip(names, columns, strict=True)})
 
 
-_CONTRACTS = "contracts have been delivered anew"
+_SUBSCRIPTIONS = "subscriptions have been delivered anew"
 
 
 def _differ(then: dict[str, Any], now: dict[str, Any], source: str = "subscriptions") -> bool:
@@ -148,11 +151,11 @@ def _why(
         names += [kpi.computed.numerator, kpi.computed.denominator]
     if any(then["computed"].get(name) != now["computed"].get(name) for name in names):
         yield "the KPI is computed in another way"
-    of_subscriptions = any(_is_of_contracts(entry.computed) for entry in catalogue.entries if entry.name in names)
+    of_subscriptions = any(_is_of_subscriptions(entry.computed) for entry in catalogue.entries if entry.name in names)
     # states and growth look back beyond the period
     yield from _weeks_changed(then, now, date.min if of_subscriptions else span[0], span[1])
     if of_subscriptions and _differ(then, now):
-        yield _CONTRACTS
+        yield _SUBSCRIPTIONS
     source = _MOVES.get(entity_type)
     if source and _differ(then, now, source):
         yield f"{source} have been delivered anew"
@@ -160,9 +163,9 @@ def _why(
         yield "groups have other members"
 
 
-def _is_of_contracts(computed: Any) -> bool:
+def _is_of_subscriptions(computed: Any) -> bool:
     if isinstance(computed, Sum):
-        return any(name in computed.expression for name in _OF_CONTRACTS)
+        return any(name in computed.expression for name in _OF_SUBSCRIPTIONS)
     return computed.kind in ("events", "stock")
 
 

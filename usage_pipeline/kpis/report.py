@@ -68,10 +68,10 @@ class GroupError(ValueError):
 
 
 def replace_values(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
-    """Replaces `core.kpi_values`: a row an entity and period in which it was in contract or used, a column a KPI.
+    """Replaces `core.kpi_values`: a row an entity and period in which it was subscribed or used, a column a KPI.
 
-    Beside it `core.kpi_account_level`: what contracts about whole accounts are of a KPI in a month or week, which sums
-    over applications lack. Raises KpiError where an expression of the catalogue cannot be computed.
+    Beside it `core.kpi_account_level`: what subscriptions about whole accounts add to a KPI in a month or week, which
+    sums over applications lack. Raises KpiError where an expression of the catalogue cannot be computed.
     """
     check_expressions(catalogue)
     connection.execute(

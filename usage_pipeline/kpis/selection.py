@@ -79,7 +79,7 @@ def read_selection(build: Path, selection: Selection) -> Sheet:
             values,
         ).df()
         if rows.empty:
-            raise SelectionError(f"nothing was in use or in contract of what is picked, in that {selection.period}")
+            raise SelectionError(f"nothing was in use or subscribed of what is picked, in that {selection.period}")
         reported = connection.execute(
             f"FROM mart.kpi_reported WHERE {of_period} ORDER BY entity_type, lower(entity), entity_key, kpi_rank",
             values,

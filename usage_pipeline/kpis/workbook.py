@@ -35,11 +35,11 @@ class _Column:
     written: str = ""  # "own": as the KPI's numbers; "signed": likewise with a sign; else a format of Excel
 
 
-_ENTITY = [_Column("entity_type", "Entity type", 15), _Column("entity", "Entity", 28)]
+_ENTITY = [_Column("entity_type", "View by", 15), _Column("entity", "Entity", 28)]
 _KPI = [_Column("kpi", "KPI", 34), _Column("kpi_unit", "Unit", 22)]
 _FIGURES = [
     _Column("value", "Value", 14, "own"),
-    _Column("value_year_ago", "A year ago", 14, "own"),
+    _Column("value_year_ago", "Last year", 14, "own"),
     _Column("difference", "Difference", 14, "signed"),
     _Column("percent", "Difference, %", 12, _PERCENT),
     _Column("change_is", "Trend", 13),
@@ -50,7 +50,7 @@ _FIGURES = [
 ]
 _REPORTED = [
     _Column("value_reported", "As reported", 14, "own"),
-    _Column("year_ago_reported", "A year ago, as reported", 14, "own"),
+    _Column("year_ago_reported", "Last year, as reported", 14, "own"),
     _Column("value", "Current value", 14, "own"),
     _Column("why_revised", "Why it differs", 70),
 ]
@@ -191,15 +191,15 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
             f"{len(sheet.rows):,} figures of {entities:,} entities",
         ),
         (
-            "adding up",
+            "additive",
             "Nothing here may be added up unless the sheet Definitions says so; what cannot was counted anew.",
         ),
         (
-            "a year ago",
+            "last year",
             "The same period a year ago; empty where the entity was not there, or the period is not on record.",
         ),
         ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
-        ("colours", "They repeat what Trend says: green is better, red is worse."),
+        ("colors", "They repeat what Trend says: green is better, red is worse."),
     ]
     page = _page(book, "About")
     page.set_column(0, 0, 16)

@@ -44,8 +44,8 @@ _XLSX = ("application", "vnd.openxmlformats-officedocument.spreadsheetml.sheet")
 _COLUMNS = [
     ("account", "Account", 34),
     ("urgency", "Urgency", 14),
-    ("news", "New", 9),
-    ("reason", "Why", 80),
+    ("news", "News", 14),
+    ("reason", "Details", 80),
     ("new_reasons", "What is new", 34),
     ("value_concerned", "ARR at risk, US$", 14),
     ("applications_concerned", "Applications concerned", 14),
@@ -79,7 +79,7 @@ class Digest:
 
     @property
     def new(self) -> int:
-        return sum(call["news"] == "new" for call in self.calls)
+        return sum(call["news"] == "new this week" for call in self.calls)
 
     @property
     def subject(self) -> str:
@@ -215,7 +215,7 @@ def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
     if found is None:
         known = ", ".join(digest.owner for digest in digests) or "nobody"
         raise DigestError(f"there is nobody to call for '{owner}', who would be sent nothing; {known} would be")
-    made = write(settings, found, settings.mail.owners.get(owner, f"no-address-yet@{_NOWHERE}"))
+    made = write(settings, found, settings.mail.recipients.get(owner, f"no-address-yet@{_NOWHERE}"))
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"calls-{found.week}"
     parts = {".eml": made.as_bytes(policy=SMTP)}
@@ -265,8 +265,8 @@ def worth_another_try(settings: Settings) -> list[str]:
     if why_not(settings, BuildStore(settings.published_dir)):
         return []
     last = read_round(settings).get("round", {})
-    refused, owners = last.get("refused", {}), settings.mail.owners
-    return [owner for owner in last.get("failed", {}) if refused.get(owner) != owners.get(owner, refused.get(owner))]
+    refused, recipients = last.get("refused", {}), settings.mail.recipients
+    return [owner for owner in last.get("failed", {}) if refused.get(owner) != recipients.get(owner, refused.get(owner))]
 
 
 def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[], datetime] = datetime.now) -> Round:
@@ -283,7 +283,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
         done = Round(week=build.newest_week, accounts_without_owner=nobodys)
         away = ""
         for digest in digests:
-            to = settings.mail.owners.get(digest.owner)
+            to = settings.mail.recipients.get(digest.owner)
             if to is None:
                 done.without_address.append(digest.owner)
             elif digest.owner in memory["sent"]:

@@ -75,7 +75,7 @@ class Raw:
 
 
 @dataclass
-class Contract:
+class Subscription:
     """Rows as delivered, subscription periods made of them, and what they make of the week."""
 
     delivered: list[Row]
@@ -118,7 +118,7 @@ class Explanation:
     as_of_day: date
     week: Week
     raw: Raw
-    contract: Contract
+    subscription: Subscription
     page: Number
     warehouse: Number
     expected: Row | None
@@ -164,7 +164,7 @@ def explain(
         as_of_day=settings.as_of_day,
         week=_week(connection, settings, week_start),
         raw=raw,
-        contract=_contract(connection, key),
+        subscription=_subscription(connection, key),
         page=Number(on_page, _agreement(on_page, raw.sums)),
         warehouse=Number(in_warehouse, _agreement(in_warehouse, raw.sums)),
         expected=_one(
@@ -314,10 +314,10 @@ def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Ro
     return found
 
 
-# ---------------------------------------------------------------- the contract
+# ---------------------------------------------------------------- the subscription
 
 
-def _contract(connection: duckdb.DuckDBPyConnection, key: Row) -> Contract:
+def _subscription(connection: duckdb.DuckDBPyConnection, key: Row) -> Subscription:
     account_application = {name: key[name] for name in ("account", "application")}
     delivered = _all(
         connection,
@@ -348,7 +348,7 @@ def _contract(connection: duckdb.DuckDBPyConnection, key: Row) -> Contract:
         "SELECT is_subscription_known FROM core.account_subscriptions WHERE account_id = $account",
         {"account": key["account"]},
     )
-    return Contract(
+    return Subscription(
         delivered=delivered,
         subscription_periods=subscription_periods,
         is_known=bool(known and known["is_subscription_known"]),
@@ -365,7 +365,7 @@ def _outside(subscription_periods: list[Row], week: date) -> str:
     """
     sunday = week + timedelta(days=6)
     if not subscription_periods:
-        return "no contract"
+        return "no subscription"
     if all(subscription_period["start_date"] > sunday for subscription_period in subscription_periods):
         return "not started"
     if all((subscription_period["end_date"] or _FOREVER) < week for subscription_period in subscription_periods):
@@ -375,7 +375,7 @@ def _outside(subscription_periods: list[Row], week: date) -> str:
         for subscription_period in subscription_periods
     ):
         return "not on record"
-    return "between two contracts"
+    return "between two subscriptions"
 
 
 # ---------------------------------------------------------------- anomalies, risks, the page

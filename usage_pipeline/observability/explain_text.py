@@ -16,11 +16,10 @@ _WIDTH = 118
 _USERS_SHOWN = 8
 _ROWS_SHOWN = 4
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_ANOMALY_TYPES = {"shift up": "new level, higher", "shift down": "new level, lower", "decline": "slow decline"}
 _BASIS = {
     "application": "from rows of the application",
     "account": "inferred from the account's own rows and from use",
-    "usage": "inferred from use alone: no contract was delivered",
+    "usage": "inferred from use alone: no subscription was delivered",
 }
 _WHY_NOT = {
     "running": "it has not ended yet",
@@ -44,7 +43,7 @@ def as_text(found: Explanation) -> list[str]:
     for title, paragraphs in (
         ("Week", _week(found)),
         ("Raw rows", _raw(found)),
-        ("Contract", _contract(found)),
+        ("Subscription", _subscription(found)),
         ("Number", _number(found)),
         ("Expected", _expected(found)),
         ("Use", _use(found)),
@@ -144,31 +143,31 @@ def _rejected(found: Explanation) -> list[str]:
     return lines
 
 
-# ---------------------------------------------------------------- contract
+# ---------------------------------------------------------------- subscription
 
 
-def _contract(found: Explanation) -> list[str]:
-    contract = found.contract
-    lines = [_delivered(row) for row in contract.delivered[:6]]
-    if not lines and contract.is_known:
+def _subscription(found: Explanation) -> list[str]:
+    subscription = found.subscription
+    lines = [_delivered(row) for row in subscription.delivered[:6]]
+    if not lines and subscription.is_known:
         lines = ["as delivered: no row for this application, nor for the account as a whole; others of it have some"]
     elif not lines:
-        lines = ["as delivered: nothing; whether this account has a contract is not known"]
-    for period in contract.subscription_periods:
+        lines = ["as delivered: nothing; whether this account has a subscription is not known"]
+    for period in subscription.subscription_periods:
         lines.append(
             f"subscription no. {period['period_number']}: {_span(period)}{_told(period)} ({_BASIS[period['basis']]})"
         )
     in_week = {
-        "no contract": "no contract is known, so the page has no row for a week without use",
-        "not started": "before the contract began: outside a contract there is no zero, only what was used",
-        "ended": "after the contract ended: outside a contract there is no zero, only what was used",
-        "between two contracts": "between two contracts: outside a contract there is no zero, only what was used",
-        "not on record": "within the contract, but the week is not on record",
+        "no subscription": "no subscription is known, so the page has no row for a week without use",
+        "not started": "before the subscription began: outside a subscription there is no zero, only what was used",
+        "ended": "after the subscription ended: outside a subscription there is no zero, only what was used",
+        "between two subscriptions": "between two subscriptions: outside one there is no zero, only what was used",
+        "not on record": "within the subscription, but the week is not on record",
     }
-    said = in_week.get(contract.state) if contract.days == 0 else None
+    said = in_week.get(subscription.state) if subscription.days == 0 else None
     if said is None:
-        at_end = {"ended": "it ended in this week", "notice received": "notice was given"}.get(contract.state)
-        said = f"{contract.days} of 7 days in contract" + (f"; {at_end}" if at_end else "")
+        at_end = {"ended": "it ended in this week", "notice received": "notice was given"}.get(subscription.state)
+        said = f"{subscription.days} of 7 subscribed days" + (f"; {at_end}" if at_end else "")
     return [*lines, f"this week: {said}"]
 
 
@@ -223,15 +222,15 @@ def _told_number(found: Explanation) -> str:
     if row is None and found.week.status in ("has not begun", "before the first week on record"):
         return f"no row: {found.week.status}"
     if row is None:
-        return "no row: neither in contract, nor used in this week or the same week a year before"
+        return "no row: neither subscribed, nor used in this week or the same week a year before"
     if row["clicks"] is None:
         why = "nobody came on record" if found.week.is_complete else f"the week is not complete ({row['week_status']})"
         if row["subscribed_days"] == 0:
-            why = "outside the contract and not used; the row is there for the same week a year before"
+            why = "outside the subscription and not used; the row is there for the same week a year before"
         return f"empty: {why}"
     told = _measures(found.page.value)
     if row["subscribed_days"] == 0:
-        told += ", outside the contract: they make nobody active"
+        told += ", outside the subscription: they make nobody active"
     elif row["clicks"] == 0:
         told += ": nobody came, and that is known"
     return told
@@ -255,8 +254,8 @@ def _expected(found: Explanation) -> list[str]:
     lines = []
     row = found.expected
     if row is None or row["expected_clicks"] is None:
-        if found.contract.days < 7 or not found.week.is_complete:
-            lines.append("nothing: only complete weeks of seven days in contract are judged")
+        if found.subscription.days < 7 or not found.week.is_complete:
+            lines.append("nothing: only complete weeks of seven subscribed days are judged")
         else:
             lines.append("nothing: it is too new, or had too little use, to expect a number of it")
     else:
@@ -292,7 +291,7 @@ def _anomaly(anomaly: Row) -> str:
 
 def _short_anomaly(anomaly: Row) -> str:
     about = {"application": " of all accounts of the application", "all": " of all accounts"}.get(anomaly["scope"], "")
-    what = _ANOMALY_TYPES.get(anomaly["kind"], anomaly["kind"])
+    what = anomaly["kind"]
     return f"{what} in {anomaly['measure']}{about} ({anomaly['confidence']})"
 
 
@@ -302,18 +301,18 @@ def _short_anomaly(anomaly: Row) -> str:
 def _use(found: Explanation) -> list[str]:
     state, limits, now = found.state, found.limits, found.state_now
     if state is None:
-        why = "the week is not complete" if not found.week.is_complete else "it is no full week of a contract"
+        why = "the week is not complete" if not found.week.is_complete else "it is no full week of a subscription"
         lines = [f"no state: {why}"]
     else:
         lines = [f"{state['usage_state']}, since the week of {day(state['state_since'])}: {_because(state, limits)}"]
     if now is None:
-        return [*lines, f"by {day(found.as_of_day)}: never in contract and never adopted"]
+        return [*lines, f"by {day(found.as_of_day)}: never subscribed and never adopted"]
     today = f"by {day(found.as_of_day)}: {now['subscription_state']}"
     if now["subscription_state"] == "ended":
         today += f" on {day(now['end_date'])}, so it has no usage state and can be neither low nor inactive"
     elif now["usage_state"]:
         today += f", {now['usage_state']}" + (f" ({now['reason']})" if now["reason"] else "")
-    never = "not used in the contract that runs" if now["usage_state"] else "never adopted on record"
+    never = "not used in the subscription that runs" if now["usage_state"] else "never adopted on record"
     used = f"last used on {day(now['last_used_on'])}" if now["last_used_on"] else never
     return [*lines, f"{today}; {used}"]
 
@@ -322,9 +321,9 @@ def _because(state: Row, limits: dict[str, Any]) -> str:
     recent = f"{state['recent_clicks']:.1f} clicks a week over the last {limits['recent_weeks']} weeks"
     kind = state["usage_state"]
     if kind == "new":
-        return f"within the first {limits['new_weeks']} full weeks of the contract"
+        return f"within the first {limits['new_weeks']} full weeks of the subscription"
     if kind == "never adopted":
-        return "no use in any week of the contract on record"
+        return "no use in any week of the subscription on record"
     if kind == "inactive":
         silent = f"{state['weeks_without_use']} weeks without use, {limits['inactive_weeks']} make it inactive"
         return f"{silent}; last used in the week of {day(state['last_used_week'])}"
@@ -368,16 +367,16 @@ def _probability(row: Row) -> str:
 
 def _why_not_scored(found: Explanation) -> str:
     now = found.state_now
-    state = now["subscription_state"] if now else "no contract"
-    if state == "in contract" and not found.contract.is_known:
-        return "no contract was delivered, so its end cannot be told, and it is not active"
-    if state == "in contract":
+    state = now["subscription_state"] if now else "no subscription"
+    if state == "active subscription" and not found.subscription.is_known:
+        return "no subscription was delivered, so its end cannot be told, and it is not active"
+    if state == "active subscription":
         return "too little is on record of it"
     return {
-        "ended": "the contract has ended",
+        "ended": "the subscription has ended",
         "notice received": "its end is announced",
-        "not started": "the contract has not begun",
-    }.get(state, "it is not in contract")
+        "not started": "the subscription has not begun",
+    }.get(state, "it is not subscribed")
 
 
 def _percent(probability: float | None) -> str:

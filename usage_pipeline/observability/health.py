@@ -177,7 +177,7 @@ class Health:
 
     @cached_property
     def sources(self) -> Rows:
-        return [self._usage(), *(self._reference(contract.name) for contract in REFERENCE)]
+        return [self._usage(), *(self._reference(schema.name) for schema in REFERENCE)]
 
     def _usage(self) -> dict[str, Any]:
         with_rows = [manifest for manifest in self.manifests.values() if manifest.rows_kept]
@@ -377,7 +377,7 @@ class Health:
         """A text without the places of the lake and of the data home: long, the same everywhere, nobody's business."""
         for place in (self.settings.sources.usage.path, str(self.settings.home)):
             text = text.replace(f"{place.rstrip('/')}/", "") if place else text
-        sources = [self.settings.sources.get(contract.name) for contract in REFERENCE]
+        sources = [self.settings.sources.get(schema.name) for schema in REFERENCE]
         for place in [shape.path for source in sources if source for shape in source.file_sets.values()]:
             text = text.replace(place, place.rstrip("/").rpartition("/")[2])
         return text

@@ -93,7 +93,7 @@ def _lake_state(settings: Settings) -> Iterator[str]:
             except LakeError as error:
                 yield str(error)
                 break
-    whole = [settings.sources.get(contract.name) for contract in REFERENCE]
+    whole = [settings.sources.get(schema.name) for schema in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
         for shape in source.file_sets.values() if source else []:
             try:

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from usage_pipeline.core.tables import METRICS, TABLES, Column, Metric, Table
+from usage_pipeline.core.tables import COLUMNS, METRICS, TABLES, Column, Metric, Table
 from usage_pipeline.pages.help_tab import help_text, place_help
 from usage_pipeline.privacy.encryption import open_database
 
@@ -198,11 +198,27 @@ def _chart_problems(chart: dict[str, Any], assets: Assets) -> list[str]:
         f"uses the metric {metric}, which the dataset {dataset['table_name']} does not define"
         for metric in sorted(used_metrics(params) - metrics - columns)
     ]
+    problems += _comparator_problems(params)
     if params.get("viz_type") != chart.get("viz_type"):
         problems.append("viz_type and params.viz_type differ")
     if not chart.get("description"):
         problems.append("has no description; say what a reader learns from it")
     return problems
+
+
+def _comparator_problems(params: dict[str, Any]) -> list[str]:
+    """Filters that can match nothing: they compare with a value that the catalogue does not have for the column."""
+    compared = [
+        (COLUMNS[item["subject"]], value)
+        for item in params.get("adhoc_filters", [])
+        if item.get("operator") in ("==", "!=", "IN", "NOT IN") and item.get("subject") in COLUMNS
+        for value in as_list(item.get("comparator"))
+    ]
+    return [
+        f"compares {column.name} with {value!r}, which is none of its values: {', '.join(column.words)}"
+        for column, value in compared
+        if column.words and value not in column.words
+    ]
 
 
 def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:

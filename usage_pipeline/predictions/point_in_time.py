@@ -3,8 +3,9 @@
 Belongs here: hiding the future, once, for everything that is trained or tested on the past. Does not: what is made of
 the past (`risk_features.py`), or what came of it afterwards (`sql/risk_outcomes.sql`).
 
-Usage is cut at the week. Contracts are those of the history's delivery of that time; where the history does not reach
-back so far, those of its first delivery, without the ends, notices, renewals and values that only later times know.
+Usage is cut at the week. Subscriptions are those of the history's delivery of that time; where the history does not
+reach back so far, those of its first delivery, without the ends, notices, renewals and values that only later
+times know.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from usage_pipeline.privacy.encryption import open_parquet
 
 _SCHEMAS = ("ref", "core")
 _USAGE = ("weeks", "weekly_usage", "weekly_users")
-# a run in the days after a week knows that week's contracts; one a week later may know better, which is no help
+# a run in the days after a week knows that week's subscriptions; one a week later may know better, which is no help
 _DAYS_AFTER = 14
 
 

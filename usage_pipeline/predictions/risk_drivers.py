@@ -219,11 +219,11 @@ def _season(row: Row, _: Row) -> Told:
     return _looks(ahead), f"a year ago the 8 weeks to come were {_percent(ahead)} against the 4 before, at all accounts"
 
 
-def _contract(row: Row, _: Row) -> Told:
+def _subscription(row: Row, _: Row) -> Told:
     if not _is_known(row["subscription_age_days"]):
         return _NOTHING
     years = row["subscription_age_days"] / 365.25
-    return 0, "in contract for " + (f"{years:.1f} years" if years >= 1.5 else _count(round(years * 12), "month"))
+    return 0, "subscribed for " + (f"{years:.1f} years" if years >= 1.5 else _count(round(years * 12), "month"))
 
 
 def _renewal(row: Row, _: Row) -> Told:
@@ -241,6 +241,6 @@ _WORDS: dict[str, Callable[[Row, Row], Told]] = {
     "breadth": _breadth,
     "account": _account,
     "season": _season,
-    "contract": _contract,
+    "subscription": _subscription,
     "renewal": _renewal,
 }

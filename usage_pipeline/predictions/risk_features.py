@@ -55,7 +55,7 @@ THEMES = (
     Theme("breadth", {"breadth_owned": 0, "breadth_used": -1}),
     Theme("account", {"account_change": -1}),
     Theme("season", {"peers_change": 0, "season_ahead": 0}),
-    Theme("contract", {"weeks_since_first_use": 0, "subscription_age_days": 0}),
+    Theme("subscription", {"weeks_since_first_use": 0, "subscription_age_days": 0}),
     Theme("renewal", {"days_to_renewal": 0}),
 )
 FEATURES = {name: direction for theme in THEMES for name, direction in theme.features.items()}
@@ -105,7 +105,7 @@ def refuse_leaks(sql: str, columns: Iterable[str]) -> None:
 
 
 def features_at(history: History, week: date) -> pa.Table:
-    """The features of every account and application in contract when `week` (a Monday) had ended.
+    """The features of every account and subscribed application when `week` (a Monday) had ended.
 
     A row: account x application, and one an account with no application. Raises LeakError.
     """

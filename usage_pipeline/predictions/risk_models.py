@@ -171,7 +171,7 @@ def _drawn(rng: np.random.Generator, places: NDArray[np.int64], most: int) -> tu
 def by_rule(rows: Rows, rules: RiskSettings, inactive_weeks: int, *, is_about_use: bool) -> Bools:
     """Whether the rule says risk: recent clicks far below the eight weeks before and below its peers' move.
 
-    About the end of a contract, silence is a risk too; about low usage it is what has already happened.
+    About the end of a subscription, silence is a risk too; about low usage it is what has already happened.
     """
     change, peers = rows.feature("change"), rows.feature("peers_change")
     # shares of clicks plus one, as the features are; a floor of a few clicks makes that no difference

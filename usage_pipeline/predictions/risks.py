@@ -66,14 +66,14 @@ class Target:
         rules, activity = settings.risk, settings.activity
         if self.is_about_use:
             return (
-                f"Of applications that are active and stay in contract: in at least one of the next {rules.low_weeks} "
+                f"Of applications that are active and stay subscribed: in at least one of the next {rules.low_weeks} "
                 f"weeks the state is low (recent clicks below {100 * activity.low_share:.0f} % of the usual) or "
                 f"inactive ({activity.inactive_weeks} weeks without use)."
             )
         whole = "every application of the account is" if self.of_accounts else "the application is"
         return (
-            f"Of {'accounts' if self.of_accounts else 'applications'} in contract without a notice: within "
-            f"{rules.churn_days} days {whole} given notice for, or cancelled. Completed contracts are no loss."
+            f"Of {'accounts' if self.of_accounts else 'applications'} subscribed without a notice: within "
+            f"{rules.churn_days} days {whole} given notice for, or cancelled. Completed subscriptions are no loss."
         )
 
 
@@ -400,9 +400,10 @@ LEFT JOIN warehouse.core.account_application_states AS states
     ON features.account_id = states.account_id AND features.application = states.application
 -- never one that has ended, or whose end is announced by today
 WHERE
-    states.subscription_state = 'in contract'
+    states.subscription_state = 'active subscription'
     OR features.application IS NULL AND features.account_id IN (
-        SELECT account_id FROM warehouse.core.account_application_states WHERE subscription_state = 'in contract'
+        SELECT account_id FROM warehouse.core.account_application_states
+        WHERE subscription_state = 'active subscription'
     )
 ORDER BY features.account_id, features.application
 """

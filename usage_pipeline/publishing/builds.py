@@ -115,7 +115,7 @@ class BuildStore:
         """Writes the published tables of a warehouse as a build and makes it current, unless a rollback is pinned.
 
         `attach` puts more files into its folder, which are there from then on exactly if the build is. Nobody in this
-        process may have the warehouse open. Raises PublishError where a table breaks its contract, where rows collapsed
+        process may have the warehouse open. Raises PublishError where a table breaks its schema, where rows collapsed
         against the build before, or where the newest week went back.
         """
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
--- grain: account x application x subscription period: an unbroken run of days in contract, nearly touching rows merged
+-- grain: account x application x subscription period: an unbroken run of subscribed days, nearly touching rows merged
 WITH dated AS (
-    -- a row that ended before it began was never in contract; `account_subscriptions` tells of it
+    -- a row that ended before it began was never subscribed; `account_subscriptions` tells of it
     SELECT
         account_id,
         application,
@@ -138,7 +138,7 @@ subscription_periods AS (
     INNER JOIN first_use ON cap.account_id = first_use.account_id AND cap.end_date >= first_use.first_day
     WHERE cap.account_id NOT IN (SELECT account_id FROM has_application_rows)
     UNION ALL
-    -- nothing known of contracts: from first use on, without an end
+    -- nothing known of subscriptions: from first use on, without an end
     SELECT
         first_use.account_id,
         first_use.application,
@@ -155,7 +155,7 @@ subscription_periods AS (
     WHERE
         first_use.account_id NOT IN (SELECT account_id FROM has_account_rows)
         AND first_use.account_id NOT IN (SELECT account_id FROM has_application_rows)
-        -- what is known of it could not be read: that it is used makes no contract
+        -- what is known of it could not be read: that it is used makes no subscription
         AND first_use.account_id NOT IN (SELECT coalesce(account_id, '') FROM ref.subscriptions_rejected)
 )
 

@@ -1,7 +1,7 @@
-"""Activity that knows contracts: subscription periods, the gap-free subscription weeks, usage states, and the marts
+"""Activity that knows subscriptions: subscription periods, the gap-free subscription weeks, usage states, and the marts
 on them.
 
-Outside the contract there is no row, inside it without events there is a 0, and a week that never arrived is NULL.
+Outside the subscription there is no row, inside it without events there is a 0, and a week that never arrived is NULL.
 All tables are whole tables; a second run replaces them.
 """
 
@@ -27,9 +27,9 @@ from usage_pipeline.resources import Warehouse
     code_version=code_version(getsource(rules)),
 )
 def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
-    """Never adopted, new, active, low or inactive, week by week, only in full weeks of contract.
+    """Never adopted, new, active, low or inactive, week by week, only in full weeks of subscription.
 
-    One row: account x application x complete week of seven contract days.
+    One row: account x application x complete week of seven subscribed days.
     """
     with warehouse.get_connection() as connection:
         rules.replace_usage_states(connection, settings.activity)
@@ -44,7 +44,7 @@ ACTIVITY_TABLES = [
         schema="core",
         group="activity",
         deps=["subscriptions", "weekly_usage"],
-        description="When each account was in contract for each application.",
+        description="When each account was subscribed for each application.",
         folder="activity",
     ),
     sql_table(
@@ -59,14 +59,14 @@ ACTIVITY_TABLES = [
         schema="core",
         group="activity",
         deps=["subscriptions", "subscription_periods", "account_names"],
-        description="The contract of each account as a whole: losing an account is not losing one application.",
+        description="The subscription of each account as a whole: losing an account is not losing one application.",
     ),
     sql_table(
         "subscription_weeks",
         schema="core",
         group="activity",
         deps=["subscription_periods", "account_applications", "weekly_usage", "weeks"],
-        description="Usage in every week in contract, with zero where nobody came: what states and flags judge by.",
+        description="Usage in every subscribed week, with zero where nobody came: what states and flags judge by.",
     ),
     usage_states,
     sql_table(
@@ -74,7 +74,7 @@ ACTIVITY_TABLES = [
         schema="core",
         group="activity",
         deps=["subscription_periods", "subscription_weeks", "usage_states", "weekly_usage", "weeks"],
-        description="Contract and usage state on the day of as_of: an ended contract has no usage state.",
+        description="Subscription and usage state on the day of as_of: an ended subscription has no usage state.",
     ),
     sql_table(
         "subscription_overview",
@@ -102,7 +102,7 @@ ACTIVITY_TABLES = [
         schema="mart",
         group="activity",
         deps=["subscription_periods", "weekly_usage", "months", *NAMES],
-        description="Whether contracts are used in each month after their start, by the quarter they began in.",
+        description="Whether subscriptions are used in each month after their start, by the quarter they began in.",
     ),
     sql_table(
         "ended_subscriptions",
@@ -116,7 +116,7 @@ ACTIVITY_TABLES = [
         schema="mart",
         group="activity",
         deps=["subscription_periods", "subscriptions", *NAMES],
-        description="Every contract of every account, ended ones too, in order.",
+        description="Every subscription of every account, ended ones too, in order.",
     ),
     sql_table(
         "accounts_summary",

@@ -10,29 +10,30 @@ from usage_pipeline.resources import Warehouse
 
 @dg.asset_check(asset="subscription_overview", name="nothing_that_ended_is_called_low_or_inactive", blocking=True)
 def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """An application outside its contract has no usage state at all."""
+    """An application outside its subscription has no usage state at all."""
     return no_rows(
         warehouse,
         "SELECT account_id, application_key, subscription_state, usage_state FROM mart.subscription_overview "
-        "WHERE subscription_state NOT IN ('in contract', 'notice received') AND usage_state IS NOT NULL LIMIT 20",
+        "WHERE subscription_state NOT IN ('active subscription', 'notice received') AND usage_state IS NOT NULL "
+        "LIMIT 20",
     )
 
 
 @dg.asset_check(asset="account_application_states", name="little_use_outside_subscriptions")
 def little_use_outside_subscriptions(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """At most a tenth of the usage rows lie on days outside every contract of their account, or contracts are missing.
+    """At most a tenth of the usage rows are of days outside every subscription of their account; else some are missing.
 
-    Accounts of which no contract is known at all are left out: their contracts are inferred, and said to be.
+    Accounts of which no subscription is known at all are left out: their subscriptions are inferred, and said to be.
     """
     with warehouse.read() as connection:
         found = connection.execute(load_sql("defs/activity", "use_outside_subscriptions")).fetchone()
     rows, outside, accounts = found or (0, 0, 0)
     if not rows:
-        return warning(True, {}, "not compared: no contract or no day of use is known")
+        return warning(True, {}, "not compared: no subscription or no day of use is known")
     share = float(outside / rows)
     words = (
-        f"{share:.1%} of the usage rows lie on days outside every contract of their account, in {accounts} accounts; "
-        "they are counted, and make nobody active"
+        f"{share:.1%} of the usage rows lie on days outside every subscription of their account, in {accounts} "
+        "accounts; they are counted, and make nobody active"
     )
     metadata = {"share_outside_subscriptions": share, "rows_outside": int(outside or 0), "accounts": int(accounts or 0)}
     return warning(share <= 0.1, metadata, words)
@@ -40,7 +41,7 @@ def little_use_outside_subscriptions(warehouse: Warehouse) -> dg.AssetCheckResul
 
 @dg.asset_check(asset="growth_events", name="growth_adds_up", blocking=True)
 def growth_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """In every period used = new + kept + back, and used the period before = kept + all that was lost."""
+    """In every period used = new + kept + reactivated, and used the period before = kept + all that was lost."""
     with warehouse.read() as connection:
         wrong = broken_identities(connection)
     return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": dg.MetadataValue.json(wrong[:20])})

@@ -1,4 +1,4 @@
-"""Spikes and drop-offs: what was expected of every week, what is anomalous, and what was said when it was new."""
+"""Spikes and usage drops: what was expected of every week, what is anomalous, and what was said when it was new."""
 
 from inspect import getsource
 from typing import Any
@@ -25,7 +25,7 @@ from usage_pipeline.resources import Warehouse
 def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
 
-    Beside it `expected_usage`: what was expected of every week in contract, with its variance.
+    Beside it `expected_usage`: what was expected of every subscribed week, with its variance.
 
     One row: scope x account x application x measure x anomalous week.
     """

@@ -22,7 +22,7 @@ from usage_pipeline.resources import Warehouse
 
 _WHY = {
     "accounts": "Names, segments, regions and owners of the accounts.",
-    "subscriptions": "Contracts: without them a cancelled application looks like a neglected one.",
+    "subscriptions": "Subscriptions: without them a cancelled application looks like a neglected one.",
     "contacts": "People to call; personal data, published apart and only for its role.",
     "applications": "Names and types of the applications.",
     "known_causes": "What is known of unusual weeks: their flags say so, instead of asking for a call.",
@@ -114,23 +114,23 @@ def _newness(delivery: Delivery) -> str:
     return "a new delivery" if delivery.is_new else "unchanged"
 
 
-def reference_asset(contract: SourceSchema) -> dg.AssetsDefinition:
+def reference_asset(schema: SourceSchema) -> dg.AssetsDefinition:
     @dg.asset(
-        key=contract.name,
+        key=schema.name,
         group_name="ingestion",
         kinds={"duckdb", "python"},
         owners=OWNERS,
         pool=POOL,
-        code_version=code_version(repr(contract)),
-        description=f"{_WHY[contract.name]}\n\nOne row: {contract.grain}.",
+        code_version=code_version(repr(schema)),
+        description=f"{_WHY[schema.name]}\n\nOne row: {schema.grain}.",
     )
     def reference(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
         try:
-            delivery = take_delivery(settings, contract)
-            with warehouse.get_connection(with_contacts=contract is CONTACTS) as connection:
-                loaded = load_reference(connection, contract, delivery)
+            delivery = take_delivery(settings, schema)
+            with warehouse.get_connection(with_contacts=schema is CONTACTS) as connection:
+                loaded = load_reference(connection, schema, delivery)
         except (NoDeliveryError, ContactsKeyError) as error:
             # the one sentence is all there is to know: no traceback of ours beside it
             raise dg.Failure(str(error), allow_retries=False) from None
@@ -140,7 +140,7 @@ def reference_asset(contract: SourceSchema) -> dg.AssetsDefinition:
             context.log.info(f"{loaded.rows:,} rows, {_newness(delivery)}")
         notes = [*(delivery.mapping.notes if delivery.mapping else []), *loaded.notes]
         if delivery.file is not None and delivery.rows == 0:
-            notes.append(f"the delivery of {contract.name} holds no row: nothing is known of any; check the path")
+            notes.append(f"the delivery of {schema.name} holds no row: nothing is known of any; check the path")
         for note in [*([delivery.held_back] if delivery.held_back else []), *notes]:
             context.log.warning(note)
         return dg.MaterializeResult(
@@ -160,4 +160,4 @@ def reference_asset(contract: SourceSchema) -> dg.AssetsDefinition:
 
 
 def ingest_assets(weeks: dg.WeeklyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    return [usage_facts_asset(weeks), *(reference_asset(contract) for contract in REFERENCE)]
+    return [usage_facts_asset(weeks), *(reference_asset(schema) for schema in REFERENCE)]

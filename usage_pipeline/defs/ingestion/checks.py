@@ -160,14 +160,14 @@ def cells_can_be_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResu
     return warning(not unread, {"cells": dg.MetadataValue.json(dict(unread))})
 
 
-def reference_cells_check(contract: SourceSchema) -> dg.AssetChecksDefinition:
+def reference_cells_check(schema: SourceSchema) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=contract.name,
-        name=f"cells_of_{contract.name}_can_be_read",
+        asset=schema.name,
+        name=f"cells_of_{schema.name}_can_be_read",
         description="No row is kept aside, and no cell of a row that is kept is empty, because it could not be read.",
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        event = context.instance.get_latest_materialization_event(dg.AssetKey(contract.name))
+        event = context.instance.get_latest_materialization_event(dg.AssetKey(schema.name))
         materialized = event.asset_materialization if event else None
         metadata = materialized.metadata if materialized else {}
         unread: Any = metadata["cells_unreadable"].value if "cells_unreadable" in metadata else {}
@@ -215,7 +215,7 @@ INGEST_CHECKS = [
     facts_are_of_what_the_lake_holds,
     facts_were_made_alike,
     cells_can_be_read,
-    *(reference_cells_check(contract) for contract in REFERENCE),
-    *(delivery_check(contract.name) for contract in REFERENCE),
+    *(reference_cells_check(schema) for schema in REFERENCE),
+    *(delivery_check(schema.name) for schema in REFERENCE),
     no_row_is_dated_after_as_of,
 ]

@@ -79,7 +79,7 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
 def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Every KPI of every entity and period: what cannot be added up is counted anew for each period.
 
-    One row: entity x period in which it was in contract or used; a column a KPI.
+    One row: entity x period in which it was subscribed or used; a column a KPI.
     """
     with warehouse.get_connection() as connection:
         try:

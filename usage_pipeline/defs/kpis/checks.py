@@ -14,7 +14,7 @@ from usage_pipeline.resources import Warehouse
 def what_adds_up_adds_up(warehouse: Warehouse) -> dg.AssetCheckResult:
     """Accounts, segments, regions, owners, applications and types each give the value of all, for every such KPI.
 
-    Contracts about whole accounts are of no application: to those sums they are added.
+    Subscriptions about whole accounts are of no application: to those sums they are added.
     """
     titles = [kpi.title for kpi in read_kpis().kpis if kpi.aggregation != "non_additive"]
     with warehouse.read() as connection:

@@ -14,7 +14,7 @@ def nothing_that_ended_is_scored(warehouse: Warehouse) -> dg.AssetCheckResult:
         "SELECT scores.target, scores.account_id, scores.application, states.subscription_state "
         "FROM core.risk_scores AS scores INNER JOIN core.account_application_states AS states "
         "ON scores.account_id = states.account_id AND scores.application = states.application "
-        "WHERE states.subscription_state != 'in contract' LIMIT 20",
+        "WHERE states.subscription_state != 'active subscription' LIMIT 20",
     )
 
 

@@ -261,14 +261,14 @@ USAGE_TABLES = [
         schema="mart",
         group="usage",
         deps=["subscription_weeks", "account_application_states", "weekly_usage", "weeks", *NAMES],
-        description="Top and bottom: usage over the last 4, 13, 52 and 104 weeks, ranked among those in contract.",
+        description="Top and bottom: usage over the last 4, 13, 52 and 104 weeks, ranked among those subscribed.",
     ),
     sql_table(
         "usage_changes",
         schema="mart",
         group="usage",
         deps=["subscription_weeks", "account_application_states", "weeks", *NAMES],
-        description="Risers and fallers against the same weeks of last year.",
+        description="Gainers and decliners against the same weeks of last year.",
     ),
 ]
 

@@ -1,4 +1,4 @@
--- grain: account x application ever in contract or in use (none: contracts about the whole account), as a number
+-- grain: account x application ever subscribed or in use (none: subscriptions about the whole account), as a number
 SELECT
     CAST(row_number() OVER (ORDER BY account_id, application) AS INTEGER) AS account_application_no,
     CAST(dense_rank() OVER (ORDER BY account_id) AS INTEGER) AS account_no,

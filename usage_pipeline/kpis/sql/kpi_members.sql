@@ -36,7 +36,7 @@ listed AS (
     FROM core.account_names
     UNION ALL
     SELECT
-        'owner' AS entity_type,
+        'CSM' AS entity_type,
         owner AS entity_key,
         owner AS entity,
         account_id,

@@ -1,5 +1,5 @@
--- grain: account x application x month (or week) in which it was used, in contract, won, lost or at risk
--- and account x month in which a contract about the whole account ran: its seats and value belong to no application
+-- grain: account x application x month (or week) in which it was used, subscribed, won, lost or at risk
+-- and account x month in which a subscription about the whole account ran: its seats and value belong to no application
 WITH steps AS (
     SELECT *
     FROM core.kpi_base_periods
@@ -17,7 +17,7 @@ used AS (
     GROUP BY nth, account_application_no
 ),
 
-contracts AS (
+subscribed AS (
     SELECT
         steps.nth,
         account_applications.account_application_no,
@@ -72,9 +72,9 @@ account_users AS (
     FROM account_rows
     INNER JOIN kpi_usage ON account_rows.nth = kpi_usage.nth AND account_rows.account_no = kpi_usage.account_no
     INNER JOIN
-        contracts
-        ON kpi_usage.nth = contracts.nth AND kpi_usage.account_application_no = contracts.account_application_no
-    WHERE kpi_usage.clicks > 0 AND contracts.is_subscribed AND contracts.seats IS NULL
+        subscribed
+        ON kpi_usage.nth = subscribed.nth AND kpi_usage.account_application_no = subscribed.account_application_no
+    WHERE kpi_usage.clicks > 0 AND subscribed.is_subscribed AND subscribed.seats IS NULL
     GROUP BY account_rows.nth, account_rows.account_application_no
 ),
 
@@ -126,7 +126,7 @@ spine AS (
     SELECT
         nth,
         account_application_no
-    FROM contracts
+    FROM subscribed
     UNION
     SELECT
         nth,
@@ -152,21 +152,21 @@ SELECT
     CASE WHEN $has_records THEN coalesce(used.records_created, 0) END AS records_created,
     CASE WHEN $has_users THEN coalesce(used.active_users, 0) END AS active_users,
     account_applications.application IS NULL AS is_whole_account,
-    coalesce(contracts.is_subscribed, account_rows.account_application_no IS NOT NULL) AS is_subscribed,
-    coalesce(contracts.seats, account_rows.seats) AS seats,
-    coalesce(contracts.annual_value, account_rows.annual_value) AS annual_value,
+    coalesce(subscribed.is_subscribed, account_rows.account_application_no IS NOT NULL) AS is_subscribed,
+    coalesce(subscribed.seats, account_rows.seats) AS seats,
+    coalesce(subscribed.annual_value, account_rows.annual_value) AS annual_value,
     CASE
-        WHEN $has_users AND coalesce(contracts.seats, account_rows.seats) IS NOT NULL
+        WHEN $has_users AND coalesce(subscribed.seats, account_rows.seats) IS NOT NULL
             THEN
                 least(
                     coalesce(used.active_users, account_users.active_users, 0),
-                    coalesce(contracts.seats, account_rows.seats)
+                    coalesce(subscribed.seats, account_rows.seats)
                 )
     END AS seats_taken,
     -- what ended after that week has no state
     CASE
         WHEN steps.state_week IS NOT NULL
-            THEN CASE WHEN contracts.is_subscribed THEN coalesce(states.usage_state, 'none') ELSE 'none' END
+            THEN CASE WHEN subscribed.is_subscribed THEN coalesce(states.usage_state, 'none') ELSE 'none' END
     END AS usage_state,
     CASE WHEN steps.is_risk_known THEN risks.account_application_no IS NOT NULL END AS is_at_risk,
     CASE WHEN steps.is_growth_known THEN coalesce(changes.change, 'none') END AS change
@@ -176,7 +176,7 @@ INNER JOIN
     kpi_account_applications AS account_applications
     ON spine.account_application_no = account_applications.account_application_no
 LEFT JOIN used ON spine.nth = used.nth AND spine.account_application_no = used.account_application_no
-LEFT JOIN contracts ON spine.nth = contracts.nth AND spine.account_application_no = contracts.account_application_no
+LEFT JOIN subscribed ON spine.nth = subscribed.nth AND spine.account_application_no = subscribed.account_application_no
 LEFT JOIN
     account_rows
     ON spine.nth = account_rows.nth AND spine.account_application_no = account_rows.account_application_no

@@ -1,4 +1,4 @@
--- grain: account x application x user x month (or week) of use, in contract or outside it
+-- grain: account x application x user x month (or week) of use, subscribed or outside it
 WITH came AS (
     SELECT
         'month' AS calendar,

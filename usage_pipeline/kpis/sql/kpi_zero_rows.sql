@@ -1,4 +1,4 @@
--- grain: a month (or week) as a subscription neither used nor in contract has it: what is NULL here is known of none
+-- grain: a month (or week) as a subscription neither used nor subscribed has it: what is NULL here is known of none
 SELECT
     nth,
     0 AS account_no,

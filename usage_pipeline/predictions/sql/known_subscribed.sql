@@ -1,4 +1,4 @@
--- grain: account x application in contract in the whole week of as-of, without an end or a notice known then
+-- grain: account x subscribed application in the whole week of as-of, without an end or a notice known then
 WITH dated AS (
     SELECT
         *,

@@ -1,4 +1,4 @@
--- grain: a contract row as it was known when the week of as-of had ended
+-- grain: a subscription row as it was known when the week of as-of had ended
 SELECT
     account_id,
     application,

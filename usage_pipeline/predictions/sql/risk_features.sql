@@ -1,4 +1,4 @@
--- grain: account x application, or account (no application), in contract when the week of as-of had ended
+-- grain: account x application, or account (no application), subscribed when the week of as-of had ended
 WITH complete AS (
     SELECT
         week_start,

@@ -12,7 +12,7 @@ newest AS (
     WHERE is_complete
 ),
 
-contracts AS (
+subscriptions AS (
     SELECT
         weeks.as_of_week,
         weeks.as_of_week + 6 + weeks.gap AS gap_end,
@@ -21,7 +21,7 @@ contracts AS (
         subscription_periods.application,
         subscription_periods.basis,
         subscription_periods.end_date,
-        -- a contract that was completed is no loss; an end without a reason is one
+        -- a subscription that was completed is no loss; an end without a reason is one
         CASE
             WHEN
                 subscription_periods.end_date < DATE '9999-12-31'
@@ -42,31 +42,33 @@ contracts AS (
 
 low AS (
     SELECT
-        contracts.as_of_week,
-        contracts.account_id,
-        contracts.application,
+        subscriptions.as_of_week,
+        subscriptions.account_id,
+        subscriptions.application,
         bool_or(later.usage_state IN ('low', 'inactive')) AS outcome
-    FROM contracts
+    FROM subscriptions
     CROSS JOIN newest
     INNER JOIN core.usage_states AS states
-        ON contracts.account_application_id = states.account_application_id AND contracts.as_of_week = states.week_start
+        ON
+            subscriptions.account_application_id = states.account_application_id
+            AND subscriptions.as_of_week = states.week_start
     INNER JOIN core.usage_states AS later
         ON
-            contracts.account_application_id = later.account_application_id
-            AND contracts.gap_end < later.week_start
-            AND contracts.gap_end + 7 * CAST($low_weeks AS INTEGER) > later.week_start
+            subscriptions.account_application_id = later.account_application_id
+            AND subscriptions.gap_end < later.week_start
+            AND subscriptions.gap_end + 7 * CAST($low_weeks AS INTEGER) > later.week_start
     WHERE
         states.usage_state = 'active'
-        AND contracts.end_date >= contracts.gap_end + 7 * CAST($low_weeks AS INTEGER)
-        AND contracts.gap_end - 6 + 7 * CAST($low_weeks AS INTEGER) <= newest.week_start
-    GROUP BY contracts.as_of_week, contracts.account_id, contracts.application
+        AND subscriptions.end_date >= subscriptions.gap_end + 7 * CAST($low_weeks AS INTEGER)
+        AND subscriptions.gap_end - 6 + 7 * CAST($low_weeks AS INTEGER) <= newest.week_start
+    GROUP BY subscriptions.as_of_week, subscriptions.account_id, subscriptions.application
 ),
 
 observed AS (
     SELECT
         *,
         coalesce(left_on <= gap_end + CAST($churn_days AS INTEGER), FALSE) AS outcome
-    FROM contracts
+    FROM subscriptions
     WHERE
         basis != 'usage'
         AND NOT coalesce(is_completed, FALSE)

@@ -1,4 +1,4 @@
--- grain: account x application that was ever in contract or ever used: contract and usage state on the day of as_of
+-- grain: account x application that was ever subscribed or ever used: subscription and usage state on the day of as_of
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -69,7 +69,7 @@ newest_states AS (
     INNER JOIN newest ON states.week_start = newest.week_start
 ),
 
--- how it was used before the end: the last 13 full weeks in contract
+-- how it was used before the end: the last 13 full subscribed weeks
 before_end AS (
     SELECT
         subscription_weeks.account_application_id,
@@ -88,7 +88,7 @@ before_end AS (
     GROUP BY subscription_weeks.account_application_id
 ),
 
--- the last weeks against as many before them, where both were whole weeks of one contract
+-- the last weeks against as many before them, where both were whole weeks of one subscription
 weekly AS (
     SELECT
         states.account_application_id,
@@ -140,11 +140,11 @@ placed AS (
         coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) AS clicks_outside_subscription,
         before_end.clicks_per_week AS clicks_per_week_before_end,
         CASE
-            WHEN subscription_periods.account_id IS NULL THEN 'no contract'
+            WHEN subscription_periods.account_id IS NULL THEN 'no subscription'
             WHEN subscription_periods.start_date > CAST($as_of_day AS DATE) THEN 'not started'
             WHEN subscription_periods.end_date < CAST($as_of_day AS DATE) THEN 'ended'
             WHEN subscription_periods.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
-            ELSE 'in contract'
+            ELSE 'active subscription'
         END AS subscription_state
     FROM account_applications
     LEFT JOIN
@@ -162,8 +162,8 @@ placed AS (
 judged AS (
     SELECT
         placed.* EXCLUDE (last_used_in_period, used_before_on),
-        placed.subscription_state IN ('in contract', 'notice received') AS is_running,
-        -- beside a state stands the use that it is about; use before the contract is told in words
+        placed.subscription_state IN ('active subscription', 'notice received') AS is_running,
+        -- beside a state stands the use that it is about; use before the subscription is told in words
         CASE WHEN is_running THEN placed.last_used_in_period ELSE placed.last_used_ever END AS last_used_on,
         CASE WHEN is_running THEN placed.used_before_on END AS used_before_on,
         -- an ended account x application has no usage state: it can be neither low nor inactive
@@ -220,7 +220,7 @@ SELECT
 FROM judged AS placed
 CROSS JOIN newest
 LEFT JOIN newest_states AS states
-    -- an ended account x application is judged no more, nor one by what was before the contract that runs
+    -- an ended account x application is judged no more, nor one by what was before the subscription that runs
     ON
         CASE WHEN placed.is_running THEN placed.account_application_id END = states.account_application_id
         AND placed.period_number = states.period_number

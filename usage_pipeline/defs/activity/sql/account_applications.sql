@@ -1,4 +1,4 @@
--- grain: account x application that was ever in contract, and the number that stands for both in large tables
+-- grain: account x application that was ever subscribed, and the number that stands for both in large tables
 SELECT DISTINCT
     account_application_id,
     account_id,

@@ -1,4 +1,4 @@
--- grain: an account, and the state of its contract as a whole on the day of as_of
+-- grain: an account, and the state of its subscription as a whole on the day of as_of
 WITH account_rows AS (
     SELECT
         account_id,
@@ -38,7 +38,7 @@ from_periods AS (
     GROUP BY account_id
 ),
 
--- contracts about the whole account: several can run side by side, and each is worth what it says
+-- subscriptions about the whole account: several can run side by side, and each is worth what it says
 in_force AS (
     SELECT
         account_id,
@@ -53,7 +53,7 @@ in_force AS (
     GROUP BY account_id
 ),
 
-contracts AS (
+spans AS (
     SELECT * FROM from_account_rows
     UNION ALL
     SELECT * FROM from_periods
@@ -61,25 +61,25 @@ contracts AS (
 
 SELECT
     names.account_id,
-    contracts.start_date,
-    nullif(contracts.end_date, DATE '9999-12-31') AS end_date,
-    contracts.end_reason,
-    contracts.notice_date,
+    spans.start_date,
+    nullif(spans.end_date, DATE '9999-12-31') AS end_date,
+    spans.end_reason,
+    spans.notice_date,
     names.account_id IN (SELECT account_id FROM ref.subscriptions) AS is_subscription_known,
     -- of the account's own rows alone; those of its applications stand with them
     in_force.seats,
     in_force.annual_value,
     in_force.renewal_date,
     CASE
-        WHEN contracts.account_id IS NULL THEN 'no contract'
-        WHEN contracts.never_started THEN 'never started'
-        WHEN contracts.reached IS NULL THEN 'not started'
-        WHEN contracts.reached < CAST($as_of_day AS DATE) THEN 'ended'
+        WHEN spans.account_id IS NULL THEN 'no subscription'
+        WHEN spans.never_started THEN 'never started'
+        WHEN spans.reached IS NULL THEN 'not started'
+        WHEN spans.reached < CAST($as_of_day AS DATE) THEN 'ended'
         WHEN
-            contracts.notice_date <= CAST($as_of_day AS DATE) AND contracts.end_date < DATE '9999-12-31'
+            spans.notice_date <= CAST($as_of_day AS DATE) AND spans.end_date < DATE '9999-12-31'
             THEN 'notice received'
-        ELSE 'in contract'
+        ELSE 'active subscription'
     END AS subscription_state
 FROM core.account_names AS names
-LEFT JOIN contracts ON names.account_id = contracts.account_id
+LEFT JOIN spans ON names.account_id = spans.account_id
 LEFT JOIN in_force ON names.account_id = in_force.account_id

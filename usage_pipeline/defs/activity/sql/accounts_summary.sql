@@ -1,4 +1,4 @@
--- grain: an account: its contract as a whole, its applications by state, and its users
+-- grain: an account: its subscription as a whole, its applications by state, and its users
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -8,7 +8,7 @@ WITH newest AS (
 account_applications AS (
     SELECT
         account_id,
-        count(*) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS applications_owned,
+        count(*) FILTER (WHERE subscription_state IN ('active subscription', 'notice received')) AS applications_owned,
         count(*) FILTER (WHERE usage_state IN ('active', 'low', 'new') AND recent_clicks > 0) AS applications_used,
         count(*) FILTER (WHERE usage_state = 'never adopted') AS applications_never_used,
         count(*) FILTER (WHERE usage_state = 'low') AS applications_low,
@@ -16,41 +16,43 @@ account_applications AS (
         count(*) FILTER (WHERE subscription_state = 'notice received') AS applications_notice,
         count(*) FILTER (WHERE subscription_state = 'ended') AS applications_ended,
         sum(recent_clicks) AS recent_clicks,
-        sum(seats) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS seats,
-        sum(annual_value) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS annual_value,
-        min(renewal_date) FILTER (WHERE subscription_state IN ('in contract', 'notice received')) AS renewal_date,
+        sum(seats) FILTER (WHERE subscription_state IN ('active subscription', 'notice received')) AS seats,
+        sum(annual_value) FILTER (WHERE subscription_state IN ('active subscription', 'notice received'))
+            AS annual_value,
+        min(renewal_date) FILTER (WHERE subscription_state IN ('active subscription', 'notice received'))
+            AS renewal_date,
         max(last_used_ever) AS last_used_on
     FROM core.account_application_states
     GROUP BY account_id
 ),
 
--- use up to the last day of the contract, and after it
+-- use up to the last day of the subscription, and after it
 around_end AS (
     SELECT
-        contracts.account_id,
-        max(days.day) FILTER (WHERE days.day <= contracts.end_date) AS last_used_before,
-        coalesce(sum(days.clicks) FILTER (WHERE days.day > contracts.end_date), 0) AS clicks_after
-    FROM core.account_subscriptions AS contracts
-    INNER JOIN core.account_days AS days ON contracts.account_id = days.account_id
-    WHERE contracts.subscription_state IN ('ended', 'never started') AND days.clicks > 0
-    GROUP BY contracts.account_id
+        subscriptions.account_id,
+        max(days.day) FILTER (WHERE days.day <= subscriptions.end_date) AS last_used_before,
+        coalesce(sum(days.clicks) FILTER (WHERE days.day > subscriptions.end_date), 0) AS clicks_after
+    FROM core.account_subscriptions AS subscriptions
+    INNER JOIN core.account_days AS days ON subscriptions.account_id = days.account_id
+    WHERE subscriptions.subscription_state IN ('ended', 'never started') AND days.clicks > 0
+    GROUP BY subscriptions.account_id
 ),
 
--- contracts about applications and contracts about the whole account together
+-- subscriptions about applications and subscriptions about the whole account together
 totals AS (
     SELECT
-        contracts.account_id,
+        subscriptions.account_id,
         CASE
-            WHEN account_applications.seats IS NOT NULL OR contracts.seats IS NOT NULL
-                THEN CAST(coalesce(account_applications.seats, 0) + coalesce(contracts.seats, 0) AS BIGINT)
+            WHEN account_applications.seats IS NOT NULL OR subscriptions.seats IS NOT NULL
+                THEN CAST(coalesce(account_applications.seats, 0) + coalesce(subscriptions.seats, 0) AS BIGINT)
         END AS seats,
         CASE
-            WHEN account_applications.annual_value IS NOT NULL OR contracts.annual_value IS NOT NULL
-                THEN coalesce(account_applications.annual_value, 0) + coalesce(contracts.annual_value, 0)
+            WHEN account_applications.annual_value IS NOT NULL OR subscriptions.annual_value IS NOT NULL
+                THEN coalesce(account_applications.annual_value, 0) + coalesce(subscriptions.annual_value, 0)
         END AS annual_value,
-        least(account_applications.renewal_date, contracts.renewal_date) AS renewal_date
-    FROM core.account_subscriptions AS contracts
-    LEFT JOIN account_applications ON contracts.account_id = account_applications.account_id
+        least(account_applications.renewal_date, subscriptions.renewal_date) AS renewal_date
+    FROM core.account_subscriptions AS subscriptions
+    LEFT JOIN account_applications ON subscriptions.account_id = account_applications.account_id
 ),
 
 users AS (
@@ -72,12 +74,12 @@ SELECT
     names.country,
     names.state,
     names.owner,
-    contracts.subscription_state,
-    contracts.is_subscription_known,
-    CAST(contracts.start_date AS TIMESTAMP) AS start_date,
-    CAST(contracts.notice_date AS TIMESTAMP) AS notice_date,
-    CAST(contracts.end_date AS TIMESTAMP) AS end_date,
-    contracts.end_reason,
+    subscriptions.subscription_state,
+    subscriptions.is_subscription_known,
+    CAST(subscriptions.start_date AS TIMESTAMP) AS start_date,
+    CAST(subscriptions.notice_date AS TIMESTAMP) AS notice_date,
+    CAST(subscriptions.end_date AS TIMESTAMP) AS end_date,
+    subscriptions.end_reason,
     coalesce(account_applications.applications_owned, 0) AS applications_owned,
     coalesce(account_applications.applications_used, 0) AS applications_used,
     coalesce(account_applications.applications_never_used, 0) AS applications_never_used,
@@ -96,13 +98,13 @@ SELECT
         WHEN totals.renewal_date >= CAST($as_of_day AS DATE) THEN totals.renewal_date - CAST($as_of_day AS DATE)
     END AS days_to_renewal,
     CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
-    contracts.end_date - around_end.last_used_before AS days_silent_before_end,
+    subscriptions.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE
-        WHEN contracts.subscription_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
-        WHEN around_end.last_used_before IS NULL THEN 'never adopted in contract'
-        WHEN contracts.end_date = around_end.last_used_before THEN 'used until the last day'
-        WHEN contracts.end_date = around_end.last_used_before + 1 THEN 'used until the day before the last'
-        ELSE 'last used ' || (contracts.end_date - around_end.last_used_before) || ' days before the end'
+        WHEN subscriptions.subscription_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
+        WHEN around_end.last_used_before IS NULL THEN 'never adopted while subscribed'
+        WHEN subscriptions.end_date = around_end.last_used_before THEN 'used until the last day'
+        WHEN subscriptions.end_date = around_end.last_used_before + 1 THEN 'used until the day before the last'
+        ELSE 'last used ' || (subscriptions.end_date - around_end.last_used_before) || ' days before the end'
     END
     || CASE
         WHEN around_end.clicks_after > 0 THEN '; ' || around_end.clicks_after || ' clicks after it' ELSE ''
@@ -111,7 +113,7 @@ SELECT
     names.account_page,
     names.contacts
 FROM core.account_names AS names
-INNER JOIN core.account_subscriptions AS contracts ON names.account_id = contracts.account_id
+INNER JOIN core.account_subscriptions AS subscriptions ON names.account_id = subscriptions.account_id
 INNER JOIN totals ON names.account_id = totals.account_id
 LEFT JOIN account_applications ON names.account_id = account_applications.account_id
 LEFT JOIN around_end ON names.account_id = around_end.account_id

@@ -1,4 +1,4 @@
--- grain: account x application whose contract has ended: when, why, and how it was used before
+-- grain: account x application whose subscription has ended: when, why, and how it was used before
 SELECT
     account_applications.account_id,
     names.account,

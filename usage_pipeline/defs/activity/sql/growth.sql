@@ -14,7 +14,7 @@ SELECT
     events.change,
     events.number,
     -- what was lost counts downwards
-    CASE WHEN events.change IN ('new', 'back') THEN events.number ELSE -events.number END AS signed_number
+    CASE WHEN events.change IN ('new', 'reactivated') THEN events.number ELSE -events.number END AS signed_number
 FROM core.growth_events AS events
 INNER JOIN core.account_names AS names ON events.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON events.application = applications.application_key

@@ -18,7 +18,7 @@ WITH periods AS (
     WHERE is_complete
 ),
 
--- use in contract only: what lies outside makes nobody active
+-- use while subscribed only: what lies outside makes nobody active
 monthly_use AS (
     SELECT
         users.month_start,
@@ -135,7 +135,7 @@ came AS (
         account_id,
         application,
         nth,
-        CASE WHEN nth_before IS NULL THEN 'new' WHEN nth_before = nth - 1 THEN 'kept' ELSE 'back' END AS change,
+        CASE WHEN nth_before IS NULL THEN 'new' WHEN nth_before = nth - 1 THEN 'kept' ELSE 'reactivated' END AS change,
         count(*) AS number
     FROM placed
     GROUP BY ALL
@@ -156,7 +156,7 @@ lost AS (
     GROUP BY ALL
 ),
 
--- where no contract runs at the end of the period, the last one to end says why it was lost
+-- where no subscription runs at the end of the period, the last one to end says why it was lost
 ends AS (
     SELECT
         lost.unit,
@@ -188,7 +188,7 @@ explained AS (
         lost.nth,
         CASE
             WHEN ends.is_subscribed THEN 'lapsed'
-            WHEN ends.end_reason = 'completed' THEN 'completed'
+            WHEN ends.end_reason = 'completed' THEN 'expired'
             ELSE 'churned'
         END AS change,
         lost.number

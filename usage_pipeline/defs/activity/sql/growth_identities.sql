@@ -58,8 +58,8 @@ changes AS (
         unit,
         period,
         period_start,
-        sum(number) FILTER (WHERE change IN ('new', 'kept', 'back')) AS came,
-        sum(number) FILTER (WHERE change NOT IN ('new', 'back')) AS there_before
+        sum(number) FILTER (WHERE change IN ('new', 'kept', 'reactivated')) AS came,
+        sum(number) FILTER (WHERE change NOT IN ('new', 'reactivated')) AS there_before
     FROM core.growth_events
     GROUP BY unit, period, period_start
 )

@@ -1,10 +1,10 @@
--- grain: account x application x contract x whole month in contract since its start, until the contract ends
+-- grain: account x application x subscription x whole subscribed month since its start, until the subscription ends
 WITH subscription_periods AS (
     SELECT
         subscription_periods.*,
         date_trunc('month', subscription_periods.start_date) AS start_month
     FROM core.subscription_periods AS subscription_periods
-    -- an inferred contract begins with its first use: it would be retained by definition
+    -- an inferred subscription begins with its first use: it would be retained by definition
     WHERE
         subscription_periods.basis = 'application'
         AND subscription_periods.start_date >= (SELECT min(month_start) FROM core.months)

@@ -1,5 +1,5 @@
--- grain: account x application (or the account as a whole) x contract, in order: every one, ended ones too
-WITH contracts AS (
+-- grain: account x application (or the account as a whole) x subscription, in order: every one, ended ones too
+WITH subscriptions AS (
     SELECT
         account_id,
         application,
@@ -13,7 +13,7 @@ WITH contracts AS (
         annual_value
     FROM core.subscription_periods
     UNION ALL
-    -- contracts about the whole account run side by side, each with its own seats and value: none is merged
+    -- subscriptions about the whole account run side by side, each with its own seats and value: none is merged
     SELECT
         account_id,
         NULL AS application,
@@ -32,7 +32,7 @@ WITH contracts AS (
 )
 
 SELECT
-    contracts.account_id,
+    subscriptions.account_id,
     names.account,
     coalesce(applications.application_key, 'all') AS application_key,
     coalesce(applications.application, 'all applications') AS application,
@@ -40,21 +40,21 @@ SELECT
     names.segment,
     names.region,
     names.owner,
-    CAST(contracts.period_number AS INTEGER) AS period_number,
-    CAST(contracts.start_date AS TIMESTAMP) AS start_date,
-    CAST(contracts.notice_date AS TIMESTAMP) AS notice_date,
-    CAST(nullif(contracts.end_date, DATE '9999-12-31') AS TIMESTAMP) AS end_date,
-    contracts.end_reason,
+    CAST(subscriptions.period_number AS INTEGER) AS period_number,
+    CAST(subscriptions.start_date AS TIMESTAMP) AS start_date,
+    CAST(subscriptions.notice_date AS TIMESTAMP) AS notice_date,
+    CAST(nullif(subscriptions.end_date, DATE '9999-12-31') AS TIMESTAMP) AS end_date,
+    subscriptions.end_reason,
     CASE
-        WHEN contracts.start_date > CAST($as_of_day AS DATE) THEN 'not started'
-        WHEN contracts.end_date < CAST($as_of_day AS DATE) THEN 'ended'
-        WHEN contracts.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
-        ELSE 'in contract'
+        WHEN subscriptions.start_date > CAST($as_of_day AS DATE) THEN 'not started'
+        WHEN subscriptions.end_date < CAST($as_of_day AS DATE) THEN 'ended'
+        WHEN subscriptions.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
+        ELSE 'active subscription'
     END AS subscription_state,
-    CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
-    CAST(contracts.seats AS BIGINT) AS seats,
-    contracts.annual_value
-FROM contracts
-INNER JOIN core.account_names AS names ON contracts.account_id = names.account_id
-LEFT JOIN core.application_names AS applications ON contracts.application = applications.application_key
-ORDER BY names.account, application, contracts.period_number
+    CAST(subscriptions.renewal_date AS TIMESTAMP) AS renewal_date,
+    CAST(subscriptions.seats AS BIGINT) AS seats,
+    subscriptions.annual_value
+FROM subscriptions
+INNER JOIN core.account_names AS names ON subscriptions.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON subscriptions.application = applications.application_key
+ORDER BY names.account, application, subscriptions.period_number

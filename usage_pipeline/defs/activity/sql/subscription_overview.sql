@@ -1,4 +1,4 @@
--- grain: account x application that was ever in contract or ever used: both states, how long, and the reason in words
+-- grain: account x application that was ever subscribed or ever used: both states, how long, and the reason in words
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -54,7 +54,9 @@ SELECT
                     WHEN account_applications.start_date < history.first_week
                         THEN
                             'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
-                    ELSE 'no use since the contract began on ' || strftime(account_applications.start_date, '%-d %b %Y')
+                    ELSE
+                        'no use since the subscription began on '
+                        || strftime(account_applications.start_date, '%-d %b %Y')
                 END
                 || coalesce(
                     '; used before it began, last on ' || strftime(account_applications.used_before_on, '%-d %b %Y'), ''
@@ -80,7 +82,7 @@ SELECT
                 round(account_applications.recent_clicks, 1)
                 || ' clicks a week lately, usually '
                 || round(account_applications.usual_clicks)::INTEGER
-        WHEN 'new' THEN 'in contract since ' || strftime(account_applications.start_date, '%-d %b %Y')
+        WHEN 'new' THEN 'subscribed since ' || strftime(account_applications.start_date, '%-d %b %Y')
         WHEN 'active'
             THEN
                 CASE

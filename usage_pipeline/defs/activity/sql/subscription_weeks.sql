@@ -1,4 +1,4 @@
--- grain: account x application x week with a day in contract: zero where nobody came, NULL where that is not known
+-- grain: account x application x week with a subscribed day: zero where nobody came, NULL where that is not known
 WITH weeks_of_period AS (
     SELECT
         subscription_periods.account_application_id,
@@ -12,8 +12,8 @@ WITH weeks_of_period AS (
             CASE
                 WHEN subscription_periods.end_date < weeks.week_start + 6 THEN 'ended'
                 WHEN subscription_periods.notice_date <= weeks.week_start + 6 THEN 'notice received'
-                ELSE 'in contract'
-            END AS ENUM('in contract', 'notice received', 'ended')
+                ELSE 'active subscription'
+            END AS ENUM('active subscription', 'notice received', 'ended')
         ) AS subscription_state,
         weeks.is_complete
     FROM core.subscription_periods AS subscription_periods
@@ -48,7 +48,7 @@ SELECT
         WHEN weeks_of_period.is_complete AND $has_users THEN coalesce(usage.active_users, 0)
         ELSE usage.active_users
     END AS active_users,
-    -- on a day in contract, whatever of the week is known: what was used before it began makes no use of this one
+    -- on a subscribed day, whatever of the week is known: what was used before it began makes no use of this one
     coalesce(
         usage.clicks > 0
         AND usage.last_day >= weeks_of_period.first_subscribed_day

@@ -1,4 +1,4 @@
--- grain: usage rows of accounts whose contracts are known, those on days outside all of them, and in how many accounts
+-- grain: usage rows of accounts whose subscriptions are known, those on days outside all of them, and their accounts
 WITH judged AS (
     SELECT days.*
     FROM core.account_days AS days
@@ -8,11 +8,11 @@ WITH judged AS (
 outside AS (
     SELECT judged.*
     FROM judged
-    ANTI JOIN ref.subscriptions AS contracts
+    ANTI JOIN ref.subscriptions AS subscriptions
         ON
-            judged.account_id = contracts.account_id
-            AND judged.day >= contracts.start_date
-            AND judged.day <= coalesce(contracts.end_date, DATE '9999-12-31')
+            judged.account_id = subscriptions.account_id
+            AND judged.day >= subscriptions.start_date
+            AND judged.day <= coalesce(subscriptions.end_date, DATE '9999-12-31')
 )
 
 SELECT

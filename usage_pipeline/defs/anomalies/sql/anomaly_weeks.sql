@@ -114,7 +114,7 @@ told AS (
         -- people leave, and the work is done all the same
         coalesce(
             firsts.measure = 'users'
-            AND firsts.kind IN ('drop-off', 'shift down', 'decline')
+            AND firsts.kind IN ('usage drop', 'step down', 'slow decline')
             AND records.expected_records >= $low_floor_clicks
             AND subscription_weeks.records_created >= records.expected_records, FALSE
         ) AS is_automated
@@ -159,13 +159,10 @@ SELECT
     told.measure,
     CASE
         WHEN told.is_automated THEN 'fewer users, as many records'
-        WHEN told.kind = 'shift up' THEN 'new level, higher'
-        WHEN told.kind = 'shift down' THEN 'new level, lower'
-        WHEN told.kind = 'decline' THEN 'slow decline'
         ELSE told.kind
     END AS anomaly_type,
-    CASE WHEN told.kind IN ('spike', 'shift up') THEN 'up' ELSE 'down' END AS direction,
-    CASE WHEN told.cause IS NOT NULL OR told.is_automated THEN 'expected' ELSE told.confidence END AS confidence,
+    CASE WHEN told.kind IN ('spike', 'step up') THEN 'up' ELSE 'down' END AS direction,
+    CASE WHEN told.cause IS NOT NULL OR told.is_automated THEN 'explained' ELSE told.confidence END AS confidence,
     told.state AS anomaly_status,
     CAST(told.first_week AS TIMESTAMP) AS first_week,
     CAST(told.last_week AS TIMESTAMP) AS last_week,

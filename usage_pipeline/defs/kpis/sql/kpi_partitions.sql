@@ -1,5 +1,5 @@
 -- grain: KPI x period x kind of entity whose values do not add up to that of all accounts
--- contracts about whole accounts belong to no application: sums over applications lack them
+-- subscriptions about whole accounts belong to no application: sums over applications lack them
 WITH of_whole_accounts AS (
     SELECT
         account_level.kpi,
@@ -21,7 +21,7 @@ sums AS (
     FROM mart.kpi_report
     WHERE
         kpi IN (SELECT unnest($titles))
-        AND entity_type IN ('all', 'account', 'segment', 'region', 'owner', 'application', 'application type')
+        AND entity_type IN ('all', 'account', 'segment', 'region', 'CSM', 'application', 'application type')
     GROUP BY ALL
 )
 

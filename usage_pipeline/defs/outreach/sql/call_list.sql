@@ -1,4 +1,4 @@
--- grain: an account in contract that there is a reason to call, with its reasons in words
+-- grain: a subscribed account that there is a reason to call, with its reasons in words
 WITH ordered AS (
     SELECT
         *,
@@ -67,7 +67,8 @@ by_account AS (
         min(ordered.urgency_rank) AS urgency_rank,
         arg_min(ordered.urgency, ordered.urgency_rank) AS urgency,
         any_value(as_text.reason) AS reason,
-        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new'), '') AS new_reasons
+        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new this week'), '')
+            AS new_reasons
     FROM ordered
     INNER JOIN as_text ON ordered.account_id = as_text.account_id
     GROUP BY ordered.account_id
@@ -81,7 +82,7 @@ of_applications AS (
         sum(owned.annual_value) AS annual_value
     FROM core.account_application_states AS owned
     WHERE
-        owned.subscription_state IN ('in contract', 'notice received')
+        owned.subscription_state IN ('active subscription', 'notice received')
         AND EXISTS (
             SELECT 1
             FROM mart.call_reasons AS reasons
@@ -92,19 +93,19 @@ of_applications AS (
     GROUP BY owned.account_id
 ),
 
--- contracts about the whole account are concerned where all of its applications are
+-- subscriptions about the whole account are concerned where all of its applications are
 concerned AS (
     SELECT
         of_applications.account_id,
         of_applications.applications,
         CASE
-            WHEN of_applications.applications = accounts.applications_owned AND contracts.annual_value IS NOT NULL
-                THEN contracts.annual_value + coalesce(of_applications.annual_value, 0)
+            WHEN of_applications.applications = accounts.applications_owned AND subscriptions.annual_value IS NOT NULL
+                THEN subscriptions.annual_value + coalesce(of_applications.annual_value, 0)
             ELSE of_applications.annual_value
         END AS annual_value
     FROM of_applications
     INNER JOIN mart.accounts_summary AS accounts ON of_applications.account_id = accounts.account_id
-    INNER JOIN core.account_subscriptions AS contracts ON of_applications.account_id = contracts.account_id
+    INNER JOIN core.account_subscriptions AS subscriptions ON of_applications.account_id = subscriptions.account_id
 )
 
 SELECT
@@ -124,7 +125,7 @@ SELECT
     accounts.region,
     accounts.owner,
     by_account.reason,
-    CASE WHEN by_account.new_reasons != '' THEN 'new' ELSE 'known' END AS news,
+    CASE WHEN by_account.new_reasons != '' THEN 'new this week' ELSE 'ongoing' END AS news,
     by_account.new_reasons,
     concerned.applications AS applications_concerned,
     accounts.applications_owned,

@@ -11,7 +11,7 @@ owned AS (
         subscription_state = 'notice received' AS has_notice,
         coalesce(renewal_date - CAST($as_of_day AS DATE) BETWEEN 0 AND $renewal_days, FALSE) AS renews_soon
     FROM core.account_application_states
-    WHERE subscription_state IN ('in contract', 'notice received')
+    WHERE subscription_state IN ('active subscription', 'notice received')
 ),
 
 -- said before: without an older week on record nobody knows what is new
@@ -31,7 +31,7 @@ dropped AS (
     WHERE
         anomalies.scope = 'account'
         AND anomalies.direction = 'down'
-        AND anomalies.confidence != 'expected'
+        AND anomalies.confidence != 'explained'
         AND anomalies.anomaly_status IN ('new', 'ongoing')
     QUALIFY row_number() OVER (
         PARTITION BY anomalies.account_id, anomalies.application_key ORDER BY anomalies.week_start DESC
@@ -60,7 +60,7 @@ found AS (
         dropped.words,
         CAST(dropped.first_week AS DATE) AS since,
         dropped.anomaly_status = 'new' AS is_new,
-        CASE WHEN dropped.confidence = 'strong' THEN 1 WHEN dropped.anomaly_status = 'ongoing' THEN 2 ELSE 3 END
+        CASE WHEN dropped.confidence = 'high' THEN 1 WHEN dropped.anomaly_status = 'ongoing' THEN 2 ELSE 3 END
             AS urgency
     FROM owned
     INNER JOIN dropped
@@ -136,7 +136,7 @@ SELECT
     found.call_reason,
     found.words AS reason,
     CAST(found.since AS TIMESTAMP) AS reason_since,
-    CASE WHEN found.is_new THEN 'new' ELSE 'known' END AS news,
+    CASE WHEN found.is_new THEN 'new this week' ELSE 'ongoing' END AS news,
     -- what renews soon cannot wait
     CAST(
         greatest(1, least(3, found.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END)) AS BIGINT

@@ -1,14 +1,14 @@
 -- grain: a risk to look at: target x account x application (or all applications of the account), by probability
-WITH contracts AS (
+WITH subscriptions AS (
     SELECT
         account_id,
         application,
         annual_value,
         renewal_date
     FROM core.account_application_states
-    WHERE subscription_state = 'in contract'
+    WHERE subscription_state = 'active subscription'
     UNION ALL
-    -- of the account also what its contracts about the whole account are worth
+    -- of the account also what its subscriptions about the whole account are worth
     SELECT
         states.account_id,
         NULL AS application,
@@ -19,7 +19,7 @@ WITH contracts AS (
         least(min(states.renewal_date), any_value(accounts.renewal_date)) AS renewal_date
     FROM core.account_application_states AS states
     INNER JOIN core.account_subscriptions AS accounts ON states.account_id = accounts.account_id
-    WHERE states.subscription_state = 'in contract'
+    WHERE states.subscription_state = 'active subscription'
     GROUP BY states.account_id
 ),
 
@@ -65,7 +65,7 @@ SELECT
         PARTITION BY scores.target
         -- what is worth most to save; by probability alone where no value is known
         ORDER BY
-            scores.probability * contracts.annual_value DESC NULLS LAST,
+            scores.probability * subscriptions.annual_value DESC NULLS LAST,
             scores.strength DESC,
             scores.account_id,
             scores.application
@@ -78,11 +78,12 @@ SELECT
     scores.clicks_recent AS recent_clicks,
     scores.clicks_usual AS usual_clicks,
     format('{:,.1f} of {:,.1f}', scores.clicks_recent, scores.clicks_usual) AS recent_of_usual,
-    contracts.annual_value,
-    scores.probability * contracts.annual_value AS value_at_risk,
-    CAST(contracts.renewal_date AS TIMESTAMP) AS renewal_date,
+    subscriptions.annual_value,
+    scores.probability * subscriptions.annual_value AS value_at_risk,
+    CAST(subscriptions.renewal_date AS TIMESTAMP) AS renewal_date,
     CASE
-        WHEN contracts.renewal_date >= CAST($as_of_day AS DATE) THEN contracts.renewal_date - CAST($as_of_day AS DATE)
+        WHEN subscriptions.renewal_date >= CAST($as_of_day AS DATE)
+            THEN subscriptions.renewal_date - CAST($as_of_day AS DATE)
     END AS days_to_renewal,
     CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
     scores.method AS method_in_force,
@@ -92,8 +93,10 @@ SELECT
 FROM core.risk_scores AS scores
 INNER JOIN core.risk_methods AS methods ON scores.target = methods.target
 INNER JOIN core.account_names AS names ON scores.account_id = names.account_id
-INNER JOIN contracts
-    ON scores.account_id = contracts.account_id AND scores.application IS NOT DISTINCT FROM contracts.application
+INNER JOIN subscriptions
+    ON
+        scores.account_id = subscriptions.account_id
+        AND scores.application IS NOT DISTINCT FROM subscriptions.application
 LEFT JOIN core.application_names AS applications ON scores.application = applications.application_key
 LEFT JOIN since
     ON

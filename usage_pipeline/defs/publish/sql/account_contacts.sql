@@ -19,7 +19,7 @@ SELECT
     contacts.email,
     contacts.phone,
     contacts.role,
-    CASE WHEN contacts.is_primary THEN 'first to call' ELSE '' END AS to_call,
+    CASE WHEN contacts.is_primary THEN 'primary contact' ELSE '' END AS to_call,
     CAST(last_use.last_used_on AS TIMESTAMP) AS last_used_on
 FROM personal.contacts AS contacts
 INNER JOIN core.account_names AS names ON contacts.account_id = names.account_id

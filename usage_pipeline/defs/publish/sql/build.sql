@@ -37,9 +37,9 @@ SELECT
     CAST(newest.week_start + 6 AS TIMESTAMP) AS data_through,
     $name || ': ' || counts.accounts || ' accounts, '
     || CASE
-        WHEN counts.without_subscription = counts.accounts THEN 'contracts are unknown for all of them'
-        WHEN counts.without_subscription = 0 THEN 'all with known contracts'
-        ELSE counts.without_subscription || ' of them without a known contract'
+        WHEN counts.without_subscription = counts.accounts THEN 'subscriptions are unknown for all of them'
+        WHEN counts.without_subscription = 0 THEN 'all with known subscriptions'
+        ELSE counts.without_subscription || ' of them without a known subscription'
     END
     || CASE
         WHEN suspect.weeks = 0 THEN ''

@@ -42,7 +42,7 @@ SELECT
     coalesce(region, 'not delivered') AS region,
     country,
     state,
-    coalesce(owner, 'no owner') AS owner,
+    coalesce(owner, 'no CSM') AS owner,
     is_in_reference,
     '<a href="/account/' || url_encode(account) || '">open</a>' AS account_page,
     CASE

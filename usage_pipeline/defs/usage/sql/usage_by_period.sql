@@ -1,4 +1,4 @@
--- grain: account x application x period of complete weeks: usage in contract, users counted once, rank among its kind
+-- grain: account x application x period of complete weeks: usage while subscribed, users counted once, rank
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -24,7 +24,7 @@ period_weeks AS (
 ),
 
 judged AS (
-    -- ranks know only weeks of seven contract days
+    -- ranks know only weeks of seven subscribed days
     SELECT
         period_weeks.period,
         any_value(period_weeks.weeks) AS period_length,
@@ -66,9 +66,9 @@ rankable AS (
         account_applications.account_id,
         account_applications.application,
         judged.clicks / judged.weeks_subscribed AS clicks_per_week,
-        account_applications.subscription_state IN ('in contract', 'notice received') AS is_subscribed,
+        account_applications.subscription_state IN ('active subscription', 'notice received') AS is_subscribed,
         judged.clicks >= $rank_floor_clicks
-        AND account_applications.subscription_state IN ('in contract', 'notice received') AS is_ranked
+        AND account_applications.subscription_state IN ('active subscription', 'notice received') AS is_ranked
     FROM judged
     INNER JOIN
         core.account_application_states AS account_applications

@@ -1,4 +1,4 @@
--- grain: account x application x week: in contract (zero where nobody came), used outside it, or used a year ago
+-- grain: account x application x week: subscribed (zero where nobody came), used outside it, or used a year ago
 WITH subscription_weeks AS (
     SELECT
         subscription_weeks.*,
@@ -60,7 +60,7 @@ SELECT
     CASE WHEN last_week.has_arrived THEN coalesce(last_year.clicks, 0) END AS clicks_last_year,
     CASE WHEN last_week.has_arrived AND $has_records THEN coalesce(last_year.records_created, 0) END
         AS records_last_year,
-    -- what is too new to be judged, or used outside a contract, is expected as it came: the sums stay comparable
+    -- what is too new to be judged, or used outside a subscription, is expected as it came: the sums stay comparable
     CASE
         WHEN weeks.is_complete
             THEN

@@ -1,4 +1,4 @@
--- grain: account x application in contract now and a year ago: its last 13 complete weeks against the same of last year
+-- grain: account x subscribed application now and a year ago: its last 13 complete weeks against the same of last year
 WITH newest AS (
     SELECT max(week_start) AS week_start
     FROM core.weeks
@@ -59,8 +59,8 @@ SELECT
     CASE
         WHEN abs(changed.clicks_change) < $change_absolute_floor THEN 'steady'
         WHEN abs(changed.clicks_change) < $change_relative_floor * greatest(changed.clicks_last_year, 1) THEN 'steady'
-        WHEN changed.clicks_change > 0 THEN 'riser'
-        ELSE 'faller'
+        WHEN changed.clicks_change > 0 THEN 'gainer'
+        ELSE 'decliner'
     END AS movement,
     names.account_page,
     names.contacts
@@ -70,5 +70,5 @@ INNER JOIN
     ON changed.account_application_id = account_applications.account_application_id
 INNER JOIN core.account_names AS names ON account_applications.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON account_applications.application = applications.application_key
-WHERE account_applications.subscription_state IN ('in contract', 'notice received')
+WHERE account_applications.subscription_state IN ('active subscription', 'notice received')
 ORDER BY changed.clicks_change
