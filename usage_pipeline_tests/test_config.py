@@ -1,6 +1,7 @@
 """Configuration: one clear sentence for each kind of mistake, naming the file, the key and the remedy."""
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,10 @@ def test_the_examples_are_sound(monkeypatch) -> None:
     monkeypatch.setenv("USAGE_PIPELINE_REAL_DATA", "/somewhere")
     for name in ("company", "oulad", "ravenstack"):
         assert load_settings(f"examples/{name}.yaml").name
+
+
+def test_a_home_of_a_version_with_other_names_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    file = write_config(tmp_path)
+    (tmp_path / "home" / "ledger").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="made by a version with other names"):
+        load_settings(file)

@@ -194,7 +194,9 @@ def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
     settings: Settings, demo: Demo, office: FakeSmtp
 ) -> None:
     known, *unknown = owners_of(demo)
-    mail = settings.mail.model_copy(update={"recipients": {known: "one@example.com", "Nobody Atall": "two@example.com"}})
+    mail = settings.mail.model_copy(
+        update={"recipients": {known: "one@example.com", "Nobody Atall": "two@example.com"}}
+    )
     done = lib.send_digests(settings.model_copy(update={"mail": mail}), print)
     assert (done.sent, done.without_address) == ([known], unknown)
     assert [mail["X-Recipients"] for mail in office.mails] == ["one@example.com"]
@@ -233,7 +235,11 @@ def test_the_asset_says_what_was_sent(settings: Settings, office: FakeSmtp, inst
 
 def call(**more: Any) -> dict[str, Any]:
     known = dict.fromkeys([name for name, _, _ in lib._COLUMNS if name != "page"])
-    return known | {"account": "A", "urgency": "Urgent", "news": "new this week", "reason": "r", "days_to_renewal": 3} | more
+    return (
+        known
+        | {"account": "A", "urgency": "Urgent", "news": "new this week", "reason": "r", "days_to_renewal": 3}
+        | more
+    )
 
 
 def written(tmp_path: Path, owner: str, *calls: dict[str, Any]) -> Any:

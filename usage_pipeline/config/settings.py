@@ -695,7 +695,11 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise ConfigError([f"{file}: {_sentence(problem)}" for problem in error.errors()]) from error
-    return _anchor(settings, file.parent)
+    settings = _anchor(settings, file.parent)
+    if (settings.home / "ledger").is_dir():
+        sentence = "was made by a version with other names for tables and files; name a new folder and refresh into it"
+        raise ConfigError([f"{file}: home: {settings.home} {sentence}"])
+    return settings
 
 
 def _anchor(settings: Settings, base: Path) -> Settings:

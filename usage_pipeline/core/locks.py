@@ -29,7 +29,7 @@ def file_lock(
         except OSError:
             return "another process"
 
-    mutex = filelock.FileLock(lock)
+    mutex = filelock.FileLock(lock, thread_local=False)  # a holder may let go from another thread
     try:
         mutex.acquire(timeout=0)
     except filelock.Timeout:

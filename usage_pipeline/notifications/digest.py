@@ -266,7 +266,8 @@ def worth_another_try(settings: Settings) -> list[str]:
         return []
     last = read_round(settings).get("round", {})
     refused, recipients = last.get("refused", {}), settings.mail.recipients
-    return [owner for owner in last.get("failed", {}) if refused.get(owner) != recipients.get(owner, refused.get(owner))]
+    failed = last.get("failed", {})
+    return [owner for owner in failed if refused.get(owner) != recipients.get(owner, refused.get(owner))]
 
 
 def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[], datetime] = datetime.now) -> Round:

@@ -27,7 +27,7 @@ from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.ingestion.sources import OWNER
 from usage_pipeline.observability.status import status_locked
-from usage_pipeline.privacy.encryption import ContactsKeyError, encrypt_plain, open_to_write, rewrite
+from usage_pipeline.privacy.encryption import ContactsKeyError, encrypt_plain, open_to_write
 from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline.publishing.history import interrupted_withdrawals
 from usage_pipeline.resources import warehouse_of
@@ -284,28 +284,8 @@ def clean_warehouse(settings: Settings) -> list[str]:
             with open_to_write(file) as connection:
                 connection.execute("CHECKPOINT")
             done.append(f"{log} was left by a process that was killed: taken in")
-    done += _take_contacts_out(path)
     done = _remove(left) + done + BuildStore(settings.published_dir).finish()
     return done + [line for file in databases_of_contacts(settings) for line in encrypt_plain(file)]
-
-
-def _take_contacts_out(warehouse: Path) -> list[str]:
-    """Of a warehouse of the time when contacts had no file of their own: the next run makes them anew in theirs."""
-    if not warehouse.exists():
-        return []
-    with open_to_write(warehouse) as connection:
-        tables = connection.execute(
-            "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
-            "(schema_name = 'personal' OR (schema_name = 'ref' AND table_name IN ('contacts', 'contacts_rejected')))"
-        ).fetchall()
-        for (table,) in tables:
-            connection.execute(f"DROP TABLE {table}")
-        if tables:
-            connection.execute("DROP SCHEMA IF EXISTS personal")
-    if not tables:
-        return []
-    rewrite(warehouse)
-    return [f"{warehouse} held contacts, which have a file of their own now: taken out"]
 
 
 def databases_of_contacts(settings: Settings) -> list[Path]:

@@ -9,6 +9,7 @@ is gone: both are found here, before anything is imported.
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -322,8 +323,9 @@ def schemas_of(dashboard: dict[str, Any], assets: Assets) -> set[str]:
     return {assets.datasets[c["dataset_uuid"]]["schema"] for c in charts if c["dataset_uuid"] in assets.datasets}
 
 
-def _columns_by_table(file: Path) -> dict[str, set[str]]:
-    """The columns of each table and view of a database, by `schema.table`."""
+@lru_cache(maxsize=4)
+def _columns_by_table(file: Path, _written_at: int) -> dict[str, set[str]]:
+    """The columns of each table and view of a database, by `schema.table`; asked once for all pages of a build."""
     with open_database(file) as connection:
         sql = "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() GROUP BY ALL"
         return {table: set(columns) for table, columns in connection.execute(sql).fetchall()}
@@ -332,15 +334,12 @@ def _columns_by_table(file: Path) -> dict[str, set[str]]:
 def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path, status: Path) -> list[str]:
     """The columns that a dashboard's charts use and that a published build, or the status file, does not have."""
     files = {"personal": build / "contacts.duckdb", "status": status}
-    there: dict[Path, dict[str, set[str]]] = {}
     missing = []
     for uuid in chart_uuids(dashboard):
         chart = assets.charts[uuid]
         dataset = assets.datasets[chart["dataset_uuid"]]
         file = files.get(dataset["schema"], build / "warehouse.duckdb").resolve()
-        if file not in there:
-            there[file] = _columns_by_table(file)
-        columns = there[file].get(f"{dataset['schema']}.{dataset['table_name']}")
+        columns = _columns_by_table(file, file.stat().st_mtime_ns).get(f"{dataset['schema']}.{dataset['table_name']}")
         if columns is None:
             missing.append(f"{dataset['schema']}.{dataset['table_name']}")
             continue

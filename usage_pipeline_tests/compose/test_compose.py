@@ -181,11 +181,16 @@ def pages(server: SupersetServer) -> dict[str, Any]:
             continue
         answer = client.post("/api/v1/chart/data", payload(chart["params"], datasets[title], force=False))
         assert answer.status_code == 200, f"{title}: {answer.status_code} {answer.text[:300]}"
-        results = [sorted(json.dumps(row) for row in result["data"]) for result in answer.json()["result"]]
+        results = [sorted(json.dumps(_rounded(row)) for row in result["data"]) for result in answer.json()["result"]]
         # without a page's filters some are longer than is asked for: which of equal rows come is chance
         most = int(chart["params"].get("row_limit") or 1_000_000)
         answers[title] = ["more than is listed" if len(rows) >= most else rows for rows in results]
     return answers
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Sums of floating-point numbers differ in the last digits from run to run."""
+    return {name: float(f"{value:.9g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
 def still(answers: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def still(answers: dict[str, Any]) -> dict[str, Any]:
     return {title: rows for title, rows in answers.items() if title in titles}
 
 
+_ABOUT = "About this page"
 _STATUS_DATASETS = {
     re.search(r"^uuid: (\S+)", text, re.MULTILINE)[1]  # type: ignore[index]
     for text in (f.read_text(encoding="utf-8") for f in (REPO / "superset/assets/datasets").rglob("*.yaml"))
@@ -410,7 +416,10 @@ def test_a_backup_put_into_an_empty_place_gives_the_same_pages(
         refused = other.run(["deploy/restore.sh", str(folder)], check=False)
         assert "restore into an empty place" in refused.stderr
         timed("upgrade in place", lambda: other.run(["deploy/upgrade.sh", str(tmp_path / "before")]))
-        assert still(pages(other.superset(passwords))) == before
+        # there is no lake where it was restored: the refresh says so, and all numbers stay
+        after = still(pages(other.superset(passwords)))
+        assert "Held back: accounts" in json.dumps(after.pop(_ABOUT)), after
+        assert after == {title: rows for title, rows in before.items() if title != _ABOUT}
     finally:
         other.compose("down", "--volumes", "--timeout", "5", check=False)
     (folder / "data.tar").write_bytes((folder / "data.tar").read_bytes()[:-1000])

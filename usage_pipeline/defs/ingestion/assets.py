@@ -40,12 +40,13 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
         code_version=str(FACTS_VERSION),
     )
     def usage_facts(
-        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+        context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
         """Who used what in which week, read from the lake once; only weeks of the window, only where files changed.
 
         One row: week folder x account x application x user x week.
         """
+        warehouse.let_go()
         clean(settings, context.log.warning)
         asked = partition_weeks(context)
         ingested = ingest_weeks(
