@@ -20,19 +20,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import boto3
 import duckdb
 import pyarrow as pa
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from dagster_aws.s3 import S3Resource
 from pyarrow import fs
 from urllib3.exceptions import HTTPError
 
 from usage_pipeline.config.settings import Settings, Source, StoreSettings
 from usage_pipeline.core.weeks import PartitionCalendar, WeekFolder, folders_of, weeks_of
+
+if TYPE_CHECKING:
+    from usage_pipeline.ingestion.s3_store import S3Store
 
 _YEAR = re.compile(r"year=(\d{4})")
 _WEEK = re.compile(r"week=(\d{1,2})")
@@ -269,11 +269,11 @@ class Lake:
 
     @cached_property
     def _arrow_store(self) -> fs.S3FileSystem:
-        return _Store.of(self.store).arrow_store()
+        return _s3(self.store).arrow_store()
 
     @cached_property
     def _client(self) -> Any:
-        return _Store.of(self.store).get_client()
+        return _s3(self.store).get_client()
 
     @cached_property
     def _patience(self) -> list[float]:
@@ -395,62 +395,6 @@ class Lake:
         return NotReadError(f"s3://{bucket}: {_one_line(error)}")
 
 
-class _Store(S3Resource):
-    """dagster-aws's client, with times after which a lost store is given up; it has none of its own."""
-
-    timeout_seconds: float = 10
-
-    @classmethod
-    def of(cls, store: StoreSettings) -> "_Store":
-        return cls(
-            endpoint_url=store.endpoint,
-            region_name=store.region,
-            profile_name=store.profile,
-            aws_access_key_id=store.access_key_id,
-            aws_secret_access_key=store.secret_access_key,
-            aws_session_token=store.session_token,
-            timeout_seconds=store.timeout_seconds,
-        )
-
-    def session(self) -> Any:
-        return boto3.session.Session(
-            profile_name=self.profile_name,
-            region_name=self.region_name,
-            aws_access_key_id=self.aws_access_key_id,
-            aws_secret_access_key=self.aws_secret_access_key,
-            aws_session_token=self.aws_session_token,
-        )
-
-    def get_client(self) -> Any:
-        config = Config(
-            connect_timeout=min(3, self.timeout_seconds),
-            read_timeout=self.timeout_seconds,
-            # `Lake` tries again, since it knows what has arrived
-            retries={"mode": "standard", "total_max_attempts": 1},
-            s3={"addressing_style": "path"} if self.endpoint_url else {},
-        )
-        return self.session().client("s3", endpoint_url=self.endpoint_url, config=config)
-
-    def arrow_store(self) -> fs.S3FileSystem:
-        """The same store for pyarrow, with the same credentials and the same address."""
-        session = self.session()
-        credentials = session.get_credentials()
-        frozen = credentials.get_frozen_credentials() if credentials is not None else None
-        scheme, _, host = (self.endpoint_url or "").rpartition("://")
-        return fs.S3FileSystem(
-            access_key=frozen.access_key if frozen else None,
-            secret_key=frozen.secret_key if frozen else None,
-            session_token=frozen.token if frozen else None,
-            anonymous=frozen is None,
-            region=session.region_name or "us-east-1",
-            endpoint_override=host.rstrip("/") or None,
-            scheme=scheme or "https",
-            connect_timeout=min(3, self.timeout_seconds),
-            request_timeout=self.timeout_seconds,
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
-        )
-
-
 def connect() -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory; it never asks for the zone of the machine, and fetches nothing by itself."""
     connection = duckdb.connect()
@@ -460,6 +404,13 @@ def connect() -> duckdb.DuckDBPyConnection:
     # what a footer says of smallest and largest values can be wrong, and is believed before a row is read
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
+
+
+def _s3(store: StoreSettings) -> "S3Store":
+    # dagster-aws brings the clients of ten other services, a second of every start: where there is a bucket only
+    from usage_pipeline.ingestion.s3_store import S3Store
+
+    return S3Store.of(store)
 
 
 def _is_s3(path: str) -> bool:
