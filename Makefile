@@ -39,6 +39,14 @@ test: setup ## all tests: units, the pipeline on real files, Superset in a real 
 	@scripts/need-chromium.sh
 	@$(BIN)/python -m pytest -m "not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 
+.PHONY: test-fast
+test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute or two
+	@$(BIN)/python -m pytest -m "not slow and not superset and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+
+.PHONY: t
+t: setup ## one file or test: make t T=usage_pipeline_tests/test_weeks.py
+	@$(BIN)/python -m pytest -q -m "not soak and not compose" $(PYTEST_OPTIONS) $(T)
+
 .PHONY: test-compose
 test-compose: setup ## the deployment on the Docker engine that DOCKER_HOST names: started, killed, backed up, restored
 	@$(BIN)/python -m pytest -m compose -s $(PYTEST_OPTIONS) usage_pipeline_tests/compose
@@ -74,6 +82,9 @@ check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, S
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy deploy/start.py deploy/demo.py scripts/*.py pins/*.py
+	@cd superset && MYPYPATH=. ../$(BIN)/mypy --config-file mypy.ini --python-executable ../.venv-superset/bin/python \
+	  -p usage_superset -m superset_config
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/sqlfluff lint --nocolor -q usage_pipeline
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs

@@ -36,7 +36,7 @@ from usage_pipeline.operations import local
 from usage_pipeline.publishing.builds import store_of
 
 sys.path.insert(0, str(local.SUPERSET))
-from chart_queries import page_requests
+from usage_superset.chart_queries import page_requests
 
 REPO = Path(__file__).parents[1]
 SLUGS = ("applications-accounts", "usage-over-time", "changes", "low-inactive")

@@ -190,14 +190,14 @@ def demo(environment: dict[str, str]) -> None:
 
 
 def superset_set_up(environment: dict[str, str]) -> None:
-    become([SUPERSET / "python", "-u", "-W", "ignore", APP / "superset" / "set_up.py"], environment)
+    become([SUPERSET / "python", "-u", "-W", "ignore", "-P", "-m", "usage_superset.bootstrap"], environment)
 
 
 def superset(environment: dict[str, str]) -> None:
     workers = environment.get("USAGE_WEB_WORKERS") or "2"
     become(
         [
-            *(SUPERSET / "python", "-u", APP / "superset" / "serve.py", "--workers", workers),
+            *(SUPERSET / "python", "-u", "-P", "-m", "usage_superset.serve", "--workers", workers),
             *("--bind", "0.0.0.0:8088", "--worker-tmp-dir", "/tmp"),  # noqa: S108
         ],
         environment,
@@ -278,7 +278,7 @@ def users(environment: dict[str, str], arguments: list[str]) -> int:
         else:
             given = sys.stdin.readline()
     done = subprocess.run(
-        [SUPERSET / "python", "-W", "ignore", APP / "superset" / "people.py", *arguments],
+        [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", *arguments],
         input=given.rstrip("\n") + "\n",
         env=environment,
         text=True,
@@ -290,7 +290,7 @@ def users(environment: dict[str, str], arguments: list[str]) -> int:
 def demo_people(environment: dict[str, str]) -> int:
     """The demo's accounts, with passwords made up here and now and said once, in this container's log."""
     listed = subprocess.run(
-        [SUPERSET / "python", "-W", "ignore", APP / "superset" / "people.py", "list"],
+        [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", "list"],
         env=environment,
         capture_output=True,
         text=True,
@@ -307,7 +307,7 @@ def demo_people(environment: dict[str, str]) -> int:
             continue
         password = secrets.token_urlsafe(12)
         subprocess.run(
-            [SUPERSET / "python", "-W", "ignore", APP / "superset" / "people.py", "add", name, role],
+            [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", "add", name, role],
             input=password + "\n",
             env=environment,
             capture_output=True,

@@ -39,7 +39,8 @@ def _of_compose(text: str) -> Iterator[str]:
 
 def _of_dockerfile(text: str) -> Iterator[str]:
     lines = text.splitlines()
-    defaults = dict(found.groups() for line in lines if (found := re.match(r"ARG\s+(\w+)=(\S+)", line, re.IGNORECASE)))
+    arguments = (re.match(r"ARG\s+(\w+)=(\S+)", line, re.IGNORECASE) for line in lines)
+    defaults = {found[1]: found[2] for found in arguments if found}
     stages: set[str] = set()
     for line in lines:
         for word in re.findall(r"^FROM\s+(?:--\S+\s+)*(\S+)|^COPY\s.*?--from=(\S+)", line, re.IGNORECASE):

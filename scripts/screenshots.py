@@ -21,7 +21,7 @@ PAGES = (
 )
 LINKED = ("account", "application")
 # other tabs of a page: picture, name of the tab, and what is picked where the tab waits for it
-TABS = {
+TABS: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
     "kpi-sheet": (
         ("kpi-sheet-entities", "Entities of each KPI", {}),
         ("kpi-sheet-lines", "Month by month", {"kpi": ["Clicks"], "entity": ["Permits", "Payments", "Licensing"]}),
@@ -49,7 +49,7 @@ def main() -> int:
             for slug in PAGES:
                 address = f"/superset/dashboard/{slug}/"
                 if slug in LINKED:
-                    address = page.locator(f'a[href^="/{slug}/"]').first.get_attribute("href")
+                    address = page.locator(f'a[href^="/{slug}/"]').first.get_attribute("href") or address
                 _draw(page, f"{url}{address}")
                 _shoot(page, slug, mode)
                 for picture, tab, picked in TABS.get(slug, ()):

@@ -145,17 +145,18 @@ SQL_MAX_ROW = 100_000
 CSV_STREAMING_ROW_THRESHOLD = 10**9
 SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_UI_THEME_ADMINISTRATION = False
+D3_FORMAT = {"currency": [os.environ.get("USAGE_CURRENCY") or "$", ""]}
 
 # ---------------------------------------------------------------- who comes in
 
 # SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from build_cache import build_of_request, note_opened  # noqa: E402
-from encrypted_contacts import is_encrypted, key_problem, opener  # noqa: E402
-from event_log import EventLog  # noqa: E402
-from request_limits import seconds_left  # noqa: E402
-from sql_rules import CLOSED_FUNCTIONS  # noqa: E402
-from usage_security import UsageSecurityManager, is_long_enough  # noqa: E402
+from usage_superset.build_cache import build_of_request, note_opened  # noqa: E402
+from usage_superset.encrypted_contacts import is_encrypted, key_problem, opener  # noqa: E402
+from usage_superset.event_log import EventLog  # noqa: E402
+from usage_superset.request_limits import seconds_left  # noqa: E402
+from usage_superset.sql_rules import CLOSED_FUNCTIONS  # noqa: E402
+from usage_superset.usage_security import UsageSecurityManager, is_long_enough  # noqa: E402
 
 if _key_problem := key_problem():
     raise SystemExit(f"superset_config.py: {_key_problem}")
@@ -218,19 +219,19 @@ TALISMAN_CONFIG = {
 
 def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     """Bounds this process's memory, answers to no other name than its own, opens the call list, guards requests."""
-    from answers import keep_answers
-    from chart_guard import guard_charts
     from flask import redirect, request
-    from html_cells import draw_data_as_text
-    from log_ins import add_log_ins
-    from page_links import add_links
-    from page_use import add_page_use
-    from people_lists import close_people_lists
-    from request_guard import guard_requests
-    from request_limits import add_turns
-    from sql_templates import render_no_templates
-    from superset_internals import check_internals
-    from take_away import add_take_away
+    from usage_superset.chart_guard import guard_charts
+    from usage_superset.exports import add_exports
+    from usage_superset.html_cells import draw_data_as_text
+    from usage_superset.log_ins import add_log_ins
+    from usage_superset.page_links import add_links
+    from usage_superset.request_guard import guard_requests
+    from usage_superset.request_limits import add_turns
+    from usage_superset.response_cache import keep_answers
+    from usage_superset.sql_templates import render_no_templates
+    from usage_superset.superset_internals import check_internals
+    from usage_superset.usage_report import add_usage_report
+    from usage_superset.user_lists import close_user_lists
 
     check_internals()
     guard_requests(app, _HOSTS)
@@ -239,12 +240,12 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
         add_turns(app, os.path.join(folder, "turns"), SECRET_KEY)
     keep_answers()
     guard_charts()
-    close_people_lists()
+    close_user_lists()
     draw_data_as_text()
     render_no_templates()
     add_links(app)
-    add_take_away(app, PUBLISHED)
-    add_page_use(app)
+    add_exports(app, PUBLISHED)
+    add_usage_report(app)
 
     @app.before_request
     def not_what_the_mouse_did() -> Any:
@@ -360,7 +361,7 @@ if not _CELERY_URL:
 
 EVENT_LOGGER = EventLog()
 DATA_CACHE_CONFIG = {
-    "CACHE_TYPE": "build_cache.results",
+    "CACHE_TYPE": "usage_superset.build_cache.results",
     "CACHE_DIR": os.path.join(_HOME, "results"),
     "CACHE_MEGABYTES": _CACHE_MEGABYTES,
     "CACHE_REDIS_URL": os.environ.get("USAGE_CACHE_URL"),

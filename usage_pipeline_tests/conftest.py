@@ -1,12 +1,15 @@
 """What tests share: a demo lake run through Dagster once, the real data set, a real Superset, a real browser."""
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +25,7 @@ import pytest
 import yaml
 
 from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import WeekFolder
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -141,6 +145,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The ten files that take longest, set-up and all, where more than a few were run."""
+    seconds: Counter[str] = Counter()
+    for report in (r for found in terminalreporter.stats.values() for r in found if hasattr(r, "duration")):
+        seconds[report.nodeid.split("::")[0]] += report.duration
+    if len(seconds) > 5:
+        terminalreporter.section("slowest 10 files")
+        for file, took in seconds.most_common(10):
+            terminalreporter.line(f"{took:8.1f}s {file}")
+
+
 # for what fixtures of a session write
 os.umask(0o077)
 
@@ -224,11 +239,36 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def start_from_migrated(folder: Path) -> None:
+    """Puts a Superset into `folder` whose metadata is migrated and has its permissions, which takes half a minute.
+
+    It is made once for this code and these locks, and kept below `data/`. `test_local.py` begins without it.
+    """
+    made_of = [SUPERSET / "requirements.lock", SUPERSET / "roles.yaml", *sorted(SUPERSET.rglob("*.py"))]
+    name = hashlib.sha256(b"".join(file.read_bytes() for file in made_of)).hexdigest()[:16]
+    kept = SUPERSET.parent / "data" / "test-superset"
+    with file_lock(kept / "lock", 600, what=str(kept)):
+        if not (kept / name).is_dir():
+            for older in kept.glob("*/"):
+                shutil.rmtree(older)
+            with tempfile.TemporaryDirectory(dir=kept) as made:
+                unpublished = load_settings(write_config(Path(made)))
+                set_up_superset(unpublished, Path(made), only_if_changed=False, say=print)
+                (Path(made) / "superset" / "set_up").unlink()
+                (Path(made) / "secret_key").rename(Path(made) / "superset" / "secret_key")
+                (Path(made) / "superset").rename(kept / name)
+        shutil.copytree(
+            kept / name, folder / "superset", ignore=shutil.ignore_patterns("secret_key"), dirs_exist_ok=True
+        )
+        shutil.copy(kept / name / "secret_key", folder / "secret_key")
+
+
 @contextmanager
 def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]:
     """A Superset that is set up in `folder`, serving what a configuration has published."""
     if not SUPERSET_PYTHON.exists():
         pytest.fail("Superset's environment is missing: run `make setup`")
+    start_from_migrated(folder)
     accounts = demo_accounts(folder)
     set_up_superset(settings, folder, only_if_changed=True, say=print)
     # so that a query without end does not hold up the tests for as long as it would a person
@@ -243,7 +283,7 @@ def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterato
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py"), "--bind", f"127.0.0.1:{port}", *options],
+            [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.serve", "--bind", f"127.0.0.1:{port}", *options],
             env=os.environ | {"USAGE_WARM": "0"} | environment,
             stdout=log,
             stderr=subprocess.STDOUT,

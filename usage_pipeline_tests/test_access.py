@@ -755,7 +755,7 @@ def production(superset: SupersetServer, demo: Demo) -> Iterator[str]:
         "USAGE_ALLOWED_HOSTS": "usage.example.com",
         "USAGE_ALLOW_SQLITE": "1",
     }
-    serve = [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py")]
+    serve = [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.serve"]
     command = [*serve, "--bind", f"127.0.0.1:{port}", "--workers", "1"]
     environment["USAGE_WARM"] = "0"
     with (superset.folder / "production.log").open("wb") as log:

@@ -39,7 +39,7 @@ from usage_pipeline_tests.test_superset import (
 )
 
 sys.path.insert(0, str(SUPERSET))
-from chart_queries import payload
+from usage_superset.chart_queries import payload
 
 pytestmark = pytest.mark.superset("second")
 
@@ -254,9 +254,9 @@ _STORE = """
 import os, resource, sys, time
 from flask import Flask
 from flask_caching import Cache
-import build_cache
+from usage_superset import build_cache
 app = Flask("test")
-cache = Cache(app, config={"CACHE_TYPE": "build_cache.results", "CACHE_DIR": sys.argv[1], "CACHE_MEGABYTES": 1})
+cache = Cache(app, config={"CACHE_TYPE": "usage_superset.build_cache.results", "CACHE_DIR": sys.argv[1], "CACHE_MEGABYTES": 1})
 with app.app_context():
     for number in range(30):
         assert cache.set(f"key {number}", b"x" * 100_000)

@@ -124,7 +124,7 @@ def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tm
     rows = reported(connection, settings)
     clicks = of(rows, "Clicks", "a")
     assert (clicks["value_reported"], clicks["value"]) == (40, 45)
-    assert clicks["why_revised"] == "week of 6 Jan 2025: corrected files (15 clicks, were 10)"
+    assert clicks["why_revised"] == "week of Jan 6, 2025: corrected files (15 clicks, were 10)"
     assert of(rows, "Clicks", "a", "3 months")["is_revised"]
     assert not of(rows, "Customers", "a")["is_revised"]
     changed = rows[rows["is_revised"]]
@@ -136,7 +136,7 @@ def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     closed(connection, settings)
     connection, settings = at("2025-02-07T00:00:00", tmp_path, late=[("a", "p", "w", date(2025, 1, 14), 3)])
     why = of(reported(connection, settings), "Clicks", "a")["why_revised"]
-    assert why == "week of 13 Jan 2025: late files (13 clicks, were 10)"
+    assert why == "week of Jan 13, 2025: late files (13 clicks, were 10)"
 
 
 def test_subscriptions_groups_and_definitions_that_changed_are_reasons(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from usage_pipeline.config.settings import ConfigError, load_settings
+from usage_pipeline.core.formatting import currency, day
 from usage_pipeline_tests.conftest import write_config
 
 _USAGE = {"path": "lake", "partitioned": True, "columns": {"account_id": "a", "application": "b", "event_time": "t"}}
@@ -109,3 +110,10 @@ def test_a_home_of_a_version_with_other_names_is_refused_with_the_remedy(tmp_pat
     (tmp_path / "home" / "ledger").mkdir(parents=True)
     with pytest.raises(ConfigError, match="made by a version with other names"):
         load_settings(file)
+
+
+def test_one_setting_writes_the_days_and_one_the_money_of_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert day(date(2026, 11, 6)) == "Nov 6, 2026" and currency() == "$"
+    monkeypatch.setenv("USAGE_DATE_FORMAT", "%d/%m/%Y")
+    monkeypatch.setenv("USAGE_CURRENCY", "€")
+    assert day(date(2026, 11, 6)) == "06/11/2026" and currency() == "€"

@@ -154,8 +154,8 @@ def test_a_delivery_that_is_cut_off_or_swollen_is_held_back_and_the_one_before_s
     delivery = lab.deliver(rows)
     assert delivery.held_back is not None
     assert said in delivery.held_back
-    assert "the delivery of 5 Mar 2025 is held back: " in delivery.held_back
-    assert "the one of 26 Feb 2025 stays in force" in delivery.held_back
+    assert "the delivery of Mar 5, 2025 is held back: " in delivery.held_back
+    assert "the one of Feb 26, 2025 stays in force" in delivery.held_back
     assert f"`usage-pipeline deliveries accept {source}`" in delivery.held_back
     assert (delivery.rows, delivery.is_new, lab.loaded(delivery)) == (31, False, 31)
     assert [delivery.file] == lab.in_force
@@ -427,9 +427,9 @@ def test_a_source_that_is_missing_for_a_day_leaves_the_delivery_before_in_force(
     spoil(lab)
     delivery = lab.take("2025-03-05")
     assert delivery.held_back is not None
-    assert delivery.held_back.startswith("no delivery since 5 Mar 2025: ")
+    assert delivery.held_back.startswith("no delivery since Mar 5, 2025: ")
     assert said in delivery.held_back
-    assert delivery.held_back.endswith("the one of 26 Feb 2025 stays in force; deliver it again")
+    assert delivery.held_back.endswith("the one of Feb 26, 2025 stays in force; deliver it again")
     assert "\n" not in delivery.held_back
     assert lab.loaded(delivery) == 31
     assert lab.take("2025-03-06").held_back == delivery.held_back, "since the same day"
@@ -456,12 +456,12 @@ def test_what_was_held_back_before_a_source_went_missing_can_still_be_accepted(t
     lab.deliver(3, "2025-03-05")
     lab.file.unlink()
     said = lab.take("2025-03-06").held_back or ""
-    assert said.startswith("no delivery since 6 Mar 2025: ")
-    assert "the delivery of 5 Mar 2025 is held back: it has 3 rows" in said
+    assert said.startswith("no delivery since Mar 6, 2025: ")
+    assert "the delivery of Mar 5, 2025 is held back: it has 3 rows" in said
     assert lab.usage_pipeline("accept", "accounts")[0] == 0
     delivery = lab.take("2025-03-07")
     assert (delivery.rows, len(lab.in_force)) == (3, 2)
-    assert "the one of 5 Mar 2025 stays in force" in (delivery.held_back or "")
+    assert "the one of Mar 5, 2025 stays in force" in (delivery.held_back or "")
 
 
 @pytest.fixture(scope="module")
@@ -560,9 +560,9 @@ def test_an_accepted_delivery_is_in_force_at_the_next_run(tmp_path) -> None:
     lab.deliver(31, "2025-02-26")
     lab.deliver(3, "2025-03-05")
     assert (
-        "accounts: in force is the delivery of 26 Feb 2025, 31 rows; 1 delivery kept" in lab.usage_pipeline("list")[1]
+        "accounts: in force is the delivery of Feb 26, 2025, 31 rows; 1 delivery kept" in lab.usage_pipeline("list")[1]
     )
-    assert "the delivery of 5 Mar 2025 is held back: it has 3 rows" in lab.usage_pipeline("list")[1]
+    assert "the delivery of Mar 5, 2025 is held back: it has 3 rows" in lab.usage_pipeline("list")[1]
     inputs = lab.settings.home / "inputs"
     inputs.write_text("what the last good run depended on")
     status, said = lab.usage_pipeline("accept", "accounts")
@@ -573,7 +573,7 @@ def test_an_accepted_delivery_is_in_force_at_the_next_run(tmp_path) -> None:
     assert lab.loaded(delivery) == 3
     assert [pq.read_metadata(file).num_rows for file in lab.in_force] == [31, 3]
     said = lab.usage_pipeline("list")[1]
-    assert "accounts: in force is the delivery of 5 Mar 2025, 3 rows; 2 deliveries kept" in said
+    assert "accounts: in force is the delivery of Mar 5, 2025, 3 rows; 2 deliveries kept" in said
     assert "held back" not in said
     assert "contacts: not configured" in said
 
@@ -735,14 +735,14 @@ def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Sett
     # the new account waits for its subscription: it uses something, and is taken to be subscribed since then
     assert query(build, states) == [("active subscription", False, 31), ("active subscription", True, 1)]
     ((sentence,),) = query(build, "SELECT sentence FROM mart.build")
-    assert "Held back: subscriptions; those of 5 Mar 2025 are shown." in sentence
+    assert "Held back: subscriptions; those of Mar 5, 2025 are shown." in sentence
 
 
 def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     file = cut_off[0].status_path
     ((summary, sentence),) = query(file, "SELECT summary, health_sentence FROM status.health")
     assert summary == "A delivery is held back: the one before stays in force"
-    assert "Subscriptions: the delivery of 5 Mar 2025 is held back: it has 3 rows, 10 % of the 31 before" in sentence
+    assert "Subscriptions: the delivery of Mar 5, 2025 is held back: it has 3 rows, 10 % of the 31 before" in sentence
     rows = query(file, "SELECT source, delivery, rows_kept, held_back FROM status.sources WHERE rows_kept IS NOT NULL")
     found = {source: (delivery, rows, said) for source, delivery, rows, said in rows}
     assert found["accounts"] == ("delivered", 32, None)

@@ -288,7 +288,7 @@ def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_
     before = small.warehouse_path.stat().st_mtime_ns
     shown = CliRunner().invoke(app, ["explain", "b", "permits", *config])
     assert shown.exit_code == 0, shown.output
-    assert "permits at Shelbyville (b), week of 24 Feb 2025 to 2 Mar 2025" in shown.output
+    assert "permits at Shelbyville (b), week of Feb 24, 2025 to Mar 2, 2025" in shown.output
     told = json.loads(CliRunner().invoke(app, ["explain", "b", "permits", "2025-02-25", "--json", *config]).output)
     assert told["raw"]["sums"] == {"clicks": 5, "records": None, "users": 1}
     assert told["week"]["manifest"]["rows_kept"] == 4

@@ -31,7 +31,7 @@ from usage_pipeline_tests.test_access import Visitor
 from usage_pipeline_tests.test_superset import CHARTS, Client
 
 sys.path.insert(0, str(SUPERSET))
-from chart_queries import payload
+from usage_superset.chart_queries import payload
 
 pytestmark = pytest.mark.superset
 
@@ -192,10 +192,10 @@ def test_the_workbook_says_what_it_is_and_repeats_nothing_by_colour_alone(demo: 
     pages = ["About", "KPIs of each entity", "Entities of each KPI", "Big changes", "As reported"]
     assert book.sheetnames == [*pages, "Charts", "Months", "Definitions"]
     about = {row[0].value: row[1].value for row in book["About"].iter_rows(min_row=3)}
-    assert about["data through"].startswith("15 Nov 2026")
+    assert about["data through"].startswith("Nov 15, 2026")
     assert about["build"] == (demo.settings.published_dir / "current").readlink().name
     assert about["entity type"] == "segment, application"
-    assert about["period"] == "1 Oct 2026 to 31 Oct 2026"
+    assert about["period"] == "Oct 1, 2026 to Oct 31, 2026"
     table = book["KPIs of each entity"]
     assert table.auto_filter.ref is not None
     assert table.freeze_panes == "A2"
@@ -237,7 +237,7 @@ def test_nothing_of_what_is_picked_is_said(demo: Demo) -> None:
     with pytest.raises(SelectionError, match="nothing was in use or subscribed"):
         read_selection(build, Selection(entity_type=("CSM",), entity_group=("Pilot customers",)))
     week = read_selection(build, Selection("week", date(2026, 11, 12), entity_type=("all",)))
-    assert week.reference == "week of 9 Nov 2026"
+    assert week.reference == "week of Nov 9, 2026"
 
 
 def test_readers_find_the_workbook_of_the_closed_month_on_the_page(superset: SupersetServer, demo: Demo) -> None:

@@ -120,7 +120,7 @@ def test_after_a_good_run_all_is_well(demo: Demo) -> None:
     assert health["summary"] == "All is well"
     assert health["data_through"] == pd.Timestamp("2026-11-15")
     assert health["run_result"] == "succeeded"
-    assert "Data through 15 Nov 2026, as of 22 Nov 2026 at 00:00. Shown: build 00001-" in health["health_sentence"]
+    assert "Data through Nov 15, 2026, as of Nov 22, 2026 at 00:00. Shown: build 00001-" in health["health_sentence"]
     assert (health["checks_failed"], health["files_quarantined"], health["weeks_wrong"]) == (0, 0, 0)
 
 
@@ -128,7 +128,7 @@ def test_each_source_says_what_came_and_when(demo: Demo) -> None:
     sources = ask(demo.settings.status_path, "FROM status.sources").set_index("source")
     lake = demo.folder / "lake"
     assert list(sources.index) == ["usage", "accounts", "subscriptions", "contacts", "applications", "known causes"]
-    assert sources.at["usage", "newest"] == "week of 16 Nov 2026"
+    assert sources.at["usage", "newest"] == "week of Nov 16, 2026"
     assert sources.at["usage", "rows_kept"] == len(demo.raw())
     assert sources.at["accounts", "rows_kept"] == len(pd.read_csv(lake / "accounts.csv"))
     assert sources.at["contacts", "rows_kept"] == len(pd.read_parquet(lake / "contacts.parquet"))
@@ -300,7 +300,7 @@ def test_what_a_check_found_is_told_in_words() -> None:
 def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, demo: Demo) -> None:
     text = shown_on(browser, superset, "health")
     assert "All is well" in text
-    assert "Data through 15 Nov 2026" in text
+    assert "Data through Nov 15, 2026" in text
     assert "<span" not in text and "font-size" not in text, "the light is drawn, not written"
     viewer = Client(superset, "viewer")
     weeks = data_of(viewer, "weeks_reconciled").set_index("week_start")

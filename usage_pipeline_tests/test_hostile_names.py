@@ -29,7 +29,7 @@ from usage_pipeline_tests.test_access import Visitor, ask_for
 from usage_pipeline_tests.test_superset import CHARTS, log_in, payload, wait_until_drawn
 
 sys.path.insert(0, str(SUPERSET))
-from html_cells import LINK_COLUMNS, as_address, as_stored, as_text, cell
+from usage_superset.html_cells import LINK_COLUMNS, as_address, as_stored, as_text, cell
 
 pytestmark = pytest.mark.superset("hostile")
 

@@ -421,7 +421,7 @@ ADDED = {
 }
 SEAT_VALUE = ADDED | {
     "title": "Value a seat",
-    "unit": "US dollars",
+    "unit": "amount",
     "format": "$,.0f",
     "computed": {"kind": "ratio", "numerator": "annual_value", "denominator": "seats"},
 }

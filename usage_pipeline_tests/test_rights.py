@@ -27,7 +27,7 @@ from usage_pipeline_tests.test_access import (
 from usage_pipeline_tests.test_stored_charts import HIDDEN, TEMPLATED, nested
 
 sys.path.insert(0, str(SUPERSET))
-from superset_internals import INTERFACES
+from usage_superset.superset_internals import INTERFACES
 
 # fixtures of test_access, which pytest finds by their names here
 __all__ = ["addresses", "places", "visitors"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from usage_pipeline.operations.local import SUPERSET
 
 sys.path.insert(0, str(SUPERSET))
-from sql_rules import conjuncts, refusal_of, template_in
-from stored_charts import StoredCharts
+from usage_superset.sql_rules import conjuncts, refusal_of, template_in
+from usage_superset.stored_charts import StoredCharts
 
 TABLES = {"build", "usage_by_week"}
 KEYS = st.sampled_from(["sqlExpression", "col", "column", "column_name", "aggregate", "label", "operation"]) | st.text()

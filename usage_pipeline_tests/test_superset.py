@@ -22,7 +22,7 @@ from usage_pipeline.pages.dashboards import chart_uuids, load_assets
 from usage_pipeline_tests.conftest import Demo, SupersetServer
 
 sys.path.insert(0, str(SUPERSET))
-from chart_queries import payload
+from usage_superset.chart_queries import payload
 
 pytestmark = pytest.mark.superset
 
@@ -358,7 +358,7 @@ def test_every_chart_of_the_page_is_drawn_without_an_error(superset: SupersetSer
     assert len(drawn) == len(wanted)
     # a list without a row says so instead of drawing a table
     assert without_rows >= drawn.count(False)
-    assert "15 Nov 2026" in text, "data through stands on every page"
+    assert "Nov 15, 2026" in text, "data through stands on every page"
 
 
 def test_the_number_on_the_page_is_the_number_of_the_raw_data(

@@ -61,7 +61,7 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
     assert checks["the_newest_week_has_arrived"].metadata["weeks_behind"].value == "1"
     build = settings.published_dir / "current" / "warehouse.duckdb"
     ((sentence,),) = rows(build, "SELECT sentence FROM mart.build")
-    assert "Left out of ranks, trends and anomalies: the week of 16 Nov 2026 (files quarantined)" in str(sentence)
+    assert "Left out of ranks, trends and anomalies: the week of Nov 16, 2026 (files quarantined)" in str(sentence)
     ((week, file, why),) = rows(settings.status_path, "FROM status.quarantined_files")
     assert (week, file) == (datetime(2026, 11, 16), "year=2026/week=47/part-1.parquet")
     assert "cannot be read" in str(why)

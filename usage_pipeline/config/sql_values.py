@@ -3,13 +3,15 @@
 from typing import Any
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.formatting import date_format
 
 
 def sql_values(settings: Settings) -> dict[str, Any]:
-    """Every value a SQL file may name as `$name`; units as in `config.py`."""
+    """Every value a SQL file may name as `$name`; units as in `settings.py`."""
     completeness, activity, spikes = settings.completeness, settings.activity, settings.anomalies
     usage = settings.sources.usage
     return {
+        "date_format": date_format(),
         "as_of_day": settings.as_of_day,
         "running_week": settings.running_week,
         "window_start": settings.window_start,

@@ -4,6 +4,7 @@ Everybody who may see the pages reads these words, and not everybody may see con
 are left out here, once, for every text of the status file.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -101,8 +102,18 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}" if number else f"no {one}"
 
 
+def date_format() -> str:
+    """How days are written on pages, in mails and messages: strftime's form, from $USAGE_DATE_FORMAT."""
+    return os.environ.get("USAGE_DATE_FORMAT") or "%b %-d, %Y"
+
+
+def currency() -> str:
+    """The sign before amounts of money, from $USAGE_CURRENCY; amounts are taken to be in one currency."""
+    return os.environ.get("USAGE_CURRENCY") or "$"
+
+
 def day(moment: date) -> str:
-    return f"{moment.day} {moment:%b %Y}"
+    return moment.strftime(date_format())
 
 
 def day_and_time(moment: datetime) -> str:
@@ -110,5 +121,5 @@ def day_and_time(moment: datetime) -> str:
 
 
 def weeks_as_text(first: datetime, last: datetime) -> str:
-    """Weeks by their Mondays: `9 Nov 2026`, or `9 Nov 2026 to 22 Nov 2026`, the last one's Sunday."""
+    """Weeks by their Mondays: `Nov 9, 2026`, or `Nov 9, 2026 to Nov 22, 2026`, the last one's Sunday."""
     return f"{day(first)} to {day(last + timedelta(days=6))}"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.formatting import day
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.deliveries import deliveries
@@ -176,7 +177,7 @@ def _weeks_changed(then: dict[str, Any], now: dict[str, Any], first: date, last:
         monday = date.fromisoformat(week)
         before, after = then["weeks"].get(week), now["weeks"].get(week)
         if monday <= last and monday + WEEK > first and before != after:
-            told.append(f"week of {monday:%-d %b %Y}: {_week_change(before, after)}")
+            told.append(f"week of {day(monday)}: {_week_change(before, after)}")
     yield from told[:3]
     if len(told) > 3:
         yield f"{len(told) - 3} more weeks read again"

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from usage_pipeline.config.settings import GroupSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
-from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.formatting import currency, date_format
+from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.core.tables import TABLES
 from usage_pipeline.kpis.catalogue import (
     DENOMINATOR,
@@ -59,7 +60,7 @@ _SHOWN = {
     ",d": "format('{:,}', CAST(round(x) AS BIGINT))",
     ",.1f": "format('{:,.1f}', x)",
     ",.2f": "format('{:,.2f}', x)",
-    "$,.0f": "format('${:,}', CAST(round(x) AS BIGINT))",
+    "$,.0f": "$currency || format('{:,}', CAST(round(x) AS BIGINT))",
 }
 
 
@@ -161,14 +162,15 @@ def replace_sheet(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue
     """Replaces `mart.kpi_report` from `core.kpi_values`, KPI by KPI: so it lies in the order in which it is read."""
     columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_report"].columns)
     connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_report ({columns})")
-    _make(connection, "kpi_rows", load_sql("kpis", "kpi_rows"), {})
+    _make(connection, "kpi_rows", load_sql("kpis", "kpi_rows"), {"date_format": date_format()})
     for place, kpi in enumerate(catalogue.kpis, 1):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW kpi_one AS SELECT * EXCLUDE (own, year_ago, before), "
             f"own.{kpi.name} AS value, year_ago.{kpi.name} AS value_year_ago, before.{kpi.name} AS value_before, "
             f"CAST(own.{DENOMINATOR} AS BIGINT) AS active_accounts FROM kpi_rows"
         )
-        connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {_SHOWN[kpi.format]}")
+        shown = _SHOWN[kpi.format].replace("$currency", literal(currency()))
+        connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {shown}")
         run_sql(connection, f"INSERT INTO mart.kpi_report {load_sql('kpis', 'kpi_report')}", _values_for(kpi, place))
     connection.execute("DROP VIEW kpi_one; DROP MACRO kpi_shown; DROP TABLE temp.kpi_rows")
 

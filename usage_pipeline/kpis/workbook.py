@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.formatting import currency, day, day_and_time
 from usage_pipeline.kpis.catalogue import Kpi, read_kpis
 from usage_pipeline.kpis.selection import Sheet
 
@@ -20,7 +21,7 @@ LINES = 8
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _EXCEL_MARKS = ("circle", "square", "triangle", "diamond", "plus", "x", "star", "long_dash")
-_NUMBERS = {",d": "#,##0", ",.1f": "#,##0.0", ",.2f": "#,##0.00", "$,.0f": '"$"#,##0'}
+_NUMBERS = {",d": "#,##0", ",.1f": "#,##0.0", ",.2f": "#,##0.00"}
 _PERCENT = "+0.0%;-0.0%;0.0%"
 _BETTER, _WORSE = ("#D9F0E2", "#0B5D33"), ("#FADCE0", "#8C1C2B")
 
@@ -142,7 +143,7 @@ def _plot(figure: Any, kpi: Kpi, lines: pd.DataFrame, told: str, sheet: Sheet) -
 
 
 def _source(sheet: Sheet) -> str:
-    return f"Data through {sheet.data_through:%-d %b %Y}, build {sheet.build_id}"
+    return f"Data through {day(sheet.data_through)}, build {sheet.build_id}"
 
 
 # ---------------------------------------------------------------- sheets of the workbook
@@ -181,10 +182,10 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
     first, entities = sheet.rows.iloc[0], len(sheet.rows[["entity_type", "entity_key"]].drop_duplicates())
     rows = [
         ("data of", sheet.sentence),
-        ("data through", f"{sheet.data_through:%-d %b %Y} (last complete week)"),
-        ("as of", f"{sheet.as_of:%-d %b %Y %H:%M}"),
+        ("data through", f"{day(sheet.data_through)} (last complete week)"),
+        ("as of", day_and_time(sheet.as_of)),
         ("build", sheet.build_id),
-        ("period", f"{first['period_from']:%-d %b %Y} to {first['period_to']:%-d %b %Y}"),
+        ("period", f"{day(first['period_from'])} to {day(first['period_to'])}"),
         *sheet.selection.as_text(),
         (
             "rows",
@@ -226,7 +227,7 @@ def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns:
     _colour(page, formats, columns, len(rows))
     if rows.empty:
         page.write_string(1, 0, "none of what is picked")
-    written = rows["number_format"].map(_NUMBERS).tolist()
+    written = [_number(form) for form in rows["number_format"]]
     values = [[None if pd.isna(v) else v for v in rows[column.source].tolist()] for column in columns]
     for nth, row in enumerate(zip(*values, strict=True)):
         for place, (value, column) in enumerate(zip(row, columns, strict=True)):
@@ -269,7 +270,7 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
             numbers.write_datetime(row + 2 + nth, 0, pd.Timestamp(str(start)).to_pydatetime(), month)
             for at, value in enumerate(values, 1):
                 if pd.notna(value):
-                    numbers.write_number(row + 2 + nth, at, value, formats.number(_NUMBERS[kpi.format]))
+                    numbers.write_number(row + 2 + nth, at, value, formats.number(_number(kpi.format)))
         chart = book.add_chart({"type": "line"})
         last = row + 1 + len(lines)
         for at in range(lines.shape[1]):
@@ -320,3 +321,8 @@ def _definitions(book: Any, formats: _Formats) -> None:
         texts = (kpi.title, kpi.description, kpi.unit, kpi.group, kpi.aggregation, kpi.good, big)
         for place, text in enumerate(texts):
             page.write_string(nth, place, text, wrapped)
+
+
+def _number(form: str) -> str:
+    """A number format of the catalogue (d3) as Excel writes it."""
+    return f'"{currency()}"#,##0' if form == "$,.0f" else _NUMBERS[form]

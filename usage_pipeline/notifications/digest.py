@@ -28,7 +28,7 @@ import jinja2
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.files import atomic_write
-from usage_pipeline.core.formatting import counted, day
+from usage_pipeline.core.formatting import counted, currency, day
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK
@@ -47,9 +47,9 @@ _COLUMNS = [
     ("news", "News", 14),
     ("reason", "Details", 80),
     ("new_reasons", "What is new", 34),
-    ("value_concerned", "ARR at risk, US$", 14),
+    ("value_concerned", "ARR at risk", 14),
     ("applications_concerned", "Applications concerned", 14),
-    ("annual_value", "ARR, US$", 14),
+    ("annual_value", "ARR", 14),
     ("renewal_date", "Renewal", 13),
     ("days_to_renewal", "Days to renewal", 10),
     ("last_used_on", "Last active", 13),
@@ -124,7 +124,7 @@ def read_digests(store: BuildStore, build: Build) -> tuple[list[Digest], int]:
 
 
 def page_of(pages_url: str, page: str, name: str) -> str:
-    """The short address of a page with its filter set (superset/page_links.py)."""
+    """The short address of a page with its filter set (superset/usage_superset/page_links.py)."""
     return f"{pages_url}/{page}/{quote(name, safe='')}"
 
 
@@ -141,7 +141,7 @@ def _templates() -> jinja2.Environment:
     made.filters |= {
         "day": day,
         "counted": counted,
-        "money": lambda value: f"${value:,.0f}",
+        "money": lambda value: f"{currency()}{value:,.0f}",
         "one_line": mailer.one_line,
     }
     return made

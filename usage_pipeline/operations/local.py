@@ -368,7 +368,7 @@ def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
         "USAGE_STATUS": str(settings.status_path.parent.parent),
         # only a demo has accounts of its own; people of a real installation are added one by one
         "USAGE_ACCOUNTS": str(folder / ACCOUNTS) if (folder / ACCOUNTS).exists() else "",
-        "PYTHONPATH": "",
+        "PYTHONPATH": str(SUPERSET),
     }
 
 
@@ -394,7 +394,7 @@ def manage_people(settings: Settings, folder: Path, arguments: list[str], passwo
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     done = subprocess.run(
-        [str(SUPERSET_PYTHON), "-W", "ignore", str(SUPERSET / "people.py"), *arguments],
+        [str(SUPERSET_PYTHON), "-W", "ignore", "-P", "-m", "usage_superset.users", *arguments],
         # on its input, since arguments and environments can be read by others on the machine
         input=password + "\n",
         env=os.environ | superset_environment(settings, folder),
@@ -424,7 +424,7 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     stamp = folder / "superset" / "set_up"
-    own = [*SUPERSET.glob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
+    own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
     fingerprint = _tree_fingerprint([*ASSETS.rglob("*.yaml"), *own])
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say("dashboards are as in the repository: no set-up needed")
@@ -433,7 +433,7 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
     environment = os.environ | superset_environment(settings, folder)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "set_up.py")],
+            [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.bootstrap"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -508,7 +508,17 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
 
 def _superset_server(settings: Settings, folder: Path) -> Service:
     port = _port(folder, SUPERSET_SERVER, "SUPERSET_PORT", 8088)
-    command = [str(SUPERSET_PYTHON), "-u", str(SUPERSET / "serve.py"), "--bind", f"127.0.0.1:{port}", "--workers", "2"]
+    command = [
+        str(SUPERSET_PYTHON),
+        "-u",
+        "-P",
+        "-m",
+        "usage_superset.serve",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--workers",
+        "2",
+    ]
     return web_server(
         SUPERSET_SERVER,
         command,

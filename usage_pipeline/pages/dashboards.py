@@ -1,7 +1,7 @@
 """The dashboards as code: `superset/assets/`, read and checked without Superset.
 
 Belongs here: loading the YAML, the checks that every reference resolves and every column exists, and keeping datasets
-and help tabs equal to the catalogue of `core/tables.py`. Does not: importing them (`superset/set_up.py`).
+and help tabs equal to the catalogue of `core/tables.py`. Does not: importing them (`usage_superset/bootstrap.py`).
 
 Superset's own importer skips a chart that it cannot find without a word, and draws an error box for a column that
 is gone: both are found here, before anything is imported.

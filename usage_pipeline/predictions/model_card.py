@@ -4,6 +4,7 @@ import duckdb
 import pandas as pd
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.formatting import day
 from usage_pipeline.predictions.risks import read_cards
 
 _COLUMNS = {
@@ -57,7 +58,7 @@ def model_card(settings: Settings) -> str:
             parts += ["All back-tests together:", _table(of_target[of_target["origin"] == 0])]
             own = of_target[(of_target["contestant"] == "the model") & (of_target["origin"] > 0)].copy()
             own["contestant"] = [
-                f"the model ({r.kind}), {r.first_week:%-d %b %Y} to {r.last_week:%-d %b %Y}" for r in own.itertuples()
+                f"the model ({r.kind}), {day(r.first_week)} to {day(r.last_week)}" for r in own.itertuples()
             ]
             parts += ["The model, one by one:", _table(own)]
             parts.append(_held(deciles[deciles["target"] == card["target"]], card["method"]))

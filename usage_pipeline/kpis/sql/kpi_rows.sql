@@ -17,7 +17,7 @@ SELECT
     periods.period AS kpi_period,
     CAST(periods.reference_day AS TIMESTAMP) AS reference_month,
     CASE
-        WHEN periods.period = 'week' THEN strftime(periods.reference_day, 'week of %-d %b %Y')
+        WHEN periods.period = 'week' THEN 'week of ' || strftime(periods.reference_day, $date_format)
         WHEN periods.is_complete THEN strftime(periods.reference_day, '%b %Y')
         ELSE strftime(periods.reference_day, '%b %Y, running')
     END AS reference,
@@ -26,7 +26,7 @@ SELECT
     periods.is_complete AS is_complete_period,
     entities.entity || ', '
     || CASE periods.period
-        WHEN 'week' THEN 'week of ' || strftime(periods.reference_day, '%-d %b %Y')
+        WHEN 'week' THEN 'week of ' || strftime(periods.reference_day, $date_format)
         WHEN 'month' THEN strftime(periods.reference_day, '%b %Y')
         ELSE periods.period || ' to ' || strftime(periods.reference_day, '%b %Y')
     END AS what,

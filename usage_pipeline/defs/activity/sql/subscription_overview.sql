@@ -53,13 +53,13 @@ SELECT
                 CASE
                     WHEN account_applications.start_date < history.first_week
                         THEN
-                            'no use since ' || strftime(history.first_week, '%-d %b %Y') || ', the first week on record'
+                            'no use since ' || strftime(history.first_week, $date_format) || ', the first week on record'
                     ELSE
                         'no use since the subscription began on '
-                        || strftime(account_applications.start_date, '%-d %b %Y')
+                        || strftime(account_applications.start_date, $date_format)
                 END
                 || coalesce(
-                    '; used before it began, last on ' || strftime(account_applications.used_before_on, '%-d %b %Y'), ''
+                    '; used before it began, last on ' || strftime(account_applications.used_before_on, $date_format), ''
                 )
         WHEN 'inactive'
             THEN
@@ -82,17 +82,17 @@ SELECT
                 round(account_applications.recent_clicks, 1)
                 || ' clicks a week lately, usually '
                 || round(account_applications.usual_clicks)::INTEGER
-        WHEN 'new' THEN 'subscribed since ' || strftime(account_applications.start_date, '%-d %b %Y')
+        WHEN 'new' THEN 'subscribed since ' || strftime(account_applications.start_date, $date_format)
         WHEN 'active'
             THEN
                 CASE
                     WHEN
                         account_applications.is_used_since
                         AND account_applications.state_of_newest_week = 'never adopted'
-                        THEN 'used for the first time, on ' || strftime(account_applications.last_used_on, '%-d %b %Y')
+                        THEN 'used for the first time, on ' || strftime(account_applications.last_used_on, $date_format)
                     WHEN account_applications.is_used_since
                         THEN
-                            'used again on ' || strftime(account_applications.last_used_on, '%-d %b %Y') || ', after '
+                            'used again on ' || strftime(account_applications.last_used_on, $date_format) || ', after '
                             || account_applications.weeks_without_use || ' weeks without use'
                     WHEN account_applications.came_back THEN 'came back lately'
                     ELSE ''

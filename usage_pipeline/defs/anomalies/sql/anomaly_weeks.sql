@@ -191,7 +191,7 @@ SELECT
                 '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'
                 || CASE
                     WHEN $has_days AND told.stopped = told.regulars
-                        THEN ', the last on ' || strftime(told.stopped_on, '%-d %b %Y')
+                        THEN ', the last on ' || strftime(told.stopped_on, $date_format)
                     ELSE ''
                 END
         WHEN told.z > 0 AND told.share_of_one BETWEEN 0.5 AND 1
@@ -208,7 +208,7 @@ SELECT
     END
     || CASE WHEN told.basis = 'peers' THEN '; judged by its peers, it is new' ELSE '' END
     || CASE
-        WHEN told.first_week < told.week_start THEN '; since ' || strftime(told.first_week, '%-d %b %Y')
+        WHEN told.first_week < told.week_start THEN '; since ' || strftime(told.first_week, $date_format)
         ELSE ''
     END
     || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END

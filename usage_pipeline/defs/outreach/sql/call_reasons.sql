@@ -43,8 +43,8 @@ found AS (
         owned.account_id,
         owned.application,
         'notice received' AS call_reason,
-        'given on ' || strftime(owned.notice_date, '%-d %b %Y')
-        || coalesce(', ends on ' || strftime(owned.end_date, '%-d %b %Y'), '') AS words,
+        'given on ' || strftime(owned.notice_date, $date_format)
+        || coalesce(', ends on ' || strftime(owned.end_date, $date_format), '') AS words,
         owned.notice_date AS since,
         owned.notice_date >= newest.week_start AS is_new,
         CASE WHEN owned.notice_date > newest.week_start - 7 * $recent_call_weeks THEN 1 ELSE 2 END AS urgency
@@ -115,7 +115,7 @@ found AS (
         owned.account_id,
         owned.application,
         'upcoming renewal' AS call_reason,
-        'renewal on ' || strftime(owned.renewal_date, '%-d %b %Y') AS words,
+        'renewal on ' || strftime(owned.renewal_date, $date_format) AS words,
         owned.renewal_date - $renewal_days AS since,
         owned.renewal_date - $renewal_days > CAST($as_of_day AS DATE) - 7 AS is_new,
         -- raised by its own nearness below: by itself it is no more than a date to keep in mind

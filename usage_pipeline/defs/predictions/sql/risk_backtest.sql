@@ -5,8 +5,8 @@ SELECT
     CASE
         WHEN figures.origin = 0 THEN 'all back-tests'
         ELSE
-            figures.origin || ': ' || strftime(figures.first_week, '%-d %b %Y') || ' to '
-            || strftime(figures.last_week, '%-d %b %Y')
+            figures.origin || ': ' || strftime(figures.first_week, $date_format) || ' to '
+            || strftime(figures.last_week, $date_format)
     END AS backtest,
     figures.contestant
     || CASE WHEN figures.kind = '' OR figures.contestant = figures.kind THEN '' ELSE ' (' || figures.kind || ')' END

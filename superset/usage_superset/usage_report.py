@@ -5,6 +5,7 @@ who wants it before it asks the metadata. What it shows stands in Superset's own
 as in PostgreSQL. Pages that a scheduled report opened are not counted: nobody looked.
 """
 
+import os
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 from flask import redirect, render_template_string, request
 from flask_login import current_user
 
+_DATE = os.environ.get("USAGE_DATE_FORMAT") or "%b %-d, %Y"
 ADDRESS = "/use-of-dashboards"
 WEEKS = 4
 # accounts of set-up and of the pipeline, which nobody can log in to
@@ -29,7 +31,7 @@ th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid #d8e0e6; 
 th { background: #eef2f5; } td.n, th.n { text-align: right; } a { color: #1b6ca8; } .quiet { color: #5a6873; }
 </style></head><body>
 <h1>Use of the dashboards</h1>
-<p class="quiet">{{ since.strftime("%-d %b %Y") }} to {{ now.strftime("%-d %b %Y %H:%M") }} (UTC), from Superset's log.
+<p class="quiet">{{ since }} to {{ now }} (UTC), from Superset's log.
 For administrators only: it is about people. <a href="/superset/dashboard/health/">Data status</a></p>
 <h2>Pages</h2>
 <table><tr><th>Page</th><th class="n">Opened</th><th class="n">People</th><th>Last opened</th></tr>
@@ -46,7 +48,7 @@ For administrators only: it is about people. <a href="/superset/dashboard/health
 </body></html>"""
 
 
-def add_page_use(app: Any) -> None:
+def add_usage_report(app: Any) -> None:
     """Serves the page to administrators."""
 
     @app.get(ADDRESS)
@@ -101,8 +103,8 @@ def _use(now: datetime) -> dict[str, Any]:
         pages.append({"title": title, "opened": len(moments), "people": people, "last": last})
     looking = {user for user, _ in times}
     return {
-        "now": now,
-        "since": since,
+        "now": _moment(now),
+        "since": since.strftime(_DATE),
         "pages": sorted(pages, key=lambda page: (-page["opened"], page["title"])),
         "looks": sorted(looks, key=lambda look: (look["who"].lower(), -look["opened"], look["title"])),
         "silent": sorted(user.username for number, user in users.items() if number not in looking),
@@ -110,4 +112,4 @@ def _use(now: datetime) -> dict[str, Any]:
 
 
 def _moment(moment: datetime) -> str:
-    return f"{moment:%-d %b %Y %H:%M}"
+    return moment.strftime(f"{_DATE} %H:%M")

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from sql_rules import template_in
 from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 from superset.exceptions import SupersetSecurityException
+
+from usage_superset.sql_rules import template_in
 
 
 def refuse_template(text: Any) -> None:

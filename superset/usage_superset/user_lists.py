@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any
 
 
-def close_people_lists() -> None:
+def close_user_lists() -> None:
     """Puts this between the decorator that asks for rights and Superset's own lists; before any of them is served."""
     import superset.charts.schemas
     import superset.datasets.schemas

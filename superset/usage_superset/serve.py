@@ -1,10 +1,10 @@
 """The server that people reach: takes requests in, lets people wait in line, and hands them to gunicorn's workers.
 
-`python superset/serve.py --bind 127.0.0.1:8088 --workers 2`. A worker answers one request at a time, so whoever holds
-all of them takes all pages away. Here a request waits without holding one, behind the other requests of its person, and
-the persons take turns; a worker is given a request whole and its answer is taken from it whole, so that nobody holds
-one by sending or reading slowly. A worker that has a request for longer than it may is killed, and the spare one, which
-has stood ready, takes its place. `/health` is answered here, with what the workers do.
+`python -m usage_superset.serve --bind 127.0.0.1:8088 --workers 2`. A worker answers one request at a time, so whoever
+holds all of them takes all pages away. Here a request waits without holding one, behind the other requests of its
+person, and the persons take turns; a worker is given a request whole and its answer is taken from it whole, so that
+nobody holds one by sending or reading slowly. A worker that has a request for longer than it may is killed, and the
+spare one, which has stood ready, takes its place. `/health` is answered here, with what the workers do.
 
 What somebody may ask for is none of its business: it only learns from the workers who sent a request
 (`request_limits.py`). Everything lives in this one process; gunicorn is its child, on a socket that only we can enter.

@@ -1,7 +1,7 @@
-"""The people who may log in: adds, changes, lists and shuts out accounts. `usage-pipeline account` runs it.
+"""The people who may log in: adds, changes, lists and shuts out accounts. `usage-pipeline users` runs it.
 
-Runs in Superset's own environment: `python superset/people.py add USERNAME ROLE`, with the password as the first line
-of its input, never as an argument, which everybody on the machine could read. Works before and after set-up.
+Runs in Superset's own environment: `python -m usage_superset.users add USERNAME ROLE`, with the password as the first
+line of its input, never as an argument, which everybody on the machine could read. Works before and after set-up.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import sys
 from typing import Any
 
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
-from set_up import SET_UP_NAME, migrate, roles, say, write_base_roles
+
+from usage_superset.bootstrap import SET_UP_NAME, migrate, roles, say, write_base_roles
 
 
 def main() -> int:
@@ -39,9 +40,8 @@ def complain(message: str) -> int:
 
 def add(name: str, role_name: str) -> int:
     """Adds an account, or gives one that is there its role and password anew."""
-    from usage_security import is_long_enough
-
     from superset import security_manager
+    from usage_superset.usage_security import is_long_enough
 
     offered = ["Admin", *(role for role, rights in roles().items() if rights)]
     if role_name not in offered:

@@ -20,8 +20,9 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from chart_queries import queries
 from flask import Response, g, has_request_context, request
+
+from usage_superset.chart_queries import queries
 
 PERSON = "X-Usage-Person"
 BUSY = "X-Usage-Busy"

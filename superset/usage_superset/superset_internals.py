@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 INTERFACES: dict[str, tuple[str, ...]] = {
-    # answers.py
+    # response_cache.py
     "superset.charts.data.api:ChartDataRestApi.data.__wrapped__": ("self",),
     "superset.charts.data.api:ChartDataRestApi.data._urls": (),
     "superset.extensions:cache_manager.data_cache": (),
@@ -39,7 +39,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "flask_appbuilder.security.forms:ResetPasswordForm": (),
     "flask_appbuilder.security.views:ResetMyPasswordView.form_post": ("form",),
     "flask_jwt_extended:decode_token": ("encoded_token",),
-    # people_lists.py
+    # user_lists.py
     "superset.views.base_api:BaseSupersetModelRestApi.related.__wrapped__": ("self", "column_name"),
     "superset.views.base_api:BaseSupersetModelRestApi.related._urls": (),
     "superset.views.base_api:BaseSupersetModelRestApi._init_properties": (),
@@ -69,7 +69,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
         *("columns", "metrics", "series_columns", "orderby", "filters", "series_limit_metric", "granularity"),
         *("extras", "post_processing", "annotation_layers"),
     ),
-    # chart_queries.py, set_up.py and warm.py
+    # chart_queries.py, bootstrap.py and cache_warmup.py
     "superset.charts.schemas:ChartDataQueryContextSchema": (),
     "superset.commands.chart.data.get_data_command:ChartDataCommand": ("query_context",),
     "superset.commands.chart.data.get_data_command:ChartDataCommand.run": (),

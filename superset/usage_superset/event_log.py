@@ -7,8 +7,9 @@ not the warehouse's, personal data above all.
 
 from typing import Any
 
-from build_cache import may_be_kept
 from superset.utils.log import DBEventLogger
+
+from usage_superset.build_cache import may_be_kept
 
 _ASKED = "ChartDataRestApi.data"
 _STEPS = {
@@ -20,7 +21,7 @@ _STEPS = {
 }
 
 
-class EventLog(DBEventLogger):  # type: ignore[misc]
+class EventLog(DBEventLogger):
     """Superset's log in its metadata, without the steps of answering a chart."""
 
     def log(self, user_id: int | None, action: str, *args: Any, **kwargs: Any) -> None:

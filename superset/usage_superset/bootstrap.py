@@ -1,14 +1,15 @@
 """Sets Superset up from code: metadata, assets, roles, accounts; then runs every chart once.
 
-Runs in Superset's own environment, at deployment, never in the weekly graph: `python superset/set_up.py`. Running
-it twice changes nothing. What it manages, it manages whole: assets of ours that the tree no longer has are deleted,
-rights that a role should not have are taken away. Charts and dashboards that people made themselves stay.
+Runs in Superset's own environment, at deployment, never in the weekly graph: `python -m usage_superset.bootstrap`.
+Running it twice changes nothing. What it manages, it manages whole: assets of ours that the tree no longer has are
+deleted, rights that a role should not have are taken away. Charts and dashboards that people made themselves stay.
 
-Rights stand in `roles.yaml`. People are added by `people.py` and in Superset itself; USAGE_ACCOUNTS, a JSON file of
+Rights stand in `roles.yaml`. People are added by `users.py` and in Superset itself; USAGE_ACCOUNTS, a JSON file of
 [{"username", "password", "role"}], adds those of a demo. There is no default account: set-up acts as one that nobody
 can log in to, which owns what it imports.
 """
 
+import inspect
 import json
 import os
 import secrets
@@ -18,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from build_cache import shown_now
-from chart_queries import errors_of, payload
-from warm import ACCOUNT as WARMING
 
-ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parent / "assets"))
+from usage_superset.build_cache import shown_now
+from usage_superset.cache_warmup import ACCOUNT as WARMING
+from usage_superset.chart_queries import errors_of, payload
 
-ROLES = Path(__file__).parent / "roles.yaml"
+ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
+
+ROLES = Path(__file__).parents[1] / "roles.yaml"
+# of the assets; another one may be asked for
+DATE_FORMAT = "%b %-d, %Y"
 SET_UP_NAME = "usage-set-up"
 
 
@@ -65,9 +69,10 @@ def migrate(app: Any) -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from flask_migrate import Migrate, upgrade
+    from superset.app import create_app
     from superset.extensions import db
 
-    folder = str(Path(__import__("superset").__file__).parent / "migrations")
+    folder = str(Path(inspect.getfile(create_app)).parent / "migrations")
     Migrate(app, db, directory=folder)
     with db.engine.connect() as connection:
         at = MigrationContext.configure(connection).get_current_revision()
@@ -137,7 +142,8 @@ def _contents(assets: dict[str, Any]) -> dict[str, str]:
         cells = [c for c in loaded.get("position", {}).values() if isinstance(c, dict) and c.get("type") == "CHART"]
         for number, cell in enumerate(cells, 1):
             cell["meta"]["chartId"] = number
-        contents[path] = yaml.dump(loaded, Dumper=yaml.CSafeDumper, sort_keys=False)
+        written = yaml.dump(loaded, Dumper=yaml.CSafeDumper, sort_keys=False)
+        contents[path] = written.replace(DATE_FORMAT, os.environ.get("USAGE_DATE_FORMAT") or DATE_FORMAT)
     return contents
 
 

@@ -12,14 +12,15 @@ from typing import Any
 from flask import g, has_request_context
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
 from flask_appbuilder.security.sqla.models import assoc_permissionview_role
-from log_ins import NewPasswordView, count_log_in, is_revoked
-from request_limits import refusal_of_size
-from sql_rules import refusal_of
-from sql_templates import refuse_template
-from stored_charts import StoredCharts, sql_in
 from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 from superset.exceptions import SupersetSecurityException
 from superset.security import SupersetSecurityManager
+
+from usage_superset.log_ins import NewPasswordView, count_log_in, is_revoked
+from usage_superset.request_limits import refusal_of_size
+from usage_superset.sql_rules import refusal_of
+from usage_superset.sql_templates import refuse_template
+from usage_superset.stored_charts import StoredCharts, sql_in
 
 LEAST_PASSWORD = 12
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 _SCHEMA_OF_THE_SHEET = text("SELECT schema_perm FROM tables WHERE table_name = 'kpi_report' AND schema = 'mart'")
 
 
-def add_take_away(app: Any, published: str) -> None:
+def add_exports(app: Any, published: str) -> None:
     """Serves the workbooks to whoever may read the sheet itself."""
 
     @app.get("/kpi-sheets/<month>")

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 _FOLDER = Path(os.environ["USAGE_SERVE_FOLDER"])
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -19,7 +18,8 @@ forwarder_headers = ""
 def when_ready(_server: Any) -> None:
     """Starts the watch that warms each new build; it ends by itself when the server is gone."""
     if os.environ.get("USAGE_WARM", "1") != "0":  # tests that count queries switch it off
-        _started.append(subprocess.Popen([sys.executable, "-u", os.path.join(_HERE, "warm.py"), "--watch"]))  # noqa: S603 - a file of ours
+        watch = [sys.executable, "-u", "-P", "-m", "usage_superset.cache_warmup", "--watch"]
+        _started.append(subprocess.Popen(watch))  # noqa: S603 - a module of ours
 
 
 def post_worker_init(_worker: Any) -> None:

@@ -86,7 +86,7 @@ def _may_be_kept(fresh: Response) -> bool:
 
 
 def _response(kept: bytes) -> Response:
-    packed = "gzip" in request.accept_encodings
+    packed = bool(request.accept_encodings["gzip"])
     response = Response(kept if packed else gzip.decompress(kept), mimetype="application/json")
     response.headers["X-Usage-Kept"] = "answer"
     response.headers["Vary"] = "Accept-Encoding"

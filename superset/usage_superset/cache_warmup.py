@@ -1,9 +1,10 @@
 """Asks for what pages show as soon as a build is shown, so that no reader waits for it.
 
-`python superset/warm.py` does it once; `--watch` stays and does it whenever another build is shown (by a publish, a
-rollback or a release) and at the turn of the day. It runs beside Superset (gunicorn_config.py), at low priority, with
-the rights of a viewer without contacts, and through Superset's own code, so that keys and rights are those of a reader.
-The weekly graph knows nothing of it: where it fails, it says so, and readers wait for their first answer.
+`python -m usage_superset.cache_warmup` does it once; `--watch` stays and does it whenever another build is shown (by a
+publish, a rollback or a release) and at the turn of the day. It runs beside Superset (gunicorn_config.py), at low
+priority, with the rights of a viewer without contacts, and through Superset's own code, so that keys and rights are
+those of a reader. The weekly graph knows nothing of it: where it fails, it says so, and readers wait for their first
+answer.
 """
 
 import json
@@ -15,8 +16,8 @@ import time
 from datetime import date
 from typing import Any
 
-from build_cache import shown_now
-from chart_queries import errors_of, page_requests
+from usage_superset.build_cache import shown_now
+from usage_superset.chart_queries import errors_of, page_requests
 
 ACCOUNT = "warming"
 _POLL_INTERVAL_SECONDS = 5
@@ -35,7 +36,8 @@ def watch() -> int:
         seen = (shown_now(), date.today())
         if seen != warmed and os.path.isdir(seen[0]):
             # a process of its own: what Superset takes in memory is given back
-            if subprocess.run([sys.executable, "-u", __file__], check=False).returncode:  # noqa: S603 - this file
+            again = [sys.executable, "-u", "-P", "-m", "usage_superset.cache_warmup"]
+            if subprocess.run(again, check=False).returncode:  # noqa: S603 - this module
                 say(f"build {os.path.basename(seen[0])} is not warm; its first readers wait a little longer")
             warmed = seen
         time.sleep(_POLL_INTERVAL_SECONDS)
@@ -54,7 +56,7 @@ def warm() -> int:
         from superset import security_manager
 
         if security_manager.find_user(ACCOUNT) is None:
-            say(f"there is no account '{ACCOUNT}' to ask as: run set_up.py")
+            say(f"there is no account '{ACCOUNT}' to ask as: run bootstrap.py")
             return 1
         wanted = _pages()
     for name, body in wanted:

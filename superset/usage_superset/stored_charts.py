@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sql_rules import conjuncts
+from usage_superset.sql_rules import conjuncts
 
 # what a page does with rows once they are read; resampling to nanoseconds would fill any memory
 _POST_PROCESSING = {

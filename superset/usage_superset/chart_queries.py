@@ -5,13 +5,13 @@ chart without a browser (set-up, tests, benchmarks) makes it here. Covers the ki
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 def queries(params: dict[str, Any]) -> list[dict[str, Any]]:
     """The queries of a chart: one, or two for a mixed time series. Raises KeyError for a kind it does not know."""
-    kinds = {
+    kinds: dict[str, list[Callable[[dict[str, Any]], dict[str, Any]]]] = {
         "table": [_table],
         "big_number_total": [_number],
         "echarts_timeseries_line": [_series],

@@ -286,7 +286,7 @@ def _address() -> str:
 
 
 def _name_given() -> str:
-    given = request.get_json(silent=True) if request.is_json else request.form
+    given: Any = request.get_json(silent=True) if request.is_json else request.form
     name = given.get("username") if hasattr(given, "get") else None
     return name if isinstance(name, str) else ""
 
@@ -301,7 +301,7 @@ def count_log_in(manager: Any, name: str, is_right: bool) -> None:
 # ---------------------------------------------------------------- a new password
 
 
-class NewPasswordForm(ResetPasswordForm):  # type: ignore[misc]
+class NewPasswordForm(ResetPasswordForm):
     """Superset's own, which asks for the old password first."""
 
     old_password = PasswordField("Old password", validators=[DataRequired()], widget=BS3PasswordFieldWidget())
@@ -316,7 +316,7 @@ class NewPasswordForm(ResetPasswordForm):  # type: ignore[misc]
             raise ValidationError("this is not your password")
 
 
-class NewPasswordView(ResetMyPasswordView):  # type: ignore[misc]
+class NewPasswordView(ResetMyPasswordView):
     """The form on which somebody writes a password of his own anew."""
 
     class_permission_name = "ResetMyPasswordView"

@@ -60,7 +60,7 @@ def _open(file: str, config: dict[str, str]) -> duckdb.DuckDBPyConnection:
     try:
         with open(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(_empty_database())
-        first = {key: value for key, value in config.items() if key not in _LATER}
+        first: dict[str, Any] = {key: value for key, value in config.items() if key not in _LATER}
         connection = duckdb.connect(empty, read_only=True, config=first)
     finally:
         os.unlink(empty)
