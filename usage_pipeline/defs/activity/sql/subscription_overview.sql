@@ -53,13 +53,15 @@ SELECT
                 CASE
                     WHEN account_applications.start_date < history.first_week
                         THEN
-                            'no use since ' || strftime(history.first_week, $date_format) || ', the first week on record'
+                            'no use since ' || strftime(history.first_week, $date_format)
+                            || ', the first week on record'
                     ELSE
                         'no use since the subscription began on '
                         || strftime(account_applications.start_date, $date_format)
                 END
                 || coalesce(
-                    '; used before it began, last on ' || strftime(account_applications.used_before_on, $date_format), ''
+                    '; used before it began, last on '
+                    || strftime(account_applications.used_before_on, $date_format), ''
                 )
         WHEN 'inactive'
             THEN
