@@ -70,7 +70,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, pinned images
+check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, references, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -80,7 +80,17 @@ check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, S
 	@$(BIN)/usage-pipeline dashboards check
 	@scripts/check-compose.sh
 	@$(BIN)/python scripts/check_words.py
+	@$(BIN)/python scripts/docs_reference.py --check
 	@$(BIN)/python pins/check.py
+
+.PHONY: docs
+docs: setup ## build the documentation site into data/docs-site; fails on a broken link
+	@scripts/setup.sh docs
+	@.venv-docs/bin/mkdocs build --strict --quiet && echo "data/docs-site/index.html is built"
+
+.PHONY: docs-reference
+docs-reference: setup ## write docs/reference and the index of decisions anew, from the code
+	@$(BIN)/python scripts/docs_reference.py
 
 .PHONY: audit
 audit: setup ## what is known against the packages of both locks; needs the network, and says so where it cannot ask
@@ -109,6 +119,7 @@ lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
 	@.tools/uv/bin/uv pip compile deploy/s3/requirements.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/s3/requirements.lock
 	@.tools/uv/bin/uv pip compile pins/tools.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/tools.lock
+	@.tools/uv/bin/uv pip compile pins/docs.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/docs.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 	@.tools/uv/bin/uv pip compile spark/client.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header -q -o spark/client.lock
