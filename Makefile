@@ -86,7 +86,7 @@ check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, S
 .PHONY: docs
 docs: setup ## build the documentation site into data/docs-site; fails on a broken link
 	@scripts/setup.sh docs
-	@.venv-docs/bin/mkdocs build --strict --quiet && echo "data/docs-site/index.html is built"
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "data/docs-site/index.html is built"
 
 .PHONY: docs-reference
 docs-reference: setup ## write docs/reference and the index of decisions anew, from the code
