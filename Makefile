@@ -51,7 +51,7 @@ soak: setup ## heavy proofs: large lakes, other seeds, a Spark cluster (up to an
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
 .PHONY: benchmark-anomalies
-benchmark-anomalies: setup ## spikes and drop-offs beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
+benchmark-anomalies: setup ## anomalies beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.anomalies
 

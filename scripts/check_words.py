@@ -1,7 +1,8 @@
 """Old words in identifiers and page texts: `make check` fails on those that docs/glossary.md has another term for.
 
 Identifiers of Python and SQL are cut into their words; page texts are titles and descriptions of the catalogues, what
-Superset shows, and the prose of README.md and docs (code in it is left out; decisions keep the words of their time). Names that belong to others are listed in ALLOWED. Tests are left out: their names are sentences.
+Superset shows, and the prose of README.md and docs: code in it is left out, decisions keep the words of their time.
+Names that belong to others are listed in ALLOWED. Tests are left out: their names are sentences.
 """
 
 import io
