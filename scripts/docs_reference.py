@@ -371,13 +371,20 @@ def column_row(column: Any) -> list[str]:
 # --- KPIs and roles -------------------------------------------------------------------------------------------------
 
 
+def kpi_meaning(kpi: Any) -> str:
+    good = {"up": "Up is good", "down": "Down is good", "neither": "Neither is good"}[kpi.good]
+    big = f"A big change: {kpi.big_change.share:.0%} and {kpi.big_change.floor:g}"
+    needs = f" Needs {' and '.join(kpi.needs)}." if kpi.needs else ""
+    return f"{sentence(kpi.description)} {good}. {big}.{needs}"
+
+
 def kpis_page() -> str:
     from usage_pipeline.kpis.catalogue import read_kpis
 
     parts = ["# KPIs\n", MADE]
     parts.append(
-        "The figures of the KPI sheet, from `usage_pipeline/kpis/kpis.yaml`. A change is *big* where it is at least "
-        "the share and the difference named, against the same period a year ago.\n"
+        "The figures of the KPI sheet, from `usage_pipeline/kpis/kpis.yaml`. A big change is at least "
+        "the share and the difference that are named, against the same period a year ago.\n"
     )
     by_group: dict[str, list[Any]] = defaultdict(list)
     for kpi in read_kpis().kpis:
@@ -385,18 +392,10 @@ def kpis_page() -> str:
     for group, kpis in by_group.items():
         parts.append(f"## {group}\n")
         rows = [
-            [
-                f"**{kpi.title}**<br>`{kpi.name}`",
-                sentence(kpi.description),
-                kpi.unit,
-                AGGREGATION[kpi.aggregation],
-                kpi.good,
-                f"{kpi.big_change.share:.0%} and {kpi.big_change.floor:g}",
-                ", ".join(kpi.needs),
-            ]
+            [f"**{kpi.title}**<br>`{kpi.name}`", kpi.unit, AGGREGATION[kpi.aggregation], kpi_meaning(kpi)]
             for kpi in kpis
         ]
-        parts.append(table(["KPI", "meaning", "unit", "aggregation", "good", "big change", "needs"], rows))
+        parts.append(table(["KPI", "unit", "aggregation", "meaning"], rows))
     return "\n".join(parts)
 
 
