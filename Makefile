@@ -59,7 +59,7 @@ soak: setup ## heavy proofs: large lakes, other seeds, a Spark cluster (up to an
 	@$(BIN)/python -m pytest -m soak $(PYTEST_OPTIONS)
 
 .PHONY: benchmark-anomalies
-benchmark-anomalies: setup ## spikes and drop-offs beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
+benchmark-anomalies: setup ## anomalies beside their peers: an hour and a quarter, R from Debian's r-cran-surveillance
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.anomalies
 
@@ -78,7 +78,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, pinned images
+check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, references, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -91,7 +91,17 @@ check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, S
 	@$(BIN)/usage-pipeline dashboards check
 	@scripts/check-compose.sh
 	@$(BIN)/python scripts/check_words.py
+	@$(BIN)/python scripts/docs_reference.py --check
 	@$(BIN)/python pins/check.py
+
+.PHONY: docs
+docs: setup ## build the documentation site into data/docs-site; fails on a broken link
+	@scripts/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "data/docs-site/index.html is built"
+
+.PHONY: docs-reference
+docs-reference: setup ## write docs/reference and the index of decisions anew, from the code
+	@$(BIN)/python scripts/docs_reference.py
 
 .PHONY: audit
 audit: setup ## what is known against the packages of both locks; needs the network, and says so where it cannot ask
@@ -120,6 +130,7 @@ lock: setup ## compile the lock files anew, after a change of the requirements
 	@.tools/uv/bin/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/requirements.lock
 	@.tools/uv/bin/uv pip compile deploy/s3/requirements.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o deploy/s3/requirements.lock
 	@.tools/uv/bin/uv pip compile pins/tools.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/tools.lock
+	@.tools/uv/bin/uv pip compile pins/docs.in --generate-hashes --python-version 3.11 --no-header --no-annotate -q -o pins/docs.lock
 	@.tools/uv/bin/uv pip compile superset/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o superset/requirements.lock
 	@.tools/uv/bin/uv pip compile benchmarks/requirements.in --generate-hashes --python-version 3.11 --no-header -q -o benchmarks/requirements.lock
 	@.tools/uv/bin/uv pip compile spark/client.in -c requirements.lock --generate-hashes --python-version 3.11 --no-header -q -o spark/client.lock

@@ -1,7 +1,8 @@
 """Old words in identifiers and page texts: `make check` fails on those that docs/glossary.md has another term for.
 
-Identifiers of Python and SQL are cut into their words; page texts are titles and descriptions of the catalogues and
-what Superset shows. Names that belong to others are listed in ALLOWED. Tests are left out: their names are sentences.
+Identifiers of Python and SQL are cut into their words; page texts are titles and descriptions of the catalogues, what
+Superset shows, and the prose of README.md and docs: code in it is left out, decisions keep the words of their time.
+Names that belong to others are listed in ALLOWED. Tests are left out: their names are sentences.
 """
 
 import io
@@ -111,6 +112,30 @@ def texts(file: Path) -> Iterator[str]:
     yield from inside(yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
 
 
+def prose(file: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of a Markdown file, without code."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```", lambda code: "\n" * code[0].count("\n"), file.read_text(encoding="utf-8"))
+    for number, line in enumerate(text.splitlines(), start=1):
+        yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
+
+
+def old_words(text: str) -> Iterator[str]:
+    """What a text for readers says in another word than the glossary."""
+    for phrase, instead in ON_PAGES.items():
+        if found := re.search(rf"(?i)\b{phrase}\b", text):
+            yield f"“{found[0]}” in “{text.strip()[:60]}”: say {instead}"
+
+
+def documents() -> Iterator[Path]:
+    docs = REPO / "docs"
+    # assets.md holds docstrings of definitions, which are no page texts
+    others = {docs / "glossary.md", docs / "reference" / "assets.md"}
+    yield REPO / "README.md"
+    for file in sorted(docs.rglob("*.md")):
+        if file not in others and not file.is_relative_to(docs / "decisions"):
+            yield file
+
+
 def problems() -> Iterator[str]:
     for folder in CODE:
         for file in sorted((REPO / folder).rglob("*")):
@@ -122,9 +147,12 @@ def problems() -> Iterator[str]:
     pages = [*(REPO / "superset" / "assets").rglob("*.yaml"), *(REPO / "usage_pipeline").rglob("*.yaml")]
     for file in sorted(pages):
         for text in texts(file):
-            for phrase, instead in ON_PAGES.items():
-                if found := re.search(rf"(?i)\b{phrase}\b", text):
-                    yield f"{file.relative_to(REPO)}: “{found[0]}” in “{text[:60]}”: say {instead}"
+            for problem in old_words(text):
+                yield f"{file.relative_to(REPO)}: {problem}"
+    for file in documents():
+        for line, text in prose(file):
+            for problem in old_words(text):
+                yield f"{file.relative_to(REPO)}:{line}: {problem}"
 
 
 if __name__ == "__main__":

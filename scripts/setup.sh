@@ -44,6 +44,9 @@ fi
 if [ "${1:-}" = tools ]; then
   environment .venv-tools pins/tools.lock "what looks at our packages"
 fi
+if [ "${1:-}" = docs ]; then
+  environment .venv-docs pins/docs.lock "what builds the documentation"
+fi
 
 # the client of `ingest.engine: spark` goes into the pipeline's environment, once it was asked for and from then on
 client=.venv/.spark

@@ -99,7 +99,7 @@ def demo_lake(
     out: Annotated[Path, typer.Option(help="folder to write lake/, truth/ and sources.yaml into")] = DEMO,
     as_of: Annotated[str, typer.Option(help="day that the demo is seen from, YYYY-MM-DD; default: today")] = "",
     accounts: Annotated[int, typer.Option(min=10, help="number of accounts")] = 400,
-    seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
+    seed: Annotated[int, typer.Option(help="another seed, other accounts")] = 7,
     signs: Annotated[bool, typer.Option(help="whether usage tells of a coming cancellation")] = True,
 ) -> None:
     """Write a demo lake: 156 weeks of believable usage, and the truth about what was planted, beside it."""
@@ -159,7 +159,7 @@ def explain(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for programs")] = False,
 ) -> None:
-    """What stands behind a number: raw rows, subscription, page, expectation, flags, state, risk, and the build."""
+    """What stands behind a number: raw rows, subscription, page, expectation, anomalies, state, risk, and the build."""
     from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.observability.explain import explain as explained
@@ -258,7 +258,7 @@ def mail_test(
     settings = settings_of(config)
     mail = settings.mail
     if mail.host is None:
-        remedy = "name the mail server in the configuration (README, Notifications)"
+        remedy = "name the mail server in the configuration (docs/how-to/mail-and-digests.md)"
         raise fail(f"mail.host is not set, or USAGE_DISABLE_NOTIFICATIONS is: {remedy}")
     text = f"This is a test of {settings.name}. Digests and alerts come from this address, in the same way.\n"
     try:
@@ -381,7 +381,7 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
 @demo_app.command("start")
 def demo_start(
     accounts: Annotated[int, typer.Option(min=10, help="number of accounts of the demo lake")] = 400,
-    seed: Annotated[int, typer.Option(help="another seed, another fleet")] = 7,
+    seed: Annotated[int, typer.Option(help="another seed, other accounts")] = 7,
 ) -> None:
     """Everything on this machine: demo lake, pipeline, dashboards, servers."""
     from usage_pipeline.demo.lake import write_demo_lake
@@ -522,7 +522,7 @@ def webserver(
     host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen at")] = 3000,
 ) -> None:
-    """Serve Dagster's pages behind the guard; `demo`, `up` and the images start it (README: USAGE_DAGSTER_...)."""
+    """Serve Dagster's pages behind the guard; `demo`, `up` and the images start it (docs/how-to/https-and-proxy.md)."""
     from usage_pipeline.operations.dagster_guard import GuardError
     from usage_pipeline.operations.dagster_internals import InternalsError
     from usage_pipeline.operations.webserver import serve

@@ -198,7 +198,7 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     # 106 withdrew after the start, some of them before there was anything to learn from
     assert 60 < methods.loc["account churn", "events"] <= 106
     assert (
-        "86 with an event and 622 without are on record, 200 and 500 are needed"
+        "86 with the outcome and 622 without are on record, 200 and 500 are needed"
         in (methods.loc["account churn", "why"])
     )
 

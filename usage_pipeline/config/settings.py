@@ -53,7 +53,7 @@ class FileSet(_Model):
     """Files of one shape in one place."""
 
     path: str = Field(description="a file, a folder (all files of the format below it) or a glob; folder or s3://")
-    format: Literal["parquet", "csv"] = "parquet"
+    format: Literal["parquet", "csv"] = Field("parquet", description="how the files are written")
     partitioned: bool = Field(False, description="whether the files lie in year=/week= folders below `path`")
     delimiter: str | None = Field(None, description="CSV only; found by looking at the file where absent")
 
@@ -82,10 +82,10 @@ class DeliverySettings(_Model):
 class Source(_Model):
     """One source: a plain set of files (pruned by week), or a SELECT over several named sets."""
 
-    path: str | None = None
-    format: Literal["parquet", "csv"] = "parquet"
-    partitioned: bool = False
-    delimiter: str | None = None
+    path: str | None = Field(None, description="a file, a folder or a glob, or s3://; without it `files` and `query`")
+    format: Literal["parquet", "csv"] = Field("parquet", description="how the files are written")
+    partitioned: bool = Field(False, description="whether the files lie in year=/week= folders below `path`")
+    delimiter: str | None = Field(None, description="CSV only; found by looking at the file where absent")
     files: dict[str, FileSet] = Field(default_factory=dict, description="named sets, each a table of `query`")
     query: str | None = Field(None, description="SELECT over the named sets; a join or a union")
     columns: dict[str, str | Expression] = Field(description="our column: theirs, or {sql: expression}")
@@ -256,7 +256,7 @@ class IngestSettings(_Model):
 
 
 class CompletenessSettings(_Model):
-    """When a week may enter ranks, trends, flags and predictions."""
+    """When a week may enter ranks, trends, anomalies and predictions."""
 
     # a week is made of its own folder and the two beside it
     late_days: int = Field(
@@ -291,36 +291,40 @@ class ActivitySettings(_Model):
     new_weeks: Positive = Field(
         4, description="first full weeks of a subscription period in which an application is new"
     )
-    inactive_weeks: Positive = Field(4, description="complete weeks without use that make a pair inactive")
+    inactive_weeks: Positive = Field(4, description="complete weeks without use that make an application inactive")
     recent_weeks: Positive = Field(4, description="weeks averaged as the recent level")
-    usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the usual level")
-    low_share: Share = Field(0.5, description="recent share of the usual level below which a pair is low")
-    low_floor_clicks: float = Field(5, ge=0, description="usual clicks a week below which no pair is called low")
-    rank_floor_clicks: float = Field(1, ge=0, description="clicks in a period below which no pair is ranked")
+    usual_weeks: Positive = Field(26, description="weeks before the recent ones whose median is the baseline")
+    low_share: Share = Field(0.5, description="recent share of the baseline below which an application is low")
+    low_floor_clicks: float = Field(
+        5, ge=0, description="baseline in clicks a week below which no application is called low"
+    )
+    rank_floor_clicks: float = Field(1, ge=0, description="clicks in a period below which no application is ranked")
 
 
 class AnomalySettings(_Model):
-    """What is a spike, a usage drop, a shift, a decline. Distances are in standard deviations of the expected count."""
+    """What is a spike, a usage drop, a step, a slow decline. Distances: standard deviations of the expected count."""
 
     discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
     minimum_weeks: Positive = Field(8, description="full subscribed weeks that make a level of its own")
-    settling_weeks: Count = Field(4, description="first weeks of a schema, which make no level")
-    peer_weeks: Positive = Field(4, description="full weeks from which on a pair is judged with the help of its peers")
+    settling_weeks: Count = Field(4, description="first weeks of a subscription period, which make no level")
+    peer_weeks: Positive = Field(
+        4, description="full weeks from which on an application is judged with the help of its peers"
+    )
     drop_z: float = Field(2.25, gt=0, description="distance from which on a usage drop is listed")
     anomaly_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
-    false_discovery_rate: Share = Field(0.1, description="share of false flags among a week's strong ones")
+    false_discovery_rate: Share = Field(0.1, description="share of false anomalies among a week's with high confidence")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
     absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
-    shift_weeks: Positive = Field(6, description="weeks after which a new level is the usual one")
+    shift_weeks: Positive = Field(6, description="weeks after which a step is the usual level")
     decline_weeks: Positive = Field(26, description="weeks over which a slow decline is looked for")
     decline_share: Share = Field(0.35, description="smallest decline, as a share of the level before")
     platform_accounts: Positive = Field(
         10, description="accounts of an application from which on they can move together"
     )
-    common_z: float = Field(4.0, gt=0, description="distance from which on a common move is an event")
+    common_z: float = Field(4.0, gt=0, description="distance from which on a common move is a platform-wide event")
     common_share: Share = Field(0.2, description="smallest common move, as a share")
-    listed_weeks: Positive = Field(13, description="newest complete weeks whose flags are listed on the page")
+    listed_weeks: Positive = Field(13, description="newest complete weeks whose anomalies are listed on the page")
 
 
 class RiskSettings(_Model):
@@ -328,21 +332,25 @@ class RiskSettings(_Model):
 
     low_weeks: Positive = Field(8, description="horizon of low use: low or inactive in one of so many coming weeks")
     churn_days: Positive = Field(90, description="horizon of notice or cancellation, in days")
-    lead_weeks: Count = Field(0, description="weeks between a chance and the start of its horizon, to act in")
+    lead_weeks: Count = Field(0, description="weeks between a probability and the start of its horizon, to act in")
     every_weeks: Positive = Field(2, description="weeks between two weeks of as-of that are learned from")
     history_weeks: Positive = Field(13, description="weeks on record before the first of them")
     origins: int = Field(4, ge=4, description="back-tests, one after the other in time")
     origin_weeks: Positive = Field(13, description="weeks that each back-test covers")
-    minimum_positives: Positive = Field(200, description="events without which nothing is learned")
-    minimum_negatives: Positive = Field(500, description="accounts or applications without an event, likewise")
-    largest_training: Positive = Field(100_000, description="rows learned from: all events, and a sample of the others")
+    minimum_positives: Positive = Field(
+        200, description="accounts or applications with the outcome, without which nothing is learned"
+    )
+    minimum_negatives: Positive = Field(500, description="accounts or applications without the outcome, likewise")
+    largest_training: Positive = Field(
+        100_000, description="rows learned from: all positives, and a sample of the negatives"
+    )
     bootstraps: Positive = Field(200, description="resamples of accounts behind the interval of a difference")
     seed: Count = Field(7, description="of everything drawn at random")
-    listed_lift: float = Field(2, ge=1, description="times the usual chance from which on a risk is listed")
+    listed_lift: float = Field(2, ge=1, description="times the base rate from which on a risk is listed")
     rule_lift: float = Field(
         1.5, gt=1, description="of the rule: times as badly as the others those named must have fared, to be listed"
     )
-    rule_events: Positive = Field(30, description="of the rule: events without which nothing that it names is listed")
+    rule_events: Positive = Field(30, description="of the rule: outcomes without which nothing that it names is listed")
     share: Share = Field(0.7, description="of the rule: recent share of the 8 weeks before, below which it is a risk")
     floor_clicks: float = Field(5, ge=0, description="of the rule: clicks a week before, below which there is none")
 
@@ -358,7 +366,7 @@ class CallSettings(_Model):
     """What makes an account one to call."""
 
     renewal_days: Positive = Field(60, description="days before a renewal in which it is near")
-    recent_weeks: Positive = Field(4, description="weeks for which a notice or a silence is recent, and urgent")
+    recent_weeks: Positive = Field(4, description="weeks for which a notice or inactivity is recent, and urgent")
 
 
 class GroupSettings(_Model):

@@ -75,7 +75,7 @@ ACCOUNTS = SourceSchema(
         SourceColumn("region", "VARCHAR", "region"),
         SourceColumn("country", "VARCHAR", "ISO country code"),
         SourceColumn("state", "VARCHAR", "state or province code"),
-        SourceColumn("owner", "VARCHAR", "who looks after the account"),
+        SourceColumn("owner", "VARCHAR", "the CSM, who looks after the account"),
     ),
 )
 SUBSCRIPTIONS = SourceSchema(
@@ -123,7 +123,7 @@ KNOWN_CAUSES = SourceSchema(
         SourceColumn("application", "VARCHAR", "the application; empty = all"),
         SourceColumn("first_day", "DATE", "first day that it explains", required=True),
         SourceColumn("last_day", "DATE", "last day; empty = until further notice"),
-        SourceColumn("cause", "VARCHAR", "what is known, in words: stands beside the flag", required=True),
+        SourceColumn("cause", "VARCHAR", "what is known, in words: stands beside the anomaly", required=True),
     ),
 )
 

@@ -112,7 +112,7 @@ class Cluster:
         return value
 
     def error(self, what: str) -> EngineError:
-        remedy = "see ingest.spark and docs/scaling.md, or set ingest.engine: embedded"
+        remedy = "see ingest.spark and docs/how-to/scale-out-with-spark.md, or set ingest.engine: embedded"
         return EngineError(f"the Spark cluster at {self.settings.connect} {what}; {remedy}")
 
     def _must_listen(self) -> None:

@@ -331,7 +331,7 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     positives, negatives = counts(rows)
     if is_too_few(positives, negatives, rules):
         why = (
-            f"too little to learn from: {positives:,} with an event and {negatives:,} without are on record, "
+            f"too little to learn from: {positives:,} with the outcome and {negatives:,} without are on record, "
             f"{rules.minimum_positives:,} and {rules.minimum_negatives:,} are needed"
         )
         return Decision("rule", why, positives, negatives)

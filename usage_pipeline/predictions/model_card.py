@@ -10,11 +10,11 @@ from usage_pipeline.predictions.risks import read_cards
 _COLUMNS = {
     "contestant": "measure",
     "positives": "positives",
-    "base_rate": "usual share",
+    "base_rate": "base rate",
     "average_precision": "average precision",
-    "precision_at_20": "hits in the top 20",
-    "recall_at_20": "found in the top 20",
-    "top_decile_lift": "lift of the top decile",
+    "precision_at_20": "precision at 20",
+    "recall_at_20": "recall at 20",
+    "top_decile_lift": "top-decile lift",
     "auc": "AUC",
     "calibration_error": "calibration error",
     "brier": "Brier",
@@ -22,8 +22,8 @@ _COLUMNS = {
 _PERCENT = ("base_rate", "average_precision", "precision_at_20", "recall_at_20", "auc", "calibration_error")
 
 _INTRODUCTION = (
-    "Average precision decides: no order at all gives the usual share. Calibration error: mean distance of probability "
-    "and share that happened, over deciles. Figures of all back-tests are means over them."
+    "Average precision decides: no order at all gives the base rate. Calibration error: mean distance of probability "
+    "and observed share, over deciles. Figures of all back-tests are means over them."
 )
 
 
@@ -52,7 +52,7 @@ def model_card(settings: Settings) -> str:
         if card["learned_from"]:
             parts.append(
                 f"{card['rows']:,} probabilities as of {card['learned_from']} to {card['learned_until']}, "
-                f"{card['positives']:,} accounts or applications with an event."
+                f"{card['positives']:,} accounts or applications with the outcome."
             )
         if len(of_target):
             parts += ["All back-tests together:", _table(of_target[of_target["origin"] == 0])]
@@ -85,5 +85,5 @@ def _held(deciles: pd.DataFrame, method: str) -> str:
     held = (deciles["low"] <= deciles["said"]) & (deciles["said"] <= deciles["high"])
     counts = held.groupby(deciles["origin"]).agg(["sum", "count"])
     told = ", ".join(f"{row['sum']} of {row['count']}" for _, row in counts.iterrows())
-    about = f"Deciles of the probabilities by the {method} with the share said in their 95 % interval"
+    about = f"Deciles of the probabilities by the {method} within their 95 % interval"
     return f"{about}, by back-test: {told}."

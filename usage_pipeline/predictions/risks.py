@@ -67,13 +67,13 @@ class Target:
         if self.is_about_use:
             return (
                 f"Of applications that are active and stay subscribed: in at least one of the next {rules.low_weeks} "
-                f"weeks the state is low (recent clicks below {100 * activity.low_share:.0f} % of the usual) or "
+                f"weeks the state is low (recent clicks below {100 * activity.low_share:.0f} % of the baseline) or "
                 f"inactive ({activity.inactive_weeks} weeks without use)."
             )
         whole = "every application of the account is" if self.of_accounts else "the application is"
         return (
             f"Of {'accounts' if self.of_accounts else 'applications'} subscribed without a notice: within "
-            f"{rules.churn_days} days {whole} given notice for, or cancelled. Completed subscriptions are no loss."
+            f"{rules.churn_days} days {whole} given notice for, or cancelled. Subscriptions that expire are no loss."
         )
 
 
