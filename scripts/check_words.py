@@ -128,8 +128,7 @@ def old_words(text: str) -> Iterator[str]:
 
 def documents() -> Iterator[Path]:
     docs = REPO / "docs"
-    # assets.md holds docstrings of definitions, which are no page texts
-    others = {docs / "glossary.md", docs / "reference" / "assets.md"}
+    others = {docs / "glossary.md"}
     yield REPO / "README.md"
     for file in sorted(docs.rglob("*.md")):
         if file not in others and not file.is_relative_to(docs / "decisions"):

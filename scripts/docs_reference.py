@@ -307,11 +307,11 @@ def assets_page() -> str:
     parts.append("## Checks\n")
     rows = []
     for key in sorted(graph.asset_check_keys, key=lambda key: (key.asset_key.to_user_string(), key.name)):
-        spec = graph.get_check_spec(key)
-        if not spec.description:
+        check = graph.get_check_spec(key)
+        if not check.description:
             raise DescriptionError(f"the check {key.name} has no description: give it a docstring")
-        blocks = "yes" if spec.blocking else ""
-        rows.append([f"`{key.asset_key.to_user_string()}`", f"`{key.name}`", blocks, on_one_line(spec.description)])
+        blocks = "yes" if check.blocking else ""
+        rows.append([f"`{key.asset_key.to_user_string()}`", f"`{key.name}`", blocks, on_one_line(check.description)])
     parts.append(table(["asset", "check", "blocking", "statement"], rows))
     parts.append("## Schedules, sensors and jobs\n")
     rows = [[f"`{one.name}`", "schedule", schedule_text(one)] for one in definitions.schedules or []]

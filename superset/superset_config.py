@@ -3,7 +3,7 @@
 The server refuses to start half-configured, and says everything that is wrong at once. Required are
 SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file).
 USAGE_PRODUCTION=1 demands more: that USAGE_HTTPS, USAGE_PROXY_COUNT and USAGE_ALLOWED_HOSTS are said, and a metadata
-database that several processes can write to. README, "Roles and access", lists all of them.
+database that several processes can write to. `docs/reference/environment.md` lists all of them.
 
 Pages read DuckDB files that are replaced as a whole: the link `current` is resolved once a request, so a request sees
 exactly one build (`build_cache.py`). DuckDB itself is locked down: read-only alone would still read any file of the

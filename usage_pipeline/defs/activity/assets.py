@@ -66,7 +66,7 @@ ACTIVITY_TABLES = [
         schema="core",
         group="activity",
         deps=["subscription_periods", "account_applications", "weekly_usage", "weeks"],
-        description="Usage in every subscribed week, with zero where nobody came: what states and flags judge by.",
+        description="Usage in every subscribed week, with zero where nobody came: states and anomalies follow from it.",
     ),
     usage_states,
     sql_table(

@@ -21,7 +21,7 @@ def nothing_that_ended_is_called_low(warehouse: Warehouse) -> dg.AssetCheckResul
 
 @dg.asset_check(asset="account_application_states", name="little_use_outside_subscriptions")
 def little_use_outside_subscriptions(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """At most a tenth of the usage rows are of days outside every subscription of their account; else some are missing.
+    """At most 10 % of the usage rows are of days outside every subscription of their account; else some are missing.
 
     Accounts of which no subscription is known at all are left out: their subscriptions are inferred, and said to be.
     """

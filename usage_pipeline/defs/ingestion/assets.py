@@ -25,7 +25,7 @@ _WHY = {
     "subscriptions": "Subscriptions: without them a cancelled application looks like a neglected one.",
     "contacts": "People to call; personal data, published apart and only for its role.",
     "applications": "Names and types of the applications.",
-    "known_causes": "What is known of unusual weeks: their flags say so, instead of asking for a call.",
+    "known_causes": "What is known of unusual weeks: their anomalies say so, instead of asking for a call.",
 }
 
 

@@ -1,6 +1,6 @@
 """The call list: whom to call first on a Monday, and why; pages, mail and files show the same rows.
 
-Belongs here: bringing together what the other steps found. Does not: finding it (flags, states, risks, subscriptions).
+Belongs here: bringing together what the other steps found. Does not: finding them (anomalies, states, risks).
 """
 
 from usage_pipeline.defs.tables import sql_table

@@ -178,7 +178,7 @@ def _replace(
     code_version=code_version(load_sql("defs/usage", "weeks")),
 )
 def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
-    """Which weeks may be judged by: ended, settled, arrived whole, not collapsed. Only these enter ranks and flags.
+    """Which weeks may be judged by: ended, settled, arrived whole, not collapsed. Only these enter ranks and anomalies.
 
     One row: a week.
     """
@@ -247,7 +247,7 @@ USAGE_TABLES = [
         schema="mart",
         group="usage",
         deps=["account_applications", "subscription_weeks", "weekly_usage", "weeks", "anomalies", *NAMES],
-        description="The curves: usage week by week, beside the same week a year ago, with flags.",
+        description="The curves: usage week by week, beside the same week a year ago, with anomalies.",
     ),
     sql_table(
         "user_weeks",
