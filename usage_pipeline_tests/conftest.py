@@ -242,7 +242,7 @@ def free_port() -> int:
 def start_from_migrated(folder: Path) -> None:
     """Puts a Superset into `folder` whose metadata is migrated and has its permissions, which takes half a minute.
 
-    It is made once for this code and these locks, and kept below `data/`. `test_local.py` begins without it.
+    It is made once for this code and these locks, which shows that one comes from nothing, and kept below `data/`.
     """
     made_of = [SUPERSET / "requirements.lock", SUPERSET / "roles.yaml", *sorted(SUPERSET.rglob("*.py"))]
     name = hashlib.sha256(b"".join(file.read_bytes() for file in made_of)).hexdigest()[:16]
