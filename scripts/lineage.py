@@ -180,9 +180,9 @@ class Columns:
                 schema.setdefault(place, {})[name] = dict.fromkeys(columns, "VARCHAR")
         tree = qualify(sqlglot.parse_one(sql, dialect="duckdb"), dialect="duckdb", db=PASSING, schema=schema)
         nodes = trace(None, tree, schema, scope=build_scope(tree), dialect="duckdb")
-        return {name: sorted(self._sources(node)) for name, node in nodes.items()}
+        return {name: sorted(self._sources(node, step)) for name, node in nodes.items()}
 
-    def _sources(self, node: Node) -> set[str]:
+    def _sources(self, node: Node, step: Step) -> set[str]:
         """Columns of other assets at the leaves: `asset.column`, or `asset.table.column` of a table beside its own."""
         found = set()
         for leaf in node.walk():
@@ -190,7 +190,10 @@ class Columns:
             # a function that returns rows is a table without a schema
             if leaf.downstream or not isinstance(table, exp.Table) or table.db in ("", PASSING):
                 continue
-            asset = self.makers[f"{table.db}.{table.name}"]
+            full_name = f"{table.db}.{table.name}"
+            if full_name in step.made:
+                continue
+            asset = self.makers[full_name]
             column = leaf.name.rpartition(".")[2].strip('"')
             found.add(f"{asset}.{column}" if table.name == asset else f"{asset}.{table.name}.{column}")
         return found
@@ -213,8 +216,8 @@ def found_in(steps: dict[str, Step], assets: set[str]) -> dict[str, dict[str, An
     found = {}
     for asset in order:
         traced = columns.add(steps[asset])
-        own = [lines for table, lines in traced.items() if table.rpartition(".")[2] == asset]
-        found[asset] = {"reads": reads[asset], **({"columns": own[0]} if own else {})}
+        own = next((lines for table, lines in traced.items() if table.rpartition(".")[2] == asset), {})
+        found[asset] = {"reads": reads[asset], **({"columns": own} if any(own.values()) else {})}
     return dict(sorted(found.items()))
 
 

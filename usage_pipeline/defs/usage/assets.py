@@ -81,7 +81,6 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         context.log.info(f"{rows:,} rows; of {len(asked)} weeks {len(loaded)} had other facts than the last time")
         return dg.MaterializeResult(
             metadata={"dagster/row_count": rows, "weeks": len(asked), "weeks_loaded": len(loaded)}
-            | column_lineage("weekly_usage")
         )
 
     return weekly_usage
