@@ -173,11 +173,12 @@ class Columns:
         return found
 
     def _trace(self, sql: str, step: Step) -> dict[str, list[str]]:
-        schema: dict[str, dict[str, dict[str, str]]] = {}
+        known: dict[str, dict[str, dict[str, str]]] = {}
         for table, columns in (self.known | {f"{PASSING}.{n}": c for n, c in step.passing.items()}).items():
             place, _, name = table.rpartition(".")
             if columns:
-                schema.setdefault(place, {})[name] = dict.fromkeys(columns, "VARCHAR")
+                known.setdefault(place, {})[name] = dict.fromkeys(columns, "VARCHAR")
+        schema: dict[str, object] = dict(known)
         tree = qualify(sqlglot.parse_one(sql, dialect="duckdb"), dialect="duckdb", db=PASSING, schema=schema)
         nodes = trace(None, tree, schema, scope=build_scope(tree), dialect="duckdb")
         return {name: sorted(self._sources(node, step)) for name, node in nodes.items()}
