@@ -78,7 +78,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, Superset assets, references, pinned images
+check: setup ## lint, format, types, borders, words, SQL, lineage, definitions, Superset assets, references, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -89,6 +89,7 @@ check: setup ## lint, format, types, borders, words, SQL, Dagster definitions, S
 	@$(BIN)/sqlfluff lint --nocolor -q usage_pipeline
 	@USAGE_PIPELINE_CONFIG=$(CHECK_CONFIG) $(BIN)/dg check defs
 	@$(BIN)/usage-pipeline dashboards check
+	@$(BIN)/python -W ignore scripts/lineage.py --check
 	@scripts/check-compose.sh
 	@$(BIN)/python scripts/check_words.py
 	@$(BIN)/python scripts/docs_reference.py --check
@@ -118,11 +119,16 @@ sbom: setup ## bills of materials of both environments (CycloneDX, JSON), into d
 	    -o data/sbom/$$environment.cdx.json $$lock && echo "data/sbom/$$environment.cdx.json, of $$lock"; done
 
 .PHONY: format
-format: setup ## bring Python, SQL and the Superset assets into their normal form
+format: setup ## bring Python, SQL and the Superset assets into their normal form, and lineage.yaml up to date
 	@$(BIN)/ruff check --fix -q .
 	@$(BIN)/ruff format -q .
 	@$(BIN)/sqlfluff fix --nocolor -q usage_pipeline || true
 	@$(BIN)/usage-pipeline dashboards format
+	@$(BIN)/python -W ignore scripts/lineage.py
+
+.PHONY: lineage
+lineage: setup ## write what each asset reads, found in its SQL, into usage_pipeline/defs/lineage.yaml
+	@$(BIN)/python -W ignore scripts/lineage.py
 
 .PHONY: lock
 lock: setup ## compile the lock files anew, after a change of the requirements

@@ -13,6 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from usage_pipeline.activity.account_application_numbers import no_numbers, number
 from usage_pipeline.activity.usage_states import replace_usage_states
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
@@ -167,6 +168,8 @@ def make_table(connection: duckdb.DuckDBPyConnection, name: str, settings: Setti
     """One of the activity tables, as its asset makes it."""
     if name == "usage_states":
         replace_usage_states(connection, settings.activity)
+    elif name == "account_applications":
+        number(connection, no_numbers())
     else:
         folder = "activity" if name == "subscription_periods" else "defs/activity"
         run_sql(connection, f"CREATE OR REPLACE TABLE core.{name} AS {load_sql(folder, name)}", values)

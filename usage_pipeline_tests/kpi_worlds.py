@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from usage_pipeline.activity.account_application_numbers import no_numbers, number
 from usage_pipeline.activity.usage_states import replace_usage_states
 from usage_pipeline.config.settings import GroupSettings, Settings, load_settings
 from usage_pipeline.config.source_schemas import SUBSCRIPTIONS
@@ -134,6 +135,8 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
         for name in names:
             if name == "usage_states":
                 replace_usage_states(connection, settings.activity)
+            elif name == "account_applications":
+                number(connection, no_numbers())
             else:
                 run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql(folder, name)}", values)
     catalogue = catalogue or read_kpis()

@@ -18,23 +18,27 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from usage_pipeline.config.settings import ActivitySettings
+from usage_pipeline.core.sql import load_sql
 
+# of `core.usage_states`
+COLUMNS = (
+    "account_application_id",
+    "week_start",
+    "period_number",
+    "subscription_state",
+    "usage_state",
+    "state_since",
+    "clicks",
+    "recent_clicks",
+    "usual_clicks",
+    "full_weeks",
+    "weeks_without_use",
+    "last_used_week",
+    "came_back",
+)
 USAGE_STATES = ("new", "never adopted", "inactive", "low", "active")
 _SUBSCRIPTION_STATES = ("active subscription", "notice received")
 _PART_ROWS = 250_000
-_WEEKS = """
-SELECT
-    account_application_id,
-    week_start - DATE '1970-01-01' AS week,
-    period_number,
-    subscribed_days = 7 AND is_complete AS is_full,
-    subscription_state = 'notice received' AS has_notice,
-    is_used,
-    clicks
-FROM core.subscription_weeks
-WHERE is_complete OR is_used
-"""
-
 _STATES = f"""
 CREATE OR REPLACE TABLE core.usage_states AS
 SELECT * REPLACE (
@@ -50,7 +54,10 @@ Array = NDArray[Any]
 def replace_usage_states(connection: duckdb.DuckDBPyConnection, rules: ActivitySettings) -> None:
     """Replaces `core.usage_states`: a row is account x application x complete week of seven subscribed days."""
     subscription_weeks = _in_order(
-        {name: np.asarray(values) for name, values in connection.execute(_WEEKS).fetchnumpy().items()}
+        {
+            name: np.asarray(values)
+            for name, values in connection.execute(load_sql("activity", "weeks_to_judge")).fetchnumpy().items()
+        }
     )
 
     def judged(part: slice) -> pa.RecordBatch:
@@ -203,4 +210,4 @@ def _as_columns(states: dict[str, Array]) -> pa.RecordBatch:
         "last_used_week": day("last_used_week"),
         "came_back": pa.array(states["came_back"]),
     }
-    return pa.record_batch(columns)
+    return pa.record_batch({name: columns[name] for name in COLUMNS})

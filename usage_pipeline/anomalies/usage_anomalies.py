@@ -16,39 +16,42 @@ from scipy.special import ndtr
 from usage_pipeline.anomalies.detector import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.anomalies.holidays import is_known, working_days
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newest_week
 
 # what is counted, and the column of the subscription weeks
 MEASURES = {"clicks": "clicks", "records": "records_created", "users": "active_users"}
-_ANOMALY_COLUMNS = """
-    scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR, application VARCHAR, kind VARCHAR,
-    confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE, variance DOUBLE, p_value DOUBLE, z DOUBLE,
-    basis VARCHAR, peers_change DOUBLE, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR
-"""
-# a subscription that comes back is a series of its own: nothing of the one before is usual for it
-_PERIODS = """
-SELECT DISTINCT weeks.account_application_id, weeks.period_number,
-    keys.account_id, keys.application, names.country, names.state
-FROM core.subscription_weeks AS weeks
-INNER JOIN core.account_applications AS keys ON weeks.account_application_id = keys.account_application_id
-INNER JOIN core.account_names AS names ON keys.account_id = names.account_id
-WHERE weeks.is_complete AND weeks.subscribed_days = 7
-ORDER BY weeks.account_application_id, weeks.period_number
-"""
-_WEEKS = """
-SELECT
-    account_application_id,
-    dense_rank() OVER (ORDER BY account_application_id, period_number) - 1 AS series,
-    (week_start - $first) // 7 AS week,
-    clicks,
-    records_created,
-    active_users
-FROM core.subscription_weeks
-WHERE is_complete AND subscribed_days = 7
-ORDER BY account_application_id, week_start
-"""
-
+ANOMALY_COLUMNS = {
+    "scope": "VARCHAR",
+    "measure": "VARCHAR",
+    "week_start": "DATE",
+    "account_id": "VARCHAR",
+    "application": "VARCHAR",
+    "kind": "VARCHAR",
+    "confidence": "VARCHAR",
+    "weeks": "INTEGER",
+    "observed": "DOUBLE",
+    "expected": "DOUBLE",
+    "variance": "DOUBLE",
+    "p_value": "DOUBLE",
+    "z": "DOUBLE",
+    "basis": "VARCHAR",
+    "peers_change": "DOUBLE",
+    "first_week": "DATE",
+    "last_week": "DATE",
+    "state": "VARCHAR",
+    "is_new": "BOOLEAN",
+    "method": "VARCHAR",
+}
+# of `core.expected_usage`
+EXPECTED_COLUMNS = (
+    "account_application_id",
+    "week_start",
+    "clicks_before",
+    "common_spread",
+    *(f"{kind}_{measure}" for measure in MEASURES for kind in ("expected", "variance")),
+)
 Floats = NDArray[np.float64]
 
 
@@ -57,8 +60,10 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
     weeks = list(weeks_between(span[0], span[1])) if span[0] else []
-    account_applications = connection.execute(_PERIODS).df()
-    subscription_weeks = connection.execute(_WEEKS, {"first": span[0] or date.min}).df() if weeks else pd.DataFrame()
+    account_applications = connection.execute(load_sql("anomalies", "series")).df()
+    subscription_weeks = (
+        connection.execute(load_sql("anomalies", "series_weeks"), {"first": span[0]}).df() if weeks else pd.DataFrame()
+    )
     expected = (
         subscription_weeks[["account_application_id", "week"]].copy()
         if len(subscription_weeks)
@@ -212,7 +217,8 @@ def _write(
     connection: duckdb.DuckDBPyConnection, found: list[pd.DataFrame], expected: pd.DataFrame, weeks: list[date]
 ) -> None:
     mondays = np.array(weeks, dtype="datetime64[D]")
-    connection.execute(f"CREATE OR REPLACE TABLE core.anomalies ({_ANOMALY_COLUMNS})")
+    columns = ", ".join(f"{name} {kind}" for name, kind in ANOMALY_COLUMNS.items())
+    connection.execute(f"CREATE OR REPLACE TABLE core.anomalies ({columns})")
     frames = [frame for frame in found if len(frame)]
     if frames:
         anomalies = pd.concat(frames, ignore_index=True)

@@ -96,6 +96,10 @@ class Table:
     def full_name(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
 
 def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart", may_be_empty: bool = True) -> Table:
     return Table(name, row, tuple(key.split()), tuple(COLUMNS[c] for c in columns.split()), schema, may_be_empty)

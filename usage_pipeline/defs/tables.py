@@ -14,6 +14,7 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import TABLES, schema_violation
+from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.privacy.encryption import PERSONAL
 from usage_pipeline.publishing.history import Proposal
 from usage_pipeline.resources import Warehouse
@@ -43,17 +44,28 @@ def table_metadata(name: str) -> dict[str, Any]:
 
 
 def sql_table(
-    name: str, *, schema: str, group: str, deps: Sequence[str], description: str, folder: str | None = None
+    name: str,
+    *,
+    schema: str,
+    group: str,
+    description: str,
+    folder: str | None = None,
+    checks: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
-    """An asset `name` that replaces `schema.name` with the rows of `sql/<name>.sql` in `folder` or `defs/<group>`."""
-    sql = load_sql(folder or f"defs/{group}", name)
+    """An asset `name` that replaces `schema.name` with the rows of `sql/<name>.sql` in `folder` or `defs/<group>`.
+
+    `checks`: SQL files that its checks run.
+    """
+    place = folder or f"defs/{group}"
+    sql = load_sql(place, name)
+    step = Step(tables={f"{schema}.{name}": f"{place}/{name}"}, checks=checks)
 
     @dg.asset(
         key=name,
         group_name=group,
         kinds={"duckdb", "sql"},
         owners=OWNERS,
-        deps=deps,
+        deps=deps_of(name, step),
         pool=POOL,
         code_version=code_version(sql),
         metadata=table_metadata(name),
@@ -66,7 +78,7 @@ def sql_table(
             run_sql(connection, f"CREATE OR REPLACE TABLE {schema}.{name} AS {sql}", sql_values(settings))
             rows = count_rows(connection, f"{schema}.{name}")
         context.log.info(f"{rows:,} rows")
-        return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+        return dg.MaterializeResult(metadata={"dagster/row_count": rows, **column_lineage(name)})
 
     return table
 

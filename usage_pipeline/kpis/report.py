@@ -53,6 +53,8 @@ _KNOWN = {
     "accounts": ("core.account_names", "account_id", "account"),
     "applications": ("core.application_names", "application_key", "application"),
 }
+# of `kpi_groups`, the groups of the configuration
+GROUP_COLUMNS = ("kind", "group_name", "member")
 # a period of several months counts what comes in each of them once; no period has several weeks
 _RUNS = {"month": "kpi_distinct_spans", "week": "kpi_distinct_spans_of_weeks"}
 # as d3 writes a number, in DuckDB
@@ -200,8 +202,7 @@ def replace_members(connection: duckdb.DuckDBPyConnection, groups: GroupSettings
     if problems:
         raise GroupError("\n".join(problems))
     rows = [(kind, group, m) for kind, of_kind in listed.items() for group, members in of_kind.items() for m in members]
-    names = ("kind", "group_name", "member")
-    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
+    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(GROUP_COLUMNS)}
     connection.register("kpi_groups", pa.table(columns))
     connection.execute(f"CREATE OR REPLACE TABLE core.kpi_members AS {load_sql('kpis', 'kpi_members')}")
     connection.unregister("kpi_groups")

@@ -74,7 +74,7 @@ PLACES = (
     Place("facts", "usage of each week, its manifest inside", True, "ours", ("week=*/facts.parquet",)),
     Place(
         "history",
-        "what is kept for good: deliveries, history, rejected rows",
+        "what is kept for good: deliveries, history, numbers of accounts x applications, rejected rows",
         True,
         "ours",
         (
@@ -82,6 +82,7 @@ PLACES = (
             "reference/*/held_back/*.parquet",
             "reference/*/held_back/*.json",
             "rejected/week=*/*.parquet",
+            "account_applications/*.parquet",
             *(
                 f"{kind}/{place}"
                 for kind in ("anomalies", "scores", "months")

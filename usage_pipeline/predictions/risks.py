@@ -24,9 +24,18 @@ from usage_pipeline.config.settings import RiskSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import literal, load_sql, run_sql
-from usage_pipeline.predictions import backtest, point_in_time, risk_features, risk_models
+from usage_pipeline.predictions import backtest, point_in_time, risk_columns, risk_features, risk_models
 from usage_pipeline.predictions.backtest import Decision, RuleLift, Trial
 from usage_pipeline.predictions.point_in_time import History
+from usage_pipeline.predictions.risk_columns import (
+    CARD_COLUMNS,
+    DECILE_COLUMNS,
+    NUMBERS,
+    SAID_COLUMNS,
+    SCORE_COLUMNS,
+    SNAPSHOT_COLUMNS,
+    TRIAL_COLUMNS,
+)
 from usage_pipeline.predictions.risk_drivers import (
     contributions,
     middle_of_peers,
@@ -221,7 +230,7 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
 
 def fingerprint(settings: Settings) -> str:
     """Of everything but the data that a model depends on."""
-    modules = (point_in_time, backtest, risk_features, risk_models, sys.modules[__name__])
+    modules = (point_in_time, backtest, risk_columns, risk_features, risk_models, sys.modules[__name__])
     queries = ("known_subscriptions", "known_subscribed", "risk_features", "risk_outcomes")
     parts = [getsource(module) for module in modules] + [load_sql("predictions", name) for name in queries]
     parts += [
@@ -293,23 +302,6 @@ def _signal(one: Learned) -> dict[str, Any]:
     return known | {"has_signal": one.decision.method == "model" or rule.has_signal}
 
 
-_TRIAL_COLUMNS = {
-    "target": str, "title": str, "origin": int, "contestant": str, "kind": str, "is_in_force": bool,
-    "first_week": "datetime64[us]", "last_week": "datetime64[us]", "trained_until": "datetime64[us]",
-    "rows": int, "positives": int, "base_rate": float, "average_precision": float, "auc": float,
-    "precision_at_20": float, "recall_at_20": float, "top_decile_lift": float, "brier": float,
-    "calibration_error": float,
-}  # fmt: skip
-_DECILE_COLUMNS = {
-    "target": str, "title": str, "origin": int, "decile": int, "rows": int, "said": float, "outcome": float,
-    "low": float, "high": float,
-}  # fmt: skip
-_SAID_COLUMNS = {
-    "target": str, "title": str, "as_of_week": "datetime64[us]", "scored": int, "expected": float, "outcomes": int,
-    "listed": int, "listed_outcomes": int,
-}  # fmt: skip
-
-
 def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFrame]:
     """The back-test as tables: figures by origin and contestant, deciles by probability, said and outcome by week."""
     found: dict[str, list[pd.DataFrame]] = {"figures": [], "deciles": [], "said": []}
@@ -330,7 +322,7 @@ def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFram
             found["said"].append(
                 backtest.predictions_vs_outcomes(one.trials, method, settings.risk.listed_lift).assign(**about)
             )
-    columns: dict[str, dict[str, Any]] = {"figures": _TRIAL_COLUMNS, "deciles": _DECILE_COLUMNS, "said": _SAID_COLUMNS}
+    columns: dict[str, dict[str, Any]] = {"figures": TRIAL_COLUMNS, "deciles": DECILE_COLUMNS, "said": SAID_COLUMNS}
     return {name: _with_columns(frames, columns[name]) for name, frames in found.items()}
 
 
@@ -346,42 +338,10 @@ def replace_backtest(connection: duckdb.DuckDBPyConnection, folder: Path) -> Non
             f"CREATE OR REPLACE TABLE core.risk_{name} AS FROM read_parquet($file)",
             {"file": str(folder / f"{name}.parquet")},
         )
-    cards = pa.Table.from_pylist(read_cards(folder), _CARD)
+    cards = pa.Table.from_pylist(read_cards(folder), CARD_COLUMNS)
     connection.register("cards", cards)
     connection.execute("CREATE OR REPLACE TABLE core.risk_methods AS FROM cards")
     connection.unregister("cards")
-
-
-_CARD = pa.schema(
-    [
-        ("target", pa.string()),
-        ("title", pa.string()),
-        ("definition", pa.string()),
-        ("horizon_days", pa.int64()),
-        ("version", pa.string()),
-        ("method", pa.string()),
-        ("kind", pa.string()),
-        ("why", pa.string()),
-        ("learned_from", pa.string()),
-        ("learned_until", pa.string()),
-        ("rows", pa.int64()),
-        ("positives", pa.int64()),
-        ("negatives", pa.int64()),
-        ("base_rate", pa.float64()),
-        ("probability_named", pa.float64()),
-        ("probability_of_others", pa.float64()),
-        ("lift", pa.float64()),
-        ("lift_low", pa.float64()),
-        ("lift_high", pa.float64()),
-        ("has_signal", pa.bool_()),
-        ("origins", pa.int64()),
-        ("positive_origins", pa.int64()),
-        ("best_baseline", pa.string()),
-        ("difference", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-    ]
-)
 
 
 def read_cards(folder: Path) -> list[dict[str, Any]]:
@@ -407,24 +367,6 @@ WHERE
     )
 ORDER BY features.account_id, features.application
 """
-_NUMBERS = ("clicks_recent", "clicks_before", "clicks_usual")
-_SCORES = {
-    "target": "VARCHAR",
-    "as_of_week": "DATE",
-    "account_id": "VARCHAR",
-    "application": "VARCHAR",
-    "horizon_days": "INTEGER",
-    "probability": "DOUBLE",
-    "probability_text": "VARCHAR",
-    "base_rate": "DOUBLE",  # the mean probability of the week
-    "is_listed": "BOOLEAN",
-    "has_signal": "BOOLEAN",  # whether anything of the target may be listed
-    "strength": "DOUBLE",  # what the list is ordered by where values are equal or not known
-    "method": "VARCHAR",
-    "version": "VARCHAR",
-    **dict.fromkeys(_NUMBERS, "DOUBLE"),
-    **dict.fromkeys(("reason_1", "reason_2", "reason_3", "positive_signal"), "VARCHAR"),
-}
 
 
 def score_newest_week(history: History, folder: Path) -> pd.DataFrame:
@@ -477,7 +419,7 @@ def _scored(
         why = reasons(told, middle, added)
     else:
         why = rule_reasons(told, middle)
-    scored = rows[["as_of_week", "account_id", "application", *_NUMBERS]].assign(
+    scored = rows[["as_of_week", "account_id", "application", *NUMBERS]].assign(
         target=target.key,
         horizon_days=target.horizon_days(rules),
         probability=probability,
@@ -506,13 +448,13 @@ def _as_rows(features: pd.DataFrame, x: Any) -> Rows:
 
 def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) -> None:
     """Replaces `core.risk_scores`."""
-    columns = ", ".join(f"{name} {kind}" for name, kind in _SCORES.items())
+    columns = ", ".join(f"{name} {kind}" for name, kind in SCORE_COLUMNS.items())
     connection.execute(f"CREATE OR REPLACE TABLE core.risk_scores ({columns})")
     if len(scores):
         connection.register("scores", scores)
         values = ", ".join(
             f"nullif(CAST({name} AS DOUBLE), 'NaN'::DOUBLE) AS {name}" if kind == "DOUBLE" else name
-            for name, kind in _SCORES.items()
+            for name, kind in SCORE_COLUMNS.items()
         )
         connection.execute(f"INSERT INTO core.risk_scores SELECT {values} FROM scores")
         connection.unregister("scores")
@@ -535,9 +477,7 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
     if files:
         kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
         rows = f"({rows}) UNION ALL BY NAME FROM {kept}"
-    names = (
-        "target, as_of_week, account_id, application, horizon_days, probability, base_rate, is_listed, method, version"
-    )
+    names = ", ".join(name for name in SNAPSHOT_COLUMNS if name != "has_signal")
     connection.execute(
         # what was issued before a signal was asked for was shown as it was listed
         f"CREATE OR REPLACE TABLE core.score_snapshots AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "

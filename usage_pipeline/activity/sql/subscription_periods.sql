@@ -65,19 +65,29 @@ runs AS (
     GROUP BY account_id, application, island
 ),
 
-account_runs AS (
+told_runs AS (
     SELECT
-        * EXCLUDE (told),
-        unnest(told)
+        account_id,
+        application,
+        start_date,
+        end_date,
+        told.notice_date AS notice_date,
+        told.end_reason AS end_reason,
+        told.renewal_date AS renewal_date,
+        told.seats AS seats,
+        told.annual_value AS annual_value
     FROM runs
+),
+
+account_runs AS (
+    SELECT *
+    FROM told_runs
     WHERE application IS NULL
 ),
 
 application_runs AS (
-    SELECT
-        * EXCLUDE (told),
-        unnest(told)
-    FROM runs
+    SELECT *
+    FROM told_runs
     WHERE application IS NOT NULL
 ),
 
@@ -160,8 +170,6 @@ subscription_periods AS (
 )
 
 SELECT
-    -- from 1, without gaps: millions of weeks carry one number, not two texts
-    CAST(dense_rank() OVER (ORDER BY account_id, application) AS INTEGER) AS account_application_id,
     account_id,
     application,
     CAST(row_number() OVER (PARTITION BY account_id, application ORDER BY start_date) AS INTEGER) AS period_number,

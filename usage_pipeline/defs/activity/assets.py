@@ -10,11 +10,41 @@ from typing import Any
 
 import dagster as dg
 
+from usage_pipeline.activity import account_application_numbers as numbers
 from usage_pipeline.activity import usage_states as rules
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
-from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.core.sql import load_sql
+from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
+from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
+from usage_pipeline.publishing.history import history_locked
 from usage_pipeline.resources import Warehouse
+
+
+@dg.asset(
+    key="account_applications",
+    group_name="activity",
+    kinds={"duckdb", "sql"},
+    owners=OWNERS,
+    deps=deps_of(
+        "account_applications",
+        Step(
+            tables={"core.account_applications": "activity/account_applications"},
+            passing={"kept_numbers": numbers.COLUMNS.names},
+        ),
+    ),
+    pool=POOL,
+    code_version=code_version(getsource(numbers), load_sql("activity", "account_applications")),
+)
+def account_applications(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """A number for each account and application, kept for good: large tables carry it instead of both.
+
+    One row: account x application that was ever subscribed.
+    """
+    with history_locked(settings), warehouse.get_connection() as connection:
+        given = numbers.replace_account_applications(connection, settings)
+        rows = count_rows(connection, "core.account_applications")
+    metadata = {"dagster/row_count": rows, "new_numbers": given, **column_lineage("account_applications")}
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(
@@ -22,9 +52,9 @@ from usage_pipeline.resources import Warehouse
     group_name="activity",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["subscription_weeks"],
+    deps=deps_of("usage_states", Step(python={"core.usage_states": rules.COLUMNS}, runs=["activity/weeks_to_judge"])),
     pool=POOL,
-    code_version=code_version(getsource(rules)),
+    code_version=code_version(getsource(rules), load_sql("activity", "weeks_to_judge")),
 )
 def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Never adopted, new, active, low or inactive, week by week, only in full weeks of subscription.
@@ -43,29 +73,20 @@ ACTIVITY_TABLES = [
         "subscription_periods",
         schema="core",
         group="activity",
-        deps=["subscriptions", "weekly_usage"],
         description="When each account was subscribed for each application.",
         folder="activity",
     ),
-    sql_table(
-        "account_applications",
-        schema="core",
-        group="activity",
-        deps=["subscription_periods"],
-        description="A number for each account and application: large tables carry it instead of both.",
-    ),
+    account_applications,
     sql_table(
         "account_subscriptions",
         schema="core",
         group="activity",
-        deps=["subscriptions", "subscription_periods", "account_names"],
         description="The subscription of each account as a whole: losing an account is not losing one application.",
     ),
     sql_table(
         "subscription_weeks",
         schema="core",
         group="activity",
-        deps=["subscription_periods", "account_applications", "weekly_usage", "weeks"],
         description="Usage in every subscribed week, with zero where nobody came: states and anomalies follow from it.",
     ),
     usage_states,
@@ -73,56 +94,50 @@ ACTIVITY_TABLES = [
         "account_application_states",
         schema="core",
         group="activity",
-        deps=["subscription_periods", "subscription_weeks", "usage_states", "weekly_usage", "weeks"],
         description="Subscription and usage state on the day of as_of: an ended subscription has no usage state.",
+        checks=["defs/activity/use_outside_subscriptions"],
     ),
     sql_table(
         "subscription_overview",
         schema="mart",
         group="activity",
-        deps=["account_application_states", "weeks", *NAMES],
         description="What each account owns, how it uses it, since when, and why we say so, in words.",
     ),
     sql_table(
         "growth_events",
         schema="core",
         group="activity",
-        deps=["subscription_periods", "account_applications", "subscription_weeks", "weekly_usage", "weeks", "months"],
         description="Who came, stayed, came back and was lost, and why, week by week and month by month.",
+        checks=["defs/activity/growth_identities"],
     ),
     sql_table(
         "growth",
         schema="mart",
         group="activity",
-        deps=["growth_events", *NAMES],
         description="Growth accounting of applications of accounts, accounts and users, with names.",
     ),
     sql_table(
         "retention",
         schema="mart",
         group="activity",
-        deps=["subscription_periods", "weekly_usage", "months", *NAMES],
         description="Whether subscriptions are used in each month after their start, by the quarter they began in.",
     ),
     sql_table(
         "ended_subscriptions",
         schema="mart",
         group="activity",
-        deps=["account_application_states", "account_subscriptions", *NAMES],
         description="What has ended, kept apart from what is neglected.",
     ),
     sql_table(
         "subscription_history",
         schema="mart",
         group="activity",
-        deps=["subscription_periods", "subscriptions", *NAMES],
         description="Every subscription of every account, ended ones too, in order.",
     ),
     sql_table(
         "accounts_summary",
         schema="mart",
         group="activity",
-        deps=["account_application_states", "account_subscriptions", "weekly_usage", "weeks", *NAMES],
         description="Each account on one line: applications by state, users, value, renewal.",
     ),
 ]

@@ -7,8 +7,9 @@ import dagster as dg
 
 from usage_pipeline.anomalies import detector, holidays, usage_anomalies
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import load_sql
+from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, proposal_result, sql_table
-from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
@@ -18,9 +19,22 @@ from usage_pipeline.resources import Warehouse
     group_name="anomalies",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["account_applications", "subscription_weeks", "weeks", "account_names"],
+    deps=deps_of(
+        "anomalies",
+        Step(
+            python={
+                "core.anomalies": tuple(usage_anomalies.ANOMALY_COLUMNS),
+                "core.expected_usage": usage_anomalies.EXPECTED_COLUMNS,
+            },
+            runs=["anomalies/series", "anomalies/series_weeks"],
+            reads=["core.weeks"],
+        ),
+    ),
     pool=POOL,
-    code_version=code_version(*(getsource(module) for module in (detector, usage_anomalies, holidays))),
+    code_version=code_version(
+        *(getsource(module) for module in (detector, usage_anomalies, holidays)),
+        *(load_sql("anomalies", name) for name in ("series", "series_weeks")),
+    ),
 )
 def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
@@ -45,7 +59,7 @@ def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) 
     group_name="anomalies",
     kinds={"parquet", "python"},
     owners=OWNERS,
-    deps=["anomalies"],
+    deps=deps_of("anomaly_snapshots", Step(reads=["core.anomalies", "core.weeks"])),
     pool=POOL,
 )
 def anomaly_snapshots(
@@ -69,22 +83,12 @@ ANOMALY_TABLES = [
         "anomaly_weeks",
         schema="mart",
         group="anomalies",
-        deps=[
-            "anomalies",
-            "account_applications",
-            "subscription_weeks",
-            "weekly_usage",
-            "weeks",
-            "known_causes",
-            *NAMES,
-        ],
         description="The anomalies of the last weeks in words: how far, since when, who stopped, what is known of it.",
     ),
     sql_table(
         "platform_events",
         schema="mart",
         group="anomalies",
-        deps=["anomaly_weeks"],
         description="What all accounts, or all accounts of an application, did together: one event, nobody's anomaly.",
     ),
 ]

@@ -11,13 +11,14 @@ import dagster as dg
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceSchema
+from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.partitions import partition_weeks, short_run_id
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version
 from usage_pipeline.ingestion.deliveries import NoDeliveryError
 from usage_pipeline.ingestion.facts import FACTS_VERSION, WeekManifest, ingest_weeks
 from usage_pipeline.ingestion.reference import Delivery, load_reference, take_delivery
 from usage_pipeline.operations.data_home import clean
-from usage_pipeline.privacy.encryption import ContactsKeyError
+from usage_pipeline.privacy.encryption import PERSONAL, ContactsKeyError
 from usage_pipeline.resources import Warehouse
 
 _WHY = {
@@ -116,11 +117,15 @@ def _newness(delivery: Delivery) -> str:
 
 
 def reference_asset(schema: SourceSchema) -> dg.AssetsDefinition:
+    table = f"{PERSONAL if schema is CONTACTS else 'ref'}.{schema.name}"
+    step = Step(python={table: schema.names, f"{table}_rejected": (*schema.names, "reason")})
+
     @dg.asset(
         key=schema.name,
         group_name="ingestion",
         kinds={"duckdb", "python"},
         owners=OWNERS,
+        deps=deps_of(schema.name, step),
         pool=POOL,
         code_version=code_version(repr(schema)),
         description=f"{_WHY[schema.name]}\n\nOne row: {schema.grain}.",

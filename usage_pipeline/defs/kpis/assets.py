@@ -12,8 +12,9 @@ import dagster as dg
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.sql import load_sql
+from usage_pipeline.core.tables import TABLES
+from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table, table_metadata
-from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.kpis import catalogue as catalogue
 from usage_pipeline.kpis import closed_months as closing
 from usage_pipeline.kpis import report as steps
@@ -28,12 +29,19 @@ def _code(*names: str) -> str:
     return code_version(catalogue.KPIS.read_text(encoding="utf-8"), getsource(catalogue), getsource(steps), *queries)
 
 
+# the files that tell a closed month from what is computed of it now
+_MADE_OF = ("usage_facts", "subscriptions", "accounts", "applications")
+
+
 @dg.asset(
     key="kpi_members",
     group_name="kpis",
     kinds={"duckdb", "sql"},
     owners=OWNERS,
-    deps=NAMES,
+    deps=deps_of(
+        "kpi_members",
+        Step(tables={"core.kpi_members": "kpis/kpi_members"}, passing={"kpi_groups": steps.GROUP_COLUMNS}),
+    ),
     pool=POOL,
     code_version=_code("kpi_members"),
 )
@@ -53,7 +61,8 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
             ).fetchall()
         )
         rows = count_rows(connection, "core.kpi_members")
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "entities": dg.MetadataValue.json(counts)})
+    metadata: dict[str, Any] = {"dagster/row_count": rows, "entities": dg.MetadataValue.json(counts)}
+    return dg.MaterializeResult(metadata=metadata | column_lineage("kpi_members"))
 
 
 @dg.asset(
@@ -61,18 +70,16 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
     group_name="kpis",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=[
-        *(
-            "kpi_members",
-            "kpi_base_periods",
-            "kpi_periods",
-            "weekly_usage",
-            "account_applications",
-            "subscription_periods",
-            "usage_states",
+    deps=deps_of(
+        "kpi_values",
+        Step(
+            # the catalogue names the columns of values
+            python={"core.kpi_values": (), "core.kpi_account_level": ("kpi", "calendar", "nth", "value")},
+            runs=[f"kpis/{name}" for name in steps.VALUE_QUERIES],
+            reads=["core.kpi_members", "core.kpi_base_periods", "core.kpi_periods"],
+            checks=["defs/kpis/kpi_lost_clicks"],
         ),
-        *("growth_events", "score_snapshots"),
-    ],
+    ),
     pool=POOL,
     code_version=_code(*steps.VALUE_QUERIES),
 )
@@ -95,7 +102,15 @@ def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
     group_name="kpis",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["kpi_values", "kpi_periods", "kpi_members"],
+    deps=deps_of(
+        "kpi_report",
+        Step(
+            python={"mart.kpi_report": TABLES["kpi_report"].column_names},
+            runs=["kpis/kpi_rows", "kpis/kpi_report"],
+            reads=["core.kpi_periods", "core.months"],
+            checks=["defs/kpis/kpi_partitions"],
+        ),
+    ),
     pool=POOL,
     code_version=_code("kpi_rows", "kpi_report"),
     metadata=table_metadata("kpi_report"),
@@ -130,7 +145,7 @@ def kpi_report(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
     group_name="kpis",
     kinds={"parquet", "python"},
     owners=OWNERS,
-    deps=["kpi_report"],
+    deps=deps_of("closed_months", Step(runs=["kpis/closing_rows"], reads=["core.kpi_periods", *_MADE_OF])),
     pool=POOL,
 )
 def closed_months(
@@ -153,7 +168,14 @@ def closed_months(
     group_name="kpis",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["closed_months", "kpi_report"],
+    deps=deps_of(
+        "kpi_reported",
+        Step(
+            python={"mart.kpi_reported": TABLES["kpi_reported"].column_names},
+            runs=["kpis/closing_rows", "kpis/kpi_reported"],
+            reads=["closed_months", *_MADE_OF],
+        ),
+    ),
     pool=POOL,
     code_version=code_version(getsource(closing), load_sql("kpis", "kpi_reported")),
     metadata=table_metadata("kpi_reported"),
@@ -212,14 +234,12 @@ KPI_TABLES = [
         "kpi_base_periods",
         schema="core",
         group="kpis",
-        deps=["weeks", "months", "score_snapshots"],
         description="The weeks and months that periods are made of: complete ones, and the month that runs.",
     ),
     sql_table(
         "kpi_periods",
         schema="core",
         group="kpis",
-        deps=["kpi_base_periods"],
         description="Week, month, 3, 6 and 12 months and year to date, with the period a year ago and the one before.",
     ),
     kpi_members,
@@ -232,7 +252,6 @@ KPI_TABLES = [
         "kpi_months",
         schema="mart",
         group="kpis",
-        deps=["kpi_report", "kpi_members"],
         description="The single months of the sheet, for lines over two years that no filter of a period cuts.",
     ),
 ]

@@ -4,29 +4,18 @@ Belongs here: bringing together what the other steps found. Does not: finding th
 """
 
 from usage_pipeline.defs.tables import sql_table
-from usage_pipeline.defs.usage.assets import NAMES
 
 CALL_TABLES = [
     sql_table(
         "call_reasons",
         schema="mart",
         group="outreach",
-        deps=[
-            "account_application_states",
-            "subscription_overview",
-            "anomaly_weeks",
-            "usage_risks",
-            "score_snapshots",
-            "weeks",
-            *NAMES,
-        ],
         description="Every reason to call an account, with how urgent it is and since when it holds.",
     ),
     sql_table(
         "call_list",
         schema="mart",
         group="outreach",
-        deps=["call_reasons", "accounts_summary", "account_subscriptions", "account_application_states"],
         description="The accounts to call, most urgent and most valuable first, with their reasons in words.",
     ),
 ]

@@ -10,14 +10,25 @@ import dagster as dg
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.sql import load_sql
+from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, proposal_result, sql_table
-from usage_pipeline.defs.usage.assets import NAMES
+from usage_pipeline.predictions import risk_columns
 from usage_pipeline.predictions.point_in_time import open_history
 from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
 # scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
 _MODULES = Path(__file__).parents[2] / "predictions"
+
+
+# what turns the warehouse back to a week, and the tables that this makes in a connection of its own
+_PAST = (
+    "activity/subscription_periods",
+    "predictions/known_subscribed",
+    "predictions/known_subscriptions",
+    "predictions/risk_features",
+)
+_PASSING: dict[str, tuple[str, ...]] = {"ref.delivered": (), "core.subscribed": ()}
 
 
 def _source(module: str) -> str:
@@ -28,7 +39,20 @@ def _source(module: str) -> str:
     group_name="predictions",
     kinds={"scikitlearn", "python"},
     owners=OWNERS,
-    deps=["weekly_usage", "weeks", "subscriptions", "subscription_periods", "usage_states"],
+    deps=deps_of(
+        "risk_models",
+        Step(
+            python={
+                "core.risk_methods": risk_columns.CARD_COLUMNS.names,
+                "core.risk_figures": tuple(risk_columns.TRIAL_COLUMNS),
+                "core.risk_deciles": tuple(risk_columns.DECILE_COLUMNS),
+                "core.risk_said": tuple(risk_columns.SAID_COLUMNS),
+            },
+            runs=[*_PAST, "predictions/risk_outcomes"],
+            reads=["core.weeks", "subscriptions"],
+            passing=_PASSING,
+        ),
+    ),
     pool=POOL,
     code_version=code_version(_source("risks")),
 )
@@ -66,7 +90,15 @@ def risk_models(
     group_name="predictions",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=["risk_models", "account_application_states"],
+    deps=deps_of(
+        "risk_scores",
+        Step(
+            python={"core.risk_scores": tuple(risk_columns.SCORE_COLUMNS)},
+            runs=_PAST,
+            reads=["core.risk_methods", "core.account_application_states", "core.weeks", "subscriptions"],
+            passing=_PASSING,
+        ),
+    ),
     pool=POOL,
     code_version=code_version(_source("risk_drivers"), load_sql("predictions", "risk_features")),
 )
@@ -95,7 +127,14 @@ def risk_scores(
     group_name="predictions",
     kinds={"parquet", "python"},
     owners=OWNERS,
-    deps=["risk_scores", "usage_states", "subscription_periods"],
+    deps=deps_of(
+        "score_snapshots",
+        Step(
+            tables={"core.snapshot_outcomes": "predictions/risk_outcomes"},
+            python={"core.score_snapshots": risk_columns.SNAPSHOT_COLUMNS},
+            reads=["core.risk_scores", "core.weeks"],
+        ),
+    ),
     pool=POOL,
     code_version=code_version(load_sql("predictions", "risk_outcomes")),
 )
@@ -125,35 +164,30 @@ PREDICTION_TABLES = [
         "usage_risks",
         schema="mart",
         group="predictions",
-        deps=["risk_scores", "score_snapshots", "account_application_states", "account_subscriptions", *NAMES],
         description="The risks to look at, with probability, reasons, value and renewal.",
     ),
     sql_table(
         "risk_methods",
         schema="mart",
         group="predictions",
-        deps=["risk_models", "risk_scores"],
         description="Which method is in force for each target, and why.",
     ),
     sql_table(
         "risk_backtest",
         schema="mart",
         group="predictions",
-        deps=["risk_models"],
         description="How well models, rule and simple measures would have done in the past.",
     ),
     sql_table(
         "calibration_deciles",
         schema="mart",
         group="predictions",
-        deps=["risk_models"],
         description="What was said against what happened, by deciles of the probability, in the back-tests.",
     ),
     sql_table(
         "predictions_vs_outcomes",
         schema="mart",
         group="predictions",
-        deps=["risk_models", "score_snapshots"],
         description="Events that were expected and that came, week by week: as issued, and in the back-test.",
     ),
 ]

@@ -16,8 +16,8 @@ from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
-from usage_pipeline.defs.usage.assets import NAMES
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
@@ -29,11 +29,10 @@ CONTACTS = sql_table(
     "account_contacts",
     schema="personal",
     group="publish",
-    deps=["contacts", "weekly_usage", *NAMES],
     description="People to call, with when they last came; published in a file of its own, for its role only.",
 )
 
-_PUBLISHED = [table.name for table in WAREHOUSE_TABLES if table.name != "build"]
+_PUBLISHED = [table.full_name for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES) if table.name != "build"]
 
 
 def _held_back(settings: Settings) -> str:
@@ -65,8 +64,14 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
     group_name="publish",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    # snapshots: what they propose goes into the build, and is kept once it is shown
-    deps=[*_PUBLISHED, "account_contacts", "anomaly_snapshots", "score_snapshots"],
+    deps=deps_of(
+        "published_build",
+        Step(
+            tables={"mart.build": "defs/publish/build"},
+            # snapshots: what they propose goes into the build, and is kept once it is shown
+            reads=[*_PUBLISHED, "anomaly_snapshots", "score_snapshots", "closed_months"],
+        ),
+    ),
     pool=POOL,
     code_version=code_version(load_sql("defs/publish", "build")),
 )

@@ -18,6 +18,7 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.weeks import WEEK, contiguous_ranges, weeks_between
+from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.defs.partitions import partition_weeks
 from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
 from usage_pipeline.ingestion.facts import facts_path, read_manifests
@@ -46,12 +47,19 @@ _QUERIES = ("weekly_users", "weekly_usage", "account_days", "monthly_users")
 
 
 def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinition:
+    step = Step(
+        tables={"core.weekly_usage": "defs/usage/weekly_usage"},
+        python={f"core.{table}": _names(columns) for table, columns in _FROM_FACTS.items() if table != "weekly_usage"},
+        runs=[f"defs/usage/{table}" for table in _QUERIES],
+        reads=["usage_facts"],
+    )
+
     @dg.asset(
         key="weekly_usage",
         group_name="usage",
         kinds={"duckdb", "sql"},
         owners=OWNERS,
-        deps=["usage_facts"],
+        deps=deps_of("weekly_usage", step),
         partitions_def=weeks,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
@@ -76,6 +84,10 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         )
 
     return weekly_usage
+
+
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(column.split()[0] for column in columns.split(", "))
 
 
 def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> list[date]:
@@ -173,7 +185,14 @@ def _replace(
     group_name="usage",
     kinds={"duckdb", "sql"},
     owners=OWNERS,
-    deps=["usage_facts", "weekly_usage"],
+    deps=deps_of(
+        "weeks",
+        Step(
+            tables={"core.weeks": "defs/usage/weeks"},
+            reads=["usage_facts"],
+            passing={"manifests": ("week", "files_quarantined", "source_rows", "read_on", "rows_rejected")},
+        ),
+    ),
     pool=POOL,
     code_version=code_version(load_sql("defs/usage", "weeks")),
 )
@@ -214,60 +233,52 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
             "weeks": dg.MetadataValue.json(counts),
             "newest_complete_week": str(newest[0]),
             "data_through": str(newest[0] + timedelta(days=6)),
+            **column_lineage("weeks"),
         }
     )
 
-
-NAMES = ["account_names", "application_names"]
 
 USAGE_TABLES = [
     sql_table(
         "months",
         schema="core",
         group="usage",
-        deps=["weeks"],
         description="Which calendar months may be judged by: those whose weeks are all complete.",
     ),
     sql_table(
         "account_names",
         schema="core",
         group="usage",
-        deps=["accounts", "subscriptions", "weekly_usage"],
         description="One label for every account that any source knows, so that no page shows a bare id.",
     ),
     sql_table(
         "application_names",
         schema="core",
         group="usage",
-        deps=["applications", "subscriptions", "weekly_usage"],
         description="Names and types of every application that any source knows.",
     ),
     sql_table(
         "usage_by_week",
         schema="mart",
         group="usage",
-        deps=["account_applications", "subscription_weeks", "weekly_usage", "weeks", "anomalies", *NAMES],
         description="The curves: usage week by week, beside the same week a year ago, with anomalies.",
     ),
     sql_table(
         "user_weeks",
         schema="mart",
         group="usage",
-        deps=["weekly_usage", "weeks", *NAMES],
         description="Who came in which week, by an opaque key: counts different people exactly under any filter.",
     ),
     sql_table(
         "usage_by_period",
         schema="mart",
         group="usage",
-        deps=["subscription_weeks", "account_application_states", "weekly_usage", "weeks", *NAMES],
         description="Top and bottom: usage over the last 4, 13, 52 and 104 weeks, ranked among those subscribed.",
     ),
     sql_table(
         "usage_changes",
         schema="mart",
         group="usage",
-        deps=["subscription_weeks", "account_application_states", "weeks", *NAMES],
         description="Gainers and decliners against the same weeks of last year.",
     ),
 ]

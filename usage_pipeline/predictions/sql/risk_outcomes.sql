@@ -16,7 +16,7 @@ subscriptions AS (
     SELECT
         weeks.as_of_week,
         weeks.as_of_week + 6 + weeks.gap AS gap_end,
-        subscription_periods.account_application_id,
+        numbered.account_application_id,
         subscription_periods.account_id,
         subscription_periods.application,
         subscription_periods.basis,
@@ -38,6 +38,10 @@ subscriptions AS (
             weeks.as_of_week >= subscription_periods.start_date
             AND weeks.as_of_week + 6 < subscription_periods.end_date
             AND (subscription_periods.notice_date IS NULL OR weeks.as_of_week + 6 < subscription_periods.notice_date)
+    INNER JOIN core.account_applications AS numbered
+        ON
+            subscription_periods.account_id = numbered.account_id
+            AND subscription_periods.application = numbered.application
 ),
 
 low AS (

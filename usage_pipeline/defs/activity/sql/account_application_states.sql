@@ -6,7 +6,7 @@ WITH newest AS (
 ),
 
 -- the subscription period that runs on as_of, else the last one before it, else the first to come
-subscription_periods AS (
+told_periods AS (
     SELECT *
     FROM core.subscription_periods
     QUALIFY
@@ -20,6 +20,15 @@ subscription_periods AS (
                 END,
                 CASE WHEN start_date <= CAST($as_of_day AS DATE) THEN -epoch(start_date) ELSE epoch(start_date) END
         ) = 1
+),
+
+subscription_periods AS (
+    SELECT
+        told_periods.*,
+        numbered.account_application_id
+    FROM told_periods
+    INNER JOIN core.account_applications AS numbered
+        ON told_periods.account_id = numbered.account_id AND told_periods.application = numbered.application
 ),
 
 usage AS (

@@ -1,7 +1,7 @@
 -- grain: account x application x week with a subscribed day: zero where nobody came, NULL where that is not known
 WITH weeks_of_period AS (
     SELECT
-        subscription_periods.account_application_id,
+        account_applications.account_application_id,
         weeks.week_start,
         subscription_periods.period_number,
         greatest(subscription_periods.start_date, weeks.week_start) AS first_subscribed_day,
@@ -17,6 +17,10 @@ WITH weeks_of_period AS (
         ) AS subscription_state,
         weeks.is_complete
     FROM core.subscription_periods AS subscription_periods
+    INNER JOIN core.account_applications AS account_applications
+        ON
+            subscription_periods.account_id = account_applications.account_id
+            AND subscription_periods.application = account_applications.application
     INNER JOIN core.weeks AS weeks
         ON subscription_periods.start_date <= weeks.week_start + 6 AND subscription_periods.end_date >= weeks.week_start
 ),
