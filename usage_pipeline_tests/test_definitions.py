@@ -42,10 +42,21 @@ def test_every_asset_says_what_it_is_for_and_who_owns_it(tmp_path) -> None:
         assert spec.group_name != "default", spec.key
 
 
+def test_dagster_shows_that_a_build_is_older_than_a_refresh_a_week_allows(tmp_path) -> None:
+    definitions = build_definitions(load_settings(write_config(tmp_path)))
+    (policy,) = [s.freshness_policy for s in definitions.resolve_all_asset_specs() if s.freshness_policy is not None]
+    assert (policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta()) == (
+        timedelta(days=7, hours=12),
+        timedelta(days=9),
+    )
+    for file in (REPO / "dagster.yaml", REPO / "deploy" / "dagster" / "dagster.yaml"):
+        assert yaml.safe_load(file.read_text(encoding="utf-8"))["freshness"] == {"enabled": True}, file
+
+
 def test_definitions_load_in_a_fresh_interpreter_without_superset_or_scikit_learn(tmp_path) -> None:
     code = (
         "import sys; from usage_pipeline.definitions import defs; defs(); "
-        "print(sorted(m for m in ('sklearn', 'superset', 'pandas', 'moto') if m in sys.modules))"
+        "print(sorted(m for m in ('sklearn', 'superset', 'pandas', 'moto', 'dagster_aws') if m in sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -58,6 +69,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_superset_or_scikit_lear
     assert done.returncode == 0, done.stderr
     assert "sklearn" not in done.stdout
     assert "superset" not in done.stdout
+    assert "dagster_aws" not in done.stdout, "where no bucket is configured"
 
 
 def test_importing_the_package_reads_no_configuration() -> None:

@@ -563,8 +563,8 @@ def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itse
         "WHERE application_key = 'all' GROUP BY ALL ORDER BY ALL",
     )
     assert history.to_numpy().tolist() == [
-        ["a", "ended", 10000.0],
         ["a", "active subscription", 1500.0],
+        ["a", "ended", 10000.0],
         ["b", "active subscription", 70.0],
         ["c", "active subscription", 90.0],
     ]

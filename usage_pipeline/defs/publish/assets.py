@@ -6,6 +6,7 @@ use is in the build.
 """
 
 import hashlib
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -73,6 +74,10 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
         ),
     ),
     pool=POOL,
+    # a refresh a week, and half a day for it to be mended
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(days=7, hours=12), fail_window=timedelta(days=9)
+    ),
     code_version=code_version(load_sql("defs/publish", "build")),
 )
 def published_build(
