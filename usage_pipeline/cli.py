@@ -708,9 +708,12 @@ def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOp
 @dashboards_app.command("check")
 def dashboards_check() -> None:
     """Check that every reference resolves, every column exists, and every file is in its normal form."""
-    from usage_pipeline.pages.dashboards import ASSETS, load_assets, problems_of
+    from usage_pipeline.pages.dashboards import ASSETS, AssetsError, load_assets, problems_of
 
-    problems = problems_of()
+    try:
+        problems = problems_of()
+    except AssetsError as error:
+        raise fail(str(error)) from error
     if problems:
         raise fail("\n".join(problems))
     assets, _ = load_assets()

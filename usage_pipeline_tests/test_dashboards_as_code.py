@@ -11,6 +11,7 @@ import yaml
 from usage_pipeline.core.tables import CATALOGUE, COLUMNS, METRICS, CatalogueError, read_catalogue
 from usage_pipeline.pages.dashboards import (
     ASSETS,
+    AssetsError,
     chart_uuids,
     dump,
     load_assets,
@@ -168,3 +169,10 @@ def test_every_column_of_every_dashboard_is_in_the_published_build(demo: Demo) -
     build = demo.settings.published_dir / "current"
     for dashboard in assets.dashboards.values():
         assert missing_columns(dashboard, assets, build, demo.settings.status_path) == []
+
+
+@pytest.mark.parametrize("kind", ["databases", "datasets", "charts", "dashboards"])
+def test_a_tree_that_is_not_there_is_no_sound_tree(tree: Path, kind: str) -> None:
+    shutil.rmtree(tree / kind)
+    with pytest.raises(AssetsError, match=f"{kind}: no such folder; run from a checkout"):
+        problems_of(tree)

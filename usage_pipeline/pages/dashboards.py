@@ -46,10 +46,22 @@ class Assets:
         }
 
 
+class AssetsError(Exception):
+    """The dashboards are not there; the message says where they should be, and the remedy."""
+
+
 def load_assets(folder: Path = ASSETS) -> tuple[Assets, list[str]]:
-    """Every asset by uuid, and the problems of the files themselves (not YAML, no uuid, one uuid twice)."""
+    """Every asset by uuid, and the problems of the files themselves (not YAML, no uuid, one uuid twice).
+
+    Raises AssetsError where a folder of them is missing, as it is beside a wheel.
+    """
     assets, problems = Assets(), []
     for kind, found in assets.kinds.items():
+        if not (folder / kind).is_dir():
+            remedy = (
+                "run from a checkout of the repository (git clone, make setup): a wheel does not hold the dashboards"
+            )
+            raise AssetsError(f"{folder / kind}: no such folder; {remedy}")
         for file in sorted((folder / kind).rglob("*.yaml")):
             shown = file.relative_to(folder)
             try:
