@@ -132,6 +132,17 @@ def write_config(folder: Path, **changes: Any) -> Path:
     return file
 
 
+# what `make test-fast` leaves out: tests on these, and files that run the whole graph or hundreds of lakes
+_SLOW_FIXTURES = {"demo", "oulad", "superset", "browser"}
+_SLOW_FILES = {
+    *("test_alerts", "test_cases", "test_corruptions", "test_data_home", "test_dead_runs", "test_deliveries"),
+    *("test_demo_store", "test_dependencies", "test_dagster_guard", "test_digest", "test_doctor", "test_encryption"),
+    *("test_erase", "test_explain", "test_health", "test_histories", "test_history", "test_kpis", "test_lake_fuzzer"),
+    *("test_network_faults", "test_parquet_zoo", "test_pipeline", "test_predictions", "test_ravenstack", "test_s3"),
+    *("test_sensors", "test_spark", "test_weeks_go_by", "test_account_application_numbers", "test_lineage"),
+}
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file stays together, and so do those that ask the same Superset.
@@ -143,6 +154,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = markers[item.path] or item.get_closest_marker("superset")
         group = "-".join(["superset", *marker.args]) if marker else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.stem in _SLOW_FILES or _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -268,7 +281,8 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
     """A Superset that is set up in `folder`, serving what a configuration has published."""
     if not SUPERSET_PYTHON.exists():
         pytest.fail("Superset's environment is missing: run `make setup`")
-    start_from_migrated(folder)
+    if not (folder / "superset" / "superset.db").exists():
+        start_from_migrated(folder)
     accounts = demo_accounts(folder)
     set_up_superset(settings, folder, only_if_changed=True, say=print)
     # so that a query without end does not hold up the tests for as long as it would a person

@@ -81,7 +81,7 @@ def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: p
     days = dict(zip(running["account_id"] + running["application"], running["notice_date"], strict=True))
     for row in found.itertuples():
         if (day := days.get(row.account_id + row.application_key)) is not None:
-            assert f"given on {day.day} {day:%b %Y}" in row.reason
+            assert f"given on {day:%b %-d, %Y}" in row.reason
             assert row.reason_since == day
             assert row.news == ("new this week" if day >= NEWEST else "ongoing")
 
@@ -136,10 +136,10 @@ def test_reasons_are_short_words_without_markup(calls: pd.DataFrame, reasons: pd
 def test_of_several_renewals_the_next_one_is_told(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
     told = calls[calls["reason"].str.startswith("renewal on")].set_index("account_id")["reason"]
     near = reasons[(reasons["call_reason"] == "upcoming renewal") & reasons["account_id"].isin(told.index)]
-    dates = pd.to_datetime(near["reason"].str.removeprefix("renewal on "), format="%d %b %Y")
+    dates = pd.to_datetime(near["reason"].str.removeprefix("renewal on "), format="%b %d, %Y")
     first = dates.groupby(near["account_id"]).agg(["min", "nunique"])
     assert (first["nunique"] > 1).any(), "somebody renews twice"
-    assert told.to_dict() == {account: f"renewal on {day:%-d %b %Y}" for account, day in first["min"].items()}
+    assert told.to_dict() == {account: f"renewal on {day:%b %-d, %Y}" for account, day in first["min"].items()}
 
 
 def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:

@@ -669,8 +669,8 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
     content["mail"] = {"webhook": hook.url}
     lab.config.write_text(yaml.safe_dump(content), encoding="utf-8")
 
-    def deliver(accounts: int, subscriptions: int) -> list[tuple[str, str]]:
-        rows_of("subscriptions", subscriptions).to_csv(subscriptions, index=False)
+    def deliver(accounts: int, rows: int) -> list[tuple[str, str]]:
+        rows_of("subscriptions", rows).to_csv(subscriptions, index=False)
         lab.deliver(accounts)
         take_delivery(lab.settings, SOURCE_SCHEMAS["subscriptions"])
         before = len(hook.bodies)

@@ -107,7 +107,7 @@ def test_a_week_after_an_ended_subscription_has_no_zero_and_no_state(demo: Demo)
     assert found.state is None
     text = text_of(found)
     assert "after the subscription ended: outside a subscription there is no zero" in text
-    assert f"ended on {end:%-d %b %Y}, so it has no usage state and can be neither low nor inactive" in text
+    assert f"ended on {end:%b %-d, %Y}, so it has no usage state and can be neither low nor inactive" in text
     assert "the application is not scored: the subscription has ended" in text
     # the week it ended in counts the days until then
     last = explained(demo.settings, account, application, end.date())

@@ -106,7 +106,9 @@ def check_selections(viewer: Client, settings: Settings, expected: pd.DataFrame,
     build, cells = settings.published_dir / "current", 0
     for selection, rows in combinations(expected, 50):
         told = str(selection)
-        reference = f"week of {selection.month:%-d %b %Y}" if selection.period == "week" else f"{selection.month:%b %Y}"
+        reference = (
+            f"week of {selection.month:%b %-d, %Y}" if selection.period == "week" else f"{selection.month:%b %Y}"
+        )
         picked = {name: list(getattr(selection, name)) for name in ("entity_type", "entity_group", "entity", "kpi")}
         picked |= {"kpi_period": [selection.period], "reference": [reference]}
         filters = [{"col": name, "op": "IN", "val": values} for name, values in picked.items() if values]

@@ -113,7 +113,7 @@ def test_growth_identities_hold_to_the_unit(world: duckdb.DuckDBPyConnection) ->
         row = account_applications.loc[now]
         assert row["new"] == len(used[now] - seen)
         assert row["kept"] == len(used[now] & used[before])
-        assert row["back"] == len((used[now] & seen) - used[before])
+        assert row["reactivated"] == len((used[now] & seen) - used[before])
         lost = row["lapsed"] + row["churned"] + row["expired"]
         assert lost == len(used[before] - used[now])
         seen |= used[now]
@@ -126,7 +126,7 @@ def test_what_is_lost_to_an_end_had_ended_and_the_rest_had_not(world: duckdb.Duc
         "count(*) FILTER (WHERE change = 'lapsed' AND NOT subscribed), count(*) FROM ("
         "SELECT change, EXISTS (SELECT 1 FROM core.subscription_periods AS s WHERE s.account_id = g.account_id "
         "AND s.start_date <= g.period_start + 6 AND s.end_date >= g.period_start + 6) AS subscribed "
-        "FROM core.growth_events AS g WHERE unit = 'account' AND change NOT IN ('new', 'kept', 'back'))",
+        "FROM core.growth_events AS g WHERE unit = 'account' AND change NOT IN ('new', 'kept', 'reactivated'))",
     )
     assert wrong[:2] == (0, 0)
     assert wrong[2] > 10_000

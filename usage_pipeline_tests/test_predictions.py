@@ -363,7 +363,7 @@ def test_too_few_events_are_counted_and_said() -> None:
     rows = made_rows(effect=0.5, weeks=4, accounts=90)
     decision = backtest.decide(rows, [], RULES, 90)
     assert decision.method == "rule"
-    assert f"{decision.positives} with an event" in decision.why
+    assert f"{decision.positives} with the outcome" in decision.why
     assert "200 and 500 are needed" in decision.why
 
 

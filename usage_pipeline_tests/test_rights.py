@@ -102,7 +102,7 @@ def test_nobody_but_set_up_makes_or_changes_a_managed_chart(
     own = f"/api/v1/chart/{made.json()['id']}"
     assert analyst.ask("PUT", own, {"slice_name": "renamed"}).status_code == 200, "its author changes a chart"
     assert analyst.ask("PUT", own, {"is_managed_externally": True}).status_code in (403, 422)
-    managed = f"/api/v1/chart/{places.charts[CHARTS['flags_per_week']['slice_name']]}"
+    managed = f"/api/v1/chart/{places.charts[CHARTS['anomalies_per_week']['slice_name']]}"
     answer = analyst.ask("PUT", managed, {"query_context": "{}", "query_context_generation": True})
     assert answer.status_code in (403, 422), answer.text
     assert visitors["admin"].get(managed).json()["result"]["query_context"] is None
@@ -286,7 +286,7 @@ def test_whatever_we_replace_of_superset_stands_in_the_list() -> None:
     """Read from our files: what is assigned to attributes of Superset's, and what classes of ours put over its own."""
     listed = {part for name in INTERFACES for part in name.partition(":")[2].split(".")}
     replaced: set[str] = set()
-    for file in sorted(SUPERSET.glob("*.py")):
+    for file in sorted(SUPERSET.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         of_others = {
