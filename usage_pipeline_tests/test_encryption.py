@@ -340,17 +340,6 @@ def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
     assert all_that_tell(settings.home) == {}
 
 
-def test_contacts_of_a_time_when_they_lay_in_the_warehouse_are_taken_out(settings: Settings) -> None:
-    with duckdb.connect(str(settings.warehouse_path)) as connection:
-        connection.execute(
-            "CREATE SCHEMA personal; CREATE TABLE personal.account_contacts AS SELECT 'Anna Archer' AS name"
-        )
-        connection.execute("CREATE TABLE ref.contacts AS SELECT 'anna@springfield.example' AS email")
-    assert all_that_tell(settings.home) != {}
-    assert command("refresh", "-c", config_of(settings))[0] == 0
-    assert all_that_tell(settings.home) == {}
-
-
 # ---------------------------------------------------------------- erasing
 
 

@@ -332,7 +332,7 @@ def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     assert "The last run failed: older numbers stay up" in text
     assert "sources.accounts.columns.account_id: there is no column 'account_id'" in text
     since = health_of(story.after_failure)["shown_since"]
-    stay = f"The numbers of before stay up, as they have stood since {since.day} {since:%b %Y} at {since:%H:%M}"
+    stay = f"The numbers of before stay up, as they have stood since {since:%b %-d, %Y} at {since:%H:%M}"
     assert stay in text
     assert "year=2026/week=47/part-1.parquet" in text
     viewer = Client(server, "viewer")
