@@ -77,6 +77,7 @@ def took(ask: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", list(SLOW))
 def test_two_attackers_at_once_take_the_pages_away_for_no_longer_than_the_limit(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, what: str
@@ -135,6 +136,7 @@ def test_one_person_holds_one_worker_and_others_go_on_meanwhile(
         assert all(done.result() < 4 * (SECONDS + GRACE) + 10 for done in slow)
 
 
+@pytest.mark.alone
 def test_a_line_that_is_too_long_is_answered_429_before_any_query(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places
 ) -> None:
