@@ -76,7 +76,7 @@ def test_value_and_seats_of_subscriptions_about_accounts_are_on_the_pages_once_a
     assert (found["seats"] == expected["seats"]).all()
     assert accounts["annual_value"].sum() == 121_915_296
     values = sheet.pivot(index="entity_type", columns="kpi", values="value")
-    for kind in ("all", "account", "segment", "region", "owner"):
+    for kind in ("all", "account", "segment", "region", "CSM"):
         assert values.loc[kind].to_list() == [121_915_296, 134_758], kind
     assert values.loc[["application", "application type"]].isna().all(axis=None) or not values.loc[
         ["application", "application type"]
