@@ -173,22 +173,22 @@ def test_withdrawal_within_28_days_learned_in_one_year_and_tried_in_the_next(oul
     assert not set(train.account) & set(test.account)
     models = learn(train, rules)
     model = best_of(models)
-    recency = float(roc_auc_score(test.happened, test.feature("weeks_since_use")))
-    found = {kind: float(roc_auc_score(test.happened, m.log_odds(test.x))) for kind, m in models.items()}
-    chance = model.chance(test.x)
+    recency = float(roc_auc_score(test.outcome, test.feature("weeks_since_use")))
+    found = {kind: float(roc_auc_score(test.outcome, m.log_odds(test.x))) for kind, m in models.items()}
+    chance = model.probability(test.x)
     precision = [
-        float(backtest.average_precision(score, test.happened, np.ones((1, len(test))))[0])
+        float(backtest.average_precision(score, test.outcome, np.ones((1, len(test))))[0])
         for score in (chance, test.feature("weeks_since_use"))
     ]
     print(
-        f"2013J to 2014J: {len(test):,} rows, {test.happened.mean():.2%} withdraw within 28 days; AUC {found}, "
+        f"2013J to 2014J: {len(test):,} rows, {test.outcome.mean():.2%} withdraw within 28 days; AUC {found}, "
         f"chosen {model.kind}, recency {recency:.3f}; average precision {precision[0]:.3f}, recency {precision[1]:.3f}; "
         f"said {chance.mean():.2%}"
     )
-    assert 0.01 < test.happened.mean() < 0.04
+    assert 0.01 < test.outcome.mean() < 0.04
     assert recency == pytest.approx(0.60, abs=0.06)
     assert 0.55 < found[model.kind] < 0.75
-    assert chance.mean() == pytest.approx(test.happened.mean(), rel=0.5)
+    assert chance.mean() == pytest.approx(test.outcome.mean(), rel=0.5)
 
 
 def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> None:
@@ -196,7 +196,7 @@ def test_which_method_is_in_force_is_said_with_its_counts(oulad: Settings) -> No
     print(methods[["method_in_force", "why"]].to_dict())
     assert (methods["method_in_force"] == "rule").all()
     # 106 withdrew after the start, some of them before there was anything to learn from
-    assert 60 < methods.loc["account churn", "events"] <= 106
+    assert 60 < methods.loc["account churn", "positives"] <= 106
     assert (
         "86 with the outcome and 622 without are on record, 200 and 500 are needed"
         in (methods.loc["account churn", "why"])
