@@ -38,7 +38,7 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
 	@scripts/need-chromium.sh
 	@$(BIN)/python -m pytest -m "not soak and not compose and not alone" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
-	@$(BIN)/python -m pytest -q -m "alone and not soak" usage_pipeline_tests/test_limits.py
+	@$(BIN)/python -m pytest -q -m "alone and not soak"
 
 .PHONY: test-fast
 test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute or two

@@ -189,8 +189,13 @@ def demo(environment: dict[str, str]) -> None:
 # ---------------------------------------------------------------- Superset's roles
 
 
+def superset_command(module: str, *arguments: str) -> list[str | Path]:
+    """The command of a module of `superset/usage_superset`, with nothing of the current folder in its way."""
+    return [SUPERSET / "python", "-u", "-W", "ignore", "-P", "-m", f"usage_superset.{module}", *arguments]
+
+
 def superset_set_up(environment: dict[str, str]) -> None:
-    become([SUPERSET / "python", "-u", "-W", "ignore", "-P", "-m", "usage_superset.bootstrap"], environment)
+    become(superset_command("bootstrap"), environment)
 
 
 def superset(environment: dict[str, str]) -> None:
@@ -278,7 +283,7 @@ def users(environment: dict[str, str], arguments: list[str]) -> int:
         else:
             given = sys.stdin.readline()
     done = subprocess.run(
-        [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", *arguments],
+        superset_command("users", *arguments),
         input=given.rstrip("\n") + "\n",
         env=environment,
         text=True,
@@ -290,7 +295,7 @@ def users(environment: dict[str, str], arguments: list[str]) -> int:
 def demo_people(environment: dict[str, str]) -> int:
     """The demo's accounts, with passwords made up here and now and said once, in this container's log."""
     listed = subprocess.run(
-        [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", "list"],
+        superset_command("users", "list"),
         env=environment,
         capture_output=True,
         text=True,
@@ -307,7 +312,7 @@ def demo_people(environment: dict[str, str]) -> int:
             continue
         password = secrets.token_urlsafe(12)
         subprocess.run(
-            [SUPERSET / "python", "-W", "ignore", "-P", "-m", "usage_superset.users", "add", name, role],
+            superset_command("users", "add", name, role),
             input=password + "\n",
             env=environment,
             capture_output=True,

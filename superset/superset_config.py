@@ -145,13 +145,13 @@ SQL_MAX_ROW = 100_000
 CSV_STREAMING_ROW_THRESHOLD = 10**9
 SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_UI_THEME_ADMINISTRATION = False
-D3_FORMAT = {"currency": [os.environ.get("USAGE_CURRENCY") or "$", ""]}
 
 # ---------------------------------------------------------------- who comes in
 
 # SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from usage_superset.build_cache import build_of_request, note_opened  # noqa: E402
+from usage_superset.display import currency  # noqa: E402
 from usage_superset.encrypted_contacts import is_encrypted, key_problem, opener  # noqa: E402
 from usage_superset.event_log import EventLog  # noqa: E402
 from usage_superset.request_limits import seconds_left  # noqa: E402
@@ -161,6 +161,7 @@ from usage_superset.usage_security import UsageSecurityManager, is_long_enough  
 if _key_problem := key_problem():
     raise SystemExit(f"superset_config.py: {_key_problem}")
 
+D3_FORMAT = {"currency": [currency(), ""]}
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
 AUTH_USER_REGISTRATION = False
 PUBLIC_ROLE_LIKE = None

@@ -36,6 +36,7 @@ from usage_pipeline.operations.local import (
     SUPERSET_PYTHON,
     demo_accounts,
     set_up_superset,
+    superset_command,
     superset_environment,
 )
 from usage_pipeline.publishing.builds import Build, BuildStore
@@ -297,7 +298,7 @@ def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterato
     port = free_port()
     with (folder / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.serve", "--bind", f"127.0.0.1:{port}", *options],
+            superset_command("serve", "--bind", f"127.0.0.1:{port}", *options),
             env=os.environ | {"USAGE_WARM": "0"} | environment,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,13 @@ import pytest
 import requests
 import yaml
 
-from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, manage_people, superset_environment
+from usage_pipeline.operations.local import (
+    SUPERSET,
+    SUPERSET_PYTHON,
+    manage_people,
+    superset_command,
+    superset_environment,
+)
 from usage_pipeline_tests.conftest import Demo, SupersetServer, free_port
 from usage_pipeline_tests.test_superset import CHARTS, log_in, open_dashboard, payload
 
@@ -755,7 +761,7 @@ def production(superset: SupersetServer, demo: Demo) -> Iterator[str]:
         "USAGE_ALLOWED_HOSTS": "usage.example.com",
         "USAGE_ALLOW_SQLITE": "1",
     }
-    serve = [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.serve"]
+    serve = superset_command("serve")
     command = [*serve, "--bind", f"127.0.0.1:{port}", "--workers", "1"]
     environment["USAGE_WARM"] = "0"
     with (superset.folder / "production.log").open("wb") as log:

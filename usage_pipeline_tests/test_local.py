@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.settings import load_settings
 from usage_pipeline.operations import local
 from usage_pipeline_tests.conftest import Demo, free_port, write_config
 
@@ -108,6 +109,14 @@ def test_a_refresh_of_unchanged_data_runs_nothing_and_a_changed_lake_is_seen(dem
     times = newest.stat()
     os.utime(newest, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000))
     assert local.input_fingerprint(demo.settings) != before
+
+
+@pytest.mark.parametrize(("variable", "value"), [("USAGE_DATE_FORMAT", "%d/%m/%Y"), ("USAGE_CURRENCY", "€")])
+def test_another_form_of_days_or_money_is_a_change(tmp_path, monkeypatch, variable: str, value: str) -> None:
+    settings = load_settings(write_config(tmp_path))
+    before = local.input_fingerprint(settings)
+    monkeypatch.setenv(variable, value)
+    assert local.input_fingerprint(settings) != before
 
 
 def test_builds_rollback_and_release_from_the_command_line(demo: Demo) -> None:

@@ -23,12 +23,11 @@ import yaml
 from usage_superset.build_cache import shown_now
 from usage_superset.cache_warmup import ACCOUNT as WARMING
 from usage_superset.chart_queries import errors_of, payload
+from usage_superset.display import DATE_FORMAT, date_format
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
 
 ROLES = Path(__file__).parents[1] / "roles.yaml"
-# of the assets; another one may be asked for
-DATE_FORMAT = "%b %-d, %Y"
 SET_UP_NAME = "usage-set-up"
 
 
@@ -143,7 +142,7 @@ def _contents(assets: dict[str, Any]) -> dict[str, str]:
         for number, cell in enumerate(cells, 1):
             cell["meta"]["chartId"] = number
         written = yaml.dump(loaded, Dumper=yaml.CSafeDumper, sort_keys=False)
-        contents[path] = written.replace(DATE_FORMAT, os.environ.get("USAGE_DATE_FORMAT") or DATE_FORMAT)
+        contents[path] = written.replace(DATE_FORMAT, date_format())
     return contents
 
 

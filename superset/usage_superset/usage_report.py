@@ -5,7 +5,6 @@ who wants it before it asks the metadata. What it shows stands in Superset's own
 as in PostgreSQL. Pages that a scheduled report opened are not counted: nobody looked.
 """
 
-import os
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +12,8 @@ from urllib.parse import quote
 from flask import redirect, render_template_string, request
 from flask_login import current_user
 
-_DATE = os.environ.get("USAGE_DATE_FORMAT") or "%b %-d, %Y"
+from usage_superset.display import date_format
+
 ADDRESS = "/use-of-dashboards"
 WEEKS = 4
 # accounts of set-up and of the pipeline, which nobody can log in to
@@ -104,7 +104,7 @@ def _use(now: datetime) -> dict[str, Any]:
     looking = {user for user, _ in times}
     return {
         "now": _moment(now),
-        "since": since.strftime(_DATE),
+        "since": since.strftime(date_format()),
         "pages": sorted(pages, key=lambda page: (-page["opened"], page["title"])),
         "looks": sorted(looks, key=lambda look: (look["who"].lower(), -look["opened"], look["title"])),
         "silent": sorted(user.username for number, user in users.items() if number not in looking),
@@ -112,4 +112,4 @@ def _use(now: datetime) -> dict[str, Any]:
 
 
 def _moment(moment: datetime) -> str:
-    return moment.strftime(f"{_DATE} %H:%M")
+    return moment.strftime(f"{date_format()} %H:%M")

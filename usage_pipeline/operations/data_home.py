@@ -74,7 +74,7 @@ PLACES = (
     Place("facts", "usage of each week, its manifest inside", True, "ours", ("week=*/facts.parquet",)),
     Place(
         "history",
-        "what is kept for good: deliveries, history, numbers of accounts x applications, rejected rows",
+        "what is kept for good: deliveries, snapshots, closed months, numbers of series, rejected rows",
         True,
         "ours",
         (

@@ -30,6 +30,7 @@ import yaml
 from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -78,6 +79,7 @@ def input_fingerprint(settings: Settings) -> str:
         digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.as_of_day.isoformat().encode())
+    digest.update(f"{date_format()} {currency()}".encode())
     for line in _lake_state(settings):
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
@@ -389,15 +391,21 @@ def demo_accounts(folder: Path) -> list[dict[str, str]]:
     return found
 
 
+def superset_command(module: str, *arguments: str) -> list[str]:
+    """The command of a module of `superset/usage_superset`; it finds the package by `superset_environment`."""
+    # -P: nothing of the folder that one happens to be in
+    return [str(SUPERSET_PYTHON), "-u", "-P", "-m", f"usage_superset.{module}", *arguments]
+
+
 def manage_people(settings: Settings, folder: Path, arguments: list[str], password: str, say: Say) -> None:
     """Adds, lists or shuts out accounts of Superset. Raises LocalError with what Superset's environment says."""
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     done = subprocess.run(
-        [str(SUPERSET_PYTHON), "-W", "ignore", "-P", "-m", "usage_superset.users", *arguments],
+        superset_command("users", *arguments),
         # on its input, since arguments and environments can be read by others on the machine
         input=password + "\n",
-        env=os.environ | superset_environment(settings, folder),
+        env=os.environ | superset_environment(settings, folder) | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
         check=False,
@@ -425,7 +433,8 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     stamp = folder / "superset" / "set_up"
     own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
-    fingerprint = _tree_fingerprint([*ASSETS.rglob("*.yaml"), *own])
+    # the form of days goes into the charts
+    fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *own])} {date_format()}"
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say("dashboards are as in the repository: no set-up needed")
         return
@@ -433,7 +442,7 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
     environment = os.environ | superset_environment(settings, folder)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [str(SUPERSET_PYTHON), "-u", "-P", "-m", "usage_superset.bootstrap"],
+            superset_command("bootstrap"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -508,20 +517,9 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
 
 def _superset_server(settings: Settings, folder: Path) -> Service:
     port = _port(folder, SUPERSET_SERVER, "SUPERSET_PORT", 8088)
-    command = [
-        str(SUPERSET_PYTHON),
-        "-u",
-        "-P",
-        "-m",
-        "usage_superset.serve",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--workers",
-        "2",
-    ]
     return web_server(
         SUPERSET_SERVER,
-        command,
+        superset_command("serve", "--bind", f"127.0.0.1:{port}", "--workers", "2"),
         port,
         health="/health",
         variable="SUPERSET_PORT",

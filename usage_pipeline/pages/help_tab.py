@@ -68,8 +68,8 @@ def place_help(dashboard: dict[str, Any], text: str) -> None:
 
 def _with_tabs(position: dict[str, Any], title: str) -> dict[str, Any]:
     """Moves the rows of a layout without tabs into a first one."""
-    subscription_weeks, here = position["GRID_ID"], ["ROOT_ID", "GRID_ID"]
-    rows, subscription_weeks["children"] = subscription_weeks["children"], ["TABS-1"]
+    grid, here = position["GRID_ID"], ["ROOT_ID", "GRID_ID"]
+    rows, grid["children"] = grid["children"], ["TABS-1"]
     for cell in position.values():
         if isinstance(cell, dict) and cell.get("parents", [])[:2] == here:
             cell["parents"] = [*here, "TABS-1", "TAB-page", *cell["parents"][2:]]
