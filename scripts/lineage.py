@@ -75,7 +75,7 @@ def makers_of(steps: dict[str, Step]) -> dict[str, str]:
     """The asset that makes each table. Raises DeclarationError where two do."""
     makers: dict[str, str] = {}
     for asset, step in steps.items():
-        for table in step.made:
+        for table in sorted(step.made):
             if table in makers:
                 raise DeclarationError(f"{asset} and {makers[table]} both make {table}: one asset makes a table")
             makers[table] = asset
