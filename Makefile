@@ -35,14 +35,19 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 	else echo "nothing is installed, so nothing runs"; fi
 
 .PHONY: test
-test: setup ## all tests: units, the pipeline on real files, Superset in a real browser
+test: setup ## units, the pipeline on real files, Superset in a real browser: ten minutes on two cores
 	@scripts/need-chromium.sh
-	@$(BIN)/python -m pytest -m "not soak and not compose and not alone" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+
+.PHONY: test-long
+test-long: setup ## what `make test` leaves out: other pages, inputs, faults and attacks (half an hour)
+	@scripts/need-chromium.sh
+	@$(BIN)/python -m pytest -m "long and not alone and not soak" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 	@$(BIN)/python -m pytest -q -m "alone and not soak"
 
 .PHONY: test-fast
 test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute or two
-	@$(BIN)/python -m pytest -m "not slow and not superset and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not slow and not superset and not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: t
 t: setup ## one file or test: make t T=usage_pipeline_tests/test_weeks.py

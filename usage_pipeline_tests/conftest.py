@@ -9,11 +9,13 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +61,22 @@ def run_refresh(
     instance: dg.DagsterInstance,
     tags: dict[str, str] | None = None,
     only: list[str] | None = None,
+    with_workbook: bool = False,
 ) -> dg.ExecuteInProcessResult:
-    """The whole graph, or the assets named in `only`, through Dagster in this process."""
-    return (
-        build_definitions(settings)
-        .resolve_job_def("refresh")
-        .execute_in_process(
-            instance=instance,
-            tags=tags or window_tags(settings),
-            raise_on_error=False,
-            asset_selection=[dg.AssetKey(name) for name in only] if only else None,
-            run_config={"loggers": {"console": {"config": {}}}},
-        )
+    """The whole graph, or the assets named in `only`, through Dagster in this process.
+
+    Nothing is made from the monthly KPI workbook, and its charts take a quarter of a small refresh: it is made for
+    those who ask.
+    """
+    job = build_definitions(settings).resolve_job_def("refresh")
+    names = only or [key.to_user_string() for key in job.asset_layer.selected_asset_keys]
+    wanted = [dg.AssetKey(name) for name in names if with_workbook or only or name != "kpi_workbook"]
+    return job.execute_in_process(
+        instance=instance,
+        tags=tags or window_tags(settings),
+        raise_on_error=False,
+        asset_selection=wanted,
+        run_config={"loggers": {"console": {"config": {}}}},
     )
 
 
@@ -144,17 +150,30 @@ _SLOW_FILES = {
 }
 
 
+def is_sampled(item: pytest.Item) -> bool:
+    """Whether a test that stands for many inputs runs with this one in `make test`; see the marker `sample`."""
+    marker = item.get_closest_marker("sample")
+    if marker is None:
+        return True
+    one = item.callspec.id  # type: ignore[attr-defined]
+    if "every" in marker.kwargs:
+        return zlib.crc32(one.encode()) % int(marker.kwargs["every"]) == 0
+    return any(fnmatch(one, wanted) for wanted in marker.args)
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file stays together, and so do those that ask the same Superset.
 
-    There are two: `superset`, and `superset("second")` for about half of the work.
+    There is one for `make test`. `make test-long` has a second one for about half of the work.
     """
     markers = {item.path: item.get_closest_marker("superset") for item in items}
     for item in items:
         marker = markers[item.path] or item.get_closest_marker("superset")
-        group = "-".join(["superset", *marker.args]) if marker else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+        if not is_sampled(item):
+            item.add_marker(pytest.mark.long)
+        names = marker.args if marker and item.get_closest_marker("long") else ()
+        item.add_marker(pytest.mark.xdist_group("-".join(["superset", *names]) if marker else item.path.stem))
         if item.path.stem in _SLOW_FILES or _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
@@ -212,7 +231,7 @@ def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = Tr
     write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed, with_signs=with_signs)
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_refresh(settings, instance).success
+        assert run_refresh(settings, instance, with_workbook=True).success
         write_status(settings, instance)
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
     return Demo(folder, settings, truth)

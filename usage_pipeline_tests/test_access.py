@@ -261,6 +261,7 @@ def addresses(superset: SupersetServer, demo: Demo) -> list[tuple[str, dict[str,
 
 
 @pytest.mark.parametrize("who", WITHOUT_CONTACTS)
+@pytest.mark.long
 def test_no_address_at_all_shows_a_contact(
     superset: SupersetServer,
     visitors: dict[str, Visitor],
@@ -416,6 +417,7 @@ def test_who_may_not_explore_asks_only_for_what_pages_ask(
         assert answer.status_code == 200, f"{body['queries']}: {answer.text[:300]}"
 
 
+@pytest.mark.long
 def test_the_pipelines_account_warms_every_chart_of_the_published_tables(
     visitors: dict[str, Visitor], places: Places
 ) -> None:
@@ -608,6 +610,7 @@ EXHAUSTION = {
 
 
 @pytest.mark.parametrize("what", list(EXHAUSTION))
+@pytest.mark.sample("no end", "a long list", "sorting", "a joined text", "a constant", "a long text")
 def test_what_would_take_all_memory_or_time_is_ended(
     visitors: dict[str, Visitor], places: Places, superset: SupersetServer, what: str
 ) -> None:
@@ -670,6 +673,7 @@ def test_each_role_holds_what_the_file_grants_and_superset_s_own_hold_nothing(su
     assert set(held) == {*written, "Admin"}
 
 
+@pytest.mark.long
 def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: Demo) -> None:
     def manage(*arguments: str, password: str = "") -> list[str]:
         said: list[str] = []
@@ -703,6 +707,7 @@ def test_nobody_logs_in_as_the_account_that_set_up_acts_as(superset: SupersetSer
     connection.close()
 
 
+@pytest.mark.long
 def test_the_first_administrator_is_made_before_there_is_anything_and_own_data_gets_no_made_up_accounts(
     demo: Demo, tmp_path: Path
 ) -> None:
@@ -782,6 +787,7 @@ def production(superset: SupersetServer, demo: Demo) -> Iterator[str]:
 PROXIED = {"Host": "usage.example.com", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "usage.example.com"}
 
 
+@pytest.mark.long
 def test_behind_tls_cookies_are_secure_and_browsers_stay_with_https(production: str) -> None:
     answer = requests.get(f"{production}/login/", headers=PROXIED | {"X-Forwarded-For": "203.0.113.1"}, timeout=30)
     assert answer.status_code == 200
@@ -803,6 +809,7 @@ def test_another_name_than_those_it_is_known_by_is_refused(production: str) -> N
 
 
 @pytest.mark.parametrize("way", ["the API", "the form", "the form, in JSON"])
+@pytest.mark.sample("the API")
 def test_log_ins_that_fail_are_throttled_by_address_and_by_name(
     production: str, superset: SupersetServer, way: str
 ) -> None:
@@ -864,6 +871,7 @@ def browse(superset: SupersetServer, browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("who", "menu"), [("viewer", ["Dashboards"]), ("analyst", ["Dashboards", "Charts", "SQL"])])
+@pytest.mark.long
 def test_the_menu_offers_what_the_role_may_do(superset: SupersetServer, browse: Any, who: str, menu: list[str]) -> None:
     page = browse(who)
     open_dashboard(page, superset, "applications-accounts")
@@ -887,6 +895,7 @@ def test_a_viewer_finds_no_way_to_sql_to_explore_or_to_edit(superset: SupersetSe
         page.wait_for_url("**/superset/dashboard/call-list/**", timeout=60_000)
 
 
+@pytest.mark.long
 def test_an_analyst_runs_sql_in_the_browser_and_finds_no_contacts(
     superset: SupersetServer, browse: Any, places: Places
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ def refreshed(folder: Path, subscribed: set[tuple[str, str]]) -> dict[tuple[str,
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ACCOUNTS_X_APPLICATIONS, min_size=1, max_size=6))
+@pytest.mark.long
 def test_a_number_once_given_stays_and_is_never_given_again(runs: list[set[tuple[str, str]]]) -> None:
     ever: dict[tuple[str, str], int] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -89,6 +89,7 @@ def tick(config: Path) -> str:
     return str(found.skip_message)
 
 
+@pytest.mark.long
 def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: FakeSmtp, hook: Webhook) -> None:
     assert tick(config) == "nothing to tell"
     changed(config, as_of="2025-03-20")
@@ -140,6 +141,7 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
     assert [mail["Subject"] for mail in office.mails][1:] == ["Test: runs well again"]
 
 
+@pytest.mark.long
 def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
     settings.models_dir.rename(config.parent / "models")

@@ -119,6 +119,7 @@ def test_an_older_week_is_not_shown_over_a_newer_one(tmp_path, warehouse) -> Non
         publish(store, warehouse, "b" * 8, week="2025-02-03")
 
 
+@pytest.mark.long
 def test_readers_see_exactly_one_build_while_builds_are_swapped(tmp_path, warehouse) -> None:
     store = BuildStore(tmp_path)
     publish(store, warehouse, f"{0:08d}")

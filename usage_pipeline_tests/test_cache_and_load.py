@@ -154,6 +154,7 @@ def notified_by(client: Client, publisher: Publisher, name: str = "clicks_by_app
 # ---------------------------------------------------------------- the cache
 
 
+@pytest.mark.long
 def test_an_answer_is_kept_for_its_build_and_for_no_other(publisher: Publisher, reader: Client) -> None:
     first = publisher.publish()
     assert notified_by(reader, publisher) == (first, False)
@@ -163,6 +164,7 @@ def test_an_answer_is_kept_for_its_build_and_for_no_other(publisher: Publisher, 
     assert notified_by(reader, publisher) == (second, True)
 
 
+@pytest.mark.long
 def test_a_rollback_shows_the_older_numbers_at_once_also_from_a_warm_cache(
     publisher: Publisher, reader: Client
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_rollback_shows_the_older_numbers_at_once_also_from_a_warm_cache(
     assert notified_by(reader, publisher) == (newer, True)
 
 
+@pytest.mark.long
 def test_contacts_are_never_kept(
     server: SupersetServer, publisher: Publisher, demo: Demo, environment: dict[str, str]
 ) -> None:
@@ -196,6 +199,7 @@ def test_contacts_are_never_kept(
     assert "X-Usage-Kept" not in manager.post("/api/v1/chart/data", body).headers
 
 
+@pytest.mark.long
 def test_a_whole_answer_is_kept_for_readers_and_is_the_same(
     server: SupersetServer, publisher: Publisher, reader: Client
 ) -> None:
@@ -220,6 +224,7 @@ def test_a_whole_answer_is_kept_for_readers_and_is_the_same(
     assert reader.post("/api/v1/chart/data", other).status_code == 403
 
 
+@pytest.mark.long
 def test_who_loses_a_right_gets_no_kept_answer(
     environment: dict[str, str], publisher: Publisher, reader: Client
 ) -> None:
@@ -294,6 +299,7 @@ def test_the_files_stay_within_their_room_and_a_broken_or_full_store_is_an_empty
 # ---------------------------------------------------------------- refreshes that fail
 
 
+@pytest.mark.long
 def test_a_publish_that_is_killed_half_way_changes_nothing(publisher: Publisher, reader: Client) -> None:
     shown = publisher.publish()
     process = started_publish(publisher)
@@ -307,6 +313,7 @@ def test_a_publish_that_is_killed_half_way_changes_nothing(publisher: Publisher,
     assert notified_by(reader, publisher)[0] == shown + 1
 
 
+@pytest.mark.long
 def test_a_publish_on_a_full_disk_changes_nothing(publisher: Publisher, reader: Client) -> None:
     shown = publisher.publish()
     before = sorted(file.name for file in publisher.store.folder.iterdir())
@@ -316,6 +323,7 @@ def test_a_publish_on_a_full_disk_changes_nothing(publisher: Publisher, reader: 
     assert notified_by(reader, publisher)[0] == shown
 
 
+@pytest.mark.long
 def test_a_damaged_warehouse_is_not_shown(publisher: Publisher, reader: Client) -> None:
     shown = publisher.publish()
     build = publisher.prepare()
@@ -416,6 +424,7 @@ def readers_and_publishes(
     assert readers.from_cache > 0
 
 
+@pytest.mark.long
 def test_5_readers_see_whole_builds_and_no_older_one_while_10_are_published(
     server: SupersetServer, publisher: Publisher
 ) -> None:
@@ -423,6 +432,7 @@ def test_5_readers_see_whole_builds_and_no_older_one_while_10_are_published(
 
 
 @pytest.mark.soak
+@pytest.mark.long
 def test_20_readers_see_whole_builds_and_no_older_one_while_50_are_published(
     server: SupersetServer, publisher: Publisher
 ) -> None:
@@ -432,6 +442,7 @@ def test_20_readers_see_whole_builds_and_no_older_one_while_50_are_published(
 # ---------------------------------------------------------------- warming
 
 
+@pytest.mark.long
 def test_a_new_build_is_warmed_and_a_browser_finds_all_of_every_page_kept(
     publisher: Publisher, environment: dict[str, str], superset: SupersetServer, browser: Any, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def scripts(url: str, target: Target) -> str:
 
 @pytest.mark.parametrize("place", ["127.0.0.1", "localhost"], ids=["another site", "another port of the same site"])
 @pytest.mark.parametrize("attack", [pictures, forms, scripts])
+@pytest.mark.sample("pictures-another site", "scripts-another site")
 def test_a_page_that_an_engineer_opens_changes_nothing(
     servers: Servers, target: Target, browser: Any, tmp_path: Path, attack: Callable[[str, Target], str], place: str
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_page_that_an_engineer_opens_changes_nothing(
         clean = target.state()
 
 
+@pytest.mark.long
 def test_no_page_frames_ours_and_links_from_elsewhere_go_through(
     servers: Servers, browser: Any, tmp_path: Path
 ) -> None:
@@ -568,6 +570,7 @@ def test_with_a_password_nothing_is_shown_to_strangers(servers: Servers, target:
         assert "Try again in" in right.text
 
 
+@pytest.mark.long
 def test_somebody_logs_in_once_and_pages_and_links_from_elsewhere_work(
     servers: Servers, target: Target, browser: Any, tmp_path: Path
 ) -> None:
@@ -603,6 +606,7 @@ def test_somebody_logs_in_once_and_pages_and_links_from_elsewhere_work(
 _REFUSED = {"UnauthorizedError", "TerminateRunFailure"}
 
 
+@pytest.mark.long
 def test_who_may_only_look_changes_nothing(servers: Servers, target: Target) -> None:
     with ExitStack() as stack:
         url = servers.start(stack, USAGE_DAGSTER_READ_ONLY="1")
@@ -705,6 +709,7 @@ def test_every_attribute_of_dagster_s_launcher_that_ours_takes_is_on_the_list() 
 
 
 @pytest.mark.parametrize(("is_changed", "goes_on"), [(False, True), (True, False)])
+@pytest.mark.sample("True-False")
 def test_a_deployment_migrates_nothing_where_dagster_has_changed(
     monkeypatch: pytest.MonkeyPatch, is_changed: bool, goes_on: bool
 ) -> None:

@@ -161,6 +161,7 @@ def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------- killed
 
 
+@pytest.mark.long
 def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -185,6 +186,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     assert len(list((settings.home / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
 
 
+@pytest.mark.long
 def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -294,6 +296,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, small_disk: Path) -> None:
     folder = small_disk / "copy"
     shutil.copytree(made, folder, symlinks=True)
@@ -384,6 +387,7 @@ def a_broken_table(file: Path) -> None:
         (a_broken_table, "warehouse/copy.parquet"),
     ],
 )
+@pytest.mark.sample("a_log-notes")
 def test_an_erasure_that_finds_the_person_where_it_cannot_erase_fails_with_the_path(
     settings: Settings, make, place: str
 ) -> None:

@@ -112,6 +112,7 @@ def settings(config: Path) -> Settings:
     return load_settings(config)
 
 
+@pytest.mark.long
 def test_a_refresh_that_was_killed_is_missed_at_once_and_its_end_can_be_asked_for(
     config: Path, settings: Settings
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_refresh_that_was_killed_is_missed_at_once_and_its_end_can_be_asked_fo
         assert status_of(settings, run.run_id) == dg.DagsterRunStatus.CANCELED
 
 
+@pytest.mark.long
 def test_a_refresh_of_the_command_line_ends_when_somebody_asks_for_it(config: Path, settings: Settings) -> None:
     with refreshing(config, settings) as process:
         with dg.DagsterInstance.from_config(str(local.dagster_home(settings))) as instance:

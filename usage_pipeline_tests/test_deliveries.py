@@ -146,6 +146,7 @@ class Lab:
     ],
 )
 @pytest.mark.parametrize("source", REFERENCE)
+@pytest.mark.sample(every=4)
 def test_a_delivery_that_is_cut_off_or_swollen_is_held_back_and_the_one_before_stays(
     tmp_path, source: str, rows: int, said: str, file_format: str
 ) -> None:
@@ -486,6 +487,7 @@ def put(store: Store, lab: Lab, rows: int) -> Delivery:
 
 
 @pytest.mark.parametrize(("source", "file_format"), zip(REFERENCE, ["csv", "parquet"] * 3, strict=False))
+@pytest.mark.sample("subscriptions-parquet")
 def test_the_same_holds_in_a_bucket(tmp_path, store: Store, source: str, file_format: str) -> None:
     lab = lab_in(store, tmp_path, source, file_format)
     assert put(store, lab, 31).held_back is None
@@ -529,6 +531,7 @@ def test_a_source_that_is_missing_in_a_first_run_is_one_sentence(tmp_path, insta
     )
 
 
+@pytest.mark.long
 def test_the_command_says_it_in_a_few_lines_and_writes_the_status(tmp_path) -> None:
     """It was a traceback of 63 lines."""
     lab = Lab(tmp_path)

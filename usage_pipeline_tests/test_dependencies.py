@@ -175,6 +175,7 @@ def test_an_asset_reads_only_tables_of_assets_that_it_depends_on(refresh: Refres
     assert not wrong, "name the SQL file or the table in the asset's Step: " + "; ".join(wrong)
 
 
+@pytest.mark.long
 def test_checks_read_only_tables_that_are_made_upstream(tmp_path: Path, refresh: Refresh) -> None:
     makers = {table: asset for asset, step in STEPS.items() for table in step.made}
     small = load_settings(write_config(tmp_path))

@@ -414,6 +414,7 @@ def waited(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_a_run_is_missed_only_by_a_code_server_that_was_started_anew(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "jobs.py").write_text(_WAITING_JOB, encoding="utf-8")
@@ -499,6 +500,7 @@ def test_a_run_that_says_nothing_is_judged_by_its_events(monkeypatch: pytest.Mon
         assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
 
 
+@pytest.mark.long
 def test_a_refresh_of_the_command_line_says_that_it_is_alive(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeyp
     assert plain_files(settings) == []
 
 
+@pytest.mark.long
 def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Settings, tmp_path: Path) -> None:
     packed = io.BytesIO()
     back_up(settings, packed)
@@ -205,6 +206,7 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
     assert not copied.exists() and not nearby.folder.exists()
 
 
+@pytest.mark.long
 def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings) -> None:
     folder = settings.home.parent
     with gzip.open(folder / "contacts.csv.gz", "wb") as packed:
@@ -265,6 +267,7 @@ def test_a_run_with_a_wrong_key_fails_in_one_sentence_and_the_build_stays(
 # ---------------------------------------------------------------- changing the key
 
 
+@pytest.mark.long
 def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def rows() -> set[str]:
         with duckdb.connect() as connection:
@@ -320,6 +323,7 @@ def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monk
         pass
 
 
+@pytest.mark.long
 def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +347,7 @@ def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
 # ---------------------------------------------------------------- erasing
 
 
+@pytest.mark.long
 def test_a_person_is_erased_from_encrypted_files(settings: Settings) -> None:
     done = erase(settings, "a", "u-anna")
     assert done.places["private contacts, contacts"] == 1
@@ -363,6 +368,7 @@ def test_a_person_is_erased_from_encrypted_files(settings: Settings) -> None:
     assert erase(settings, "a", "u-anna").found == 0
 
 
+@pytest.mark.long
 def test_an_erasure_fails_where_a_copy_cannot_be_looked_into(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +448,7 @@ def connected(settings: Settings, folder: Path, key: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.long
 def test_a_connection_of_superset_may_do_what_one_to_a_plain_file_may_and_shows_no_key(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +491,7 @@ def test_a_connection_of_superset_may_do_what_one_to_a_plain_file_may_and_shows_
         ("short", "superset_config.py: USAGE_CONTACTS_KEY is no key"),
     ],
 )
+@pytest.mark.long
 def test_superset_says_a_wrong_or_missing_key_in_a_sentence(
     settings: Settings, tmp_path: Path, key: str, sentence: str
 ) -> None:
@@ -511,6 +519,7 @@ def shown(answer: requests.Response) -> bool:
     return answer.status_code == 200 and "anna@springfield.example" in answer.text
 
 
+@pytest.mark.long
 def test_a_manager_sees_contacts_that_are_encrypted_and_nobody_sees_the_key(
     served: tuple[Visitor, Visitor, Settings],
 ) -> None:
@@ -533,6 +542,7 @@ def test_a_manager_sees_contacts_that_are_encrypted_and_nobody_sees_the_key(
     assert "personal" in told[3].text
 
 
+@pytest.mark.long
 def test_superset_shows_the_new_file_after_a_change_of_the_key(served: tuple[Visitor, Visitor, Settings]) -> None:
     """The server has the old key still: it says so at once, and shows no connection from before."""
     manager, admin, settings = served

@@ -126,6 +126,7 @@ def numbers(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
         return {name: connection.execute(sql).fetchall() for name, sql in queries.items()}
 
 
+@pytest.mark.long
 def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(settings: Settings, instance) -> None:
     before = numbers(settings)
     places = names_of(settings.home, WORDS)

@@ -245,6 +245,7 @@ def test_rejected_rows_files_set_aside_and_what_is_not_delivered_are_told(small:
     assert "part-1.parquet: cannot be read" in aside
 
 
+@pytest.mark.long
 def test_a_page_that_shows_an_older_build_is_told(small: Settings, instance: dg.DagsterInstance, tmp_path) -> None:
     shutil.copytree(small.home.parent, tmp_path / "copy", symlinks=True)
     small = load_settings(tmp_path / "copy" / "sources.yaml")

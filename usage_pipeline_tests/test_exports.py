@@ -140,6 +140,7 @@ def check_selections(viewer: Client, settings: Settings, expected: pd.DataFrame,
     return cells
 
 
+@pytest.mark.long
 def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
     superset: SupersetServer, demo: Demo, tmp_path: Path
 ) -> None:

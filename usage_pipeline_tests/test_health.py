@@ -109,6 +109,7 @@ def shown_on(browser: Any, server: SupersetServer, slug: str) -> str:
 # ---------------------------------------------------------------- the file
 
 
+@pytest.mark.long
 def test_the_tables_are_those_of_the_catalogue_after_good_and_failed_runs(demo: Demo, story: Story) -> None:
     for file in (demo.settings.status_path.resolve(), story.after_trouble, story.after_failure):
         with duckdb.connect(str(file), read_only=True) as connection:
@@ -147,6 +148,7 @@ def test_a_source_that_is_not_configured_is_not_delivered(tmp_path, instance) ->
     assert health["health_sentence"].startswith("No numbers are on the pages yet. No run has ended yet.")
 
 
+@pytest.mark.long
 def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) -> None:
     health = health_of(story.after_trouble)
     assert health["summary"] == "Up to date, with warnings"
@@ -159,6 +161,7 @@ def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) 
     assert told.startswith("files: key: year=2026/week=47/part-1.parquet, reason: cannot be read")
 
 
+@pytest.mark.long
 def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.rejected_rows")
     assert set(found["week_start"]) == {TROUBLED_WEEK}
@@ -166,6 +169,7 @@ def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     assert found.set_index("rejected_because")["rows_rejected"].to_dict() == history["reason"].value_counts().to_dict()
 
 
+@pytest.mark.long
 def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> None:
     weeks = ask(story.after_trouble, "FROM status.reconciled_weeks").set_index("week_start")
     for monday, row in weeks.iterrows():
@@ -182,6 +186,7 @@ def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> Non
     assert weeks.at[BROKEN_WEEK, "clicks_by_date"] > weeks.at[BROKEN_WEEK, "clicks_kept"]
 
 
+@pytest.mark.long
 def test_ids_that_nobody_knows_are_counted_and_users_are_not_named(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.unmatched_ids").set_index("unmatched_kind")
     assert found.at["accounts", "unmatched"] == 1
@@ -199,6 +204,7 @@ def test_ids_that_nobody_knows_are_counted_and_users_are_not_named(story: Story)
     assert not any(user in found.at["users", "examples"] for user in used["user_id"])
 
 
+@pytest.mark.long
 def test_no_person_stands_in_the_status_file(story: Story) -> None:
     text = ""
     for file in (story.after_trouble, story.after_failure):
@@ -244,6 +250,7 @@ def test_old_files_are_taken_away_and_the_newest_is_shown(tmp_path, instance) ->
     }
 
 
+@pytest.mark.long
 def test_a_rollback_is_told_at_once(tmp_path, instance, monkeypatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     for number in range(8):
@@ -310,6 +317,7 @@ def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, 
 
 
 @pytest.mark.superset
+@pytest.mark.long
 def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) -> None:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
@@ -322,6 +330,7 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
 
 
 @pytest.mark.superset
+@pytest.mark.long
 def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     story: Story, server: SupersetServer, browser: Any
 ) -> None:
@@ -345,6 +354,7 @@ def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
 
 
 @pytest.mark.superset
+@pytest.mark.long
 def test_a_status_that_is_replaced_is_seen_at_the_next_look(story: Story, server: SupersetServer, instance) -> None:
     viewer = Client(server, "viewer")
     state = "build_state"

@@ -152,6 +152,7 @@ def test_a_week_later_everything_is_a_week_later(settings: Settings) -> None:
             assert a == b
 
 
+@pytest.mark.long
 def test_more_use_in_the_weeks_judged_never_makes_a_pair_less_active(settings: Settings) -> None:
     """Use is added in the last four weeks of every history; inactive < low < active, and new stays new."""
     fleet = make_accounts(20_000, seed=3)

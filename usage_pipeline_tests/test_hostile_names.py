@@ -121,6 +121,7 @@ DRAWN = r"""() => {
 
 
 @pytest.mark.parametrize("slug", [d["slug"] for d in load_assets()[0].dashboards.values()])
+@pytest.mark.long
 def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: Any, slug: str) -> None:
     """Before: pictures and links of names were drawn, and Chromium asked for them."""
     context = browser.new_context(viewport={"width": 1400, "height": 4200})
@@ -160,6 +161,7 @@ def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: An
     context.close()
 
 
+@pytest.mark.long
 def test_a_name_that_was_drawn_filters_as_the_name_that_is_stored(
     hostile_server: SupersetServer, manager: Visitor, datasets: dict[str, int]
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_name_that_was_drawn_filters_as_the_name_that_is_stored(
         assert answer.json()["result"][0]["data"] == [{"account": name}]
 
 
+@pytest.mark.long
 def test_sql_lab_gives_names_as_text(hostile_server: SupersetServer) -> None:
     admin = Visitor(hostile_server, "admin")
     database = next(
@@ -187,6 +190,7 @@ def test_sql_lab_gives_names_as_text(hostile_server: SupersetServer) -> None:
 # ---------------------------------------------------------------- downloads
 
 
+@pytest.mark.long
 def test_downloads_hold_names_as_texts_and_addresses_of_ours_only(
     hostile_server: SupersetServer, manager: Visitor, datasets: dict[str, int]
 ) -> None:
@@ -246,6 +250,7 @@ def test_what_can_begin_no_tag_stays_as_it_is(value: Any) -> None:
 # ---------------------------------------------------------------- mails and workbooks of the pipeline
 
 
+@pytest.mark.long
 def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: Demo) -> None:
     pages = "https://usage.example.com"
     mail = hostile_demo.settings.mail.model_copy(update={"from_address": "usage@example.com", "pages_url": pages})
@@ -264,6 +269,7 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
         _check_workbook(BytesIO(sheet))
 
 
+@pytest.mark.long
 def test_the_workbook_of_the_kpi_sheet_holds_names_as_texts(hostile_demo: Demo) -> None:
     files = sorted(Path(hostile_demo.settings.published_dir).glob("kpi-sheets/*/*.xlsx"))
     assert files
@@ -276,6 +282,7 @@ def _check_workbook(file: Any) -> None:
             assert all(cell.data_type != "f" and cell.hyperlink is None for cell in row)
 
 
+@pytest.mark.long
 def test_the_marts_name_no_other_column_that_holds_html(hostile_demo: Demo) -> None:
     """A new link column has to be added to LINK_COLUMNS, or pages show its HTML as text."""
     with duckdb.connect(str(hostile_demo.warehouse), read_only=True) as connection:

@@ -195,6 +195,7 @@ def worlds(draw: st.DrawFn) -> World:
 # a sheet takes half a second: to look for a smaller example takes minutes
 @hypothesis_settings(deadline=None, max_examples=12, phases=[Phase.reuse, Phase.generate])
 @given(worlds())
+@pytest.mark.long
 def test_whatever_the_lake_it_is_that_of_the_raw_rows_and_adds_up(world: World) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sheet = sheet_of(world, Path(folder))

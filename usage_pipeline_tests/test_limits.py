@@ -79,6 +79,7 @@ def took(ask: Callable[[], Any]) -> float:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("what", list(SLOW))
+@pytest.mark.long
 def test_two_attackers_at_once_take_the_pages_away_for_no_longer_than_the_limit(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, what: str
 ) -> None:
@@ -106,6 +107,7 @@ def test_two_attackers_at_once_take_the_pages_away_for_no_longer_than_the_limit(
     print(f"{what}: others waited {waited:.1f} s")
 
 
+@pytest.mark.long
 def test_many_slow_queries_in_one_request_share_its_time(visitors: dict[str, Visitor], places: Places) -> None:
     """Before: each of ten queries had 30 s of its own; now all of them have the request's."""
     slow = in_sql("levenshtein(repeat('ab', 100000), repeat('ba', 100000))")
@@ -117,6 +119,7 @@ def test_many_slow_queries_in_one_request_share_its_time(visitors: dict[str, Vis
 # ---------------------------------------------------------------- one person, one worker
 
 
+@pytest.mark.long
 def test_one_person_holds_one_worker_and_others_go_on_meanwhile(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places
 ) -> None:
@@ -137,6 +140,7 @@ def test_one_person_holds_one_worker_and_others_go_on_meanwhile(
 
 
 @pytest.mark.alone
+@pytest.mark.long
 def test_a_line_that_is_too_long_is_answered_429_before_any_query(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places
 ) -> None:
@@ -159,6 +163,7 @@ def test_a_line_that_is_too_long_is_answered_429_before_any_query(
     assert found.count(200) >= 200
 
 
+@pytest.mark.long
 def test_a_page_with_many_charts_opens_whole_at_one_worker(superset: SupersetServer, browser: Any) -> None:
     """A browser asks for a page's charts six at a time: none of them may be sent back."""
     context = browser.new_context(viewport={"width": 1400, "height": 4200})
@@ -223,6 +228,7 @@ def write_password(visitor: Visitor, **form: str) -> requests.Response:
     )
 
 
+@pytest.mark.long
 def test_a_new_password_asks_for_the_old_one_and_ends_what_was_given_for_it(
     superset: SupersetServer, person: str
 ) -> None:
@@ -250,6 +256,7 @@ def test_a_new_password_asks_for_the_old_one_and_ends_what_was_given_for_it(
     assert requests.post(f"{superset.url}/api/v1/security/refresh", headers=refresh, timeout=60).status_code == 401
 
 
+@pytest.mark.long
 def test_a_password_that_an_administrator_sets_ends_log_ins_too(
     superset: SupersetServer, demo: Demo, person: str
 ) -> None:
@@ -280,6 +287,7 @@ def behind_a_proxy(superset: SupersetServer, demo: Demo, tmp_path_factory: pytes
         yield SimpleNamespace(log_in_from=log_in_from, passwords=superset.passwords)
 
 
+@pytest.mark.long
 def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_proxy: Any) -> None:
     """Before: 20 tries for each name and for each worker, 80 in all; now 20."""
     names = ["manager", "MANAGER", "manager@usage.invalid", "Manager@Usage.Invalid"] * 6
@@ -289,6 +297,7 @@ def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_prox
     assert found[-2:] == [429, 429]
 
 
+@pytest.mark.long
 def test_a_stranger_does_not_lock_anybody_out(behind_a_proxy: Any) -> None:
     """Before: 20 wrong tries from anywhere shut the account's owner out; now neither 20 nor a network's 200 do."""
     log_in_from, password = behind_a_proxy.log_in_from, behind_a_proxy.passwords["viewer"]
@@ -305,6 +314,7 @@ def test_a_stranger_does_not_lock_anybody_out(behind_a_proxy: Any) -> None:
     assert log_in_from("192.0.2.50", "viewer", password) == 200, "where the owner has come from, never"
 
 
+@pytest.mark.long
 def test_a_client_does_not_choose_the_address_that_it_is_counted_by(superset: SupersetServer) -> None:
     """Without a proxy, what a client says of its address counts for nothing."""
     body = {"username": "nobody of this name", "password": "wrong", "provider": "db"}

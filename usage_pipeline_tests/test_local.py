@@ -99,6 +99,7 @@ def test_passwords_are_made_per_installation_and_readable_by_their_owner_only(tm
     assert (tmp_path / "a" / local.ACCOUNTS).stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.long
 def test_a_refresh_of_unchanged_data_runs_nothing_and_a_changed_lake_is_seen(demo: Demo) -> None:
     assert local.refresh(demo.settings, only_if_changed=True, say=print)
     said: list[str] = []

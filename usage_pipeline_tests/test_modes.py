@@ -62,6 +62,7 @@ def open_below(home: Path) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_a_fresh_home_is_closed_to_everybody_else(settings: Settings) -> None:
     """Before: superset.db 0644 with hashes of passwords, contacts.duckdb 0444, facts and history 0644, all in 0755."""
     made = {path.name for path in settings.home.rglob("*")}
@@ -72,6 +73,7 @@ def test_a_fresh_home_is_closed_to_everybody_else(settings: Settings) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; the modes are tested beside it")
+@pytest.mark.long
 def test_another_user_reads_and_enters_nothing_of_a_fresh_home(settings: Settings) -> None:
     """Before: `nobody` read every file of the home, the private database and superset.db among them."""
     walked = subprocess.run(
@@ -100,6 +102,7 @@ def test_another_user_reads_and_enters_nothing_of_a_fresh_home(settings: Setting
     assert f"{settings.home}/facts" in walked.stderr, "it was there to be walked, and was refused"
 
 
+@pytest.mark.long
 def test_the_doctor_names_what_is_open_and_its_remedy_closes_it(settings: Settings) -> None:
     """Before: a doctor said nothing of a home that everybody could read."""
     config = settings.home.parent / "sources.yaml"
@@ -118,6 +121,7 @@ def test_the_doctor_names_what_is_open_and_its_remedy_closes_it(settings: Settin
     settings.home.chmod(0o755)
 
 
+@pytest.mark.long
 def test_superset_and_all_its_processes_write_for_their_owner_only(settings: Settings) -> None:
     """Before: gunicorn's own umask was set, and its workers wrote with 0022: gunicorn gives it to sockets alone."""
     folder = settings.home / "run"

@@ -276,6 +276,7 @@ by_form = pytest.mark.parametrize("form", FORMATS)
 
 @by_form
 @by_case
+@pytest.mark.sample("*-parquet")
 def test_what_fails_once_is_read_in_the_same_run(case: Case, form: str, once: Callable[[str], UsageOutcome]) -> None:
     outcome, monday = once(form), _monday_of(case)
     became = _became(outcome, monday)
@@ -285,6 +286,7 @@ def test_what_fails_once_is_read_in_the_same_run(case: Case, form: str, once: Ca
 
 @by_form
 @by_case
+@pytest.mark.long
 def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
     case: Case, form: str, lasting: Callable[[str], Story]
 ) -> None:
@@ -302,6 +304,7 @@ def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
 
 
 @by_form
+@pytest.mark.long
 def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: Callable[[str], Story]) -> None:
     story, monday = lasting(form), RUNNING_WEEK - WEEK * (len(CASES) + 1)
     assert version(story.meanwhile, monday) == 2
@@ -309,12 +312,14 @@ def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: 
 
 
 @by_form
+@pytest.mark.long
 def test_giving_up_takes_no_longer_than_its_pauses_and_waits(form: str, lasting: Callable[[str], Story]) -> None:
     # 5 attempts of each file that strands, each as long as a time-out, and the pauses; weeks partly side by side
     assert lasting(form).seconds < len(CASES) * (RETRY_SECONDS + 5 * 4 * TIMEOUT_SECONDS) / 2
 
 
 @by_form
+@pytest.mark.sample("parquet")
 def test_what_fails_three_times_is_read_in_the_same_run(form: str, upstream: str, tmp_path: Path) -> None:
     kinds: list[dict[str, Any]] = [
         {"kind": "status", "status": 503},
@@ -351,6 +356,7 @@ def test_a_file_that_is_broken_is_quarantined_once_all_of_it_has_come(form: str,
 
 @by_form
 @pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.sample("1-csv", "1-parquet")
 def test_a_file_that_is_rewritten_while_it_is_read_is_never_mixed(
     after: int, form: str, upstream: str, tmp_path: Path
 ) -> None:
@@ -389,6 +395,7 @@ LIST_FAULTS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("fault", LIST_FAULTS, ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip())
+@pytest.mark.sample("status 503")
 def test_a_lake_that_cannot_be_listed_once_is_read_in_the_same_run(
     fault: dict[str, Any], upstream: str, tmp_path: Path
 ) -> None:
@@ -401,6 +408,7 @@ def test_a_lake_that_cannot_be_listed_once_is_read_in_the_same_run(
 
 
 @pytest.mark.parametrize("fault", LIST_FAULTS, ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip())
+@pytest.mark.sample("status 503")
 def test_a_lake_that_cannot_be_listed_is_no_empty_lake(fault: dict[str, Any], upstream: str, tmp_path: Path) -> None:
     with a_lake(upstream, tmp_path / f"no-list-{LIST_FAULTS.index(fault)}", "parquet", 2) as lake:
         lake.put(clicks=1)
@@ -493,6 +501,7 @@ def deliveries(
 
 @by_form
 @by_case
+@pytest.mark.long
 def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]
 ) -> None:
@@ -509,6 +518,7 @@ def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
 
 @by_form
 @by_case
+@pytest.mark.long
 def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]
 ) -> None:

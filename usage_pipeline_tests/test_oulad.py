@@ -23,6 +23,8 @@ from usage_pipeline_tests.kpi_worlds import differences, risks_of
 from usage_pipeline_tests.test_exports import check_selections, expected_of
 from usage_pipeline_tests.test_superset import Client
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def raw(oulad: Settings) -> pd.DataFrame:

@@ -248,6 +248,7 @@ def test_a_notice_past_the_newest_week_stops_no_lake(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.long
 def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> None:
     demo = make_demo(tmp_path, seed=seed, accounts=30)
     found = query(
@@ -270,6 +271,7 @@ def small(tmp_path: Path) -> Settings:
     return load_settings(write_config(tmp_path))
 
 
+@pytest.mark.long
 def test_one_week_a_range_and_the_same_week_twice_give_the_same_tables(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
@@ -301,6 +303,7 @@ def test_a_second_refresh_publishes_nothing(tmp_path, instance) -> None:
     assert len(store_of(settings).builds()) == 1
 
 
+@pytest.mark.long
 def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
@@ -336,6 +339,7 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
     assert list(checks["statement"]) == ["usage by week schema"]
 
 
+@pytest.mark.long
 def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
@@ -362,6 +366,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     assert "sources check" in error
 
 
+@pytest.mark.long
 def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_is_not_repeated(
     tmp_path, instance
 ) -> None:
@@ -496,6 +501,7 @@ def counted_by_week(settings: Settings) -> dict[str, int]:
     return dict(zip(weeks["week"], weeks["clicks"].astype(int), strict=True))
 
 
+@pytest.mark.long
 def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_then(tmp_path, instance) -> None:
     for week in WEEKS_0:
         write_week(tmp_path / "lake", folder_of_day(week), [event(week, clicks=5)])

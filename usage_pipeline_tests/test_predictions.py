@@ -72,6 +72,7 @@ def features(settings: Settings, week: date) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("weeks_ago", [13, 40, 70])
+@pytest.mark.sample("40")
 def test_features_of_a_past_week_are_those_of_a_world_that_ended_with_it(demo: Demo, tmp_path, weeks_ago: int) -> None:
     """Facts cut at the week, subscription rows as known then, against all facts and rows: the same, to the bit."""
     week = weeks_on_record(demo)[-1 - weeks_ago]
@@ -180,6 +181,7 @@ def history(demo: Demo) -> Iterator[risks.History]:
 
 
 @pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.sample("3")
 def test_outcomes_equal_subscriptions_and_states_read_one_by_one(demo: Demo, gap: int) -> None:
     """The horizon begins after the gap; who leaves within the gap is nobody's lesson."""
     rules = demo.settings.risk.model_copy(update={"lead_weeks": gap, "every_weeks": 5})
@@ -298,6 +300,7 @@ def made_rows(seed: int = 3, *, effect: float, weeks: int = 24, accounts: int = 
 
 
 @pytest.mark.parametrize(("effect", "method"), [(0.8, "model"), (0.0, "rule")])
+@pytest.mark.sample("0.8-model")
 def test_a_model_is_used_only_where_it_beats_the_best_simple_measure(effect: float, method: str) -> None:
     rows = made_rows(effect=effect)
     rules = RULES.model_copy(update={"minimum_positives": 50, "minimum_negatives": 5, "bootstraps": 200})
@@ -627,6 +630,7 @@ def test_the_card_says_what_is_in_force_and_how_well_it_did(demo: Demo, tmp_path
     assert done.exit_code == 1 and "no build yet; run `usage-pipeline refresh` first" in done.output.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(demo: Demo, tmp_path) -> None:
     """It once named 92 % of all customers, with no event on record."""
     # more events are asked for than there can be

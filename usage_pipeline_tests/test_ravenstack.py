@@ -28,6 +28,7 @@ def ravenstack(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dg.E
     return settings, result
 
 
+@pytest.mark.long
 def test_every_row_is_accounted_for_and_duplicate_ids_are_dropped(ravenstack) -> None:
     settings, _ = ravenstack
     usage = pd.read_csv(Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_feature_usage.csv")
@@ -37,6 +38,7 @@ def test_every_row_is_accounted_for_and_duplicate_ids_are_dropped(ravenstack) ->
     assert sum(m.rows_kept for m in manifests) == usage["usage_id"].nunique()
 
 
+@pytest.mark.long
 def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
     settings, _ = ravenstack
     connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
@@ -47,6 +49,7 @@ def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
     assert found[1] > 0
 
 
+@pytest.mark.long
 def test_value_and_seats_of_subscriptions_about_accounts_are_on_the_pages_once_and_of_no_application(
     ravenstack,
 ) -> None:
@@ -85,6 +88,7 @@ def test_value_and_seats_of_subscriptions_about_accounts_are_on_the_pages_once_a
     assert history == (121_915_296, 134_758)
 
 
+@pytest.mark.long
 def test_that_most_use_lies_outside_every_subscription_is_said(ravenstack) -> None:
     _, result = ravenstack
     (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "little_use_outside_subscriptions"]
@@ -93,6 +97,7 @@ def test_that_most_use_lies_outside_every_subscription_is_said(ravenstack) -> No
     assert "56.9% of the usage rows lie on days outside every subscription of their account" in str(told.description)
 
 
+@pytest.mark.long
 def test_what_does_not_follow_from_usage_gets_the_rule_and_says_so(ravenstack) -> None:
     """Synthetic, its ends independent of usage: no model of an end may be used."""
     settings, _ = ravenstack

@@ -65,6 +65,7 @@ def stored(visitors: dict[str, Visitor]) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("what", list(HOSTILE))
+@pytest.mark.long
 def test_a_stored_chart_of_an_analyst_breaks_nobodys_page(
     visitors: dict[str, Visitor], places: Places, stored: list[int], what: str
 ) -> None:
@@ -167,6 +168,7 @@ def test_templates_and_ctes_open_nothing_in_sql_lab(visitors: dict[str, Visitor]
 
 
 @pytest.mark.parametrize("who", ["viewer", "manager", "analyst", "pipeline", "nobody"])
+@pytest.mark.sample("viewer", "nobody")
 def test_nobody_reads_who_else_there_is(
     superset: SupersetServer,
     visitors: dict[str, Visitor],
@@ -266,6 +268,7 @@ def run_in_superset(superset: SupersetServer, demo: Demo, code: str) -> subproce
     )
 
 
+@pytest.mark.long
 def test_a_superset_that_has_changed_does_not_start_and_says_what_has(superset: SupersetServer, demo: Demo) -> None:
     code = (
         "import superset.utils.excel as e\ndel e.quote_formulas\n"

@@ -147,6 +147,7 @@ def test_of_a_wide_file_only_the_mapped_columns_are_fetched(tmp_path, store: Sto
     assert read_manifests(settings.facts_dir)[date(2025, 2, 3)].rows_kept == rows
 
 
+@pytest.mark.long
 def test_a_demo_lake_in_a_bucket_gives_the_same_pages_as_in_a_folder(
     tmp_path, store: Store, demo: Demo, instance
 ) -> None:

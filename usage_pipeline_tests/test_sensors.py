@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import pytest
 
 from usage_pipeline.config.settings import load_settings
 from usage_pipeline.core.weeks import contiguous_ranges
@@ -80,6 +81,7 @@ def test_a_lake_that_is_not_there_is_a_word_and_no_error(tmp_path, instance) -> 
     assert "cannot be reached" in look(settings, instance).skip_message
 
 
+@pytest.mark.long
 def test_weeks_that_vanish_are_kept_and_told(tmp_path, instance) -> None:
     lake_of(tmp_path, 6, 7)
     settings = load_settings(write_config(tmp_path))
@@ -100,6 +102,7 @@ def test_unbroken_runs_of_weeks() -> None:
     assert contiguous_ranges([]) == []
 
 
+@pytest.mark.long
 def test_a_run_that_failed_after_its_facts_were_written_is_asked_for_again(tmp_path, instance, monkeypatch) -> None:
     from usage_pipeline.core import tables
 
@@ -119,6 +122,7 @@ def test_a_run_that_failed_after_its_facts_were_written_is_asked_for_again(tmp_p
     assert look(settings, instance, again.cursor).skip_message == "nothing new in the lake"
 
 
+@pytest.mark.long
 def test_a_week_that_was_read_while_it_ran_is_read_again_when_it_is_over(tmp_path, instance) -> None:
     lake_of(tmp_path, 9, 10)
     settings = load_settings(write_config(tmp_path))  # as of Wednesday of week 10

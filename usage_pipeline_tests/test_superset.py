@@ -102,6 +102,7 @@ def metadata_of(server: SupersetServer) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_setting_up_twice_gives_no_difference(superset: SupersetServer, demo: Demo) -> None:
     before = metadata_of(superset)
     lines: list[str] = []
@@ -110,6 +111,7 @@ def test_setting_up_twice_gives_no_difference(superset: SupersetServer, demo: De
     assert any(line.startswith(f"{len(CHARTS)} of {len(CHARTS)} charts answer") for line in lines)
 
 
+@pytest.mark.long
 def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServer, demo: Demo) -> None:
     before = metadata_of(superset)
     # written at once or not at all: a lock left behind would stop the server
@@ -140,6 +142,7 @@ def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServe
     assert "somebody's own chart" in names, "what people made themselves stays"
 
 
+@pytest.mark.long
 def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     superset: SupersetServer, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +338,7 @@ def charts_of(slug: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.sample("call-list", "account", "applications-accounts", "usage-over-time", "kpi-sheet")
 def test_every_chart_of_the_page_is_drawn_without_an_error(superset: SupersetServer, page: Any, slug: str) -> None:
     open_dashboard(page, superset, slug)
     tabs = page.locator("[role=tab]")
@@ -406,6 +410,7 @@ def test_a_viewer_gets_no_contact_on_any_way(superset: SupersetServer, page: Any
     assert not any(email in page.content() for email in contacts["email"])
 
 
+@pytest.mark.long
 def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     superset: SupersetServer, browser: Any, demo: Demo
 ) -> None:
@@ -458,6 +463,7 @@ def download(page: Any, opens: Any, path: list[str], folder: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     superset: SupersetServer, page: Any, demo: Demo, tmp_path: Path
 ) -> None:
@@ -494,6 +500,7 @@ def test_a_short_link_opens_the_page_with_its_filter_whatever_the_name(
     assert f"(col:{column},op:IN,val:!('{quoted}'))" in chosen
 
 
+@pytest.mark.long
 def test_the_whole_page_is_taken_away_as_an_image_and_as_pdf(
     superset: SupersetServer, page: Any, tmp_path: Path
 ) -> None:
