@@ -802,6 +802,7 @@ def test_behind_tls_cookies_are_secure_and_browsers_stay_with_https(production: 
     assert requests.get(f"{production}/swagger/v1", headers=PROXIED, timeout=30).status_code == 404
 
 
+@pytest.mark.long
 def test_another_name_than_those_it_is_known_by_is_refused(production: str) -> None:
     answer = requests.get(f"{production}/login/", headers=PROXIED | {"X-Forwarded-Host": "evil.example"}, timeout=30)
     assert answer.status_code == 400

@@ -121,6 +121,7 @@ def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: 
     assert hook.bodies[1]["incident"] == posted["incident"]
 
 
+@pytest.mark.long
 def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
     settings.models_dir.rename(config.parent / "models")

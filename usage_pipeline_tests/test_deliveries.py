@@ -732,6 +732,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
         yield settings, made
 
 
+@pytest.mark.long
 def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     build = cut_off[0].published_dir / "current" / "warehouse.duckdb"
     states = "SELECT subscription_state, is_inferred, count(*) FROM mart.subscription_overview GROUP BY ALL ORDER BY 2"

@@ -72,6 +72,7 @@ def run_doctor(config: Path, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.long
 def test_a_sound_installation_passes_with_a_line_for_everything(config: Path) -> None:
     code, said = run_doctor(config)
     assert code == 0, said

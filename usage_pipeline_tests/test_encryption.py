@@ -133,6 +133,7 @@ def all_that_tell(folder: Path) -> dict[str, list[str]]:
 # ---------------------------------------------------------------- at rest
 
 
+@pytest.mark.long
 def test_no_file_below_the_home_tells_a_name_an_address_or_a_number(settings: Settings) -> None:
     """Also of the build and the delivery that were made before there was a key."""
     assert all_that_tell(settings.home) == {}
@@ -144,6 +145,7 @@ def test_no_file_below_the_home_tells_a_name_an_address_or_a_number(settings: Se
     assert {stat.S_IMODE(file.stat().st_mode) for file in sealed} == {0o400}
 
 
+@pytest.mark.long
 def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the test above proves something."""
     monkeypatch.delenv(KEY_VARIABLE)
@@ -182,6 +184,7 @@ def test_what_does_not_fit_in_memory_is_encrypted_too(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files in memory that a name leads to")
+@pytest.mark.long
 def test_copies_of_contacts_that_are_being_read_lie_in_memory(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +237,7 @@ def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings)
         ("schlüssel-mit-umlaut-der-lang-genug-wäre", "USAGE_CONTACTS_KEY is no key"),
     ],
 )
+@pytest.mark.long
 def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, key: str | None, sentence: str
 ) -> None:
@@ -251,6 +255,7 @@ def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     assert {file: file.read_bytes() for file in files_of_contacts(settings)} == before
 
 
+@pytest.mark.long
 def test_a_run_with_a_wrong_key_fails_in_one_sentence_and_the_build_stays(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, instance: object
 ) -> None:
@@ -300,6 +305,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
     assert command("refresh", "-c", config_of(settings))[0] == 0
 
 
+@pytest.mark.long
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of both keys lie beside each other then, and one that is unfinished, plain."""
     first, *_, last = files_of_contacts(settings)

@@ -71,7 +71,7 @@ def ingested(folder: Path, files: list[list[dict[str, Any]]], way: str) -> tuple
 @pytest.mark.parametrize("batch_rows", [4, 1_000_000], ids=["in parts", "at once"])
 @settings(max_examples=25, deadline=None)
 @given(plain=st.lists(st.lists(plain_row, max_size=9), min_size=1, max_size=3), odd=st.lists(odd_row, max_size=2))
-@pytest.mark.sample("at once")
+@pytest.mark.long
 def test_both_ways_give_the_same_facts_and_the_same_counts(batch_rows: int, plain, odd) -> None:
     for files in (plain, [*plain, odd] if odd else plain):
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(fast_path, "BATCH_ROWS", batch_rows):

@@ -46,6 +46,7 @@ def large_requests(places: Places) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("what", ["2,000 steps", "60 queries of 100,000 rows", "100,000 rows", "60 other times"])
+@pytest.mark.long
 def test_a_reader_asks_for_no_more_than_the_pages_do(visitors: dict[str, Visitor], places: Places, what: str) -> None:
     """Before: worked on (a small demo: 2,000 steps 2.5 s, 60 queries 32 s and 245 MB); now 403 at once."""
     started = time.monotonic()

@@ -356,7 +356,7 @@ def test_a_file_that_is_broken_is_quarantined_once_all_of_it_has_come(form: str,
 
 @by_form
 @pytest.mark.parametrize("after", [1, 2, 3])
-@pytest.mark.sample("1-csv", "1-parquet")
+@pytest.mark.sample("1-parquet")
 def test_a_file_that_is_rewritten_while_it_is_read_is_never_mixed(
     after: int, form: str, upstream: str, tmp_path: Path
 ) -> None:
@@ -408,7 +408,7 @@ def test_a_lake_that_cannot_be_listed_once_is_read_in_the_same_run(
 
 
 @pytest.mark.parametrize("fault", LIST_FAULTS, ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip())
-@pytest.mark.sample("status 503")
+@pytest.mark.long
 def test_a_lake_that_cannot_be_listed_is_no_empty_lake(fault: dict[str, Any], upstream: str, tmp_path: Path) -> None:
     with a_lake(upstream, tmp_path / f"no-list-{LIST_FAULTS.index(fault)}", "parquet", 2) as lake:
         lake.put(clicks=1)

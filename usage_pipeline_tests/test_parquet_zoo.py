@@ -182,7 +182,7 @@ def _param(specimen: Specimen) -> Any:
 
 
 @pytest.mark.parametrize("specimen", [_param(specimen) for specimen in ZOO])
-@pytest.mark.sample(every=8)
+@pytest.mark.sample(every=16)
 def test_a_file_is_read_right_or_set_apart_with_the_reason(
     specimen: Specimen, visits: Callable[[Specimen], Visit]
 ) -> None:
@@ -406,7 +406,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> list[ReferenceOutcome
 
 
 @pytest.mark.parametrize("index", range(len(DELIVERIES)), ids=[f"{d.source}-{d.column}-{d.name}" for d in DELIVERIES])
-@pytest.mark.sample(every=8)
+@pytest.mark.long
 def test_a_column_of_a_reference_source_is_read_by_its_type(
     index: int, delivered: list[ReferenceOutcome | str]
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_stored_chart_of_an_analyst_breaks_nobodys_page(
         assert answer.status_code == 200, f"{who}: {answer.text[:300]}"
 
 
+@pytest.mark.long
 def test_pages_learn_nothing_from_charts_that_are_not_managed(
     visitors: dict[str, Visitor], places: Places, stored: list[int]
 ) -> None:

@@ -338,7 +338,7 @@ def charts_of(slug: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-@pytest.mark.sample("call-list", "account", "applications-accounts", "usage-over-time", "kpi-sheet")
+@pytest.mark.sample("call-list", "account", "applications-accounts", "kpi-sheet")
 def test_every_chart_of_the_page_is_drawn_without_an_error(superset: SupersetServer, page: Any, slug: str) -> None:
     open_dashboard(page, superset, slug)
     tabs = page.locator("[role=tab]")
