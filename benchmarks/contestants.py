@@ -270,7 +270,9 @@ def ours_rollup(lake: Path, out: Path) -> None:
     def one(file: Path) -> None:
         year, number = (int(part) for part in week_of(file).split("-"))
         files = reader.week_files(str(lake), "parquet", WeekFolder(year, number))
-        found = read_fast_path(settings, source, reader, files, date.fromisocalendar(year, number, 1), print)
+        found = read_fast_path(
+            settings.completeness, source, reader, files, date.fromisocalendar(year, number, 1), print
+        )
         assert found is not None
         assert found.facts is not None
         connection = connections.pop()

@@ -625,7 +625,7 @@ def deliveries_accept(
         file = accept(settings, source, progress=say)
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
-    forget_inputs(settings)
+    forget_inputs(settings.home)
     record_status(settings)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 

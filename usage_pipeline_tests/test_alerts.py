@@ -160,7 +160,7 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
         assert tick(config) == "nothing to tell"
         (mail,) = office.mails
         assert f"run {failed.run_id[:8]} in the Dagster UI" in mail.get_content()
-        (health,) = status_rows(settings, "FROM status.health")
+        (health,) = status_rows(settings.status_path, "FROM status.health")
         assert health["summary"] == "The last run failed: older numbers stay up"
         sensor = definitions.resolve_sensor_def("lake_week_sensor")
         with dg.build_sensor_context(instance=instance) as context:
@@ -200,7 +200,7 @@ def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Pa
             made = dg.DagsterRun("refresh", str(uuid4()), asset_selection=assets, asset_check_selection=checks)
             instance.add_run(made.with_status(dg.DagsterRunStatus.SUCCESS))
         write_status(settings, instance)
-        assert {row["run_kind"] for row in status_rows(settings, "FROM status.runs")} == {"single tables"}
+        assert {row["run_kind"] for row in status_rows(settings.status_path, "FROM status.runs")} == {"single tables"}
         assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("published_build")]).success
         unlucky = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
         instance.report_run_failed(unlucky)

@@ -205,7 +205,7 @@ def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(set
     young = settings.home / "spill" / "copy"
     young.mkdir(parents=True)
     said: list[str] = []
-    with file_lock(facts_lock(settings), 1, what="the facts", who="a run"):
+    with file_lock(facts_lock(settings.facts_dir), 1, what="the facts", who="a run"):
         clean(settings, said.append, seconds=0)
     assert facts.exists(), "a run that writes may need it"
     assert any("is held by a run" in line for line in said)

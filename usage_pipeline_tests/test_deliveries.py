@@ -124,11 +124,11 @@ class Lab:
 
     @property
     def in_force(self) -> list[Path]:
-        return deliveries(self.settings, self.source)
+        return deliveries(self.settings.history_dir, self.source)
 
     @property
     def held(self) -> list[Path]:
-        return kept.held_back_files(self.settings, self.source)
+        return kept.held_back_files(self.settings.history_dir, self.source)
 
 
 # ---------------------------------------------------------------- what is held back

@@ -359,7 +359,7 @@ def test_a_lake_that_knows_no_days_has_weeks_alone_and_says_why(tmp_path: Path) 
     sheet = read_sheet(connection)
     assert differences(sheet, world) == []
     assert set(sheet["kpi_period"]) == {"week"}
-    reason = report.why_no_months(connection, settings)
+    reason = report.why_no_months(connection, settings.sources)
     assert reason is not None and "days of use are not delivered" in reason and "usage.columns.event_time" in reason
 
 

@@ -380,8 +380,8 @@ def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_i
     for content, count in (("id,name,x\na,Old,1\n", 1), ("id,name,x\na,Old,1\n", 1), ("id,name,x\na,New,1\n", 2)):
         accounts.write_text(content)
         assert run_refresh(settings, instance).success
-        assert len(deliveries(settings, "accounts")) == count
-    first = pd.read_parquet(deliveries(settings, "accounts")[0])
+        assert len(deliveries(settings.history_dir, "accounts")) == count
+    first = pd.read_parquet(deliveries(settings.history_dir, "accounts")[0])
     assert list(first.columns) == ["id", "name", "x"], "as delivered, in the source's own columns"
     path = settings.published_dir / "current" / "warehouse.duckdb"
     assert query(path, "SELECT account FROM mart.accounts_summary")["account"][0] == "New"

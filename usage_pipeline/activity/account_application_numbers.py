@@ -14,7 +14,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import load_sql
 
@@ -25,9 +24,9 @@ def no_numbers() -> pa.Table:
     return COLUMNS.empty_table()
 
 
-def replace_account_applications(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
+def replace_account_applications(connection: duckdb.DuckDBPyConnection, history_dir: Path) -> int:
     """Replaces `core.account_applications`; returns how many numbers are new. The caller holds `history_locked`."""
-    folder = settings.history_dir / "account_applications"
+    folder = history_dir / "account_applications"
     given = number(connection, kept_numbers(folder))
     keep(given, folder)
     return int(given.num_rows)

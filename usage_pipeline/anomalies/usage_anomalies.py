@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from usage_pipeline.anomalies.detector import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.anomalies.holidays import is_known, working_days
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.settings import AnomalySettings, Settings
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newest_week
@@ -84,9 +84,9 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
-                _of_accounts(judged, account_applications, application, weeks, settings),
-                _of_applications(judged, counts, application, np.asarray(keys), weeks, settings),
-                _of_everything(judged, counts, weeks, settings),
+                _of_accounts(judged, account_applications, application, weeks, settings.anomalies),
+                _of_applications(judged, counts, application, np.asarray(keys), weeks, settings.anomalies),
+                _of_everything(judged, counts, weeks, settings.anomalies),
             ]
             found += [frame.assign(measure=measure) for frame in anomalies]
             mean, variance = judged.expected[row, week], judged.variance[row, week]
@@ -115,7 +115,11 @@ def _days_of(account_applications: pd.DataFrame, weeks: list[date]) -> Floats:
 
 
 def _of_accounts(
-    judged: Judged, account_applications: pd.DataFrame, application: NDArray[Any], weeks: list[date], settings: Settings
+    judged: Judged,
+    account_applications: pd.DataFrame,
+    application: NDArray[Any],
+    weeks: list[date],
+    anomalies: AnomalySettings,
 ) -> pd.DataFrame:
     row, week = np.nonzero(judged.kind)
     at = (row, week)
@@ -132,7 +136,7 @@ def _of_accounts(
             "expected": judged.expected_in_window[at],
             "variance": judged.variance_in_window[at],
             "z": judged.z[at],
-            "basis": np.where(judged.weeks_known[at] < settings.anomalies.minimum_weeks, "peers", "own level"),
+            "basis": np.where(judged.weeks_known[at] < anomalies.minimum_weeks, "peers", "own level"),
             "first": judged.first_week[at],
             "is_new": judged.is_new[at],
             "peers_change": np.where(
@@ -158,24 +162,29 @@ def _change_of_peers(judged: Judged) -> Floats:
 
 
 def _of_applications(
-    judged: Judged, counts: Floats, application: NDArray[Any], keys: NDArray[Any], weeks: list[date], settings: Settings
+    judged: Judged,
+    counts: Floats,
+    application: NDArray[Any],
+    keys: NDArray[Any],
+    weeks: list[date],
+    anomalies: AnomalySettings,
 ) -> pd.DataFrame:
     ratio = judged.factor / judged.factor_expected
-    row, week = at = np.nonzero(_is_far(judged.factor_z, ratio, settings))
+    row, week = at = np.nonzero(_is_far(judged.factor_z, ratio, anomalies))
     observed: NDArray[Any] = np.stack([np.nansum(counts[application == a], axis=0) for a in range(len(keys))])
     return _common(observed[at], ratio[at], judged.factor_z[at], week, weeks).assign(
         scope="application", application=keys[row]
     )
 
 
-def _of_everything(judged: Judged, counts: Floats, weeks: list[date], settings: Settings) -> pd.DataFrame:
-    week = np.flatnonzero(_is_far(judged.together_z, judged.together, settings))
+def _of_everything(judged: Judged, counts: Floats, weeks: list[date], anomalies: AnomalySettings) -> pd.DataFrame:
+    week = np.flatnonzero(_is_far(judged.together_z, judged.together, anomalies))
     observed = np.nansum(counts, axis=0)
     return _common(observed[week], judged.together[week], judged.together_z[week], week, weeks).assign(scope="all")
 
 
-def _is_far(z: Floats, ratio: Floats, settings: Settings) -> NDArray[np.bool_]:
-    rules = settings.anomalies
+def _is_far(z: Floats, ratio: Floats, anomalies: AnomalySettings) -> NDArray[np.bool_]:
+    rules = anomalies
     found: NDArray[np.bool_] = (np.abs(np.nan_to_num(z)) >= rules.common_z) & (np.abs(ratio - 1) >= rules.common_share)
     return found
 

@@ -20,7 +20,7 @@ import duckdb
 from duckdb import sqltypes
 from duckdb.func import FunctionNullHandling
 
-from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.settings import Source
 from usage_pipeline.config.source_schemas import END_REASONS, SourceColumn
 from usage_pipeline.core.sql import literal
 
@@ -65,9 +65,9 @@ class Reading:
     decimals: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, source: Source) -> "Reading":
+    def of(cls, timezone: str, source: Source) -> "Reading":
         return cls(
-            settings.timezone,
+            timezone,
             source.partition_timezone,
             tuple(word.strip().lower() for word in source.null_values),
             source.date_order,

@@ -60,9 +60,9 @@ class NoDeliveryError(Exception):
 # ---------------------------------------------------------------- what is kept
 
 
-def deliveries(settings: Settings, name: str) -> list[Path]:
+def deliveries(history_dir: Path, name: str) -> list[Path]:
     """Every delivery of a source that was taken, oldest first; the last one is in force."""
-    return sorted(_folder(settings, name).glob("*.parquet"))
+    return sorted(_folder(history_dir, name).glob("*.parquet"))
 
 
 def delivered_at(file: Path) -> datetime:
@@ -72,19 +72,19 @@ def delivered_at(file: Path) -> datetime:
 
 def write_delivery(settings: Settings, name: str, rows: pa.Table, fingerprint: str) -> Path:
     """Puts a delivery in force, and clears what was held back."""
-    file = _folder(settings, name) / _file_name(settings, name, fingerprint)
+    file = _folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
     _write(file, name, rows)
-    clear(settings, name)
+    clear(settings.history_dir, name)
     return file
 
 
-def _folder(settings: Settings, name: str) -> Path:
-    return settings.history_dir / "reference" / name
+def _folder(history_dir: Path, name: str) -> Path:
+    return history_dir / "reference" / name
 
 
 def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
     # numbered, because two deliveries can be taken on one as_of
-    return f"{len(deliveries(settings, name)) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
+    return f"{len(deliveries(settings.history_dir, name)) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
 
 
 def _write(file: Path, name: str, rows: pa.Table) -> None:
@@ -95,9 +95,9 @@ def _write(file: Path, name: str, rows: pa.Table) -> None:
             pq.write_table(rows, tmp_path, compression="zstd")
 
 
-def deliveries_of_contacts(settings: Settings) -> list[Path]:
+def deliveries_of_contacts(history_dir: Path) -> list[Path]:
     """Every file of the history that holds names, addresses and telephone numbers: in force, before it, held back."""
-    return [*deliveries(settings, CONTACTS.name), *held_back_files(settings, CONTACTS.name)]
+    return [*deliveries(history_dir, CONTACTS.name), *held_back_files(history_dir, CONTACTS.name)]
 
 
 # ---------------------------------------------------------------- what is held back
@@ -146,10 +146,10 @@ class HeldBack:
 
 def read_held_back(settings: Settings, name: str) -> HeldBack | None:
     """What is held back of a source; None where the newest delivery is in force."""
-    known, taken = _state(settings, name), deliveries(settings, name)
+    known, taken = _state(settings.history_dir, name), deliveries(settings.history_dir, name)
     if known is None or not taken or settings.sources.get(name) is None:
         return None
-    file = _held_folder(settings, name) / known["file"] if known["file"] else None
+    file = _held_folder(settings.history_dir, name) / known["file"] if known["file"] else None
     if file is not None and not file.exists():
         # accepted, by a run that was killed right after
         file = None
@@ -165,9 +165,9 @@ def all_held_back(settings: Settings) -> Iterator[HeldBack]:
             yield held_back
 
 
-def held_back_files(settings: Settings, name: str) -> list[Path]:
+def held_back_files(history_dir: Path, name: str) -> list[Path]:
     """Every file of rows that are held back."""
-    return sorted(_held_folder(settings, name).glob("*.parquet"))
+    return sorted(_held_folder(history_dir, name).glob("*.parquet"))
 
 
 def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, problems: list[str]) -> HeldBack:
@@ -176,10 +176,10 @@ def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, p
     if before and before.file and before.file.stem.endswith(fingerprint):
         file = before.file
     else:
-        file = _held_folder(settings, name) / _file_name(settings, name, fingerprint)
+        file = _held_folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
         _write(file, name, rows)
-    _remember(settings, name, None, file, problems, delivered_at(file))
-    for other in held_back_files(settings, name):
+    _remember(settings.history_dir, name, None, file, problems, delivered_at(file))
+    for other in held_back_files(settings.history_dir, name):
         if other != file:
             other.unlink()
     return _must_read(settings, name)
@@ -190,13 +190,20 @@ def report_missing(settings: Settings, name: str, reason: str) -> HeldBack:
     before = read_held_back(settings, name)
     now = settings.as_of.replace(tzinfo=None)
     since = before.since if before and before.missing else now
-    _remember(settings, name, reason, before.file if before else None, list(before.problems) if before else [], since)
+    _remember(
+        settings.history_dir,
+        name,
+        reason,
+        before.file if before else None,
+        list(before.problems) if before else [],
+        since,
+    )
     return _must_read(settings, name)
 
 
-def clear(settings: Settings, name: str) -> None:
+def clear(history_dir: Path, name: str) -> None:
     """Forgets what was held back: a delivery was taken."""
-    shutil.rmtree(_held_folder(settings, name), ignore_errors=True)
+    shutil.rmtree(_held_folder(history_dir, name), ignore_errors=True)
 
 
 def accept(settings: Settings, name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
@@ -215,10 +222,10 @@ def accept(settings: Settings, name: str, progress: Callable[[str], None] = lamb
             raise NoDeliveryError(f"nothing of {as_text(name)} is held back: there is nothing to accept")
         if held_back.file is None:
             raise NoDeliveryError(f"there is nothing to accept of {as_text(name)}: {held_back}")
-        number = f"{len(deliveries(settings, name)) + 1:05d}"
-        file = _folder(settings, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
+        number = f"{len(deliveries(settings.history_dir, name)) + 1:05d}"
+        file = _folder(settings.history_dir, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
         held_back.file.replace(file)
-        clear(settings, name)
+        clear(settings.history_dir, name)
     return file
 
 
@@ -226,7 +233,7 @@ def describe(settings: Settings, name: str) -> list[str]:
     """What is in force of a source, and what is held back, a line each."""
     if settings.sources.get(name) is None:
         return [f"{name}: not configured"]
-    taken = deliveries(settings, name)
+    taken = deliveries(settings.history_dir, name)
     if not taken:
         return [f"{name}: nothing taken yet"]
     rows = counted(count_parquet(taken[-1]), "row", "rows")
@@ -236,24 +243,24 @@ def describe(settings: Settings, name: str) -> list[str]:
     return [*lines, *([f"  {held_back}"] if held_back else [])]
 
 
-def _held_folder(settings: Settings, name: str) -> Path:
-    return _folder(settings, name) / "held_back"
+def _held_folder(history_dir: Path, name: str) -> Path:
+    return _folder(history_dir, name) / "held_back"
 
 
-def _state_file(settings: Settings, name: str) -> Path:
-    return _held_folder(settings, name) / "held_back.json"
+def _state_file(history_dir: Path, name: str) -> Path:
+    return _held_folder(history_dir, name) / "held_back.json"
 
 
-def _state(settings: Settings, name: str) -> dict[str, Any] | None:
+def _state(history_dir: Path, name: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(_state_file(settings, name).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(_state_file(history_dir, name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return found
 
 
 def _remember(
-    settings: Settings, name: str, missing: str | None, file: Path | None, problems: list[str], since: datetime
+    history_dir: Path, name: str, missing: str | None, file: Path | None, problems: list[str], since: datetime
 ) -> None:
     content = {
         "since": since.isoformat(),
@@ -261,7 +268,7 @@ def _remember(
         "file": file.name if file else None,
         "problems": problems,
     }
-    with atomic_write(_state_file(settings, name)) as tmp_path:
+    with atomic_write(_state_file(history_dir, name)) as tmp_path:
         tmp_path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -331,7 +338,7 @@ def _percent(share: float) -> str:
 
 def compare(
     connection: duckdb.DuckDBPyConnection,
-    settings: Settings,
+    facts_dir: Path,
     schema: SourceSchema,
     delivered: tuple[pa.Table, Mapping],
     before: tuple[pa.Table, Mapping | None],
@@ -351,7 +358,7 @@ def compare(
     examples = []
     if schema.name != "contacts":
         examples = connection.execute(f"SELECT {keys} {gone} ORDER BY ALL LIMIT {_EXAMPLES}").fetchall()
-    in_use = _open_usage(connection, settings, schema)
+    in_use = _open_usage(connection, facts_dir, schema)
     return Comparison(
         rows_before,
         rows,
@@ -385,9 +392,9 @@ def _open(
     connection.unregister(f"{side}_rows")
 
 
-def _open_usage(connection: duckdb.DuckDBPyConnection, settings: Settings, schema: SourceSchema) -> int:
+def _open_usage(connection: duckdb.DuckDBPyConnection, facts_dir: Path, schema: SourceSchema) -> int:
     """Makes `usage_ids`, what the newest weeks on record use; returns how many there are."""
-    files = sorted(settings.facts_dir.glob("week=*/facts.parquet"))[-_USAGE_WEEKS:]
+    files = sorted(facts_dir.glob("week=*/facts.parquet"))[-_USAGE_WEEKS:]
     names = ", ".join(_IN_USE[schema.name])
     # facts that cannot be read are reported by those that need them
     with suppress(duckdb.Error):

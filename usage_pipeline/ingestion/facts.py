@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.settings import CompletenessSettings, Settings, Source
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import WEEK, weeks_between
@@ -141,21 +141,21 @@ def difference(
         return "read in another way"
     if sorted((f["key"], f["etag"]) for f in manifest.files) != sorted((f.key, f.etag) for f in files):
         return "changed"
-    settled = settled_on(settings, week)
+    settled = settled_on(settings.completeness, week)
     if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= settings.as_of_day:
         return "over since it was read"
     return None
 
 
-def settled_on(settings: Settings, week: date) -> date:
+def settled_on(completeness: CompletenessSettings, week: date) -> date:
     """The first day on which a week counts as whole."""
-    return week + WEEK + timedelta(days=settings.completeness.settle_days)
+    return week + WEEK + timedelta(days=completeness.settle_days)
 
 
 def newest_due_week(settings: Settings) -> date:
     """The newest week that could be complete by `as_of`."""
     due = settings.running_week - WEEK
-    while settled_on(settings, due) > settings.as_of_day:
+    while settled_on(settings.completeness, due) > settings.as_of_day:
         due -= WEEK
     return due
 
@@ -254,9 +254,9 @@ def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> N
         replace_users(tmp_path, erased)
 
 
-def facts_lock(settings: Settings) -> Path:
+def facts_lock(facts_dir: Path) -> Path:
     """Held by whoever writes facts or rejected rows, or wants them to stand still."""
-    return settings.facts_dir / ".lock"
+    return facts_dir / ".lock"
 
 
 @dataclass
@@ -287,7 +287,11 @@ def ingest_weeks(
     """
     wanted, not_read = list(weeks), dict[date, str]()
     with file_lock(
-        facts_lock(settings), settings.ingest.wait_seconds, what=str(settings.facts_dir), who=run, progress=progress
+        facts_lock(settings.facts_dir),
+        settings.ingest.wait_seconds,
+        what=str(settings.facts_dir),
+        who=run,
+        progress=progress,
     ):
         known = read_manifests(settings.facts_dir, wanted)
         in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.settings import CompletenessSettings, Source
 from usage_pipeline.core.weeks import monday_of
 from usage_pipeline.ingestion.lake import Lake, LakeFile
 
@@ -57,7 +57,7 @@ class _OutOfTheOrdinaryError(Exception):
 
 
 def read_fast_path(
-    settings: Settings,
+    completeness: CompletenessSettings,
     source: Source,
     lake: Lake,
     files: list[LakeFile],
@@ -75,7 +75,7 @@ def read_fast_path(
     found, parts = PlainWeek(), 0
     try:
         for rows in _batches(lake, source, files, columns, found):
-            part, clicks = _counted(settings, columns, rows, week)
+            part, clicks = _counted(completeness, columns, rows, week)
             found.clicks += clicks
             if parts == 1 and found.facts is not None:
                 hand_on(found.facts)
@@ -146,7 +146,9 @@ def _check_types(source: Source, columns: dict[str, str], schema: pa.Schema, old
             _must_be(is_local or pa.types.is_date32(kind))
 
 
-def _counted(settings: Settings, columns: dict[str, str], rows: pa.Table, week: date) -> tuple[pa.Table, int]:
+def _counted(
+    completeness: CompletenessSettings, columns: dict[str, str], rows: pa.Table, week: date
+) -> tuple[pa.Table, int]:
     """Facts of a table of rows, and its clicks counted before they were summed up."""
     count = rows.num_rows
     values: dict[str, pa.Array] = {}
@@ -154,9 +156,9 @@ def _counted(settings: Settings, columns: dict[str, str], rows: pa.Table, week: 
     for name in (n for n in _TEXT if n in columns):
         codes[name], values[name] = _codes(rows.column(columns[name]), may_be_null=name == "user_id")
     if "event_time" in columns:
-        first = week - timedelta(days=settings.completeness.late_days)
+        first = week - timedelta(days=completeness.late_days)
         codes["day"], values["day"] = _days(rows.column(columns["event_time"]), first)
-        _must_be(len(values["day"]) <= 7 + 2 * settings.completeness.late_days)
+        _must_be(len(values["day"]) <= 7 + 2 * completeness.late_days)
     # one more than there are values: the number that stands for null
     sizes = [len(values[name]) + 1 for name in codes]
     _must_be(math.prod(sizes) < 2**62)
@@ -165,7 +167,7 @@ def _counted(settings: Settings, columns: dict[str, str], rows: pa.Table, week: 
     for name, size in zip(codes, sizes, strict=True):
         key = key * size + codes[name]
     group, keys = pd.factorize(key)
-    largest = settings.completeness.largest_count
+    largest = completeness.largest_count
     clicks = _whole(rows.column(columns["clicks"]), largest) if "clicks" in columns else np.ones(count, dtype=np.int64)
     total = {"source_rows": np.bincount(group, minlength=len(keys)), "clicks": _summed(group, clicks, len(keys))}
     if "records_created" in columns:

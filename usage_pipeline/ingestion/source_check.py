@@ -81,7 +81,7 @@ class _SourceCheck:
             if name == "usage" and self.source.partitioned:
                 self._check_weeks()
             else:
-                reading = Reading.of(self.settings, self.source)
+                reading = Reading.of(self.settings.timezone, self.source)
                 listing = open_source(self.connection, self.nearby, self.schema, self.source, reading)
                 self._named(listing.named)
                 self._groups(self._columns(len(listing.files)))
@@ -100,7 +100,9 @@ class _SourceCheck:
     def _columns(self, files: int) -> Mapping:
         """What matches in the rows that are open, how it reads, and what of it does not."""
         name, report = self.schema.name, self.report
-        mapping = match_columns(self.connection, self.source, self.schema, Reading.of(self.settings, self.source))
+        mapping = match_columns(
+            self.connection, self.source, self.schema, Reading.of(self.settings.timezone, self.source)
+        )
         (mapping,), notes = settle(self.connection, self.schema, [(RAW, mapping)])
         counted = self.connection.execute(f"SELECT count(*) FROM {RAW}").fetchone()
         rows = counted[0] if counted else 0
@@ -272,7 +274,7 @@ class _SourceCheck:
         return good
 
     def _match(self, source: Source) -> Callable[[str], Mapping]:
-        reading = Reading.of(self.settings, self.source)
+        reading = Reading.of(self.settings.timezone, self.source)
         return lambda view: match_columns(self.connection, source, USAGE, reading, view)
 
     def _days(self, folder: WeekFolder) -> Counter[date]:

@@ -194,7 +194,7 @@ class UsageReader:
             self.connection.execute("INSERT INTO parts SELECT * FROM part")
             self.connection.unregister("part")
 
-        found = read_fast_path(self.settings, source, self.lake, files, week, hand_on)
+        found = read_fast_path(self.settings.completeness, source, self.lake, files, week, hand_on)
         if found is None:
             return None
 
@@ -315,7 +315,7 @@ class UsageReader:
             return
 
     def _reading(self, source: Source) -> Reading:
-        return Reading.of(self.settings, source)
+        return Reading.of(self.settings.timezone, source)
 
     def _open(
         self, source: Source, files: list[LakeFile], week: date | None, *, with_place: bool = False

@@ -14,7 +14,7 @@ import duckdb
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.settings import Sources
 from usage_pipeline.core.tables import Aggregation
 
 KPIS = Path(__file__).with_name("kpis.yaml")
@@ -270,9 +270,9 @@ def check_expressions(catalogue: KpiCatalogue) -> None:
                     raise KpiError(f"{entry.name}: computed.{field}: {first}; it may name {known}") from error
 
 
-def delivered(settings: Settings) -> dict[str, bool]:
+def delivered(sources: Sources) -> dict[str, bool]:
     """Of what KPIs need, whether the sources deliver it."""
-    usage, subscriptions = settings.sources.usage, settings.sources.subscriptions
+    usage, subscriptions = sources.usage, sources.subscriptions
     return {
         "users": usage.delivers("user_id"),
         "records": usage.delivers("records_created"),

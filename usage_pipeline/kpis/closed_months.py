@@ -63,7 +63,7 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
     made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
     proposed = {}
     for month in due:
-        rows = rows_to_keep(connection, settings, load_sql("kpis", "closing_rows"), {"month": month})
+        rows = rows_to_keep(connection, settings.as_of, load_sql("kpis", "closing_rows"), {"month": month})
         proposed[f"{month:%Y-%m}"] = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
     propose(settings, MONTHS, proposed)
     return due
@@ -71,7 +71,7 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
 
 def _made_of(settings: Settings, catalogue: KpiCatalogue) -> dict[str, Any]:
     """What the sheet is computed from, in short."""
-    delivered = {name: deliveries(settings, name) for name in ("subscriptions", "accounts", "applications")}
+    delivered = {name: deliveries(settings.history_dir, name) for name in ("subscriptions", "accounts", "applications")}
     return {
         "weeks": {manifest.week: _week(manifest) for manifest in read_manifests(settings.facts_dir).values()},
         "deliveries": {name: files[-1].name if files else None for name, files in delivered.items()},

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config.settings import GroupSettings, Settings
+from usage_pipeline.config.settings import GroupSettings, Settings, Sources
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.sql import literal, load_sql, run_sql
@@ -114,7 +114,7 @@ def _values_of(
     )
     _make(connection, "kpi_known", f"SELECT nth, {measures(catalogue)} FROM kpi_zero_rows GROUP BY nth", values)
     _count(connection, catalogue, values)
-    is_delivered = delivered(settings)
+    is_delivered = delivered(settings.sources)
     _make(
         connection,
         "kpi_filled",
@@ -216,7 +216,7 @@ def _unknown(member: str, known: dict[str, str], kind: str) -> str:
     return f"no source knows {kind.removesuffix('s')} '{member}'{hint} Write its key, or take it out of the group"
 
 
-def why_no_months(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str | None:
+def why_no_months(connection: duckdb.DuckDBPyConnection, sources: Sources) -> str | None:
     """Why the sheet holds weeks alone, in a sentence; None where a month is complete."""
     found = connection.execute(
         "SELECT count(*) FILTER (WHERE is_complete), string_agg(incomplete_weeks, ', ' ORDER BY month_start) "
@@ -225,7 +225,7 @@ def why_no_months(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
     complete, incomplete = found or (0, None)
     if complete:
         return None
-    if not settings.sources.usage.delivers("event_time"):
+    if not sources.usage.delivers("event_time"):
         return (
             "the sheet holds weeks alone: days of use are not delivered, and months are counted from days; "
             "map usage.columns.event_time where there are any"

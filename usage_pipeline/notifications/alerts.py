@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.settings import MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
 from usage_pipeline.core.locks import file_lock
@@ -46,7 +46,7 @@ def raise_alerts(
 
     Says what was told and what could not be. Raises LockTimeoutError where another process has been at it for minutes.
     """
-    channels = _channels(settings)
+    channels = _channels(settings.mail)
     if not channels:
         say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
         return
@@ -124,12 +124,12 @@ def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- telling
 
 
-def _channels(settings: Settings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
+def _channels(mail: MailSettings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
     """What tells of an incident, by name: each address is a channel of its own, told and tried again by itself."""
     found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
-    for address in settings.mail.alerts if settings.mail.host else []:
+    for address in mail.alerts if mail.host else []:
         found[f"mail to {address}"] = partial(_mail, address)
-    if settings.mail.webhook:
+    if mail.webhook:
         found["webhook"] = _webhook
     return found
 
@@ -141,13 +141,13 @@ def _kind(channel: str) -> str:
 
 def _mail(address: str, settings: Settings, incident: dict[str, Any], state: str) -> None:
     text = "\n\n".join(_words(settings, incident, state)) + "\n"
-    mailer.send(settings.mail, mailer.message(settings.mail, address, _title(settings, incident, state), text))
+    mailer.send(settings.mail, mailer.message(settings.mail, address, _title(settings.name, incident, state), text))
 
 
 def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
     assert settings.mail.webhook is not None
     body = {
-        "text": "\n".join([_title(settings, incident, state), *_words(settings, incident, state)]),
+        "text": "\n".join([_title(settings.name, incident, state), *_words(settings, incident, state)]),
         "level": "ok" if state == "over" else incident["level"],
         "incident": incident["id"],
         "state": state,
@@ -158,10 +158,10 @@ def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
     mailer.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
 
 
-def _title(settings: Settings, incident: dict[str, Any], state: str) -> str:
+def _title(name: str, incident: dict[str, Any], state: str) -> str:
     if state == "over":
-        return f"{settings.name}: {incident['about']} well again"
-    return f"{settings.name}: {incident['about']}: {mailer.one_line(incident['found'][0]['words'])[:120]}"
+        return f"{name}: {incident['about']} well again"
+    return f"{name}: {incident['about']}: {mailer.one_line(incident['found'][0]['words'])[:120]}"
 
 
 def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str]:
@@ -175,14 +175,14 @@ def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str
             lines.append(f"What is wrong: {found['words']}.")
             if found["remedy"]:
                 lines.append(f"What to do: {found['remedy']}.")
-    lines.append(_what_stands(settings))
+    lines.append(_what_stands(settings.published_dir))
     if settings.mail.pages_url:
         lines.append(f"More: {settings.mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
     return [*lines, f"Incident {incident['id']}."]
 
 
-def _what_stands(settings: Settings) -> str:
-    store = BuildStore(settings.published_dir)
+def _what_stands(published_dir: Path) -> str:
+    store = BuildStore(published_dir)
     build = store.current()
     if build is None:
         return "No numbers are on the pages."

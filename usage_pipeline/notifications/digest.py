@@ -249,13 +249,13 @@ def why_not(settings: Settings, store: BuildStore) -> str:
     return ""
 
 
-def sent_file(settings: Settings, week: str) -> Path:
-    return settings.mail_dir / "digests" / f"{week}.json"
+def sent_file(mail_dir: Path, week: str) -> Path:
+    return mail_dir / "digests" / f"{week}.json"
 
 
-def read_round(settings: Settings) -> dict[str, Any]:
+def read_round(mail_dir: Path) -> dict[str, Any]:
     """What is remembered of the newest week: `sent` by owner, and what came of the last round (`round`)."""
-    files = sorted((settings.mail_dir / "digests").glob("*.json"))
+    files = sorted((mail_dir / "digests").glob("*.json"))
     found: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8")) if files else {}
     return found
 
@@ -264,7 +264,7 @@ def worth_another_try(settings: Settings) -> list[str]:
     """Owners whose digest of the newest week could not be sent, and may be now."""
     if why_not(settings, BuildStore(settings.published_dir)):
         return []
-    last = read_round(settings).get("round", {})
+    last = read_round(settings.mail_dir).get("round", {})
     refused, recipients = last.get("refused", {}), settings.mail.recipients
     failed = last.get("failed", {})
     return [owner for owner in failed if refused.get(owner) != recipients.get(owner, refused.get(owner))]
@@ -309,7 +309,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                         "build": digest.build_id,
                         "calls": len(digest.calls),
                     }
-                    _keep(settings, build.newest_week, memory)
+                    _keep(settings.mail_dir, build.newest_week, memory)
                     say(f"{digest.owner}: {digest.subject}")
         if len(done.refused) > 1 and not done.sent and not done.sent_before:
             done.refused = {}  # a server that knows nobody is the wrong one, or set up wrongly
@@ -325,14 +325,14 @@ def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
     settings.mail_dir.mkdir(parents=True, exist_ok=True)
     settings.mail_dir.chmod(0o700)  # addresses, and who was told what
     with file_lock(settings.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
-        file = sent_file(settings, week)
+        file = sent_file(settings.mail_dir, week)
         memory: dict[str, Any] = {"week": week, "sent": {}, "round": {}}
         if file.exists():
             memory = json.loads(file.read_text(encoding="utf-8"))
         yield memory
-        _keep(settings, week, memory)
+        _keep(settings.mail_dir, week, memory)
 
 
-def _keep(settings: Settings, week: str, memory: dict[str, Any]) -> None:
-    with atomic_write(sent_file(settings, week)) as tmp_path:
+def _keep(mail_dir: Path, week: str, memory: dict[str, Any]) -> None:
+    with atomic_write(sent_file(mail_dir, week)) as tmp_path:
         tmp_path.write_text(json.dumps(memory, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -157,7 +157,7 @@ def explain(
         "AND application_key = $application"
     )
     in_warehouse = _one(connection, sql, key)
-    shown, on_page = _shown(connection, settings, sql, key, in_warehouse)
+    shown, on_page = _shown(connection, settings.published_dir, sql, key, in_warehouse)
     return Explanation(
         account=who,
         application=what,
@@ -269,8 +269,8 @@ def _week(connection: duckdb.DuckDBPyConnection, settings: Settings, week: date)
     manifest = read_manifests(settings.facts_dir, [week]).get(week)
     if row is None:
         status = "has not begun" if week > settings.running_week else "before the first week on record"
-        return Week(week, status, False, settled_on(settings, week), manifest)
-    return Week(week, row["week_status"], row["is_complete"], settled_on(settings, week), manifest)
+        return Week(week, status, False, settled_on(settings.completeness, week), manifest)
+    return Week(week, row["week_status"], row["is_complete"], settled_on(settings.completeness, week), manifest)
 
 
 def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) -> Raw:
@@ -420,10 +420,10 @@ def _issued(connection: duckdb.DuckDBPyConnection, file: Path, where: str, value
 
 
 def _shown(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, sql: str, key: Row, in_warehouse: Row | None
+    connection: duckdb.DuckDBPyConnection, published_dir: Path, sql: str, key: Row, in_warehouse: Row | None
 ) -> tuple[Shown, Row | None]:
     """The build that pages read with its row, and where the warehouse says otherwise."""
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(published_dir)
     build = store.current()
     written = _one(connection, "SELECT build_id FROM mart.build")
     if build is None:

@@ -201,7 +201,7 @@ class Health:
     def _reference(self, name: str) -> dict[str, Any]:
         if self.settings.sources.get(name) is None:
             return {"source": words.as_text(name), "delivery": "not delivered"}
-        files, held_back = deliveries(self.settings, name), self.held_back.get(name)
+        files, held_back = deliveries(self.settings.history_dir, name), self.held_back.get(name)
         delivery = "delivered" if files else "nothing taken in yet"
         row: dict[str, Any] = {
             "source": words.as_text(name),

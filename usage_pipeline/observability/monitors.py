@@ -7,6 +7,7 @@ machine and its servers (`doctor.py`), and telling people (`alerts.py`).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -48,7 +49,7 @@ def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
         return
     newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings)
     through = f"complete through the week of {newest}"
-    days = (settings.as_of_day - settled_on(settings, due)).days
+    days = (settings.as_of_day - settled_on(settings.completeness, due)).days
     if newest >= due:
         yield Finding("data", "ok", f"{through}, the newest that can be by {settings.as_of_day}")
     elif newest == due - WEEK and days < 1:
@@ -80,7 +81,7 @@ def _why_missing(store: BuildStore, build: Build) -> str:
 def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Of refreshes alone: a single table that somebody made by hand mends and breaks none."""
     rows = status_rows(
-        settings,
+        settings.status_path,
         "SELECT run, run_result, ended_at, failure FROM status.runs WHERE run_kind = 'refresh' "
         "ORDER BY coalesce(started_at, ended_at) DESC",  # one that could not be started has an end only
     )
@@ -133,11 +134,11 @@ def last_tick(settings: Settings, now: datetime) -> datetime | None:
     return last.end if last else None
 
 
-def status_rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
+def status_rows(status_path: Path, sql: str) -> list[dict[str, Any]]:
     """Rows of the status file; none where no run has written it."""
-    if not settings.status_path.exists():
+    if not status_path.exists():
         return []
-    with duckdb.connect(str(settings.status_path), read_only=True) as connection:
+    with duckdb.connect(str(status_path), read_only=True) as connection:
         return as_dicts(connection.execute(sql))
 
 

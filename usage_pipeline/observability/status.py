@@ -35,9 +35,9 @@ _TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), 
 _VIEWS = ("health", "sources")
 
 
-def status_locked(settings: Settings) -> AbstractContextManager[None]:
+def status_locked(status_path: Path) -> AbstractContextManager[None]:
     """Keeps others from writing the status file. Raises LockTimeoutError where one does, for minutes."""
-    folder = settings.status_path.parent.parent
+    folder = status_path.parent.parent
     return file_lock(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
 
 
@@ -45,7 +45,7 @@ def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Replaces the status file with what the instance, the facts, the history and the builds say now."""
     folder = settings.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with status_locked(settings):
+    with status_locked(settings.status_path):
         made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
         made.mkdir(FOLDER)
         try:

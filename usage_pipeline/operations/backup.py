@@ -44,13 +44,13 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
     """
     home, wait, files = settings.home, settings.ingest.wait_seconds, 0
     with ExitStack() as held:
-        for lock in (facts_lock(settings), settings.history_lock):
+        for lock in (facts_lock(settings.facts_dir), settings.history_lock):
             held.enter_context(file_lock(lock, wait, what=str(lock.parent), who="backup", progress=progress))
         held.enter_context(warehouse_of(settings).locked())
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
                 # written after every run: not kept from it for as long as the rest takes
-                with status_locked(settings) if name == "status" else nullcontext():
+                with status_locked(settings.status_path) if name == "status" else nullcontext():
                     files += sum(_add(archive, path, home, progress) for path in _paths(home, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))

@@ -213,10 +213,10 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
     A place that somebody writes to for longer than `seconds` is left to the next refresh.
     """
     locks: list[tuple[AbstractContextManager[None], Callable[[], list[str]]]] = [
-        (_held(facts_lock(settings), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
-        (_held(settings.history_lock, seconds), lambda: clean_history(settings)),
+        (_held(facts_lock(settings.facts_dir), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
+        (_held(settings.history_lock, seconds), lambda: clean_history(settings.history_dir)),
         (_warehouse_locked(settings, seconds), lambda: clean_warehouse(settings)),
-        (status_locked(settings), lambda: _clean_status(settings)),
+        (status_locked(settings.status_path), lambda: _clean_status(settings.status_path)),
     ]
     done = _clean_the_rest(settings)
     for held, work in locks:
@@ -257,15 +257,15 @@ def _is_orphan(spilled: Path) -> bool:
         return False
 
 
-def clean_history(settings: Settings) -> list[str]:
+def clean_history(history_dir: Path) -> list[str]:
     """The history without rejected rows; deliveries of contacts are encrypted where a key has come since.
 
     The caller holds `Settings.history_lock`. Raises ContactsKeyError where the key is none.
     """
-    folders = [p for p in (settings.history_dir.iterdir() if settings.history_dir.is_dir() else ()) if p.is_dir()]
+    folders = [p for p in (history_dir.iterdir() if history_dir.is_dir() else ()) if p.is_dir()]
     left = [path for folder in folders if folder.name != "rejected" for path in _unfinished_below(folder)]
-    encrypted = [line for file in deliveries_of_contacts(settings) for line in encrypt_plain(file)]
-    return [*_remove([*left, *interrupted_withdrawals(settings)]), *encrypted]
+    encrypted = [line for file in deliveries_of_contacts(history_dir) for line in encrypt_plain(file)]
+    return [*_remove([*left, *interrupted_withdrawals(history_dir)]), *encrypted]
 
 
 def clean_warehouse(settings: Settings) -> list[str]:
@@ -295,8 +295,8 @@ def databases_of_contacts(settings: Settings) -> list[Path]:
     return [file for file in (settings.private_contacts_path, *of_builds) if file.exists()]
 
 
-def _clean_status(settings: Settings) -> list[str]:
-    folder = settings.status_path.parent.parent
+def _clean_status(status_path: Path) -> list[str]:
+    folder = status_path.parent.parent
     if not folder.is_dir():
         return []
     link = folder / "current"

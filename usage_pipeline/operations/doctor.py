@@ -51,11 +51,11 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("data", lambda: check_freshness(settings, store)),
         ("runs", lambda: check_runs(settings, now)),
         ("sources", lambda: check_held_deliveries(settings)),
-        ("checks", lambda: _checks(settings)),
-        ("files", lambda: _set_aside(settings)),
+        ("checks", lambda: _checks(settings.status_path)),
+        ("files", lambda: _set_aside(settings.status_path)),
         ("builds", lambda: _builds(store)),
-        ("home", lambda: _home(settings)),
-        ("modes", lambda: _modes(settings)),
+        ("home", lambda: _home(settings.home)),
+        ("modes", lambda: _modes(settings.home)),
         ("key", lambda: _key(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
@@ -146,9 +146,9 @@ def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
 # ---------------------------------------------------------------- checks and files
 
 
-def _checks(settings: Settings) -> Iterator[Finding]:
+def _checks(status_path: Path) -> Iterator[Finding]:
     rows = status_rows(
-        settings,
+        status_path,
         "SELECT asset, statement, check_result, found FROM status.checks WHERE check_result != 'passed' "
         "ORDER BY check_rank, asset, statement",
     )
@@ -160,9 +160,9 @@ def _checks(settings: Settings) -> Iterator[Finding]:
         yield Finding("checks", level, f"did not pass: {name}", _short(row["found"] or "see it in the Dagster UI"))
 
 
-def _set_aside(settings: Settings) -> Iterator[Finding]:
+def _set_aside(status_path: Path) -> Iterator[Finding]:
     rows = status_rows(
-        settings,
+        status_path,
         "SELECT CAST(week_start AS DATE) AS week, file, quarantined_because FROM status.quarantined_files "
         "ORDER BY week_start DESC, file",
     )
@@ -229,29 +229,27 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
     return problems
 
 
-def _home(settings: Settings) -> Iterator[Finding]:
-    found = unknown(settings.home)
+def _home(home: Path) -> Iterator[Finding]:
+    found = unknown(home)
     if not found:
-        yield Finding("home", "ok", f"everything below {settings.home} is known")
+        yield Finding("home", "ok", f"everything below {home} is known")
     remedy = "no backup packs it; move it away, or remove it, if nobody needs it there"
     for path in found[:_LISTED]:
         yield Finding("home", "warning", f"{path} is none of ours", remedy)
     if len(found) > _LISTED:
-        yield Finding("home", "warning", f"{len(found) - _LISTED} more below {settings.home} are none of ours", remedy)
+        yield Finding("home", "warning", f"{len(found) - _LISTED} more below {home} are none of ours", remedy)
 
 
-def _modes(settings: Settings) -> Iterator[Finding]:
+def _modes(home: Path) -> Iterator[Finding]:
     """Personal data and hashes of passwords lie below the home: other accounts of the machine have no way in."""
-    found = open_to_others(settings.home)
+    found = open_to_others(home)
     if not found:
-        yield Finding("modes", "ok", f"no other account of this machine can read below {settings.home}")
-    remedy = f"`chmod -R go= {shlex.quote(str(settings.home))}` closes it"
+        yield Finding("modes", "ok", f"no other account of this machine can read below {home}")
+    remedy = f"`chmod -R go= {shlex.quote(str(home))}` closes it"
     for path, mode in found[:_LISTED]:
         yield Finding("modes", "failed", f"{path} is open to other accounts of this machine (mode {mode:04o})", remedy)
     if len(found) > _LISTED:
-        yield Finding(
-            "modes", "failed", f"{len(found) - _LISTED} more below {settings.home} are open to others", remedy
-        )
+        yield Finding("modes", "failed", f"{len(found) - _LISTED} more below {home} are open to others", remedy)
 
 
 def _key(settings: Settings) -> Iterator[Finding]:

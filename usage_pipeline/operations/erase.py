@@ -25,7 +25,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.settings import Settings, Sources
 from usage_pipeline.config.source_schemas import CONTACTS
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
@@ -205,7 +205,7 @@ class _Person:
         return sorted((self.settings.history_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
-        return deliveries_of_contacts(self.settings)
+        return deliveries_of_contacts(self.settings.history_dir)
 
     def _reasons_to_hold_back(self) -> list[Path]:
         return sorted((self.settings.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
@@ -238,7 +238,7 @@ class _Person:
         if source is None or not source.delivers("name"):
             return None
         with suppress(SourceError):
-            reading = Reading.of(self.settings, source)
+            reading = Reading.of(self.settings.timezone, source)
             mapped = mapped_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
             return dict(zip(CONTACTS.names, mapped, strict=True))["name"].removesuffix(" AS name")
         return None
@@ -249,7 +249,7 @@ class _Person:
         if source is not None:
             # of a time when its columns were others, a delivery cannot be mapped
             with suppress(SourceError):
-                reading = Reading.of(self.settings, source)
+                reading = Reading.of(self.settings.timezone, source)
                 account, user = person_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
                 told = f"coalesce({account}, $account)" if or_none else account
                 return f"{user} = $user AND {told} = $account"
@@ -342,11 +342,13 @@ class _Person:
         done = Erasure(self.account, self.user)
         wait = settings.ingest.wait_seconds
         with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="erase", progress=progress):
-            _say(clean_history(settings), progress)
+            _say(clean_history(settings.history_dir), progress)
             place = "contacts as delivered (history)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
             done.places["reasons to hold back (history)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
-        with file_lock(facts_lock(settings), wait, what=str(settings.facts_dir), who="erase", progress=progress):
+        with file_lock(
+            facts_lock(settings.facts_dir), wait, what=str(settings.facts_dir), who="erase", progress=progress
+        ):
             # also what readers that were killed have spilled: nobody reads while this is held
             _say(clean_facts(settings), progress)
             done.places["rejected rows (history)"] = sum(forget_users(file, erased) for file in self._rejected())
@@ -434,21 +436,21 @@ def _say(lines: Iterable[str], progress: Progress) -> None:
 # ---------------------------------------------------------------- what is left to others
 
 
-def _lake_paths(settings: Settings) -> list[str]:
+def _lake_paths(sources: Sources) -> list[str]:
     """Where people come from."""
-    sources = [source for source in (settings.sources.usage, settings.sources.contacts) if source]
-    return list(dict.fromkeys(shape.path for source in sources for shape in source.file_sets.values()))
+    of_people = [source for source in (sources.usage, sources.contacts) if source]
+    return list(dict.fromkeys(shape.path for source in of_people for shape in source.file_sets.values()))
 
 
 def _foreign_folders(settings: Settings) -> list[Path]:
     """The lake, where it lies below the home: it is somebody else's there too."""
-    found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(settings) if "://" not in path]
+    found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(settings.sources) if "://" not in path]
     return [path for path in found if path != settings.home and path.is_relative_to(settings.home)]
 
 
 def _not_reached(settings: Settings, words: list[str]) -> list[str]:
     """What a command of ours cannot erase, or has no right to, in words."""
-    paths = _lake_paths(settings)
+    paths = _lake_paths(settings.sources)
     lake = (
         f"the lake ({', '.join(paths)}) is somebody else's: ask for the person to be deleted there. Until then every "
         "delivery is kept out by the list of erased people"

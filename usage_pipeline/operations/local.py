@@ -59,17 +59,17 @@ class LocalError(Exception):
 # ---------------------------------------------------------------- refresh
 
 
-def dagster_home(settings: Settings) -> Path:
+def dagster_home(home: Path) -> Path:
     """The data home's Dagster storage, made on first use, with the repository's instance settings.
 
     A deployment has an instance of its own, which USAGE_DAGSTER_HOME names.
     """
     if deployed := os.environ.get("USAGE_DAGSTER_HOME"):
         return Path(deployed)
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(REPO / "dagster.yaml", home / "dagster.yaml")
-    return home
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(REPO / "dagster.yaml", folder / "dagster.yaml")
+    return folder
 
 
 def input_fingerprint(settings: Settings) -> str:
@@ -104,14 +104,14 @@ def _lake_state(settings: Settings) -> Iterator[str]:
                 yield str(error)
 
 
-def forget_inputs(settings: Settings) -> None:
+def forget_inputs(home: Path) -> None:
     """Has the next refresh run even where the lake has not changed."""
-    _stamp(settings).unlink(missing_ok=True)
+    _stamp(home).unlink(missing_ok=True)
 
 
-def _stamp(settings: Settings) -> Path:
+def _stamp(home: Path) -> Path:
     """Holds what the last good run depended on."""
-    return settings.home / "inputs"
+    return home / "inputs"
 
 
 def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
@@ -124,7 +124,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         raise LocalError("\n".join(problems))
     # first of all: what a killed run left may be what fills the disk
     clean(settings, say)
-    stamp = _stamp(settings)
+    stamp = _stamp(settings.home)
     fingerprint = input_fingerprint(settings)
     current = store_of(settings).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
@@ -132,7 +132,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         if not settings.status_path.exists():
             record_status(settings)
         return True
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
     definitions, run_id = build_definitions(settings), str(uuid4())
     with dg.DagsterInstance.get() as instance, heartbeat(instance, run_id):
         result = definitions.resolve_job_def("refresh").execute_in_process(
@@ -151,7 +151,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
 
 def record_status(settings: Settings) -> None:
     """Writes the status file outside a run: after a rollback, or where there is none yet."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
     with dg.DagsterInstance.get() as instance:
         write_status(settings, instance)
 
@@ -480,7 +480,7 @@ _SOCKET_LENGTH = 100
 def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
     """The servers of a local installation by name, in the order of their start."""
     dagster_port = _port(folder, WEBSERVER, "DAGSTER_PORT", 3000)
-    home = {"DAGSTER_HOME": str(dagster_home(settings))}
+    home = {"DAGSTER_HOME": str(dagster_home(settings.home))}
     workspace = _workspace(folder)
     found = [
         Service(
@@ -496,7 +496,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
             DAEMON,
             [_command("dagster-daemon"), "run", "-w", str(workspace)],
             home,
-            lambda: _daemon_answers(settings, folder),
+            lambda: _daemon_answers(settings.home, folder),
             after=CODE,
         ),
         web_server(
@@ -572,12 +572,12 @@ def _code_answers(socket_file: Path) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _daemon_answers(settings: Settings, folder: Path) -> bool:
+def _daemon_answers(home: Path, folder: Path) -> bool:
     """Whether each of its parts was heard of lately; what another process said before it does not count."""
     process = running(folder, DAEMON)
     if process is None:
         return False
-    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+    with dg.DagsterInstance.from_config(str(dagster_home(home))) as instance:
         heard = instance.get_daemon_heartbeats()
         parts = instance.get_required_daemon_types()
     since = max(process.create_time(), time.time() - _DAEMON_SECONDS)

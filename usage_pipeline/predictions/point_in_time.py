@@ -64,7 +64,11 @@ class History:
     def _load_subscriptions(self, week: date) -> bool:
         """Brings `ref.subscriptions_delivered` to what the history knew of the week; whether it is of that time."""
         source = self.settings.sources.subscriptions
-        files = [file for file in deliveries(self.settings, SUBSCRIPTIONS.name) if str(file) not in self.unreadable]
+        files = [
+            file
+            for file in deliveries(self.settings.history_dir, SUBSCRIPTIONS.name)
+            if str(file) not in self.unreadable
+        ]
         of_then = [file for file in files if delivered_at(file).date() < week + timedelta(days=_DAYS_AFTER)]
         if source is None or not files:
             load_reference(self.connection, SUBSCRIPTIONS, Delivery(None, 0, False, None))
@@ -74,7 +78,7 @@ class History:
         if file != self._loaded:
             open_parquet(self.connection, file, RAW)
             try:
-                mapping = settled_mapping(self.connection, self.settings, source, SUBSCRIPTIONS)
+                mapping = settled_mapping(self.connection, self.settings.timezone, source, SUBSCRIPTIONS)
             except SourceError:
                 # of a time when its columns were others: the next one that can be read tells it
                 self.unreadable.append(str(file))

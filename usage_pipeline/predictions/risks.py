@@ -267,7 +267,7 @@ def keep(learned: list[Learned], settings: Settings) -> Path:
         for one in learned:
             if one.model is not None:
                 save_model(one.model, tmp_path / f"{one.target.slug}.skops")
-        for name, frame in _tables(learned, settings).items():
+        for name, frame in _tables(learned, settings.risk).items():
             frame.to_parquet(tmp_path / f"{name}.parquet", index=False)
         if folder.exists():
             shutil.rmtree(folder)
@@ -302,11 +302,11 @@ def _signal(one: Learned) -> dict[str, Any]:
     return known | {"has_signal": one.decision.method == "model" or rule.has_signal}
 
 
-def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFrame]:
+def _tables(learned: list[Learned], risk: RiskSettings) -> dict[str, pd.DataFrame]:
     """The back-test as tables: figures by origin and contestant, deciles by probability, said and outcome by week."""
     found: dict[str, list[pd.DataFrame]] = {"figures": [], "deciles": [], "said": []}
     for one in learned:
-        about = {"target": one.target.key, "title": one.target.title(settings.risk)}
+        about = {"target": one.target.key, "title": one.target.title(risk)}
         method = one.decision.method
         figures = backtest.figures(one.trials)
         if len(figures):
@@ -319,9 +319,7 @@ def _tables(learned: list[Learned], settings: Settings) -> dict[str, pd.DataFram
             deciles = backtest.deciles(probability, trial.rows.outcome, trial.rows.account)
             found["deciles"].append(deciles.assign(origin=trial.number, **about))
         if one.trials:
-            found["said"].append(
-                backtest.predictions_vs_outcomes(one.trials, method, settings.risk.listed_lift).assign(**about)
-            )
+            found["said"].append(backtest.predictions_vs_outcomes(one.trials, method, risk.listed_lift).assign(**about))
     columns: dict[str, dict[str, Any]] = {"figures": TRIAL_COLUMNS, "deciles": DECILE_COLUMNS, "said": SAID_COLUMNS}
     return {name: _with_columns(frames, columns[name]) for name, frames in found.items()}
 

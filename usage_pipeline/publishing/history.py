@@ -111,13 +111,11 @@ def readable_files(settings: Settings, kind: str) -> list[Path]:
     return sorted([*kept_files(settings, kind), *pending_files(settings, kind)], key=lambda file: file.name)
 
 
-def rows_to_keep(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, sql: str, values: dict[str, Any]
-) -> pa.Table:
+def rows_to_keep(connection: duckdb.DuckDBPyConnection, as_of: datetime, sql: str, values: dict[str, Any]) -> pa.Table:
     """The rows of a statement, each with the moment it was issued."""
     return connection.execute(
         f"SELECT *, CAST($as_of AS TIMESTAMP) AS issued_as_of FROM ({sql})",
-        values | {"as_of": settings.as_of.replace(tzinfo=None)},
+        values | {"as_of": as_of.replace(tzinfo=None)},
     ).to_arrow_table()
 
 
@@ -135,7 +133,7 @@ def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Setting
     if week is None or kept.exists():
         propose(settings, kind, {})
         return Proposal(week and str(week), kept if week else None, is_new=False)
-    rows = rows_to_keep(connection, settings, sql, {"week": week})
+    rows = rows_to_keep(connection, settings.as_of, sql, {"week": week})
     (file,) = propose(settings, kind, {str(week): rows})
     return Proposal(str(week), file, is_new=True)
 
@@ -291,9 +289,9 @@ def restore(settings: Settings, kind: str, text: str) -> Entry:
         return _entry(kind, kept)
 
 
-def interrupted_withdrawals(settings: Settings) -> list[Path]:
+def interrupted_withdrawals(history_dir: Path) -> list[Path]:
     """Reasons without their entry: what a command that was killed left. The caller holds `history_locked`."""
-    found = settings.history_dir.glob("*/withdrawn/*.json")
+    found = history_dir.glob("*/withdrawn/*.json")
     return sorted(file for file in found if not file.with_suffix(".parquet").exists())
 
 

@@ -129,7 +129,7 @@ def kpi_report(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
                 "SELECT period, count(*) FROM core.kpi_periods WHERE is_complete GROUP BY period, place ORDER BY place"
             ).fetchall()
         )
-        months = steps.why_no_months(connection, settings)
+        months = steps.why_no_months(connection, settings.sources)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": rows,

@@ -33,7 +33,7 @@ def clicks_are_those_of_the_days(warehouse: Warehouse) -> dg.AssetCheckResult:
 def the_sheet_has_months(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """At least one month is complete; else the sheet holds weeks alone, and the reason stands here."""
     with warehouse.read() as connection:
-        reason = why_no_months(connection, settings)
+        reason = why_no_months(connection, settings.sources)
     return warning(reason is None, {}, reason)
 
 

@@ -8,6 +8,7 @@ was moved back, loads the weeks that it touches again, whichever weeks the run i
 """
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -99,7 +100,7 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     make_tables(connection)
     known = dict(connection.execute("SELECT week, facts FROM core.loaded_weeks").fetchall())
     asked = weeks_between(first, last)
-    other_days = [week for week, facts in known.items() if not facts.endswith(_days_counted(settings, week))]
+    other_days = [week for week, facts in known.items() if not facts.endswith(_days_counted(settings.as_of_day, week))]
     there = {week: _identity(settings, week) for week in sorted({*asked, *other_days})}
     changed = [week for week, facts in there.items() if known.get(week) != facts]
     for start, end in contiguous_ranges(changed):
@@ -119,17 +120,17 @@ def _identity(settings: Settings, week: date) -> str:
     Each file is put in place whole, so its inode is new.
     """
     facts = facts_path(settings.facts_dir, week)
-    counted = _days_counted(settings, week)
+    counted = _days_counted(settings.as_of_day, week)
     if not facts.exists():
         return f"none{counted}"
     stat = facts.stat()
     return f"{_code()}-{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}{counted}"
 
 
-def _days_counted(settings: Settings, week: date) -> str:
+def _days_counted(as_of_day: date, week: date) -> str:
     """Up to which day the rows of a week's folder are counted; one that is long past is counted whole."""
     last_day = week + 2 * WEEK - timedelta(days=1)
-    return f"-{min(last_day, settings.as_of_day)}"
+    return f"-{min(last_day, as_of_day)}"
 
 
 def _code() -> str:
@@ -146,22 +147,22 @@ def load_weeks(connection: duckdb.DuckDBPyConnection, settings: Settings, first:
     """Replaces users by week and weekly usage of the weeks from `first` to `last` (Mondays)."""
     weeks = {"first_week": first, "last_week": last}
     for table in ("weekly_users", "weekly_usage"):
-        _replace(connection, settings, table, "week_start", weeks, _facts(settings, first, last))
+        _replace(connection, settings, table, "week_start", weeks, _facts(settings.facts_dir, first, last))
 
 
 def load_days_and_months(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
     """Replaces the days of the weeks from `first` to `last` (Mondays), and users of the months that they lie in."""
     days = {"first_day": first, "last_day": last + timedelta(days=6)}
-    _replace(connection, settings, "account_days", "day", days, _facts(settings, *days.values()))
+    _replace(connection, settings, "account_days", "day", days, _facts(settings.facts_dir, *days.values()))
     beyond = (last + WEEK + timedelta(days=31)).replace(day=1)
     months = {"first_day": first.replace(day=1), "last_day": beyond - timedelta(days=1)}
-    _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings, *months.values()))
+    _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings.facts_dir, *months.values()))
 
 
-def _facts(settings: Settings, first: date, last: date) -> list[str]:
+def _facts(facts_dir: Path, first: date, last: date) -> list[str]:
     """The facts that can hold days from `first` to `last`."""
     folders = weeks_between(first - WEEK, last + WEEK)
-    return [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
+    return [str(path) for week in folders if (path := facts_path(facts_dir, week)).exists()]
 
 
 def _replace(
