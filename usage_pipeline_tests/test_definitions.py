@@ -11,6 +11,7 @@ import yaml
 
 from usage_pipeline.config.settings import load_settings
 from usage_pipeline.definitions import build_definitions
+from usage_pipeline.defs import tables
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.operations import local
 from usage_pipeline_tests.conftest import write_config
@@ -128,3 +129,16 @@ def test_the_locks_name_no_host() -> None:
 def test_partitions_of_a_pinned_as_of_end_with_its_running_week(tmp_path, as_of: date) -> None:
     settings = load_settings(write_config(tmp_path), as_of=as_of)
     assert weekly_partitions(settings).get_last_partition_key() == settings.running_week.isoformat()
+
+
+@pytest.mark.parametrize("file", ["domain/rules.py", "domain/sql/rows.sql", "domain/words.yaml", "core/weeks.py"])
+def test_a_code_version_names_every_file_that_an_asset_rests_on(file: str, tmp_path, monkeypatch) -> None:
+    for name in ("domain/rules.py", "domain/sql/rows.sql", "domain/words.yaml", "core/weeks.py", "other/rules.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was", encoding="utf-8")
+    monkeypatch.setattr(tables, "_PACKAGE", tmp_path)
+    before = tables.code_of("domain")
+    (tmp_path / "other" / "rules.py").write_text("changed", encoding="utf-8")
+    assert tables.code_of("domain") == before
+    (tmp_path / file).write_text("changed", encoding="utf-8")
+    assert tables.code_of("domain") != before

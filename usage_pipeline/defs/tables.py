@@ -5,6 +5,7 @@ A row of such a table is what the first line of its SQL file says. A second run 
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,8 @@ from usage_pipeline.privacy.encryption import PERSONAL
 from usage_pipeline.publishing.history import Proposal
 from usage_pipeline.resources import Warehouse
 
+_PACKAGE = Path(__file__).parents[1]
+_CODE = (".py", ".sql", ".yaml")
 OWNERS = ["team:data"]
 # DuckDB has one writer: steps of all runs that write the warehouse take turns
 POOL = "warehouse"
@@ -32,6 +35,12 @@ def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 def code_version(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def code_of(*packages: str) -> str:
+    """The code version of an asset that Python makes: all files of the packages that it rests on, and of `core`."""
+    files = (file for package in (*packages, "core") for file in (_PACKAGE / package).rglob("*"))
+    return code_version(*(f.read_text(encoding="utf-8") for f in sorted(files) if f.suffix in _CODE))
 
 
 def table_metadata(name: str) -> dict[str, Any]:

@@ -75,8 +75,9 @@ def dagster_home(home: Path) -> Path:
 def input_fingerprint(settings: Settings) -> str:
     """Of everything that a refresh depends on: code, settings, and what the lake holds for the window."""
     digest = hashlib.sha256()
-    for file in sorted([*(REPO / "usage_pipeline").rglob("*.py"), *(REPO / "usage_pipeline").rglob("*.sql")]):
-        digest.update(file.read_bytes())
+    for file in sorted((REPO / "usage_pipeline").rglob("*")):
+        if file.suffix in (".py", ".sql", ".yaml"):
+            digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.as_of_day.isoformat().encode())
     digest.update(f"{date_format()} {currency()}".encode())

@@ -5,7 +5,6 @@ Outside the subscription there is no row, inside it without events there is a 0,
 All tables are whole tables; a second run replaces them.
 """
 
-from inspect import getsource
 from typing import Any
 
 import dagster as dg
@@ -13,9 +12,8 @@ import dagster as dg
 from usage_pipeline.activity import account_application_numbers as numbers
 from usage_pipeline.activity import usage_states as rules
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, sql_table
 from usage_pipeline.publishing.history import history_locked
 from usage_pipeline.resources import Warehouse
 
@@ -33,7 +31,7 @@ from usage_pipeline.resources import Warehouse
         ),
     ),
     pool=POOL,
-    code_version=code_version(getsource(numbers), load_sql("activity", "account_applications")),
+    code_version=code_of("activity", "defs/activity"),
 )
 def account_applications(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """A number for each account and application, kept for good: large tables carry it instead of both.
@@ -54,7 +52,7 @@ def account_applications(warehouse: Warehouse, settings: dg.ResourceParam[Settin
     owners=OWNERS,
     deps=deps_of("usage_states", Step(python={"core.usage_states": rules.COLUMNS}, runs=["activity/weeks_to_judge"])),
     pool=POOL,
-    code_version=code_version(getsource(rules), load_sql("activity", "weeks_to_judge")),
+    code_version=code_of("activity", "defs/activity"),
 )
 def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Never adopted, new, active, low or inactive, week by week, only in full weeks of subscription.

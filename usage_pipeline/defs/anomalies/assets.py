@@ -1,15 +1,13 @@
 """Spikes and usage drops: what was expected of every week, what is anomalous, and what was said when it was new."""
 
-from inspect import getsource
 from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.anomalies import detector, holidays, usage_anomalies
+from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, proposal_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table
 from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
@@ -31,10 +29,7 @@ from usage_pipeline.resources import Warehouse
         ),
     ),
     pool=POOL,
-    code_version=code_version(
-        *(getsource(module) for module in (detector, usage_anomalies, holidays)),
-        *(load_sql("anomalies", name) for name in ("series", "series_weeks")),
-    ),
+    code_version=code_of("anomalies", "defs/anomalies"),
 )
 def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.

@@ -13,7 +13,7 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceSchema
 from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.partitions import partition_weeks, short_run_id
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of
 from usage_pipeline.ingestion.deliveries import NoDeliveryError
 from usage_pipeline.ingestion.facts import FACTS_VERSION, WeekManifest, ingest_weeks
 from usage_pipeline.ingestion.reference import Delivery, load_reference, take_delivery
@@ -127,7 +127,7 @@ def reference_asset(schema: SourceSchema) -> dg.AssetsDefinition:
         owners=OWNERS,
         deps=deps_of(schema.name, step),
         pool=POOL,
-        code_version=code_version(repr(schema)),
+        code_version=code_of("ingestion", "config"),
         description=f"{_WHY[schema.name]}\n\nOne row: {schema.grain}.",
     )
     def reference(

@@ -5,29 +5,20 @@ Belongs here: the assets. Does not: what a KPI is (`usage_pipeline/kpis.yaml`), 
 """
 
 from datetime import date
-from inspect import getsource
 from typing import Any
 
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.tables import TABLES
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table, table_metadata
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, sql_table, table_metadata
 from usage_pipeline.kpis import catalogue as catalogue
 from usage_pipeline.kpis import closed_months as closing
 from usage_pipeline.kpis import report as steps
 from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline.publishing.history import MONTHS, entries, history_locked, promote
 from usage_pipeline.resources import Warehouse
-
-
-def _code(*names: str) -> str:
-    """Of the catalogue, of what reads it, and of the queries named."""
-    queries = [load_sql("kpis", name) for name in names]
-    return code_version(catalogue.KPIS.read_text(encoding="utf-8"), getsource(catalogue), getsource(steps), *queries)
-
 
 # the files that tell a closed month from what is computed of it now
 _MADE_OF = ("usage_facts", "subscriptions", "accounts", "applications")
@@ -43,7 +34,7 @@ _MADE_OF = ("usage_facts", "subscriptions", "accounts", "applications")
         Step(tables={"core.kpi_members": "kpis/kpi_members"}, passing={"kpi_groups": steps.GROUP_COLUMNS}),
     ),
     pool=POOL,
-    code_version=_code("kpi_members"),
+    code_version=code_of("kpis", "defs/kpis"),
 )
 def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """What the sheet is about, from one account to all, applications and types, and the groups of the configuration.
@@ -81,7 +72,7 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
         ),
     ),
     pool=POOL,
-    code_version=_code(*steps.VALUE_QUERIES),
+    code_version=code_of("kpis", "defs/kpis"),
 )
 def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Every KPI of every entity and period: what cannot be added up is counted anew for each period.
@@ -112,7 +103,7 @@ def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
         ),
     ),
     pool=POOL,
-    code_version=_code("kpi_rows", "kpi_report"),
+    code_version=code_of("kpis", "defs/kpis"),
     metadata=table_metadata("kpi_report"),
 )
 def kpi_report(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
@@ -177,7 +168,7 @@ def closed_months(
         ),
     ),
     pool=POOL,
-    code_version=code_version(getsource(closing), load_sql("kpis", "kpi_reported")),
+    code_version=code_of("kpis", "defs/kpis"),
     metadata=table_metadata("kpi_reported"),
 )
 def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:

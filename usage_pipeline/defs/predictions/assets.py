@@ -3,22 +3,19 @@
 Where no model holds in the back-test, a rule stands in, and every table says so.
 """
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.sql import load_sql
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, proposal_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, proposal_result, sql_table
 from usage_pipeline.predictions import risk_columns
 from usage_pipeline.predictions.point_in_time import open_history
 from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
 # scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
-_MODULES = Path(__file__).parents[2] / "predictions"
 
 
 # what turns the warehouse back to a week, and the tables that this makes in a connection of its own
@@ -29,10 +26,6 @@ _PAST = (
     "predictions/risk_features",
 )
 _PASSING: dict[str, tuple[str, ...]] = {"ref.delivered": (), "core.subscribed": ()}
-
-
-def _source(module: str) -> str:
-    return (_MODULES / f"{module}.py").read_text(encoding="utf-8")
 
 
 @dg.asset(
@@ -54,7 +47,7 @@ def _source(module: str) -> str:
         ),
     ),
     pool=POOL,
-    code_version=code_version(_source("risks")),
+    code_version=code_of("predictions", "defs/predictions"),
 )
 def risk_models(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -100,7 +93,7 @@ def risk_models(
         ),
     ),
     pool=POOL,
-    code_version=code_version(_source("risk_drivers"), load_sql("predictions", "risk_features")),
+    code_version=code_of("predictions", "defs/predictions"),
 )
 def risk_scores(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -136,7 +129,7 @@ def risk_scores(
         ),
     ),
     pool=POOL,
-    code_version=code_version(load_sql("predictions", "risk_outcomes")),
+    code_version=code_of("predictions", "defs/predictions"),
 )
 def score_snapshots(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]

@@ -18,7 +18,7 @@ from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, sql_table
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
@@ -78,7 +78,7 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(days=7, hours=12), fail_window=timedelta(days=9)
     ),
-    code_version=code_version(load_sql("defs/publish", "build")),
+    code_version=code_of("publishing", "defs/publish"),
 )
 def published_build(
     context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]

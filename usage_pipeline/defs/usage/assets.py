@@ -21,7 +21,7 @@ from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.weeks import WEEK, contiguous_ranges, weeks_between
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.defs.partitions import partition_weeks
-from usage_pipeline.defs.tables import OWNERS, POOL, code_version, count_rows, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, code_version, count_rows, sql_table
 from usage_pipeline.ingestion.facts import facts_path, read_manifests
 from usage_pipeline.resources import Warehouse
 
@@ -64,7 +64,7 @@ def weekly_usage_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefinit
         partitions_def=weeks,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
-        code_version=_code(),
+        code_version=code_of("ingestion", "defs/usage"),
     )
     def weekly_usage(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
@@ -195,7 +195,7 @@ def _replace(
         ),
     ),
     pool=POOL,
-    code_version=code_version(load_sql("defs/usage", "weeks")),
+    code_version=code_of("ingestion", "defs/usage"),
 )
 def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """Which weeks may be judged by: ended, settled, arrived whole, not collapsed. Only these enter ranks and anomalies.
