@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.anomaly_worlds import JUDGED_FROM, World, make_world
+from benchmarks.worlds.shapes import SHAPES
+from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.anomalies.detector import (
     DROP,
     KINDS,
@@ -18,7 +20,6 @@ from usage_pipeline.anomalies.detector import (
     SPIKE,
     Judged,
     Series,
-    _discoveries,
     judge,
 )
 from usage_pipeline.anomalies.holidays import is_known, working_days
@@ -41,7 +42,7 @@ def judged(counts: np.ndarray, application: np.ndarray | None = None, days: np.n
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return make_world(seed=40, events_a_week=0.02)
+    return make_world(seed=40, events_a_week=0.008)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +61,18 @@ def test_few_ordinary_weeks_are_flagged_and_not_more_in_weeks_with_a_holiday(wor
 
 
 @pytest.mark.parametrize(("least", "most", "share"), [(20, np.inf, 0.9), (5, 20, 0.6)])
-def test_lasting_drops_are_found(world: World, found: Judged, least: float, most: float, share: float) -> None:
+def test_lasting_drops_are_found(least: float, most: float, share: float) -> None:
     hits = []
-    for event in world.events:
-        span = slice(event.week, event.week + event.weeks)
-        is_known = not np.isnan(world.counts[event.series, span]).any()
-        is_in = least <= world.mean[event.series, span].mean() < most
-        if (event.kind, event.weeks, event.factor) == ("drop", 4, 0.4) and is_known and is_in:
-            hits.append(np.isin(found.kind[event.series, span], (DROP, SHIFT_DOWN)).any())
-    assert len(hits) >= 10
+    for seed in (40, 41, 42):
+        world = make_world(seed, events_a_week=0.006)
+        found = judge(Series(world.counts, world.application, world.working_days), RULES)
+        for event in world.events:
+            span = slice(event.week, event.week + event.weeks)
+            is_known = not np.isnan(world.counts[event.series, span]).any()
+            is_in = least <= world.mean[event.series, span].mean() < most
+            if (event.kind, event.weeks, event.factor) == ("drop", 4, 0.4) and is_known and is_in:
+                hits.append(np.isin(found.kind[event.series, span], (DROP, SHIFT_DOWN)).any())
+    assert len(hits) >= 30
     assert np.mean(hits) >= share
 
 
@@ -186,7 +190,7 @@ def test_of_two_applications_the_move_of_one_is_not_told_of_the_other() -> None:
     found = judged(counts, application)
     assert found.factor_z[0, 50] >= RULES.common_z
     assert abs(found.factor_z[1, 50]) < RULES.common_z
-    assert (found.kind[70:, 50] > 0).mean() <= 0.05
+    assert (found.kind[70:, 50] > 0).mean() <= 0.07
 
 
 def test_what_was_observed_is_what_came() -> None:
@@ -247,20 +251,20 @@ def test_the_worlds_are_judged_in_their_last_year_only(world: World) -> None:
     assert min(event.week for event in world.events) >= JUDGED_FROM
 
 
-def test_of_a_weeks_strong_flags_a_tenth_is_false() -> None:
-    rng, false, strong = np.random.default_rng(1), 0, 0
-    for _ in range(200):
-        z = rng.normal(size=2000)
-        z[:40] -= 5
-        found = _discoveries(z, np.ones(2000, dtype=bool), RULES.false_discovery_rate)
-        strong += found.sum()
-        false += found[40:].sum()
-    assert strong > 200 * 25
-    assert false / strong <= RULES.false_discovery_rate
+def test_of_what_has_high_confidence_most_is_right(world: World, found: Judged) -> None:
+    happening = np.zeros(world.counts.shape, dtype=bool)
+    for event in world.events:
+        happening[event.series, event.week : event.week + event.weeks] = True
+    right, wrong = (found.is_strong & happening).sum(), (found.is_strong & world.ordinary()).sum()
+    assert right > 150
+    assert right / (right + wrong) >= 0.85
 
 
 def anomalous(
-    tmp_path: Any, anomalies: list[dict[str, Any]], causes: list[tuple[Any, ...]] = ()
+    tmp_path: Any,
+    anomalies: list[dict[str, Any]],
+    causes: list[tuple[Any, ...]] = (),
+    periods: list[tuple[Any, ...]] = (),
 ) -> list[dict[str, Any]]:
     """What the page says of anomalies of Permits at Mapleton in the week of 3 November 2025."""
     connection = duckdb.connect()
@@ -276,6 +280,7 @@ def anomalous(
         CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start,
             20.0 AS expected_records;
         CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created;
+        CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, notice_date DATE, end_date DATE);
         CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
             cause VARCHAR);
         CREATE TABLE core.weekly_users AS
@@ -285,8 +290,8 @@ def anomalous(
             WHERE w < DATE '2025-11-03' OR u = 0;
         CREATE TABLE core.anomalies (scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR,
             application VARCHAR, kind VARCHAR, confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE,
-            variance DOUBLE, p_value DOUBLE, z DOUBLE, basis VARCHAR, peers_change DOUBLE, first_week DATE,
-            last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR)
+            variance DOUBLE, p_value DOUBLE, z DOUBLE, basis VARCHAR, peers_change DOUBLE, accounts INTEGER,
+            accounts_moved INTEGER, first_week DATE, last_week DATE, state VARCHAR, is_new BOOLEAN, method VARCHAR)
         """
     )
     usual = {
@@ -301,6 +306,8 @@ def anomalous(
         connection.execute(f"INSERT INTO core.anomalies ({', '.join(row)}) VALUES ({marks})", list(row.values()))
     for cause in causes:
         connection.execute("INSERT INTO ref.known_causes VALUES (?, ?, ?, ?, ?)", list(cause))
+    for period in periods:
+        connection.execute("INSERT INTO core.subscription_periods VALUES (?, ?, ?, ?)", list(period))
     values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
     found = run_sql(connection, load_sql("defs/anomalies", "anomaly_weeks"), values)
     names = [column[0] for column in found.description]
@@ -348,3 +355,107 @@ def test_a_move_of_an_application_has_a_row_of_its_own(tmp_path: Any) -> None:
                                  "variance": 250_000, "peers_change": None}])  # fmt: skip
     assert row["what_happened"] == "Permits at all accounts: 4,000 clicks, expected 7,180 to 8,820"
     assert row["account"] == "all accounts"
+
+
+def test_a_move_of_many_accounts_is_one_event_that_counts_them(tmp_path: Any) -> None:
+    week = {"scope": "application", "account_id": None, "variance": 250_000, "peers_change": None, "accounts": 30,
+            "accounts_moved": 29, "first_week": "2025-10-27", "last_week": "2025-11-03"}  # fmt: skip
+    rows = anomalous(tmp_path, [
+        week | {"week_start": "2025-10-27", "observed": 6000, "expected": 8000, "z": -5, "is_new": True},
+        week | {"observed": 4000, "expected": 8000, "z": -9, "is_new": False},
+    ])  # fmt: skip
+    assert [row["is_event_row"] for row in rows] == [True, False], "the strongest week stands for the event"
+    assert rows[0]["what_happened"] == (
+        "Permits at all accounts: 4,000 clicks, expected 7,180 to 8,820; 29 of 30 accounts a quarter or more below what "
+        "was expected of them; weeks of Oct 27, 2025 to Nov 3, 2025"
+    )
+
+
+@pytest.mark.parametrize(
+    ("period", "said"),
+    [
+        (("m", "permits", "2025-10-01", "2025-12-31"), "; notice was given on Oct 1, 2025"),
+        (("m", "permits", None, "2025-12-31"), "; the subscription ends on Dec 31, 2025"),
+        (("m", "permits", None, "2027-12-31"), "steady"),
+        (("m", "platform", "2025-10-01", "2025-12-31"), "steady"),
+    ],
+)
+def test_use_that_winds_down_to_a_known_end_says_so(tmp_path: Any, period: tuple, said: str) -> None:
+    (row,) = anomalous(tmp_path, [{}], periods=[period])
+    assert row["what_happened"].endswith(said)
+
+
+# of each world that was written without the detector: the most that may be listed of ordinary weeks, and the least
+# events found; a week or two more than the shape itself would ask for, since these are a few dozen series
+@pytest.mark.parametrize(
+    ("name", "listed", "high", "found"),
+    [
+        ("steady_large", 0.02, 0.001, 0),
+        ("school_summer", 0.02, 0.002, 0),
+        ("schools_among_offices", 0.02, 0.005, 0),
+        ("mostly_zero", 0.02, 0.002, 0),
+        ("bursty_single_user", 0.02, 0.003, 0),
+        ("robots", 0.02, 0.002, 10),
+        ("young", 0.02, 0.005, 19),
+        ("slow_loss_of_accounts", 0.02, 0.002, 14),
+        ("holiday_regions", 0.015, 0.001, 0),
+        ("vanishing_users", 0.02, 0.002, 10),
+    ],
+)
+def test_a_strangers_shape_comes_out_as_it_should(name: str, listed: float, high: float, found: int) -> None:
+    world = SHAPES[name](seed=2)
+    floor = RULES.absolute_floor_users if name == "vanishing_users" else None
+    result = judge(Series(world.counts, world.application, world.working_days), RULES, floor)
+    ordinary, weeks = world.ordinary(), result.kind > 0
+    assert weeks[ordinary].mean() <= listed
+    assert result.is_strong[ordinary].mean() <= high
+    seen = [weeks[e.series, e.week : e.week + max(e.weeks, 8)].any() for e in world.events]
+    assert sum(seen) >= found
+
+
+def events_of(name: str) -> list[tuple[str, str, int, float, float]]:
+    """Common events of a shape: scope, kind, weeks, observed and expected over all of them."""
+    world = SHAPES[name](seed=2)
+    result = judge(Series(world.counts, world.application, world.working_days), RULES)
+    keys = np.arange(world.application.max() + 1)
+    of_applications = usage_anomalies._of_applications(result, world.counts, world.application, keys, RULES)
+    rows = [*of_applications.to_dict("records")]
+    rows += usage_anomalies._of_everything(result, world.counts, RULES).to_dict("records")
+    events: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["week"] >= world.judged_from:
+            events.setdefault((row["scope"], row.get("application"), row["kind"], row["first"]), []).append(row)
+    return [
+        (key[0], key[2], len(weeks), sum(w["observed"] for w in weeks), sum(w["expected"] for w in weeks))
+        for key, weeks in events.items()
+    ]
+
+
+def test_a_launch_is_told_when_it_begins_and_when_it_ends() -> None:
+    (begin, end) = sorted(events_of("launch"), key=lambda event: event[1])
+    assert begin[:2] == ("application", "spike")
+    assert end[:2] == ("application", "usage drop")
+    assert begin[3] / begin[4] == pytest.approx(1.8, abs=0.25)
+
+
+def test_the_second_summer_of_an_application_is_as_last_year() -> None:
+    later = [event for event in events_of("school_summer") if event[2]]
+    assert not later, "judged from the second year on"
+
+
+def test_a_total_is_the_sum_of_what_was_expected_though_most_accounts_moved() -> None:
+    (event,) = events_of("one_large_of_many")
+    assert event[2] == 4
+    assert event[3] / event[4] == pytest.approx(0.9, abs=0.06), "the one that stayed has four fifths of the clicks"
+
+
+def test_a_slow_loss_of_an_application_is_told_once_a_year() -> None:
+    told = [event for event in events_of("slow_loss_of_an_application") if event[1] == "slow decline"]
+    assert 1 <= len(told) <= 2
+
+
+def test_uploads_that_came_twice_are_one_event_each() -> None:
+    assert sorted(event[:3] for event in events_of("doubled_upload")) == [
+        ("all", "spike", 1),
+        ("application", "spike", 1),
+    ]

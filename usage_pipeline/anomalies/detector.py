@@ -2,11 +2,12 @@
 
 Belongs here: arithmetic on arrays, without a database or a page. A series is one account with one application. Its
 expected value is its own level (a discounted Poisson-gamma filter) x what the accounts of its application did
-together in the same week x the working days of that week where it is. Whether a week is out of the ordinary, the tail
-of a negative binomial tells over one, two and four weeks: a lasting drop of a small series shows in none of its weeks.
+together in the same week x the working days of that week where it is. How far a week is from that, the tail of a
+negative binomial tells over one, two and four weeks: a lasting drop of a small series shows in none of its weeks. How
+far is out of the ordinary, the past of the lake itself tells (`calibration.py`).
 
-The family: Farrington et al. 1996 and Noufaily et al. 2013 (surveillance of weekly counts: quasi-Poisson, past
-outbreaks weighted down), West and Harrison 1997 (discounting), Benjamini and Hochberg 1995 (false discoveries).
+The family: Farrington et al. 1996 and Noufaily et al. 2013 (surveillance of weekly counts: overdispersed, past
+outbreaks weighted down), West and Harrison 1997 (discounting), Efron 2004 (empirical null, false discoveries).
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, ndtr, ndtri
 
+from usage_pipeline.anomalies.calibration import EVERY, MEMORY, SERIES_WEEKS, Calibration, cell_of
+from usage_pipeline.anomalies.levels import Levels
+from usage_pipeline.anomalies.scatter import Scatter
 from usage_pipeline.config.settings import AnomalySettings
 
 Floats = NDArray[np.float64]
@@ -23,19 +27,37 @@ Ints = NDArray[np.signedinteger[Any]]
 Bools = NDArray[np.bool_]
 
 # part of every anomaly: raise it when the same counts would be anomalous in another way
-VERSION = "1"
+VERSION = "2"
 WINDOWS = (1, 2, 4)
 KINDS = ("", "spike", "usage drop", "step up", "step down", "slow decline")
 SPIKE, DROP, SHIFT_UP, SHIFT_DOWN, DECLINE = 1, 2, 3, 4, 5
 _YEAR = 52
 _DECLINE_WEEKS = 8
-# the level itself wanders by so much a week, as a share: measured on the residuals, not on planted events
-_LEVEL_DRIFT = 0.025
-# weeks are busy and quiet beyond chance, as a share of the expected value
-_WEEKLY_NOISE = 0.08
+# the level itself wanders by so much a week, as a share of the expected value, but by no more than a part of what the
+# series strays by anyhow
+_LEVEL_DRIFT, _DRIFT_OF_SCATTER = 0.015, 0.3
+# a normal value within which no week is called strong
+_LEAST_STRONG = 3.0
+# an application's accounts have moved together in a week from such a share on
+_MOVED = 0.2
+# a series is irregular where it is zero in so many weeks, and far more often than its mean would let expect
+_ZERO_SHARE, _TIMES_CHANCE = 0.25, 2.0
+# the same week of last year, and those beside it
+_AROUND = np.array([0.2, 0.6, 0.2])
+# what a series did a year ago is a season from such a share of its level on
+_SEASON = 0.2
+# what a week of use strays by in a series that is mostly zero, as a logarithm, and how many weeks that counts for
+_BURST, _BURST_WEEKS = 0.8, 6.0
+# the smallest change as a share: so many standard deviations of a week, and never less than this
+_FLOOR_OF_SCATTER, _LEAST_SHARE = 3.0, 0.1
+# an anomaly goes on while the normal value of its weeks is at least
+_GOES_ON = 1.8
+# of what may be listed falsely, drops get this part: they cost more
+_DROPS = 0.8
+# some weeks beyond the limit are below the floors: so much more may lie beyond it
+_BEYOND = 1.1
 # a factor of a week is drawn towards what it was expected to be, as much as so many clicks would
 _FACTOR_CLICKS = 20.0
-_DISPERSION_WEEKS = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +80,7 @@ class Judged:
     observed_in_window: Floats
     expected_in_window: Floats
     variance_in_window: Floats
-    z: Floats  # of that statistic, standard normal where nothing happens
+    z: Floats  # of that statistic, as the past of the lake lets read it: standard normal in ordinary weeks
     kind: Ints  # place in KINDS
     is_new: Bools  # the first week in which it is anomalous
     first_week: Ints  # the column in which it began
@@ -70,6 +92,7 @@ class Judged:
     factor_z: Floats  # NaN where too few accounts
     together: Floats  # (T,), what all accounts did together, 1 = as expected
     together_z: Floats
+    is_calibrated: bool  # whether thresholds were learned from this lake's own past
 
 
 def judge(series: Series, rules: AnomalySettings, absolute_floor: float | None = None) -> Judged:
@@ -88,6 +111,8 @@ class _Judge:
 
     def __init__(self, series: Series, rules: AnomalySettings, absolute_floor: float) -> None:
         self.series, self.rules, self.absolute_floor = series, rules, absolute_floor
+        self.drop_limit = float(-ndtri(_BEYOND * _DROPS * rules.listed_share))
+        self.spike_limit = float(-ndtri(_BEYOND * (1 - _DROPS) * rules.listed_share))
         n, weeks = series.counts.shape
         self.known = ~np.isnan(series.counts)
         self.counts = np.where(self.known, series.counts, 0.0)
@@ -98,10 +123,24 @@ class _Judge:
         self.applications = int(series.application.max(initial=-1)) + 1
         # the level: discounted clicks over discounted exposure, and how they stood after every week
         self.clicks, self.exposure, self.seen = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
+        self.levels = Levels(n, rules.discounts)
         self.after = [(self.clicks, self.exposure, self.seen)]
-        self.dispersion = np.full(n, 2.0)
-        self._squares, self._squared = np.zeros(n), np.zeros(n)
-        self.x = np.zeros((n, weeks))
+        self.scatter = Scatter(n)
+        self.down, self.up = Calibration.of_drops(), Calibration.of_spikes()
+        # the raw scores of every week and where they belong, which later ones are read by
+        self.raw = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}
+        self.normal = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}
+        self.cells = np.zeros((n, weeks), dtype=np.int16)
+        # weeks of events of high confidence do not help to say what is ordinary
+        self.certain, self.is_certain = np.zeros((n, weeks), dtype=bool), np.zeros(n, dtype=bool)
+        self.zeros, self.zero_runs, self.zero_weeks, self.gap, self.total = (np.zeros(n) for _ in range(5))
+        self.used_weeks, self.logs, self.squared_logs = (np.zeros(n) for _ in range(3))
+        # exposure: working days x what the others of the application did, and the same as expected before
+        self.x, self.x_before = np.zeros((n, weeks)), np.zeros((n, weeks))
+        # what a series did in the same weeks of last year against that whole year; 1 where that says nothing
+        self.season_of_own = {side: np.ones((n, weeks)) for side in (-1, 1)}
+        self.season_doubt = {side: np.zeros((n, weeks)) for side in (-1, 1)}
+        self.year_level = np.zeros(n)
         self.factor = np.full((self.applications, weeks), np.nan)
         self.factor_before, self.factor_expected, self.factor_z = (self.factor.copy() for _ in range(3))
         # the same without what was out of the ordinary, so that it is not expected to come back a year later
@@ -125,16 +164,16 @@ class _Judge:
     def step(self, week: int) -> None:
         known = self.known[:, week]
         self._factors(week)
+        self._own_season(week)
         self._statistics(week)
         weight, residual = self._weights(week)
-        self._disperse(week, weight)
         if week >= self.rules.minimum_weeks:
             self._anomaly(week, residual)
-        # while an event runs, the usual level stays what it was
-        known = known & ~self.is_settling[:, week] & (self.direction == 0)
-        decay = np.where(known, self.rules.discount, 1.0)
-        self.clicks = self.clicks * decay + np.where(known, weight * self.counts[:, week], 0.0)
-        self.exposure = self.exposure * decay + np.where(known, weight * self.x[:, week], 0.0)
+        self._learn(week)
+        # while an event or a season runs, the usual level stays what it was
+        known = known & ~self.is_settling[:, week] & (self.direction == 0) & ~self.as_last_year
+        self.levels.take(self.counts[:, week], self.x[:, week], weight, self.scatter, known)
+        self.clicks, self.exposure = self.levels.best()
         self.seen = self.seen + self.known[:, week]
         self._take_new_levels(week)
         self.after.append((self.clicks, self.exposure, self.seen))
@@ -142,7 +181,11 @@ class _Judge:
     def found(self) -> Judged:
         del self.out["begins"]
         common = ("factor", "factor_before", "factor_expected", "factor_z", "together", "together_z")
-        return Judged(**self.out, **{name: getattr(self, name) for name in common})
+        return Judged(
+            **self.out,
+            **{name: getattr(self, name) for name in common},
+            is_calibrated=self.down.is_calibrated and self.up.is_calibrated,
+        )
 
     # ------------------------------------------------------------ expected
 
@@ -156,8 +199,8 @@ class _Judge:
             ready = ready & (has_level if has_level.any() else self.exposure > 0)
             level = _level(self.clicks, self.exposure)
         usual = np.where(ready, level * self.series.working_days[:, week], 0.0)
-        before = self._factor_before(week)
-        spread = self.dispersion * usual + (2 * _WEEKLY_NOISE * usual) ** 2
+        before = self._factor_before(week, self.season, _AROUND)
+        spread = self.scatter.variance(usual)
         own = np.where(ready & (usual > 0), usual / np.maximum(spread, 1e-9), 0.0)
         weight = used = own
         factor, together = before, 1.0
@@ -172,19 +215,28 @@ class _Judge:
             mean = factor[application] * usual
             residual = np.abs(counts - mean) / np.sqrt(np.maximum(spread * factor[application], 1e-9))
             weight = own * np.minimum(1.0, 1.5 / np.maximum(residual, 1e-9))
+        # what an application did a year ago is expected where it comes again, and not missed where it does not
+        seen = (observed + 1e-9) / (expected + 1e-9)
+        as_last_year = np.clip(seen, *self._bounds_of_last_year(week))
+        is_nearer = np.abs(np.log(seen / as_last_year)) < np.abs(np.log(seen / before))
+        before = np.where(is_nearer & (expected > _FACTOR_CLICKS), as_last_year, before)
+        together = _together(observed, expected * before)
+        factor = (observed + _FACTOR_CLICKS * together * before) / (expected + _FACTOR_CLICKS)
         self.factor[:, week] = factor
         # each series is compared with the others: one that is alone would explain itself away
         drawn = _FACTOR_CLICKS * together * before[application]
         others = np.maximum(expected[application] - used * usual, 0.0)
         of_others = np.maximum(observed[application] - used * counts, 0.0)
-        self.x[:, week] = (of_others + drawn) / (others + _FACTOR_CLICKS) * self.series.working_days[:, week]
+        days = self.series.working_days[:, week]
+        self.x[:, week] = (of_others + drawn) / (others + _FACTOR_CLICKS) * days
+        self.x_before[:, week] = before[application] * days
         self.factor_before[:, week], self.factor_expected[:, week] = before, before * together
         self.together[week] = together
         accounts = np.bincount(application, ready & (usual > 0), self.applications)
         self._judge_factors(week, accounts)
 
-    def _factor_before(self, week: int) -> Floats:
-        """The factor as the weeks before and the same weeks of last year let expect it."""
+    def _factor_before(self, week: int, past: Floats, weights: Floats) -> Floats:
+        """The factor as the weeks before, and the same weeks of `past`'s last year by `weights`, let expect it."""
         recent = self.season[:, max(week - 8, 0) : week]
         if recent.size == 0:
             return np.ones(self.applications)
@@ -192,11 +244,16 @@ class _Judge:
         a_year_ago = week - _YEAR
         if a_year_ago < 1:
             return now
-        around = self.season[:, a_year_ago - 1 : a_year_ago + 2] @ np.array([0.2, 0.6, 0.2])
+        around = past[:, a_year_ago - 1 : a_year_ago + 2] @ weights
         # the weeks before it, or the first ones on record
-        before = self.season[:, max(a_year_ago - 8, 0) : max(a_year_ago, 8)]
+        before = past[:, max(a_year_ago - 8, 0) : max(a_year_ago, 8)]
         found: Floats = now * around / before.mean(axis=1)
         return found
+
+    def _bounds_of_last_year(self, week: int) -> tuple[Floats, Floats]:
+        """What applications really did around the same week of last year: a season begins a week earlier or later."""
+        found = np.stack([self._factor_before(week, self.factor, weights) for weights in (_AROUND, *np.eye(3))])
+        return found.min(axis=0), found.max(axis=0)
 
     def _judge_factors(self, week: int, accounts: NDArray[Any]) -> None:
         """How far common moves are from what was expected, in robust standard deviations of their past."""
@@ -229,82 +286,241 @@ class _Judge:
             self.season[a, span] = self.factor[a, span]
             self.moved_for[a] = 0
 
-    def _forecast(self, week: int, window: int) -> tuple[Floats, Floats, Floats, Floats, Bools]:
+    def _forecast(self, week: int, window: int, exposure_of: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Observed, expected, variance and z of the `window` weeks up to `week`, by the level before them."""
         clicks, exposure, _ = self.after[week + 1 - window]
         span = slice(week + 1 - window, week + 1)
         level = np.maximum(_level(clicks, exposure), 0.02)
-        x = np.where(self.known[:, span], self.x[:, span], 0.0)
-        each = level[:, None] * x
-        spread = self.dispersion[:, None] * each + (_WEEKLY_NOISE * each) ** 2
+        each = level[:, None] * np.where(self.known[:, span], exposure_of[:, span], 0.0)
+        spread = self.scatter.variance(each)
         mean = each.sum(axis=1)
         # weeks before this one enter with no more than an anomaly's worth, so that a spike is told of once
-        limit = self.rules.anomaly_z * np.sqrt(spread)
+        limit = 4.0 * np.sqrt(spread)
         counts = np.clip(self.counts[:, span], np.maximum(each - limit, 0), each + limit)
         counts[:, -1] = self.counts[:, week]
-        variance = spread.sum(axis=1) + self._doubt(clicks, exposure, 10) * mean**2
-        z = tail_z(counts.sum(axis=1), mean, variance)
-        # weeks before a new level say nothing about it
-        judged = self.known[:, week] & (exposure > 0) & (self.new_level_at < week + 1 - window)
-        return self.counts[:, span].sum(axis=1), mean, variance, z, judged & (week >= self.rules.minimum_weeks)
+        variance = self.scatter.of_sum(spread) + self._doubt(clicks, exposure, 4) * mean**2
+        return self.counts[:, span].sum(axis=1), mean, variance, tail_z(counts.sum(axis=1), mean, variance)
 
     # ------------------------------------------------------------ out of the ordinary
 
     def _statistics(self, week: int) -> None:
-        """The statistic of each window; the strongest is kept."""
-        strongest = np.zeros(len(self.seen))
+        """How far each series is below and above what was expected, over the most telling of the windows."""
         self.out["weeks_known"][:, week] = self.seen
+        lowest, highest = np.zeros(len(self.seen)), np.zeros(len(self.seen))
+        self.is_judged, self.as_last_year, self.irregular = (np.zeros(len(self.seen), dtype=bool) for _ in range(3))
+        if week == 0:
+            return
+        self.irregular = self._irregular()
+        self.best: dict[int, dict[str, NDArray[Any]]] = {side: {} for side in (-1, 1)}
         for window in WINDOWS:
             if window > week:
                 continue
-            observed, mean, variance, z, judged = self._forecast(week, window)
+            observed, mean, variance, z = self._forecast(week, window, self.x)
+            first = week + 1 - window
+            # weeks before a new level say nothing about it
+            judged = self.known[:, week] & (self.after[first][1] > 0) & (self.new_level_at < first)
+            judged &= week >= self.rules.minimum_weeks
             if window == 1:
                 before = self.factor_before[self.series.application, week] * self.series.working_days[:, week]
                 self.out["expected"][judged, week] = mean[judged]
                 self.out["expected_before"][judged, week] = (mean * before / self.x[:, week])[judged]
                 self.out["variance"][judged, week] = variance[judged]
-            better = judged & (np.abs(z) > np.abs(strongest))
-            strongest = np.where(better, z, strongest)
-            self.out["begins"][better, week] = week + 1 - window
-            weeks = self.known[:, week + 1 - window : week + 1].sum(axis=1)
-            self._keep(week, better, weeks, observed, mean, variance, z)
+                self.is_judged = judged
+            z = self._beside_a_common_move(week, window, z)
+            z = self._unless_as_last_year(week, window, z)
+            weeks = self.known[:, first : week + 1].sum(axis=1)
+            for side, strongest in ((-1, lowest), (1, highest)):
+                better = judged & (z * side > strongest)
+                strongest[better] = (z * side)[better]
+                self._choose(side, better, np.full(len(z), first), weeks, observed, mean, variance)
+        irregular = self.irregular
+        lowest = np.where(irregular, self._silence(week), lowest)
+        highest = np.where(irregular, self._burst(week), highest)
+        self.cells[:, week] = cell_of(
+            np.where(irregular, self.total / np.maximum(self.zero_weeks, 1), self.scatter.mean),
+            self.scatter.relative(),
+            irregular,
+        )
+        for side, strongest, calibration in ((-1, lowest, self.down), (1, highest, self.up)):
+            self.raw[side][self.is_judged, week] = strongest[self.is_judged]
+            read = calibration.normal(strongest, self.cells[:, week])
+            self.normal[side][self.is_judged, week] = read[self.is_judged]
+        self._keep_the_stronger(week)
+
+    def _beside_a_common_move(self, week: int, window: int, z: Floats) -> Floats:
+        """Where an application moved, a series that went along is ordinary, and so is one that stayed as it was."""
+        span = slice(week + 1 - window, week + 1)
+        moved = np.abs(np.log(self.factor[:, span] / self.factor_before[:, span])) >= _MOVED
+        concerned = np.nan_to_num(moved).any(axis=1)[self.series.application]
+        if not concerned.any():
+            return z
+        alone = self._forecast(week, window, self.x_before)[3]
+        nearer = np.where(np.sign(alone) == np.sign(z), np.sign(z) * np.minimum(np.abs(alone), np.abs(z)), 0.0)
+        found: Floats = np.where(concerned, nearer, z)
+        return found
+
+    def _choose(self, side: int, where: Bools, *values: NDArray[Any]) -> None:
+        names = ("begins", "window", "observed_in_window", "expected_in_window", "variance_in_window")
+        for name, given in zip(names, values, strict=True):
+            kept = self.best[side].setdefault(name, np.array(given))
+            kept[where] = given[where]
+
+    def _keep_the_stronger(self, week: int) -> None:
+        """What the anomaly of the week would be about: the side that is farther beyond its limit."""
+        down, up = self.normal[-1][:, week], self.normal[1][:, week]
+        is_down = down - self.drop_limit >= up - self.spike_limit
+        for side, of_side in ((-1, is_down), (1, ~is_down)):
+            of_side = of_side & self.is_judged
+            for name, values in self.best[side].items():
+                self.out[name][of_side, week] = values[of_side]
+            self.out["z"][of_side, week] = side * self.normal[side][of_side, week]
+
+    # ------------------------------------------------------------ as last year
+
+    def _own_season(self, week: int) -> None:
+        """What each series did around the same week of last year, against its mean of the year around that.
+
+        A season does not begin in the same week each year: the lowest and the highest of three weeks bound it.
+        """
+        then = week - _YEAR
+        if then < 4:
+            return
+        known = self.known[:, :week]
+        counts, exposure = np.where(known, self.counts[:, :week], 0.0), np.where(known, self.x[:, :week], 0.0)
+
+        def of(weeks: slice) -> tuple[Floats, Floats]:
+            x = exposure[:, weeks].sum(axis=1)
+            return counts[:, weeks].sum(axis=1) / np.maximum(x, 1e-9), x
+
+        year = slice(max(then - 26, 0), then + 26)
+        base, of_year = of(year)
+        self.year_level, of_now = of(slice(week - _YEAR, week))
+        enough = (known[:, year].sum(axis=1) >= 20) & (of_now > 0) & (of_year > 0)
+        doubt = self.scatter.variance(np.maximum(base, 0.05)) / np.maximum(base, 0.05) ** 2
+        for side in (-1, 1):
+            season, of_doubt = np.ones(len(base)), np.zeros(len(base))
+            for weeks, number in (
+                (slice(then - 1, then + 2), 3),
+                *((slice(t, t + 1), 1) for t in range(then - 1, then + 2)),
+            ):
+                level, x = of(weeks)
+                found = np.clip(level / np.maximum(base, 1e-9), 0.02, 50)
+                clear = (found - 1) * side >= np.maximum(_SEASON, 2 * np.sqrt(doubt / number))
+                better = enough & (x > 0) & clear & ((found - season) * side > 0)
+                season, of_doubt = np.where(better, found, season), np.where(better, doubt / number, of_doubt)
+            self.season_of_own[side][:, week], self.season_doubt[side][:, week] = season, of_doubt
+
+    def _unless_as_last_year(self, week: int, window: int, z: Floats) -> Floats:
+        """A series that did the same a year ago is as expected."""
+        span = slice(week + 1 - window, week + 1)
+        found = z.copy()
+        for side in (-1, 1):
+            seasons = self.season_of_own[side]
+            rows = np.flatnonzero((seasons[:, week] != 1.0) & (z * side > 1.0) & ~self.irregular)
+            if not len(rows):
+                continue
+            each = self.year_level[rows, None] * seasons[rows, span] * self.x[rows, span]
+            each = np.where(self.known[rows, span], np.maximum(each, 0.02), 0.0)
+            mean, scatter = each.sum(axis=1), self.scatter.of(rows)
+            variance = scatter.of_sum(scatter.variance(each)) + (self.season_doubt[side][rows, week] + 0.01) * mean**2
+            seasonal = tail_z(self.counts[rows, span].sum(axis=1), mean, variance)
+            # within what it did then, or beyond it on the other side of nothing
+            nearer = np.where(seasonal * side > 0, np.minimum(np.abs(seasonal), np.abs(z[rows])), 0.0)
+            found[rows] = side * nearer
+            if window == 1:
+                explained = rows[nearer < np.abs(z[rows]) - 0.5]
+                here = np.isin(rows, explained)
+                self.as_last_year[explained] = True
+                self.out["expected"][explained, week] = mean[here]
+                self.out["variance"][explained, week] = variance[here]
+        return found
+
+    # ------------------------------------------------------------ mostly zero
+
+    def _irregular(self) -> Bools:
+        """Series that are zero in many weeks and large in others: campaigns, seasons, single people."""
+        weeks = np.maximum(self.zero_weeks, 1)
+        share = self.zeros / weeks
+        by_chance = np.exp(-self.total / weeks / 2.0)
+        found: Bools = (self.zero_weeks >= 8) & (share >= np.maximum(_ZERO_SHARE, _TIMES_CHANCE * by_chance))
+        return found
+
+    def _silence(self, week: int) -> Floats:
+        """How unusual the length of the silence is for a series that is often silent, as a normal value."""
+        share = (self.zeros + 0.5) / (self.zero_weeks + 1)
+        stays = (self.zero_runs + 0.5) / (self.zeros + 1)
+        gap = np.where(self.counts[:, week] == 0, self.gap + 1, 0)
+        log_p = np.log(share) + (gap - 1) * np.log(np.clip(stays, 0.05, 0.98))
+        found: Floats = np.where(gap > 0, -ndtri(np.exp(np.maximum(log_p, -60.0))), 0.0)
+        return np.maximum(found, 0.0)
+
+    def _burst(self, week: int) -> Floats:
+        """How large the week is among those in which such a series was used at all, as a normal value."""
+        there = np.maximum(self.used_weeks, 1)
+        mean = self.logs / there
+        spread = np.maximum(self.squared_logs - self.used_weeks * mean**2, 0.0)
+        deviation = np.sqrt((_BURST_WEEKS * _BURST**2 + spread) / (_BURST_WEEKS + self.used_weeks))
+        now = np.log(np.maximum(self.counts[:, week], 1.0))
+        doubt = np.sqrt(1 + 1 / there)
+        found: Floats = np.where(self.used_weeks >= 5, (now - mean) / (deviation * doubt), 0.0)
+        return np.maximum(found, 0.0)
+
+    # ------------------------------------------------------------ learning
+
+    def _learn(self, week: int) -> None:
+        """Takes the week into what is known of scatter, of zeros, and of what is ordinary."""
+        judged = self.is_judged
+        known = self.known[:, week] & ~self.is_settling[:, week]
+        mean = self.out["expected"][:, week]
+        doubt = self._doubt(self.clicks, self.exposure, 4) * np.nan_to_num(mean) ** 2
+        self.scatter.learn(self.counts[:, week], mean, doubt, judged & known)
+        zero = known & (self.counts[:, week] == 0)
+        self.zero_runs = self.zero_runs + (zero & (self.gap > 0))
+        self.zeros, self.zero_weeks = self.zeros + zero, self.zero_weeks + known
+        self.total = self.total + np.where(known, self.counts[:, week], 0.0)
+        used, logs = known & ~zero, np.log(np.maximum(self.counts[:, week], 1.0))
+        self.used_weeks, self.logs = self.used_weeks + used, self.logs + np.where(used, logs, 0.0)
+        self.squared_logs = self.squared_logs + np.where(used, logs**2, 0.0)
+        self.gap = np.where(known, np.where(zero, self.gap + 1, 0), self.gap)
+        if week % EVERY == EVERY - 1:
+            self._calibrate(week)
+
+    def _calibrate(self, week: int) -> None:
+        """Reads the past year anew: which scores are ordinary here."""
+        weeks = min(max(MEMORY, -(-2 * SERIES_WEEKS // max(len(self.seen), 1))), 2 * MEMORY)
+        span = slice(max(week + 1 - weeks, self.rules.minimum_weeks + 4), week + 1)
+        for side, calibration in ((-1, self.down), (1, self.up)):
+            calibration.learn(self.raw[side][:, span], self.cells[:, span], self.certain[:, span])
 
     def _keep(self, week: int, where: Bools, window: Ints, *statistic: Floats) -> None:
-        """What the anomaly of the week would be about: observed, expected and variance of its weeks, and z."""
+        """Replaces what the anomaly of the week would be about."""
         names = ("window", "observed_in_window", "expected_in_window", "variance_in_window", "z")
         for name, values in zip(names, (window, *statistic), strict=True):
             self.out[name][where, week] = values[where]
 
     def _doubt(self, clicks: Floats, exposure: Floats, weeks: int) -> Floats:
         """Relative variance of a level over `weeks` weeks: it is not known for sure, and wanders."""
+        relative = self.scatter.relative()
+        one_week = self.scatter.variance(np.maximum(_level(clicks, exposure), 0.02))
         level = np.maximum(_level(clicks, exposure), 0.02)
-        found: Floats = self.dispersion / np.maximum(level * exposure, 0.3) + weeks * _LEVEL_DRIFT**2
+        weeks_of_memory = np.maximum(exposure, 0.3)
+        drift = np.minimum(_LEVEL_DRIFT, np.maximum(_DRIFT_OF_SCATTER * relative, 0.003))
+        found: Floats = one_week / level**2 / weeks_of_memory + weeks * drift**2
         return found
 
     def _weights(self, week: int) -> tuple[Floats, Floats]:
         """How much the week says about the usual level, and how far it lies from what was expected."""
         mean, variance = self.out["expected"][:, week], self.out["variance"][:, week]
         residual = np.nan_to_num((self.counts[:, week] - mean) / np.sqrt(variance))
-        return np.minimum(1.0, (2.5 / np.maximum(np.abs(residual), 1e-9)) ** 2), residual
-
-    def _disperse(self, week: int, weight: Floats) -> None:
-        """Variance over mean, of each series, drawn towards that of all."""
-        mean = self.out["expected"][:, week]
-        judged = ~np.isnan(mean)
-        square = np.minimum((self.counts[:, week] - mean) ** 2 / np.maximum(mean, 0.2), 25.0)
-        self._squares = self._squares * 0.98 + np.where(judged, weight * square, 0.0)
-        self._squared = self._squared * 0.98 + np.where(judged, weight, 0.0)
-        total = self._squared.sum()
-        of_all = np.clip(self._squares.sum() / total, 1.0, 4.0) if total > 50 else 2.0
-        self.dispersion = np.maximum(
-            1.0, (_DISPERSION_WEEKS * of_all + self._squares) / (_DISPERSION_WEEKS + self._squared)
-        )
+        weight = np.minimum(1.0, (2.5 / np.maximum(np.abs(residual), 1e-9)) ** 2)
+        # of a series that is mostly zero, weeks of use are no exceptions
+        return np.where(self.irregular, 1.0, weight), residual
 
     def _anomaly(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
         out, rules = self.out, self.rules
         z = out["z"][:, week]
-        limit = np.where(z < 0, rules.drop_z, rules.anomaly_z)
+        limit = np.where(z < 0, self.drop_limit, self.spike_limit)
         # a sum over weeks tells of this week only if it takes part
         takes_part = residual * np.sign(z) > 0.5
         is_judged = self.known[:, week] & (self.seen >= rules.peer_weeks)
@@ -314,7 +530,7 @@ class _Judge:
         goes_on = (
             (self.direction != 0)
             & self.known[:, week]
-            & ((side == self.direction) | ((side == 0) & (residual * self.direction >= 1.0)))
+            & ((side == self.direction) | ((side == 0) & (residual * self.direction >= 1.0) & (np.abs(z) >= _GOES_ON)))
         )
         begins = hit & ~goes_on
         self.quiet = np.where(goes_on | begins, 0, self.quiet + self.known[:, week])
@@ -333,13 +549,36 @@ class _Judge:
         out["is_new"][:, week] = begins | declines | lasts
         out["first_week"][:, week] = np.where(declines, max(week + 1 - rules.decline_weeks, 0), self.since)
         # what is below the floors, or no longer takes part, was tested and is no discovery
-        candidate = np.where(hit | declines, out["z"][:, week], 0.0)
-        out["is_strong"][:, week] = _discoveries(candidate, is_judged, rules.false_discovery_rate) & (hit | declines)
+        self._take_as_certain(week, anomalous, self._strong(week) & (hit | declines))
+
+    def _take_as_certain(self, week: int, anomalous: Bools, strong: Bools) -> None:
+        """Confidence is of the whole event: high from the week on that makes it so, until the event is over."""
+        self.is_certain = (self.is_certain & anomalous) | strong
+        self.out["is_strong"][:, week] = self.is_certain & (self.out["kind"][:, week] > 0)
+        for i in np.flatnonzero(strong):
+            self.certain[i, min(self.since[i], week) : week + 1] = True
+        self.certain[:, week] |= self.is_certain
+
+    def _strong(self, week: int) -> Bools:
+        """Weeks of which few are ordinary: of those as far out in the past half year, at most the rate of the rules."""
+        found = np.zeros(len(self.seen), dtype=bool)
+        span = slice(max(week - 25, 0), week + 1)
+        for side in (-1, 1):
+            past = np.sort(self.normal[side][:, span][~np.isnan(self.normal[side][:, span])])
+            now = np.nan_to_num(self.normal[side][:, week])
+            as_far = np.maximum(len(past) - np.searchsorted(past, now), 1)
+            false = len(past) * ndtr(-now) / as_far
+            found |= (now >= _LEAST_STRONG) & (false <= self.rules.false_discovery_rate)
+        return found
 
     def _above_floors(self, week: int) -> Bools:
-        change = np.abs(self.out["observed_in_window"][:, week] - self.out["expected_in_window"][:, week])
-        found: Bools = change >= self.rules.relative_floor * self.out["expected_in_window"][:, week]
-        found &= change >= self.absolute_floor
+        """A change that matters: in clicks, and as a share; of a series that hardly strays, a smaller share does."""
+        expected = self.out["expected_in_window"][:, week]
+        change = np.abs(self.out["observed_in_window"][:, week] - expected)
+        mean = np.maximum(self.scatter.mean, 0.1)
+        strays = np.sqrt(self.scatter.variance(mean)) / mean
+        share = np.clip(_FLOOR_OF_SCATTER * strays, _LEAST_SHARE, self.rules.relative_floor)
+        found: Bools = (change >= share * expected) & (change >= self.absolute_floor)
         return found
 
     def _declines(self, week: int, can_be: Bools) -> Bools:
@@ -362,13 +601,14 @@ class _Judge:
         recent, mean = of(week + 1 - _DECLINE_WEEKS, week + 1)
         late, late_mean = of(week + 1 - half, week + 1)
         early, early_mean = of(week + 1 - _DECLINE_WEEKS, week + 1 - half)
-        variance = self.dispersion * mean + self._doubt(clicks, exposure, rules.decline_weeks) * mean**2
+        variance = _DECLINE_WEEKS * self.scatter.variance(mean / _DECLINE_WEEKS)
+        variance += self._doubt(clicks, exposure, rules.decline_weeks) * mean**2
         z = (recent - mean) / np.sqrt(variance)
         found: Bools = (
             can_be
             & self.known[:, week]
             & (seen >= rules.minimum_weeks)
-            & (z <= -rules.drop_z)
+            & (z <= -self.drop_limit)
             & (recent <= (1 - rules.decline_share) * mean)
             & (mean - recent >= 2 * self.absolute_floor)
             & (late / late_mean < early / early_mean)
@@ -385,8 +625,8 @@ class _Judge:
         for i in np.flatnonzero(shifted):
             span = slice(max(self.since[i], week + 1 - self.rules.shift_weeks), week + 1)
             known = self.known[i, span]
-            self.clicks[i] = self.counts[i, span][known].sum()
-            self.exposure[i] = self.x[i, span][known].sum()
+            self.levels.start(int(i), self.counts[i, span][known].sum(), self.x[i, span][known].sum())
+        self.clicks, self.exposure = self.levels.best()
         self.direction = np.where(shifted, 0, self.direction)
         self.new_level_at = np.where(shifted, week, self.new_level_at)
 
@@ -433,14 +673,3 @@ def tail_z(observed: Floats, mean: Floats, variance: Floats) -> Floats:
     beyond = np.abs(tail) > 7.9
     z[far] = np.where(beyond, np.sign(tail) * np.maximum(np.abs(tail), np.abs(z[far])), tail)
     return z
-
-
-def _discoveries(z: Floats, judged: Bools, rate: float) -> Bools:
-    """Benjamini and Hochberg over the series of a week; three windows were looked at, in both directions."""
-    found = np.zeros(len(z), dtype=bool)
-    p_value = np.minimum(1.0, 4 * ndtr(-np.abs(np.nan_to_num(z))))
-    order = np.flatnonzero(judged)[np.argsort(p_value[judged])]
-    if len(order):
-        below = np.flatnonzero(p_value[order] <= rate * np.arange(1, len(order) + 1) / len(order))
-        found[order[: below[-1] + 1 if len(below) else 0]] = True
-    return found

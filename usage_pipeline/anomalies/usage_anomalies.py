@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from usage_pipeline.anomalies.common_events import Together, common_moves, slow_losses, usual_error
 from usage_pipeline.anomalies.detector import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.anomalies.holidays import is_known, working_days
 from usage_pipeline.config.settings import AnomalySettings, Settings
@@ -38,6 +39,8 @@ ANOMALY_COLUMNS = {
     "z": "DOUBLE",
     "basis": "VARCHAR",
     "peers_change": "DOUBLE",
+    "accounts": "INTEGER",
+    "accounts_moved": "INTEGER",
     "first_week": "DATE",
     "last_week": "DATE",
     "state": "VARCHAR",
@@ -52,6 +55,17 @@ EXPECTED_COLUMNS = (
     "common_spread",
     *(f"{kind}_{measure}" for measure in MEASURES for kind in ("expected", "variance")),
 )
+# of `core.anomaly_rates`
+RATE_COLUMNS = {
+    "measure": "VARCHAR",
+    "is_calibrated": "BOOLEAN",
+    "weeks_counted": "INTEGER",
+    "account_weeks": "BIGINT",
+    "listed": "BIGINT",
+    "with_high_confidence": "BIGINT",
+}
+# thresholds are learned on the weeks before each, so that what is listed of the newest ones was not learned from
+_COUNTED_WEEKS = 26
 Floats = NDArray[np.float64]
 
 
@@ -71,6 +85,7 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
     )
     expected["clicks_before"], expected["common_spread"] = np.nan, 0.0
     found: list[pd.DataFrame] = []
+    rates: list[dict[str, Any]] = []
     number, keys = pd.factorize(account_applications["application"])
     application = number.astype(np.int64)
     days = _days_of(account_applications, weeks) if len(subscription_weeks) else np.empty((0, 0))
@@ -85,20 +100,43 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
                 _of_accounts(judged, account_applications, application, weeks, settings.anomalies),
-                _of_applications(judged, counts, application, np.asarray(keys), weeks, settings.anomalies),
-                _of_everything(judged, counts, weeks, settings.anomalies),
+                _of_applications(judged, counts, application, np.asarray(keys), settings.anomalies),
+                _of_everything(judged, counts, settings.anomalies),
             ]
             found += [frame.assign(measure=measure) for frame in anomalies]
+            rates.append({"measure": measure, **_rates(judged)})
             mean, variance = judged.expected[row, week], judged.variance[row, week]
             if measure == "clicks":
                 expected["clicks_before"] = judged.expected_before[row, week]
                 expected["common_spread"] = _spread(judged)
         expected[f"expected_{measure}"], expected[f"variance_{measure}"] = mean, variance
     _write(connection, found, expected, weeks)
+    _write_rates(connection, rates)
     unknown = account_applications.loc[
         [not is_known(c) for c in account_applications["country"]], "account_id"
     ].nunique()
     return {"weeks_judged": len(weeks), "accounts_without_known_holidays": int(unknown)}
+
+
+def _rates(judged: Judged) -> dict[str, Any]:
+    """How many of the newest account-weeks were listed."""
+    newest = np.s_[:, -_COUNTED_WEEKS:]
+    there = ~np.isnan(judged.expected[newest])
+    return {
+        "is_calibrated": judged.is_calibrated,
+        "weeks_counted": int(there.any(axis=0).sum()),
+        "account_weeks": int(there.sum()),
+        "listed": int((judged.kind[newest] > 0).sum()),
+        "with_high_confidence": int(judged.is_strong[newest].sum()),
+    }
+
+
+def _write_rates(connection: duckdb.DuckDBPyConnection, rates: list[dict[str, Any]]) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in RATE_COLUMNS.items())
+    connection.execute(f"CREATE OR REPLACE TABLE core.anomaly_rates ({columns})")
+    for row in rates:
+        marks = ", ".join(f"${name}" for name in RATE_COLUMNS)
+        connection.execute(f"INSERT INTO core.anomaly_rates VALUES ({marks})", row)
 
 
 def _days_of(account_applications: pd.DataFrame, weeks: list[date]) -> Floats:
@@ -162,54 +200,31 @@ def _change_of_peers(judged: Judged) -> Floats:
 
 
 def _of_applications(
-    judged: Judged,
-    counts: Floats,
-    application: NDArray[Any],
-    keys: NDArray[Any],
-    weeks: list[date],
-    anomalies: AnomalySettings,
+    judged: Judged, counts: Floats, application: NDArray[Any], keys: NDArray[Any], rules: AnomalySettings
 ) -> pd.DataFrame:
     ratio = judged.factor / judged.factor_expected
-    row, week = at = np.nonzero(_is_far(judged.factor_z, ratio, anomalies))
-    observed: NDArray[Any] = np.stack([np.nansum(counts[application == a], axis=0) for a in range(len(keys))])
-    return _common(observed[at], ratio[at], judged.factor_z[at], week, weeks).assign(
-        scope="application", application=keys[row]
-    )
+    far = _is_far(judged.factor_z, ratio, rules)
+    spread = np.array([usual_error(np.log(line)) for line in judged.factor / judged.factor_before])
+    together = Together.of(judged, counts, application, len(keys))
+    found = [
+        common_moves(together, ratio, judged.factor_z, far, spread),
+        slow_losses(judged, counts, application, together, rules),
+    ]
+    frame = pd.concat(found, ignore_index=True)
+    return frame.assign(scope="application", application=keys[frame["group"].to_numpy(dtype=int)]).drop(columns="group")
 
 
-def _of_everything(judged: Judged, counts: Floats, weeks: list[date], anomalies: AnomalySettings) -> pd.DataFrame:
-    week = np.flatnonzero(_is_far(judged.together_z, judged.together, anomalies))
-    observed = np.nansum(counts, axis=0)
-    return _common(observed[week], judged.together[week], judged.together_z[week], week, weeks).assign(scope="all")
+def _of_everything(judged: Judged, counts: Floats, rules: AnomalySettings) -> pd.DataFrame:
+    ratio, z = judged.together[None, :], judged.together_z[None, :]
+    everybody = np.zeros(len(counts), dtype=np.int64)
+    together = Together.of(judged, counts, everybody, 1)
+    spread = np.array([usual_error(np.log(judged.together))])
+    return common_moves(together, ratio, z, _is_far(z, ratio, rules), spread).assign(scope="all").drop(columns="group")
 
 
-def _is_far(z: Floats, ratio: Floats, anomalies: AnomalySettings) -> NDArray[np.bool_]:
-    rules = anomalies
+def _is_far(z: Floats, ratio: Floats, rules: AnomalySettings) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (np.abs(np.nan_to_num(z)) >= rules.common_z) & (np.abs(ratio - 1) >= rules.common_share)
     return found
-
-
-def _common(observed: Floats, ratio: Floats, z: Floats, week: NDArray[Any], weeks: list[date]) -> pd.DataFrame:
-    """A move of many accounts together: one event, whatever it does to each of them."""
-    expected = observed / ratio
-    frame = pd.DataFrame(
-        {
-            "week": week,
-            "kind": np.where(ratio > 1, "spike", "usage drop"),
-            "confidence": "high",
-            "weeks": 1,
-            "observed": observed,
-            "expected": expected,
-            "variance": (np.log(ratio) / z * expected) ** 2,
-            "z": z,
-            "basis": "own level",
-            "first": week,
-            "is_new": True,
-        }
-    )
-    frame["last"] = frame["first"]
-    frame["state"] = np.where(frame["week"] == len(weeks) - 1, "new", "ended")
-    return frame
 
 
 def _with_state(frame: pd.DataFrame, key: list[str], weeks: int) -> pd.DataFrame:

@@ -26,6 +26,7 @@ CONFIG_VARIABLE = "USAGE_PIPELINE_CONFIG"
 AS_OF_VARIABLE = "USAGE_PIPELINE_AS_OF"
 SILENT_VARIABLE = "USAGE_DISABLE_NOTIFICATIONS"
 
+Discount = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -304,15 +305,18 @@ class ActivitySettings(_Model):
 class AnomalySettings(_Model):
     """What is a spike, a usage drop, a step, a slow decline. Distances: standard deviations of the expected count."""
 
-    discount: float = Field(0.95, gt=0.5, lt=1, description="weight of a week in the level, against the week after it")
+    discounts: tuple[Discount, ...] = Field(
+        (0.9, 0.95, 0.98),
+        min_length=1,
+        description="weights of a week in the level, against the week after it: of each series the one that fits",
+    )
     minimum_weeks: Positive = Field(8, description="full subscribed weeks that make a level of its own")
     settling_weeks: Count = Field(4, description="first weeks of a subscription period, which make no level")
     peer_weeks: Positive = Field(
         4, description="full weeks from which on an application is judged with the help of its peers"
     )
-    drop_z: float = Field(2.25, gt=0, description="distance from which on a usage drop is listed")
-    anomaly_z: float = Field(3.1, gt=0, description="distance from which on a spike is listed")
-    false_discovery_rate: Share = Field(0.1, description="share of false anomalies among a week's with high confidence")
+    listed_share: Share = Field(0.01, description="share of ordinary weeks that is listed: four fifths of it as drops")
+    false_discovery_rate: Share = Field(0.1, description="share of ordinary weeks among those with high confidence")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
     absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
