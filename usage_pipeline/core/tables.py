@@ -188,14 +188,20 @@ TABLES = {
             "anomaly_weeks",
             "an anomalous week lately, in words",
             "week_start scope account application_key",
-            f"week_start scope {_KEYS} measure anomaly_type direction confidence anomaly_status first_week last_week observed_per_week "
+            f"week_start scope {_KEYS} measure anomaly_type direction confidence anomaly_status first_week last_week is_event_row observed_per_week "
             "expected_per_week change_per_week change_share p_value strength cause what_happened account_page",
         ),
         _table(
+            "anomaly_rates",
+            "a measure that anomalies are looked for in",
+            "measure",
+            "measure is_calibrated weeks_counted account_weeks weeks_listed listed_share what_is_listed",
+        ),
+        _table(
             "platform_events",
-            "a week in which all accounts, or all accounts of an application, did something together",
+            "an event: what all accounts, or all accounts of an application, did together, shown by its strongest week",
             "week_start about",
-            "week_start about measure anomaly_type direction confidence observed_per_week expected_per_week change_per_week "
+            "week_start first_week last_week about measure anomaly_type direction confidence observed_per_week expected_per_week change_per_week "
             "change_share strength cause what_happened",
         ),
         _table(

@@ -23,6 +23,7 @@ from usage_pipeline.resources import Warehouse
             python={
                 "core.anomalies": tuple(usage_anomalies.ANOMALY_COLUMNS),
                 "core.expected_usage": usage_anomalies.EXPECTED_COLUMNS,
+                "core.anomaly_rates": tuple(usage_anomalies.RATE_COLUMNS),
             },
             runs=["anomalies/series", "anomalies/series_weeks"],
             reads=["core.weeks"],
@@ -79,6 +80,13 @@ ANOMALY_TABLES = [
         schema="mart",
         group="anomalies",
         description="The anomalies of the last weeks in words: how far, since when, who stopped, what is known of it.",
+    ),
+    sql_table(
+        "anomaly_rates",
+        schema="mart",
+        group="anomalies",
+        description="What share of all weeks is listed, by thresholds that were learned on earlier ones, and whether "
+        "this lake has taught them yet.",
     ),
     sql_table(
         "platform_events",

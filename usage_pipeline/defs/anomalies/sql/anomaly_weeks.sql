@@ -103,9 +103,27 @@ causes AS (
     GROUP BY firsts.scope, firsts.week_start, firsts.account_id, firsts.application
 ),
 
+-- a subscription that is known to end, or that notice was given of, is used less and less
+endings AS (
+    SELECT
+        account_id,
+        application,
+        min(
+            CASE
+                WHEN notice_date IS NOT NULL THEN 'notice was given on ' || strftime(notice_date, $date_format)
+                ELSE 'the subscription ends on ' || strftime(end_date, $date_format)
+            END
+        ) AS ending
+    FROM core.subscription_periods
+    CROSS JOIN newest
+    WHERE notice_date <= newest.week_start + 6 OR end_date BETWEEN newest.week_start AND newest.week_start + 90
+    GROUP BY account_id, application
+),
+
 told AS (
     SELECT
         firsts.*,
+        endings.ending,
         causes.cause,
         contributed.regulars,
         contributed.stopped,
@@ -137,6 +155,11 @@ told AS (
             AND firsts.week_start = contributed.week_start
             AND firsts.account_id = contributed.account_id
             AND firsts.application = contributed.application
+    LEFT JOIN endings
+        ON
+            firsts.scope = 'account'
+            AND firsts.account_id = endings.account_id
+            AND firsts.application = endings.application
     LEFT JOIN causes
         ON
             firsts.scope = causes.scope
@@ -170,6 +193,11 @@ SELECT
     told.expected_per_week,
     told.observed_per_week - told.expected_per_week AS change_per_week,
     told.observed / nullif(told.expected, 0) - 1 AS change_share,
+    row_number() OVER (
+        PARTITION BY
+            told.scope, told.account_id, told.application, told.first_week, told.kind IN ('spike', 'step up')
+        ORDER BY CASE WHEN told.scope = 'account' THEN epoch(told.week_start) ELSE abs(told.z) END DESC
+    ) = 1 AS is_event_row,
     told.p_value,
     abs(told.z) AS strength,
     told.cause,
@@ -198,6 +226,14 @@ SELECT
             THEN '; one user makes ' || round(100 * told.share_of_one)::INTEGER || ' % of it'
         ELSE ''
     END
+    || CASE
+        WHEN told.accounts_moved > 0
+            THEN
+                '; ' || told.accounts_moved || ' of ' || told.accounts || ' accounts '
+                || CASE WHEN told.z < 0 THEN 'a quarter or more below' ELSE 'a third or more above' END
+                || ' what was expected of them'
+        ELSE ''
+    END
     || CASE WHEN told.other_measures IS NOT NULL THEN '; ' || told.other_measures || ' too' ELSE '' END
     || CASE
         WHEN told.scope != 'account' OR told.peers_change IS NULL THEN ''
@@ -208,9 +244,14 @@ SELECT
     END
     || CASE WHEN told.basis = 'peers' THEN '; judged by its peers, it is new' ELSE '' END
     || CASE
+        WHEN told.scope != 'account' AND told.first_week < told.last_week
+            THEN
+                '; weeks of ' || strftime(told.first_week, $date_format)
+                || ' to ' || strftime(told.last_week, $date_format)
         WHEN told.first_week < told.week_start THEN '; since ' || strftime(told.first_week, $date_format)
         ELSE ''
     END
+    || CASE WHEN told.ending IS NOT NULL AND told.z < 0 THEN '; ' || told.ending ELSE '' END
     || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END
         AS what_happened,
     names.account_page

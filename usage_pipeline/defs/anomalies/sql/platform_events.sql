@@ -1,7 +1,9 @@
--- grain: a week in which all accounts, or all accounts of an application, did together what was not to be expected
+-- grain: an event: what all accounts, or all accounts of an application, did together in weeks that follow each other
 -- without the columns that pages filter by, so that it stays in sight: what all did explains what the filtered ones did
 SELECT
     week_start,
+    first_week,
+    last_week,
     application AS about,
     measure,
     anomaly_type,
@@ -15,5 +17,5 @@ SELECT
     cause,
     what_happened
 FROM mart.anomaly_weeks
-WHERE scope != 'account'
+WHERE scope != 'account' AND is_event_row
 ORDER BY week_start DESC, strength DESC
