@@ -128,7 +128,7 @@ class Calendar:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class Platform:
     """The series and their fixed traits, each of length n."""
 
     account: Ints
@@ -164,27 +164,27 @@ def make(seed: int, events_a_week: float = 0.008, accounts: int = 300) -> World:
     """Make one world."""
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence([seed, 4711]).spawn(6)]
     calendar = _calendar(date(2021, 1, 4) + timedelta(weeks=int(streams[0].integers(52))))
-    fleet = _fleet(accounts, streams[0])
-    staff = _staff(fleet, streams[1])
+    platform = _platform(accounts, streams[0])
+    staff = _staff(platform, streams[1])
     days = _day_weights(calendar)
-    common, common_factor = _common(fleet, streams[2])
-    shared = _season(fleet, calendar) * common_factor * _life(fleet)
-    mean, variance = _moments(fleet, staff, calendar, days, shared)
-    left_out = _left_out(fleet, staff)
+    common, common_factor = _common(platform, streams[2])
+    shared = _season(platform, calendar) * common_factor * _life(platform)
+    mean, variance = _moments(platform, staff, calendar, days, shared)
+    left_out = _left_out(platform, staff)
     missing = _missing_weeks(streams[2])
-    events = _events(fleet, mean, left_out, missing, events_a_week, streams[3])
-    rate = shared * _work(fleet, staff, calendar, days, streams[4]) * _office(fleet, calendar, streams[5])
+    events = _events(platform, mean, left_out, missing, events_a_week, streams[3])
+    rate = shared * _work(platform, staff, calendar, days, streams[4]) * _office(platform, calendar, streams[5])
     counts = streams[5].poisson(rate * _event_factor(events, rate.shape)).astype(float)
-    counts[~_subscribed(fleet)] = np.nan
+    counts[~_subscribed(platform)] = np.nan
     counts[:, missing] = np.nan
     return World(
         name="agents",
         counts=counts,
         mean=mean,
         variance=variance,
-        account=fleet.account,
-        application=fleet.application,
-        working_days=calendar.working.mean(axis=2)[fleet.region],
+        account=platform.account,
+        application=platform.application,
+        working_days=calendar.working.mean(axis=2)[platform.region],
         judged_from=JUDGED_FROM,
         events=events,
         common=common,
@@ -222,11 +222,11 @@ def _holidays(region: int) -> set[date]:
 
 def _month_ends(days: list[date], working: Floats) -> Floats:
     """Mark the last three working days of each month."""
-    flags = np.zeros(len(days))
+    bools = np.zeros(len(days))
     at_work = np.flatnonzero(working)
     months = np.array([days[i].year * 12 + days[i].month for i in at_work])
-    flags[at_work[:-3][months[:-3] != months[3:]]] = 1
-    return flags
+    bools[at_work[:-3][months[:-3] != months[3:]]] = 1
+    return bools
 
 
 def _vacation(days: list[date], iso: Ints, summer: Bools, working: Floats) -> Floats:
@@ -236,9 +236,9 @@ def _vacation(days: list[date], iso: Ints, summer: Bools, working: Floats) -> Fl
     easter = np.array([any(-9 <= (monday - e).days <= 3 for e in easters) for monday in mondays])
     christmas = np.array([_around_christmas(monday) for monday in mondays])
     bridge = ((working[:, :, 3] == 0) & (working[:, :, 4] == 1)) | ((working[:, :, 1] == 0) & (working[:, :, 0] == 1))
-    chance = 0.055 + 0.15 * summer + 0.07 * ((iso >= 27) & (iso <= 35)) + 0.08 * easter
-    chance = chance + 0.06 * ((iso >= 41) & (iso <= 44)) + 0.08 * bridge
-    return np.where(christmas, 0.6, chance)
+    probability = 0.055 + 0.15 * summer + 0.07 * ((iso >= 27) & (iso <= 35)) + 0.08 * easter
+    probability = probability + 0.06 * ((iso >= 41) & (iso <= 44)) + 0.08 * bridge
+    return np.where(christmas, 0.6, probability)
 
 
 def _around_christmas(monday: date) -> bool:
@@ -254,10 +254,10 @@ def _day_weights(calendar: Calendar) -> Floats:
     return calendar.working[:, None] * (1 + uplift * calendar.month_end[:, None]) / (1 + uplift * usual)
 
 
-# fleet
+# platform
 
 
-def _fleet(accounts: int, rng: np.random.Generator) -> Fleet:
+def _platform(accounts: int, rng: np.random.Generator) -> Platform:
     """Draw the accounts, what they subscribe to and how they work with it."""
     size = rng.normal(0, 0.7, accounts)
     region_of = rng.integers(REGIONS, size=accounts)
@@ -269,7 +269,7 @@ def _fleet(accounts: int, rng: np.random.Generator) -> Fleet:
     bursting = (staff == 1) & (rng.random(n) < 0.4)
     account_cv = rng.uniform(0.02, 0.08, accounts)
     begin, end = _spans(n, rng)
-    return Fleet(
+    return Platform(
         account=account,
         application=application,
         region=region_of[account],
@@ -307,45 +307,45 @@ def _spans(n: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     return begin, np.where(rng.random(n) < 0.08, np.minimum(lasts, WEEKS), WEEKS)
 
 
-def _subscribed(fleet: Fleet) -> Bools:
+def _subscribed(platform: Platform) -> Bools:
     """Mark the weeks inside the subscriptions."""
     week = np.arange(WEEKS)
-    return (week >= fleet.begin[:, None]) & (week < fleet.end[:, None])
+    return (week >= platform.begin[:, None]) & (week < platform.end[:, None])
 
 
-def _life(fleet: Fleet) -> Floats:
+def _life(platform: Platform) -> Floats:
     """Give the ramp of the first weeks of new series, and the fading of the last two of ending ones."""
     week = np.arange(WEEKS)
-    since = week - fleet.begin[:, None]
+    since = week - platform.begin[:, None]
     ramp = np.minimum((since + 1) / (ONBOARDING + 1), 1.0)
-    ramp[(fleet.begin[:, None] == 0) | (since < 0)] = 1.0
-    until = fleet.end[:, None] - week
-    ends = fleet.end[:, None] < WEEKS
+    ramp[(platform.begin[:, None] == 0) | (since < 0)] = 1.0
+    until = platform.end[:, None] - week
+    ends = platform.end[:, None] < WEEKS
     return ramp * np.where(ends & (until == 2), WIND_DOWN[0], np.where(ends & (until == 1), WIND_DOWN[1], 1.0))
 
 
-def _season(fleet: Fleet, calendar: Calendar) -> Floats:
+def _season(platform: Platform, calendar: Calendar) -> Floats:
     """Give the season of each series. Robots know none; some school series are all but empty in summer."""
     middle = (np.arange(12) + 0.5) / 12
     curves = np.array([np.interp(calendar.year_share, middle, months, period=1) for months in SEASONS])
     curves /= SEASONS.mean(axis=1, keepdims=True)
-    season = curves[fleet.application] ** fleet.season_strength[:, None]
-    empty = fleet.empty_summer[:, None] & calendar.school_summer[fleet.region]
+    season = curves[platform.application] ** platform.season_strength[:, None]
+    empty = platform.empty_summer[:, None] & calendar.school_summer[platform.region]
     season[empty] = 0.02
-    season[fleet.kind == ROBOT] = 1.0
+    season[platform.kind == ROBOT] = 1.0
     return season
 
 
-def _common(fleet: Fleet, rng: np.random.Generator) -> tuple[list[CommonEvent], Floats]:
+def _common(platform: Platform, rng: np.random.Generator) -> tuple[list[CommonEvent], Floats]:
     """Draw two or three events of applications and one of all. Each series answers in its own strength."""
     applications = rng.choice(len(TRAITS), size=rng.integers(2, 4), replace=False)
-    found, factor = [], np.ones((len(fleet.account), WEEKS))
+    found, factor = [], np.ones((len(platform.account), WEEKS))
     for application in [*applications.tolist(), -1]:
         strength = rng.uniform(0.4, 0.7) if rng.random() < 0.5 else rng.uniform(1.4, 2.0)
         weeks = int(rng.integers(1, 5))
         week = int(rng.integers(JUDGED_FROM, WEEKS - weeks + 1))
         found.append(CommonEvent(application, week, weeks, float(strength)))
-        hit = np.flatnonzero((fleet.application == application) | (application == -1))
+        hit = np.flatnonzero((platform.application == application) | (application == -1))
         factor[hit, week : week + weeks] *= (strength ** rng.uniform(0.7, 1.3, len(hit)))[:, None]
     return found, factor
 
@@ -359,17 +359,17 @@ def _missing_weeks(rng: np.random.Generator) -> Ints:
 # people
 
 
-def _staff(fleet: Fleet, rng: np.random.Generator) -> Staff:
+def _staff(platform: Platform, rng: np.random.Generator) -> Staff:
     """Let people join and leave, and scale their work to the clicks of a typical week."""
-    series = np.repeat(np.arange(len(fleet.staff)), fleet.staff)
-    first = np.concatenate([[0], np.cumsum(fleet.staff)[:-1]])
+    series = np.repeat(np.arange(len(platform.staff)), platform.staff)
+    first = np.concatenate([[0], np.cumsum(platform.staff)[:-1]])
     job = np.exp(rng.normal(0, 0.6, len(series)))
     work = _turnover(series, first, job, rng)
     there = np.add.reduceat(work, first, axis=0)
     vacant = np.add.reduceat(np.where(work == 0, job[:, None], 0.0), first, axis=0)
     carried = np.divide(CARRIED_BY_COLLEAGUES * vacant, there, out=np.zeros_like(there), where=there > 0)
     usual_days = 5 * DAY_MEAN * 0.87
-    scale = fleet.target / (np.add.reduceat(job, first) * usual_days)
+    scale = platform.target / (np.add.reduceat(job, first) * usual_days)
     scale = scale[:, None] * (1 + np.minimum(carried, 1.0))
     return Staff(series, first, work * scale[series])
 
@@ -398,10 +398,10 @@ def _person(size: int, rng: np.random.Generator) -> Floats:
     return rng.lognormal(-0.045, 0.3, size)
 
 
-def _left_out(fleet: Fleet, staff: Staff) -> Bools:
+def _left_out(platform: Platform, staff: Staff) -> Bools:
     """Leave out onboarding, the end, and twelve weeks from each jump of a staff's capacity on."""
     capacity = np.add.reduceat(staff.work, staff.first, axis=0)
-    capacity[fleet.kind == ROBOT] = 1.0
+    capacity[platform.kind == ROBOT] = 1.0
     found = np.zeros(capacity.shape, dtype=bool)
     free_from = np.zeros(len(capacity), dtype=int)
     for week in range(8, WEEKS):
@@ -410,18 +410,18 @@ def _left_out(fleet: Fleet, staff: Staff) -> Bools:
         free_from = np.where(jump & (free_from <= week), week + JUMP_WEEKS, free_from)
         found[:, week] = week < free_from
     weeks = np.arange(WEEKS)
-    since, until = weeks - fleet.begin[:, None], fleet.end[:, None] - weeks
-    found |= (fleet.begin[:, None] > 0) & (since >= 0) & (since < ONBOARDING)
-    return found | ((fleet.end[:, None] < WEEKS) & (until >= 1) & (until <= 2))
+    since, until = weeks - platform.begin[:, None], platform.end[:, None] - weeks
+    found |= (platform.begin[:, None] > 0) & (since >= 0) & (since < ONBOARDING)
+    return found | ((platform.end[:, None] < WEEKS) & (until >= 1) & (until <= 2))
 
 
-def _work(fleet: Fleet, staff: Staff, calendar: Calendar, days: Floats, rng: np.random.Generator) -> Floats:
+def _work(platform: Platform, staff: Staff, calendar: Calendar, days: Floats, rng: np.random.Generator) -> Floats:
     """Simulate each person's week and sum them by series. Robots do the same every week."""
     slots = len(staff.series)
-    region, application = fleet.region[staff.series], fleet.application[staff.series]
-    shape = 1 / fleet.burst[staff.series] ** 2
+    region, application = platform.region[staff.series], platform.application[staff.series]
+    shape = 1 / platform.burst[staff.series] ** 2
     mood = rng.random(slots)
-    found = np.zeros((len(fleet.account), WEEKS))
+    found = np.zeros((len(platform.account), WEEKS))
     for week in range(WEEKS):
         mood = np.where(rng.random(slots) < VACATION_GOES_ON, mood, rng.random(slots))
         here = mood >= calendar.vacation[region, week]
@@ -430,8 +430,8 @@ def _work(fleet: Fleet, staff: Staff, calendar: Calendar, days: Floats, rng: np.
         done = (_days(slots, rng) * days[region, application, week]).sum(axis=1)
         done *= here * share * rng.standard_gamma(shape) / shape
         found[:, week] = np.add.reduceat(done * staff.work[:, week], staff.first)
-    robots = fleet.kind == ROBOT
-    found[robots] = fleet.target[robots, None]
+    robots = platform.kind == ROBOT
+    found[robots] = platform.target[robots, None]
     return found
 
 
@@ -445,38 +445,38 @@ def _days(slots: int, rng: np.random.Generator) -> Floats:
 # what a whole office shares
 
 
-def _office(fleet: Fleet, calendar: Calendar, rng: np.random.Generator) -> Floats:
+def _office(platform: Platform, calendar: Calendar, rng: np.random.Generator) -> Floats:
     """Give the scatter shared by an office, with mean 1: account, batches, council, campaigns, robots."""
-    people = (fleet.kind != ROBOT)[:, None]
-    accounts = np.unique(fleet.account, return_index=True)
-    shape = 1 / fleet.account_cv[accounts[1]] ** 2
-    of_account = np.empty((fleet.account.max() + 1, WEEKS))
+    people = (platform.kind != ROBOT)[:, None]
+    accounts = np.unique(platform.account, return_index=True)
+    shape = 1 / platform.account_cv[accounts[1]] ** 2
+    of_account = np.empty((platform.account.max() + 1, WEEKS))
     of_account[accounts[0]] = rng.standard_gamma(shape[:, None], (len(shape), WEEKS)) / shape[:, None]
-    found = of_account[fleet.account] * _batches(fleet, rng)
-    sign = np.where((np.arange(WEEKS) + fleet.phase[:, None]) % 2 == 0, 1.0, -1.0)
-    found *= 1 + _council_swing(fleet, calendar) * sign
-    campaign = fleet.kind == CAMPAIGN
-    found[campaign] *= _campaigns(fleet.campaign_share[campaign], rng)
-    shape = 1 / fleet.robot_cv[:, None] ** 2
+    found = of_account[platform.account] * _batches(platform, rng)
+    sign = np.where((np.arange(WEEKS) + platform.phase[:, None]) % 2 == 0, 1.0, -1.0)
+    found *= 1 + _council_swing(platform, calendar) * sign
+    campaign = platform.kind == CAMPAIGN
+    found[campaign] *= _campaigns(platform.campaign_share[campaign], rng)
+    shape = 1 / platform.robot_cv[:, None] ** 2
     return np.where(people, found, rng.standard_gamma(shape, found.shape) / shape)
 
 
-def _council_swing(fleet: Fleet, calendar: Calendar) -> Floats:
+def _council_swing(platform: Platform, calendar: Calendar) -> Floats:
     """Give the swing of the council rhythm. The council does not meet in summer."""
-    return np.where(calendar.school_summer[fleet.region], 0.0, fleet.swing[:, None])
+    return np.where(calendar.school_summer[platform.region], 0.0, platform.swing[:, None])
 
 
-def _batches(fleet: Fleet, rng: np.random.Generator) -> Floats:
+def _batches(platform: Platform, rng: np.random.Generator) -> Floats:
     """Let batches of work arrive and be worked off within three weeks, on top of steady work."""
-    rate = fleet.batch_rate[:, None]
-    arrived = rng.poisson(rate, (len(fleet.account), WEEKS + 2))
+    rate = platform.batch_rate[:, None]
+    arrived = rng.poisson(rate, (len(platform.account), WEEKS + 2))
     shape = 1 / BATCH_SIZE_CV**2
     size = rng.standard_gamma(np.maximum(arrived * shape, 1e-9)) / shape / rate
     size[arrived == 0] = 0
     load = np.zeros((len(size), WEEKS))
     for lag, weight in enumerate(BATCH_WEIGHTS):
         load += weight * size[:, 2 - lag : 2 - lag + WEEKS]
-    return 1 - fleet.batch_share[:, None] + fleet.batch_share[:, None] * load
+    return 1 - platform.batch_share[:, None] + platform.batch_share[:, None] * load
 
 
 def _campaigns(share: Floats, rng: np.random.Generator) -> Floats:
@@ -493,49 +493,51 @@ def _campaigns(share: Floats, rng: np.random.Generator) -> Floats:
 # truth
 
 
-def _moments(fleet: Fleet, staff: Staff, calendar: Calendar, days: Floats, shared: Floats) -> tuple[Floats, Floats]:
+def _moments(
+    platform: Platform, staff: Staff, calendar: Calendar, days: Floats, shared: Floats
+) -> tuple[Floats, Floats]:
     """Compute mean and variance of the weekly counts without own events, from the moments of all parts."""
-    weights = days[fleet.region, fleet.application]
-    here = 1 - calendar.vacation[fleet.region]
+    weights = days[platform.region, platform.application]
+    here = 1 - calendar.vacation[platform.region]
     once = here * (1 - calendar.illness * (1 - ILL_SHARES.mean())) * DAY_MEAN * weights.sum(axis=2)
     day_variance = DAY_SQUARE - DAY_MEAN**2
     square = day_variance * (weights**2).sum(axis=2) + (DAY_MEAN * weights.sum(axis=2)) ** 2
-    square *= here * (1 - calendar.illness * (1 - (ILL_SHARES**2).mean())) * (1 + fleet.burst[:, None] ** 2)
+    square *= here * (1 - calendar.illness * (1 - (ILL_SHARES**2).mean())) * (1 + platform.burst[:, None] ** 2)
     people = np.add.reduceat(staff.work, staff.first, axis=0) * once
     scatter = np.add.reduceat(staff.work**2, staff.first, axis=0) * (square - once**2)
-    robots = fleet.kind == ROBOT
-    people[robots], scatter[robots] = fleet.target[robots, None], 0.0
+    robots = platform.kind == ROBOT
+    people[robots], scatter[robots] = platform.target[robots, None], 0.0
     mean = shared * people
-    second = shared**2 * (scatter + people**2) * _office_square(fleet, calendar)
+    second = shared**2 * (scatter + people**2) * _office_square(platform, calendar)
     mean_floored = np.maximum(mean, 1e-3)
     return mean_floored, np.maximum(mean + second - mean**2, mean_floored)
 
 
-def _office_square(fleet: Fleet, calendar: Calendar) -> Floats:
+def _office_square(platform: Platform, calendar: Calendar) -> Floats:
     """Give the second moment of what an office shares."""
-    batches = fleet.batch_share**2 * (1 + BATCH_SIZE_CV**2) / fleet.batch_rate * (BATCH_WEIGHTS**2).sum()
-    found = ((1 + fleet.account_cv**2) * (1 + batches))[:, None] * (1 + _council_swing(fleet, calendar) ** 2)
-    found *= np.where(fleet.kind == CAMPAIGN, 1 / fleet.campaign_share, 1.0)[:, None]
-    return np.where((fleet.kind == ROBOT)[:, None], 1 + fleet.robot_cv[:, None] ** 2, found)
+    batches = platform.batch_share**2 * (1 + BATCH_SIZE_CV**2) / platform.batch_rate * (BATCH_WEIGHTS**2).sum()
+    found = ((1 + platform.account_cv**2) * (1 + batches))[:, None] * (1 + _council_swing(platform, calendar) ** 2)
+    found *= np.where(platform.kind == CAMPAIGN, 1 / platform.campaign_share, 1.0)[:, None]
+    return np.where((platform.kind == ROBOT)[:, None], 1 + platform.robot_cv[:, None] ** 2, found)
 
 
 # events
 
 
 def _events(
-    fleet: Fleet, mean: Floats, left_out: Bools, missing: Ints, events_a_week: float, rng: np.random.Generator
+    platform: Platform, mean: Floats, left_out: Bools, missing: Ints, events_a_week: float, rng: np.random.Generator
 ) -> list[Event]:
     """Draw the events of each series. Series used in campaigns only get none: nobody could tell them."""
     found: list[Event] = []
     if events_a_week <= 0:
         return found
     shares = np.array([kind[3] for kind in KINDS])
-    for series in np.flatnonzero(fleet.kind != CAMPAIGN).tolist():
+    for series in np.flatnonzero(platform.kind != CAMPAIGN).tolist():
         week = JUDGED_FROM + int(rng.geometric(events_a_week)) - 1
         while week < WEEKS:
             kind, weeks, factors, _ = KINDS[rng.choice(len(KINDS), p=shares)]
             event = Event(series, week, weeks, kind, float(rng.choice(factors)))
-            fits = _fits(event, fleet, mean[series], left_out[series], missing)
+            fits = _fits(event, platform, mean[series], left_out[series], missing)
             if fits:
                 found.append(event)
             if fits and _for_good(event):
@@ -544,11 +546,11 @@ def _events(
     return found
 
 
-def _fits(event: Event, fleet: Fleet, mean: Floats, left_out: Bools, missing: Ints) -> bool:
+def _fits(event: Event, platform: Platform, mean: Floats, left_out: Bools, missing: Ints) -> bool:
     """Tell whether an event fits: inside the subscription, twelve weeks after its begin, where something is used."""
     last = event.week + event.weeks
-    end = int(fleet.end[event.series])
-    begin = int(fleet.begin[event.series])
+    end = int(platform.end[event.series])
+    begin = int(platform.begin[event.series])
     if last > (end if end == WEEKS else end - len(WIND_DOWN)) or (begin > 0 and event.week < begin + 12):
         return False
     if left_out[event.week - 1 : last].any() or event.week in missing:

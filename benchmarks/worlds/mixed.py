@@ -16,7 +16,7 @@ from benchmarks.worlds import CommonEvent, Event, World
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+Bools = NDArray[np.bool_]
 
 ACCOUNTS = 400
 APPLICATIONS = 12
@@ -214,7 +214,7 @@ def _own_seasons(rng: np.random.Generator, place: Floats) -> Floats:
     return found
 
 
-def _fleet_moves(rng: np.random.Generator, missing: Ints) -> list[CommonEvent]:
+def _platform_moves(rng: np.random.Generator, missing: Ints) -> list[CommonEvent]:
     """Two to four moves of many accounts: one platform-wide outage, and launches of applications."""
     number = int(rng.integers(2, 5))
     part = (WEEKS - JUDGED_FROM) // number
@@ -257,9 +257,9 @@ def _shuffled(rng: np.random.Generator, number: int) -> list[tuple[str, int, tup
     return [cards[i] for _ in range(number // len(cards) + 1) for i in rng.permutation(len(cards))]
 
 
-def _events(rng: np.random.Generator, may_start: Flags, end: Ints, chance: float) -> list[Event]:
+def _events(rng: np.random.Generator, may_start: Bools, end: Ints, probability: float) -> list[Event]:
     """Events of single series, with quiet weeks between them, and none after one for good."""
-    candidates = np.argwhere(may_start & (rng.random(may_start.shape) < chance))
+    candidates = np.argwhere(may_start & (rng.random(may_start.shape) < probability))
     cards = iter(_shuffled(rng, len(candidates)))
     free_from = np.zeros(len(end), dtype=np.int64)
     found = []
@@ -275,7 +275,7 @@ def _events(rng: np.random.Generator, may_start: Flags, end: Ints, chance: float
 
 
 def _mean(rng: np.random.Generator, account: Ints, application: Ints, days: Floats, place: Floats) -> Floats:
-    """Means without fleet moves, lives and events."""
+    """Means without platform moves, lives and events."""
     n = len(account)
     walk = np.cumsum(rng.normal(0, 0.01, (n, WEEKS)), axis=1)
     amplitude = rng.uniform(0.5, 1.5, ACCOUNTS)[account, None]
@@ -285,14 +285,14 @@ def _mean(rng: np.random.Generator, account: Ints, application: Ints, days: Floa
 
 
 def make(seed: int, events_a_week: float = 0.008) -> World:
-    """One world. `events_a_week` is the chance of an event of its own for each series and week judged."""
+    """One world. `events_a_week` is the probability of an event of its own for each series and week judged."""
     rng = np.random.default_rng([seed, 2718])
     monday = first_monday(rng)
     account, application = _subscriptions(rng)
     n, week = len(account), np.arange(WEEKS)
     days = working_days(monday, WEEKS)[rng.integers(len(REGIONS), size=ACCOUNTS)[account]]
     missing = rng.choice(np.arange(5, WEEKS - 2), int(rng.integers(2, 4)), replace=False)
-    common = _fleet_moves(rng, missing)
+    common = _platform_moves(rng, missing)
     start, end = _lives(rng, n)
     mean = _mean(rng, account, application, days, place_in_year(monday, WEEKS))
     mean *= common_factor(application, WEEKS, common) * _life_factor(start, end)

@@ -41,7 +41,7 @@ _LEAST_STRONG = 3.0
 # an application's accounts have moved together in a week from such a share on
 _MOVED = 0.2
 # a series is irregular where it is zero in so many weeks, and far more often than its mean would let expect
-_ZERO_SHARE, _TIMES_CHANCE = 0.25, 2.0
+_ZERO_SHARE, _TIMES_RANDOM = 0.25, 2.0
 # the same week of last year, and those beside it
 _AROUND = np.array([0.2, 0.6, 0.2])
 # what a series did a year ago is a season from such a share of its level on
@@ -441,8 +441,8 @@ class _Judge:
         """Series that are zero in many weeks and large in others: campaigns, seasons, single people."""
         weeks = np.maximum(self.zero_weeks, 1)
         share = self.zeros / weeks
-        by_chance = np.exp(-self.total / weeks / 2.0)
-        found: Bools = (self.zero_weeks >= 8) & (share >= np.maximum(_ZERO_SHARE, _TIMES_CHANCE * by_chance))
+        at_random = np.exp(-self.total / weeks / 2.0)
+        found: Bools = (self.zero_weeks >= 8) & (share >= np.maximum(_ZERO_SHARE, _TIMES_RANDOM * at_random))
         return found
 
     def _silence(self, week: int) -> Floats:
