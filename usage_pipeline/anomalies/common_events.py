@@ -144,7 +144,11 @@ def _of_same_accounts(
         now = np.bincount(application[both], level[both, week], groups)
         before = np.bincount(application[both], level[both, week - span], groups)
         enough = (accounts >= rules.platform_accounts) & (before > 0)
-        found[enough, week] = now[enough] / before[enough]
+        # an application is lost by most of its accounts: one large account is a loss of its own
+        lost = both & (level[:, week] < (1 - rules.decline_share / 2) * level[:, week - span])
+        most = np.bincount(application[lost], minlength=groups) > accounts / 2
+        ratio = now / np.maximum(before, 1e-9)
+        found[enough, week] = np.where(most, ratio, np.maximum(ratio, 1.0))[enough]
     return found
 
 

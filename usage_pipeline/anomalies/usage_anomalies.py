@@ -247,9 +247,9 @@ def _write(
     if frames:
         anomalies = pd.concat(frames, ignore_index=True)
         for column, name in (("week", "week_start"), ("first", "first_week"), ("last", "last_week")):
-            anomalies[name] = mondays[anomalies[column].to_numpy()]
+            anomalies[name] = mondays[anomalies[column].to_numpy(dtype=np.int64)]
         # one-sided, of the strongest of three windows looked at
-        anomalies["p_value"] = np.minimum(1.0, 3 * ndtr(-np.abs(anomalies["z"].to_numpy())))
+        anomalies["p_value"] = np.minimum(1.0, 3 * ndtr(-np.abs(anomalies["z"].to_numpy(dtype=float))))
         anomalies["method"] = VERSION
         connection.register("anomalies", anomalies)
         connection.execute(

@@ -208,9 +208,17 @@ SELECT
     || CASE WHEN round(told.observed_per_week) = 1 THEN rtrim(told.measure, 's') ELSE told.measure END
     || CASE WHEN told.weeks > 1 THEN ' a week over ' || told.weeks || ' weeks' ELSE '' END
     || ', expected '
-    || format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT))
-    || ' to '
-    || format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+    || CASE
+        -- of small and skewed counts the range may hold what came: then the middle is the honest figure
+        WHEN
+            round(told.observed_per_week) BETWEEN round(greatest(told.expected_per_week - told.margin, 0))
+            AND round(told.expected_per_week + told.margin)
+            THEN 'about ' || format('{:,}', CAST(round(told.expected_per_week) AS BIGINT))
+        ELSE
+            format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT))
+            || ' to '
+            || format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+    END
     || CASE
         WHEN told.is_automated
             THEN '; records as expected or more: the work may be done by a machine now'
