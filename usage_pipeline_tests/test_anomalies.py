@@ -278,8 +278,9 @@ def anomalous(
         CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
             'Community' AS application_type;
         CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start,
-            20.0 AS expected_records;
-        CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created;
+            20.0 AS expected_records, 6.0 AS expected_users;
+        CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created,
+            6 AS active_users;
         CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, notice_date DATE, end_date DATE);
         CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
             cause VARCHAR);
@@ -459,3 +460,10 @@ def test_uploads_that_came_twice_are_one_event_each() -> None:
         ("all", "spike", 1),
         ("application", "spike", 1),
     ]
+
+
+@pytest.mark.parametrize(("observed", "is_said"), [(330, True), (500, False), (250, False)])
+def test_twice_the_clicks_by_as_many_users_may_have_come_twice(tmp_path: Any, observed: int, is_said: bool) -> None:
+    spike = {"kind": "spike", "observed": observed, "z": 9}
+    for row in anomalous(tmp_path, [spike, spike | {"scope": "application", "account_id": None}]):
+        assert ("rows may have come twice" in row["what_happened"]) == is_said

@@ -268,7 +268,7 @@ class CompletenessSettings(_Model):
         0.35, description="share of the median rows of the eight weeks before, below which a week is suspect"
     )
     explosion_share: float = Field(
-        3.0, ge=1, description="the same, above which a week is suspect, as when it was delivered twice"
+        1.8, ge=1, description="the same, and of the same weeks a year ago: above it a week may have come twice"
     )
     collapse_floor_rows: Count = Field(100, description="median rows below which no week is called suspect")
     largest_count: Positive = Field(

@@ -120,9 +120,34 @@ endings AS (
     GROUP BY account_id, application
 ),
 
+-- as many users as expected and twice the clicks: rows that came twice look like this
+users_of AS (
+    SELECT
+        keys.application,
+        expected.week_start,
+        sum(weekly.active_users) AS active_users,
+        sum(expected.expected_users) AS expected_users
+    FROM core.expected_usage AS expected
+    INNER JOIN core.account_applications AS keys ON expected.account_application_id = keys.account_application_id
+    INNER JOIN core.subscription_weeks AS weekly
+        ON
+            expected.account_application_id = weekly.account_application_id
+            AND expected.week_start = weekly.week_start
+    WHERE expected.expected_users IS NOT NULL
+    GROUP BY keys.application, expected.week_start
+),
+
 told AS (
     SELECT
         firsts.*,
+        firsts.measure = 'clicks'
+        AND firsts.weeks = 1
+        AND firsts.observed BETWEEN 1.8 * firsts.expected AND 2.2 * firsts.expected
+        AND CASE
+            WHEN firsts.scope = 'account'
+                THEN subscription_weeks.active_users < 1.25 * records.expected_users
+            ELSE users_of.active_users < 1.25 * users_of.expected_users
+        END AS may_have_come_twice,
         endings.ending,
         causes.cause,
         contributed.regulars,
@@ -149,6 +174,11 @@ told AS (
         ON
             account_applications.account_application_id = subscription_weeks.account_application_id
             AND firsts.week_start = subscription_weeks.week_start
+    LEFT JOIN users_of
+        ON
+            firsts.scope = 'application'
+            AND firsts.application = users_of.application
+            AND firsts.week_start = users_of.week_start
     LEFT JOIN contributed
         ON
             firsts.scope = 'account'
@@ -222,6 +252,7 @@ SELECT
     || CASE
         WHEN told.is_automated
             THEN '; records as expected or more: the work may be done by a machine now'
+        WHEN told.may_have_come_twice THEN '; twice the clicks by as many users: rows may have come twice'
         WHEN told.z < 0 AND told.stopped > 0
             THEN
                 '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'

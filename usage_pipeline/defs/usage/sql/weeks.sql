@@ -29,7 +29,11 @@ counted AS (
         coalesce(manifests.rows_rejected > $rejected_share * manifests.source_rows, FALSE) AS has_many_rejected,
         median(manifests.source_rows) OVER (
             ORDER BY spine.week_start ROWS BETWEEN 8 PRECEDING AND 1 PRECEDING
-        ) AS rows_before
+        ) AS rows_before,
+        -- a season that comes back is no second delivery
+        max(manifests.source_rows) OVER (
+            ORDER BY spine.week_start ROWS BETWEEN 53 PRECEDING AND 51 PRECEDING
+        ) AS rows_last_year
     FROM spine
     LEFT JOIN manifests ON spine.week_start = manifests.week
     LEFT JOIN came_by_date ON spine.week_start = came_by_date.week_start
@@ -44,8 +48,10 @@ judged AS (
         coalesce(week_start + 7 + CAST($settle_days AS INTEGER) <= read_on, TRUE) AS is_read_whole,
         coalesce(rows_before >= $collapse_floor_rows AND source_rows < $collapse_share * rows_before, FALSE)
             AS has_collapsed,
-        coalesce(rows_before >= $collapse_floor_rows AND source_rows > $explosion_share * rows_before, FALSE)
-            AS has_exploded
+        coalesce(
+            rows_before >= $collapse_floor_rows
+            AND source_rows > $explosion_share * greatest(rows_before, coalesce(rows_last_year, 0)), FALSE
+        ) AS has_exploded
     FROM counted
 )
 
