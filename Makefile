@@ -69,6 +69,10 @@ benchmark-anomalies: setup ## anomalies beside their peers: an hour and a quarte
 	@scripts/setup.sh benchmarks
 	@$(BIN)/python -W ignore -m benchmarks.anomalies
 
+.PHONY: benchmark-strangers
+benchmark-strangers: setup ## anomalies in worlds that were made without knowing the detector, a minute: OPTIONS="--shapes"
+	@$(BIN)/python -W ignore -m benchmarks.strangers $(OPTIONS)
+
 .PHONY: benchmark-dashboards
 benchmark-dashboards: setup ## dashboards as readers meet them, ten minutes: LAKE=folder PARTS="charts users pages"
 	@scripts/need-chromium.sh

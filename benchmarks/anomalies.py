@@ -123,23 +123,9 @@ def tuned(cases: list[Case], scores: list[Scores]) -> list[Anomalies]:
     return [{side: np.nan_to_num(s[side], nan=-np.inf) >= limits[side] for side in BUDGETS} for s in scores]
 
 
-def ours_tuned(cases: list[Case]) -> tuple[AnomalySettings, list[Judged]]:
-    """Our own limits, moved until as many ordinary weeks of the series compared are anomalous."""
-    limits = {"down": [1.5, 4.0], "up": [1.5, 4.5]}
-
-    def judged() -> tuple[AnomalySettings, list[Judged]]:
-        rules = AnomalySettings(drop_z=sum(limits["down"]) / 2, anomaly_z=sum(limits["up"]) / 2)
-        return rules, [ours(case.world, rules) for case in cases]
-
-    for _ in range(8):
-        _, found = judged()
-        for side, budget in BUDGETS.items():
-            anomalous = [
-                anomalies_of(f)[side][c.rows][c.world.ordinary()[c.rows]] for c, f in zip(cases, found, strict=True)
-            ]
-            middle = sum(limits[side]) / 2
-            limits[side][0 if np.concatenate(anomalous).mean() > budget else 1] = middle
-    return judged()
+def scores_of(found: Judged) -> Scores:
+    """Normal values of the more telling side."""
+    return {"down": -found.z, "up": found.z}
 
 
 # ---------------------------------------------------------------- what is reported
@@ -337,8 +323,8 @@ def curves(cases: list[Case], scored: dict[str, list[Scores]]) -> dict[str, list
             anomalies = [np.nan_to_num(scores["down"], nan=-np.inf) >= limit for scores in of_cases]
             found[name].append(point([{"down": anomaly, "up": np.zeros_like(anomaly)} for anomaly in anomalies]))
     found["ours"] = [
-        point([anomalies_of(ours(c.world, AnomalySettings(drop_z=limit))) for c in cases])
-        for limit in (1.7, 1.9, 2.0, 2.1, 2.25, 2.4, 2.6, 3.0)
+        point([anomalies_of(ours(c.world, AnomalySettings(listed_share=share))) for c in cases])
+        for share in (0.04, 0.03, 0.02, 0.015, 0.01, 0.006, 0.003, 0.001)
     ]
     return found
 
@@ -401,9 +387,7 @@ def main() -> None:
     started = time.perf_counter()
     found = [ours(case.world, AnomalySettings()) for case in cases]
     seconds["ours (2,000 series)"] = (time.perf_counter() - started) / len(cases)
-    rules, judged = ours_tuned(cases)
-    say(f"ours, tuned: drop_z {rules.drop_z:.2f}, anomaly_z {rules.anomaly_z:.2f}")
-    named["ours"] = [anomalies_of(f) for f in judged]
+    named["ours"] = tuned(cases, [scores_of(f) for f in found])
     named["ours, as shipped"] = [anomalies_of(f) for f in found]
     for name in given.peers:
         results = [peer(name, case, given.folder) for case in cases]

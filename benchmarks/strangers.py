@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.anomalies import interval, table
+from benchmarks.anomalies import interval, scores_of, table
 from benchmarks.pooled import oracle, scores
 from benchmarks.worlds import SEEDS_FOR_TUNING, SEEDS_KEPT_UNSEEN, Event, World
 from usage_pipeline.anomalies.detector import Judged, Series, judge
@@ -113,10 +113,6 @@ def report(family: str, worlds: list[World], rules: AnomalySettings | None = Non
         )
     table("Drops by 60 % over four weeks, found, %", ["method", "mean 5 to 20", "20 and more"], lines)
     return {"false": false}
-
-
-def scores_of(found: Judged) -> dict[str, Floats]:
-    return {"down": -np.where(np.isnan(found.z), np.nan, found.z), "up": found.z}
 
 
 def report_right(worlds: list[World], found: list[Judged], ordinary: list[Bools]) -> None:

@@ -347,7 +347,7 @@ def test_what_nobody_knows_is_said_by_the_doctor(settings: Settings) -> None:
         copy.touch()
     (settings.facts_dir / f".facts.parquet.{'0' * 32}").touch()  # under way
     assert unknown(settings.home) == [copies[0].parent, copies[1]]
-    told = [finding.words for finding in doctor._home(settings)]
+    told = [finding.words for finding in doctor._home(settings.home)]
     assert told == [f"{copies[0].parent} is none of ours", f"{copies[1]} is none of ours"]
 
 

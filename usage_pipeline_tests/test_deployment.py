@@ -183,7 +183,7 @@ def warehouse_lock(settings: Settings) -> Path:
     return settings.warehouse_path.with_suffix(".lock")
 
 
-@pytest.mark.parametrize("lock", [facts_lock, lambda s: s.history_lock, warehouse_lock])
+@pytest.mark.parametrize("lock", [lambda s: facts_lock(s.facts_dir), lambda s: s.history_lock, warehouse_lock])
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
