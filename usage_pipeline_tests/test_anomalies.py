@@ -455,6 +455,16 @@ def test_a_slow_loss_of_an_application_is_told_once_a_year() -> None:
     assert 1 <= len(told) <= 2
 
 
+@pytest.mark.parametrize("name", ["school_summer", "launch", "slow_loss_of_an_application", "mostly_zero"])
+def test_an_application_has_one_row_a_week(name: str) -> None:
+    """A slow loss in a week with a common move doubled that week's usage on the page."""
+    world = SHAPES[name](seed=3)
+    result = judge(Series(world.counts, world.application, world.working_days), RULES)
+    keys = np.arange(world.application.max() + 1)
+    rows = usage_anomalies._of_applications(result, world.counts, world.application, keys, RULES)
+    assert not rows.duplicated(["application", "week"]).any()
+
+
 def test_uploads_that_came_twice_are_one_event_each() -> None:
     assert sorted(event[:3] for event in events_of("doubled_upload")) == [
         ("all", "spike", 1),

@@ -97,11 +97,17 @@ _LOSS_SPANS, _LOSS_WEEKS, _LOSS_KNOWN = (52, 26), 8, 6
 
 
 def slow_losses(
-    judged: Judged, counts: Floats, application: NDArray[Any], together: Together, rules: AnomalySettings
+    judged: Judged,
+    counts: Floats,
+    application: NDArray[Any],
+    together: Together,
+    moved: NDArray[np.bool_],
+    rules: AnomalySettings,
 ) -> pd.DataFrame:
     """Applications that lost slowly, told once: what the same accounts use against what they used before.
 
-    A year ago is the same season. Where there is no such year, half a year ago has to do.
+    A year ago is the same season. Where there is no such year, half a year ago has to do. A week in which the
+    application `moved` has its row already: the loss is told after it.
     """
     weeks, groups = counts.shape[1], len(together.expected)
     level = _of_eight_weeks(np.where(np.isnan(judged.expected), np.nan, counts))
@@ -114,7 +120,7 @@ def slow_losses(
             limit = 1 - rules.decline_share
             found = year <= limit or (half <= limit and (np.isnan(year) or year <= 1 - rules.decline_share / 2))
             still = half <= ratio[26][group, week - 1] or half < limit
-            if found and still and half < 1 and week - told >= _YEAR:
+            if found and still and half < 1 and week - told >= _YEAR and not moved[group, week]:
                 span = 52 if year <= limit else 26
                 rows.append(_loss(together, group, week, span, ratio[span][group, week]))
                 told = week

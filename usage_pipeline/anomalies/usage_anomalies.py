@@ -208,7 +208,7 @@ def _of_applications(
     together = Together.of(judged, counts, application, len(keys))
     found = [
         common_moves(together, ratio, judged.factor_z, far, spread),
-        slow_losses(judged, counts, application, together, rules),
+        slow_losses(judged, counts, application, together, far, rules),
     ]
     frame = pd.concat(found, ignore_index=True)
     return frame.assign(scope="application", application=keys[frame["group"].to_numpy(dtype=int)]).drop(columns="group")
