@@ -46,7 +46,7 @@ test-long: setup ## what `make test` leaves out: other pages, inputs, faults and
 	@$(BIN)/python -m pytest -q -m "alone and not soak"
 
 .PHONY: test-fast
-test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute or two
+test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute
 	@$(BIN)/python -m pytest -m "not slow and not superset and not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: t
