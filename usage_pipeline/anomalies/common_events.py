@@ -94,6 +94,8 @@ def _as_events(frame: pd.DataFrame, weeks: int) -> pd.DataFrame:
 
 # an application is lost slowly over half a year or a year: the same accounts, eight weeks against eight
 _LOSS_SPANS, _LOSS_WEEKS, _LOSS_KNOWN = (52, 26), 8, 6
+# so many applications tell what is of one of them
+_APPLICATIONS = 3
 
 
 def slow_losses(
@@ -112,6 +114,11 @@ def slow_losses(
     weeks, groups = counts.shape[1], len(together.expected)
     level = _of_eight_weeks(np.where(np.isnan(judged.expected), np.nan, counts))
     ratio = {span: _of_same_accounts(level, application, groups, span, rules) for span in _LOSS_SPANS}
+    if groups >= _APPLICATIONS:
+        # half a year apart are other seasons: what all applications did in that time is no loss of one
+        everybody = np.zeros(len(application), dtype=np.int64)
+        of_all = _of_same_accounts(level, everybody, 1, 26, rules)
+        ratio[26] = ratio[26] / np.clip(np.nan_to_num(of_all, nan=1.0), 0.1, 1.0)
     rows = []
     for group in range(groups):
         told = -_YEAR
@@ -154,7 +161,7 @@ def _of_same_accounts(
         lost = both & (level[:, week] < (1 - rules.decline_share / 2) * level[:, week - span])
         most = np.bincount(application[lost], minlength=groups) > accounts / 2
         ratio = now / np.maximum(before, 1e-9)
-        found[enough, week] = np.where(most, ratio, np.maximum(ratio, 1.0))[enough]
+        found[enough, week] = np.where(most | (groups == 1), ratio, np.maximum(ratio, 1.0))[enough]
     return found
 
 
