@@ -465,6 +465,41 @@ def test_an_application_has_one_row_a_week(name: str) -> None:
     assert not rows.duplicated(["application", "week"]).any()
 
 
+def losing(share: float, accounts: int = 30, applications: int = 3, clicks: float = 60, weeks: int = 70) -> Series:
+    """Series whose first application falls to `share` over the second half; the others are steady."""
+    rng = np.random.default_rng(5)
+    application = np.repeat(np.arange(applications), accounts)
+    mean = np.full((len(application), weeks), 60.0)
+    mean[application == 0] = clicks * np.concatenate([np.ones(weeks - 30), np.linspace(1, share, 30)])
+    return Series(rng.poisson(mean).astype(float), application, np.ones(mean.shape))
+
+
+def told_as_lost(series: Series, rules: AnomalySettings = RULES) -> set[int]:
+    result = judge(series, rules)
+    keys = np.arange(series.application.max() + 1)
+    rows = usage_anomalies._of_applications(result, series.counts, series.application, keys, rules)
+    return set(rows.loc[rows["kind"] == "slow decline", "application"])
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.5, True), (0.75, False)])
+def test_an_application_declines_from_its_share_on(share: float, is_told: bool) -> None:
+    assert told_as_lost(losing(share)) == ({0} if is_told else set())
+    assert told_as_lost(losing(share), RULES.model_copy(update={"decline_share": 0.15})) == {0}
+    assert told_as_lost(losing(share), RULES.model_copy(update={"decline_share": 0.6})) == set()
+
+
+def test_the_largest_application_is_no_measure_for_itself() -> None:
+    assert told_as_lost(losing(0.4, clicks=900)) == {0}
+
+
+@pytest.mark.parametrize("applications", [1, 3])
+def test_one_large_account_that_loses_is_no_loss_of_the_application(applications: int) -> None:
+    series = losing(1.0, applications=applications)
+    rng = np.random.default_rng(6)
+    series.counts[0] = rng.poisson(3000 * np.concatenate([np.ones(40), np.linspace(1, 0.3, 30)]))
+    assert told_as_lost(series) == set()
+
+
 def test_uploads_that_came_twice_are_one_event_each() -> None:
     assert sorted(event[:3] for event in events_of("doubled_upload")) == [
         ("all", "spike", 1),

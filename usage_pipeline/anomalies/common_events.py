@@ -116,9 +116,7 @@ def slow_losses(
     ratio = {span: _of_same_accounts(level, application, groups, span, rules) for span in _LOSS_SPANS}
     if groups >= _APPLICATIONS:
         # half a year apart are other seasons: what all applications did in that time is no loss of one
-        everybody = np.zeros(len(application), dtype=np.int64)
-        of_all = _of_same_accounts(level, everybody, 1, 26, rules)
-        ratio[26] = ratio[26] / np.clip(np.nan_to_num(of_all, nan=1.0), 0.1, 1.0)
+        ratio[26] = ratio[26] / np.clip(_of_the_others(level, application, groups), 0.1, 1.0)
     rows = []
     for group in range(groups):
         told = -_YEAR
@@ -161,7 +159,22 @@ def _of_same_accounts(
         lost = both & (level[:, week] < (1 - rules.decline_share / 2) * level[:, week - span])
         most = np.bincount(application[lost], minlength=groups) > accounts / 2
         ratio = now / np.maximum(before, 1e-9)
-        found[enough, week] = np.where(most | (groups == 1), ratio, np.maximum(ratio, 1.0))[enough]
+        found[enough, week] = np.where(most, ratio, np.maximum(ratio, 1.0))[enough]
+    return found
+
+
+def _of_the_others(level: Floats, application: NDArray[Any], groups: int) -> Floats:
+    """What the accounts of all other applications use, against half a year before: (groups, weeks), 1 where none is."""
+    now, before = level[:, 26:], level[:, :-26]
+    both = ~np.isnan(now) & ~np.isnan(before)
+    sums = []
+    for values in (now, before):
+        of_group = np.zeros((groups, now.shape[1]))
+        np.add.at(of_group, application, np.where(both, values, 0.0))
+        # without its own: the largest application is no measure for itself
+        sums.append(of_group.sum(axis=0) - of_group)
+    found = np.ones((groups, level.shape[1]))
+    found[:, 26:] = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1e-9), 1.0)
     return found
 
 

@@ -303,7 +303,7 @@ class ActivitySettings(_Model):
 
 
 class AnomalySettings(_Model):
-    """What is a spike, a usage drop, a step, a slow decline. Distances: standard deviations of the expected count."""
+    """What is a spike, a usage drop, a step, a slow decline."""
 
     discounts: tuple[Discount, ...] = Field(
         (0.9, 0.95, 0.98),
@@ -321,8 +321,14 @@ class AnomalySettings(_Model):
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
     absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
     shift_weeks: Positive = Field(6, description="weeks after which a step is the usual level")
-    decline_weeks: Positive = Field(26, description="weeks over which a slow decline is looked for")
-    decline_share: Share = Field(0.35, description="smallest decline, as a share of the level before")
+    decline_weeks: Positive = Field(
+        26, description="weeks over which a slow decline of an account with an application is looked for"
+    )
+    decline_share: Share = Field(
+        0.35,
+        description="smallest slow decline, of an account with an application and of a whole application; an account "
+        "that lost half of it is one of those that lost",
+    )
     platform_accounts: Positive = Field(
         10, description="accounts of an application from which on they can move together"
     )
