@@ -48,7 +48,8 @@ HOSTILE = [
     "R<D & Co. <3 {n}",
 ]
 # links that marts write: hostile ones are to nowhere, or to Another
-OF_A_MART = '<a href="/(superset.*|[a-z-]+/([^A].{0,6}|A[^n].*|.*%3C.*|.*evil.*|.*HYPER.*))">[^<]*</a>'
+# one link and nothing else: a sentence may begin with one name and end with another
+OF_A_MART = '<a href="/(superset[^"]*|[a-z-]+/([^A"][^"]{0,6}|A[^n"][^"]*|[^"]*%3C[^"]*|[^"]*evil[^"]*|[^"]*HYPER[^"]*))">[^<]*</a>'
 PATHS = re.compile(r"/(account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/")
 
 
@@ -78,7 +79,7 @@ def hostile_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     people.to_parquet(lake / "contacts.parquet", index=False)
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_refresh(settings, instance).success
+        assert run_refresh(settings, instance, with_workbook=True).success
         write_status(settings, instance)
     return Demo(folder, settings, {})
 
