@@ -113,6 +113,11 @@ def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str
         ),
         ("charts/top_accounts", lambda c: c.update(description=""), "has no description"),
         ("charts/top_accounts", lambda c: c.update(query_context="{}"), "holds query_context"),
+        (
+            "charts/top_accounts",
+            lambda c: c.update(slice_name="Bottom 10 accounts by clicks a week"),
+            "is that of another chart too",
+        ),
         ("charts/top_accounts", lambda c: c.update(uuid="x"), "uuid is missing or malformed"),
         ("dashboards/changes", lambda d: d.update(slug=""), "has no slug"),
         (

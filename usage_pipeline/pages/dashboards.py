@@ -216,6 +216,9 @@ def _chart_problems(chart: dict[str, Any], assets: Assets) -> list[str]:
         problems.append("viz_type and params.viz_type differ")
     if not chart.get("description"):
         problems.append("has no description; say what a reader learns from it")
+    others = [uuid for uuid, other in assets.charts.items() if other.get("slice_name") == chart.get("slice_name")]
+    if len(others) > 1:
+        problems.append(f"slice_name {chart.get('slice_name')!r} is that of another chart too; say how they differ")
     return problems
 
 
