@@ -61,6 +61,7 @@ def test_few_ordinary_weeks_are_flagged_and_not_more_in_weeks_with_a_holiday(wor
 
 
 @pytest.mark.parametrize(("least", "most", "share"), [(20, np.inf, 0.9), (5, 20, 0.6)])
+@pytest.mark.sample("20-inf-0.9")
 def test_lasting_drops_are_found(least: float, most: float, share: float) -> None:
     hits = []
     for seed in (40, 41, 42):

@@ -258,7 +258,7 @@ def scripts(url: str, target: Target) -> str:
 
 @pytest.mark.parametrize("place", ["127.0.0.1", "localhost"], ids=["another site", "another port of the same site"])
 @pytest.mark.parametrize("attack", [pictures, forms, scripts])
-@pytest.mark.sample("pictures-another site", "scripts-another site")
+@pytest.mark.sample("pictures-another site")
 def test_a_page_that_an_engineer_opens_changes_nothing(
     servers: Servers, target: Target, browser: Any, tmp_path: Path, attack: Callable[[str, Target], str], place: str
 ) -> None:

@@ -304,6 +304,7 @@ def test_what_a_check_found_is_told_in_words() -> None:
 
 
 @pytest.mark.superset
+@pytest.mark.long
 def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, demo: Demo) -> None:
     text = shown_on(browser, superset, "health")
     assert "All is well" in text

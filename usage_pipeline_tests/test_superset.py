@@ -384,6 +384,7 @@ def test_a_click_on_an_application_filters_the_page(
     assert f"{int(last_4['clicks'].sum()):,}" not in shown
 
 
+@pytest.mark.long
 def test_a_viewer_gets_no_contact_on_any_way(superset: SupersetServer, page: Any, demo: Demo, admin: Client) -> None:
     viewer = Client(superset, "viewer")
     contacts = pd.read_parquet(demo.folder / "lake" / "contacts.parquet")
