@@ -46,10 +46,6 @@ class Calibration:
     is_calibrated: bool = False
 
     @classmethod
-    def of_drops(cls) -> "Calibration":
-        return cls()
-
-    @classmethod
     def of_spikes(cls) -> "Calibration":
         """Counts that scatter much are skewed beyond the law: so much is known before the lake has said it."""
         found = cls()
@@ -92,7 +88,7 @@ class Calibration:
         low, high = knots[rows, place - 1], knots[rows, place]
         slope = (_NORMAL[place] - _NORMAL[place - 1]) / np.maximum(high - low, 1e-6)
         # beyond the last knot no faster than the law itself
-        slope = np.where(scores > knots[:, -1], np.minimum(slope, 1.0), slope)
-        found: Floats = _NORMAL[place - 1] + slope * (scores - low)
         beyond = scores > knots[:, -1]
-        return np.where(beyond, _NORMAL[-1] + slope * (scores - knots[:, -1]), found)
+        inside = _NORMAL[place - 1] + slope * (scores - low)
+        found: Floats = np.where(beyond, _NORMAL[-1] + np.minimum(slope, 1.0) * (scores - knots[:, -1]), inside)
+        return found

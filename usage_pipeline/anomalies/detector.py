@@ -126,7 +126,7 @@ class _Judge:
         self.levels = Levels(n, rules.discounts)
         self.after = [(self.clicks, self.exposure, self.seen)]
         self.scatter = Scatter(n)
-        self.down, self.up = Calibration.of_drops(), Calibration.of_spikes()
+        self.down, self.up = Calibration(), Calibration.of_spikes()
         # the raw scores of every week and where they belong, which later ones are read by
         self.raw = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}
         self.normal = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}

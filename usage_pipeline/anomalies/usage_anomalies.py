@@ -99,9 +99,9 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
-                _of_accounts(judged, account_applications, application, weeks, settings.anomalies),
-                _of_applications(judged, counts, application, np.asarray(keys), settings.anomalies),
-                _of_everything(judged, counts, settings.anomalies),
+                _of_accounts(judged, account_applications, application, weeks, rules),
+                _of_applications(judged, counts, application, np.asarray(keys), rules),
+                _of_everything(judged, counts, rules),
             ]
             found += [frame.assign(measure=measure) for frame in anomalies]
             rates.append({"measure": measure, **_rates(judged)})
@@ -187,7 +187,7 @@ def _of_accounts(
 
 def _spread(judged: Judged) -> float:
     """By what share all accounts of an application err together, when nobody's week is known yet."""
-    return 1.4826 * float(np.median(np.abs(np.log(judged.factor / judged.factor_before))))
+    return usual_error(np.log(judged.factor / judged.factor_before))
 
 
 def _change_of_peers(judged: Judged) -> Floats:
