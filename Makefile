@@ -51,7 +51,7 @@ test-fast: setup ## tests that need neither Superset nor a whole refresh, in a m
 	@$(BIN)/python -m pytest -m "not slow and not superset and not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: t
-t: setup ## one file or test: make t T=usage_pipeline_tests/test_weeks.py
+t: setup ## one file or test: make t T=usage_pipeline_tests/core/test_weeks.py
 	@$(BIN)/python -m pytest -q -m "not soak and not compose" $(PYTEST_OPTIONS) $(T)
 
 .PHONY: test-compose

@@ -13,7 +13,7 @@ import duckdb
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.resources import warehouse_of
-from usage_pipeline_tests.histories import TABLES, make_table
+from usage_pipeline_tests.support.histories import TABLES, make_table
 
 
 def measure(settings: Settings, accounts: int = 3000, applications: int = 20, weeks: int = 104) -> dict[str, float]:

@@ -18,7 +18,7 @@ from usage_pipeline.ingestion.reference import take_delivery
 from usage_pipeline.predictions import risks
 from usage_pipeline.predictions.point_in_time import open_history
 from usage_pipeline.resources import warehouse_of
-from usage_pipeline_tests.histories import TABLES, make_table
+from usage_pipeline_tests.support.histories import TABLES, make_table
 
 AS_OF = datetime(2025, 12, 31, tzinfo=UTC)
 

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 import requests
+from usage_superset.chart_queries import payload
 
 from usage_pipeline_tests.compose.stand_ins import FILES, sentence
-from usage_pipeline_tests.conftest import SupersetServer, free_port
-from usage_pipeline_tests.test_superset import CHARTS, Client, payload
+from usage_pipeline_tests.support.servers import SupersetServer, free_port
+from usage_pipeline_tests.support.superset_client import CHARTS, Client
 
 pytestmark = pytest.mark.compose
 

@@ -1,0 +1,157 @@
+"""The call list: who is on it, why, how urgent and worth how much, against the tables read one row at a time."""
+
+import re
+from urllib.parse import unquote
+
+import duckdb
+import pandas as pd
+import pytest
+
+from usage_pipeline_tests.support.demo_home import Demo
+
+
+@pytest.fixture(scope="module")
+def warehouse(demo: Demo) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(demo.settings.warehouse_path), read_only=True)
+
+
+@pytest.fixture(scope="module")
+def calls(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.call_list ORDER BY rank").df()
+
+
+@pytest.fixture(scope="module")
+def reasons(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.call_reasons").df()
+
+
+@pytest.fixture(scope="module")
+def applications(warehouse: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    return warehouse.execute("FROM mart.subscription_overview").df()
+
+
+AS_OF = pd.Timestamp("2026-11-22")
+NEWEST = pd.Timestamp("2026-11-09")
+
+
+def reasons_by_hand(demo: Demo, applications: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """What subscriptions and states alone give: notices as delivered, states as shown, renewals near."""
+    found = set()
+    for row in applications[
+        applications["subscription_state"].isin(["active subscription", "notice received"])
+    ].itertuples():
+        account_application = (row.account_id, row.application_key)
+        if row.subscription_state == "notice received":
+            found.add((*account_application, "notice received"))
+            continue
+        words = {"inactive": "inactive", "low": "usage down", "never adopted": "never adopted"}
+        if row.usage_state in words:
+            found.add((*account_application, words[row.usage_state]))
+        if pd.notna(row.renewal_date) and 0 <= (row.renewal_date - AS_OF).days <= 60:
+            found.add((*account_application, "upcoming renewal"))
+    return found
+
+
+def test_every_notice_state_and_renewal_is_a_reason_and_nothing_else_of_the_kind(
+    demo: Demo, reasons: pd.DataFrame, applications: pd.DataFrame
+) -> None:
+    kinds = ["notice received", "inactive", "usage down", "never adopted", "upcoming renewal"]
+    of_kind = reasons[reasons["call_reason"].isin(kinds)]
+    found = set(of_kind[["account_id", "application_key", "call_reason"]].itertuples(index=False, name=None))
+    assert found == reasons_by_hand(demo, applications)
+    assert {"notice received", "inactive", "never adopted", "upcoming renewal"} <= {kind for _, _, kind in found}
+
+
+def test_no_state_stands_beside_a_day_of_use_that_it_denies(applications: pd.DataFrame) -> None:
+    """'Never adopted' once stood beside a day of last use, and 'inactive' beside one of this week."""
+    running = applications[applications["subscription_state"].isin(["active subscription", "notice received"])]
+    never, silent = (running[running["usage_state"] == state] for state in ("never adopted", "inactive"))
+    assert len(never) and len(silent)
+    assert never["last_used_on"].isna().all()
+    assert (silent["last_used_on"] < NEWEST - pd.Timedelta(weeks=3)).all()
+    used = running.dropna(subset="last_used_on")
+    assert (used["last_used_on"] >= used["start_date"]).all()
+
+
+def test_notices_are_those_of_the_file_that_was_delivered(demo: Demo, reasons: pd.DataFrame) -> None:
+    rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["notice_date", "end_date"])
+    running = rows[rows["notice_date"].le(AS_OF) & ~rows["end_date"].lt(AS_OF) & rows["application"].notna()]
+    found = reasons[reasons["call_reason"] == "notice received"]
+    assert set(running["account_id"] + running["application"]) <= set(found["account_id"] + found["application_key"])
+    days = dict(zip(running["account_id"] + running["application"], running["notice_date"], strict=True))
+    for row in found.itertuples():
+        if (day := days.get(row.account_id + row.application_key)) is not None:
+            assert f"given on {day:%b %-d, %Y}" in row.reason
+            assert row.reason_since == day
+            assert row.news == ("new this week" if day >= NEWEST else "ongoing")
+
+
+def test_what_has_ended_is_on_no_call_list(demo: Demo, calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert not set(calls["account_id"]) & set(demo.truth["ended_accounts"])
+    cancelled = {
+        (e["account_id"], e["application"]) for e in demo.truth["events"] if e["kind"] in ("cancelled", "completed")
+    }
+    named = set(reasons[["account_id", "application_key"]].itertuples(index=False, name=None))
+    rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["end_date"])
+    again = rows[~rows["end_date"].lt(AS_OF)]
+    returned = set(again[["account_id", "application"]].itertuples(index=False, name=None))
+    assert not (named & cancelled) - returned
+
+
+def test_an_account_is_as_urgent_as_its_most_urgent_reason(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert set(calls["account_id"]) == set(reasons["account_id"])
+    rank = reasons.groupby("account_id")["urgency_rank"].min()
+    assert (calls.set_index("account_id")["urgency_rank"] == rank.reindex(calls["account_id"])).all()
+    words = {1: "Urgent", 2: "This week", 3: "Watch"}
+    assert (calls["urgency"] == calls["urgency_rank"].map(words)).all()
+    new = (reasons["news"] == "new this week").groupby(reasons["account_id"]).any()
+    assert ((calls.set_index("account_id")["news"] == "new this week") == new.reindex(calls["account_id"])).all()
+
+
+def test_value_concerned_counts_an_application_once(
+    calls: pd.DataFrame, reasons: pd.DataFrame, applications: pd.DataFrame
+) -> None:
+    owned = applications[applications["subscription_state"].isin(["active subscription", "notice received"])]
+    for row in calls.itertuples():
+        of_account = owned[owned["account_id"] == row.account_id]
+        named = set(reasons.loc[reasons["account_id"] == row.account_id, "application_key"])
+        concerned = of_account if "all" in named else of_account[of_account["application_key"].isin(named)]
+        assert row.applications_concerned == len(concerned)
+        value = concerned["annual_value"].sum(min_count=1)
+        assert row.value_concerned == pytest.approx(value) or (pd.isna(value) and pd.isna(row.value_concerned))
+
+
+def test_the_most_urgent_come_first_and_then_the_most_valuable(calls: pd.DataFrame) -> None:
+    assert list(calls["rank"]) == list(range(1, len(calls) + 1))
+    order = calls.assign(value=-calls["value_concerned"].fillna(-1))[["urgency_rank", "value"]]
+    assert order.equals(order.sort_values(["urgency_rank", "value"], kind="stable"))
+
+
+def test_reasons_are_short_words_without_markup(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    assert (calls["reason"].str.len() > 0).all() and calls["reason"].str.len().quantile(0.9) < 260
+    for text in [*calls["reason"], *reasons["reason"]]:
+        assert not re.search(r"<|None|nan|  |;\s*$", text), text
+
+
+def test_of_several_renewals_the_next_one_is_told(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    told = calls[calls["reason"].str.startswith("renewal on")].set_index("account_id")["reason"]
+    near = reasons[(reasons["call_reason"] == "upcoming renewal") & reasons["account_id"].isin(told.index)]
+    dates = pd.to_datetime(near["reason"].str.removeprefix("renewal on "), format="%b %d, %Y")
+    first = dates.groupby(near["account_id"]).agg(["min", "nunique"])
+    assert (first["nunique"] > 1).any(), "somebody renews twice"
+    assert told.to_dict() == {account: f"renewal on {day:%b %-d, %Y}" for account, day in first["min"].items()}
+
+
+def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:
+    """What a rule says, the drop and the state say already."""
+    (by_rule,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'rule'").fetchone()
+    (by_model,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'model'").fetchone()
+    assert by_rule > 0, "the small demo gets the rule"
+    assert reasons["call_reason"].str.startswith("likely").sum() == by_model
+
+
+def test_a_link_names_the_account_whatever_the_name(calls: pd.DataFrame) -> None:
+    for row in calls.itertuples():
+        href = re.fullmatch(r'<a href="/account/([^"/]+)">open</a>', row.account_page)
+        assert href
+        assert unquote(href[1]) == row.account

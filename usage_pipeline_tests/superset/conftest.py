@@ -1,0 +1,54 @@
+"""People of each role, the places of a running Superset, and its addresses: once a file."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from usage_pipeline.operations.local import (
+    SUPERSET_PYTHON,
+    manage_people,
+    superset_environment,
+)
+from usage_pipeline_tests.support.demo_home import Demo
+from usage_pipeline_tests.support.servers import SupersetServer
+from usage_pipeline_tests.support.visitors import Places, Visitor
+
+
+@pytest.fixture(scope="module")
+def visitors(superset: SupersetServer, demo: Demo) -> dict[str, Visitor]:
+    password = "made for this test only"
+    manage_people(demo.settings, superset.folder, ["add", "pipeline", "Usage service"], password, print)
+    superset.passwords["pipeline"] = password
+    return {name: Visitor(superset, name) for name in ("admin", "manager", "viewer", "analyst", "pipeline", "nobody")}
+
+
+@pytest.fixture(scope="module")
+def places(visitors: dict[str, Visitor]) -> Places:
+    def listed(what: str, name: str) -> dict[str, int]:
+        answer = visitors["admin"].get(f"/api/v1/{what}/?q=(page_size:200)")
+        return {item[name]: item["id"] for item in answer.json()["result"]}
+
+    return Places(
+        listed("dataset", "table_name"),
+        listed("database", "database_name"),
+        listed("dashboard", "slug"),
+        listed("chart", "slice_name"),
+    )
+
+
+@pytest.fixture(scope="module")
+def addresses(superset: SupersetServer, demo: Demo) -> list[tuple[str, dict[str, str]]]:
+    """Every address of this Superset that answers GET, with the kinds of its places."""
+    code = (
+        "import json\nfrom superset.app import create_app\n"
+        "rules = [r for r in create_app().url_map.iter_rules() if 'GET' in r.methods]\n"
+        "print('RULES' + json.dumps([[r.rule, {a: type(c).__name__ for a, c in r._converters.items()}] for r in rules]))"
+    )
+    environment = os.environ | superset_environment(demo.settings, superset.folder)
+    done = subprocess.run(
+        [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RULES"))
+    return [(rule, kinds) for rule, kinds in json.loads(line.removeprefix("RULES"))]

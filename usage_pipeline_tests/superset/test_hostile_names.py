@@ -1,0 +1,297 @@
+"""Names that want to be HTML, links, formulas or scripts, from the lake to pages in Chromium, downloads and mails.
+
+Whoever names an account, an application, an owner or a cause in another system writes on everybody's pages here.
+"""
+
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dagster as dg
+import duckdb
+import openpyxl
+import pandas as pd
+import pytest
+from usage_superset.chart_queries import payload
+from usage_superset.html_cells import LINK_COLUMNS, as_address, as_stored, as_text, cell
+
+from usage_pipeline.config.settings import load_settings
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.notifications.digest import read_digests, write
+from usage_pipeline.observability.status import write_status
+from usage_pipeline.pages.dashboards import load_assets
+from usage_pipeline.publishing.builds import BuildStore
+from usage_pipeline_tests.support.demo_home import DEMO_AS_OF, Demo
+from usage_pipeline_tests.support.refreshes import run_refresh
+from usage_pipeline_tests.support.servers import SupersetServer, serve_superset
+from usage_pipeline_tests.support.superset_client import CHARTS, log_in, wait_until_drawn
+from usage_pipeline_tests.support.visitors import Visitor, ask_for
+
+pytestmark = pytest.mark.superset("hostile")
+
+# with a number each, so that no two are one
+HOSTILE = [
+    "<img src=x-{n} onerror=\"document.title='pwned'\">",
+    '<a href="//evil.example/{n}">open</a>',
+    '<a href="@evil.example/{n}">open</a>',
+    '<a href="javascript:document.title=`pwned{n}`">open</a>',
+    '<a href="/account/Another%20{n}">open</a>',
+    '=HYPERLINK("http://evil.example/{n}","open")',
+    "http://evil.example/{n}",
+    "<svg/onload=document.title='pwned'>{n}",
+    "javascript:document.title='pwned'//{n}",
+    "{{{{ {n} }}}}<b>bold</b>",
+    "R<D & Co. <3 {n}",
+]
+# links that marts write: hostile ones are to nowhere, or to Another
+# one link and nothing else: a sentence may begin with one name and end with another
+OF_A_MART = '<a href="/(superset[^"]*|[a-z-]+/([^A"][^"]{0,6}|A[^n"][^"]*|[^"]*%3C[^"]*|[^"]*evil[^"]*|[^"]*HYPER[^"]*))">[^<]*</a>'
+PATHS = re.compile(r"/(account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/")
+
+
+def hostile(count: int, start: int = 0) -> list[str]:
+    return [HOSTILE[n % len(HOSTILE)].format(n=start + n) for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def hostile_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A demo whose every name, but the ids, was given by an attacker."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_demo_lake(folder, DEMO_AS_OF, accounts=44, seed=7)
+    lake = folder / "lake"
+    for file, columns in (
+        ("accounts.csv", ["account_name", "segment", "region", "owner"]),
+        ("applications.csv", ["application_name", "application_type"]),
+        ("known_causes.csv", ["cause"]),
+    ):
+        rows = pd.read_csv(lake / file, dtype=str, keep_default_na=False)
+        for place, column in enumerate(columns):
+            known = sorted(rows[column].unique())
+            rows[column] = rows[column].map(dict(zip(known, hostile(len(known), 1000 * place), strict=True)))
+        rows.to_csv(lake / file, index=False)
+    people = pd.read_parquet(lake / "contacts.parquet")
+    for place, column in enumerate(("name", "role", "email")):
+        people[column] = hostile(len(people), 1000 * place)
+    people.to_parquet(lake / "contacts.parquet", index=False)
+    settings = load_settings(folder / "sources.yaml")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance, with_workbook=True).success
+        write_status(settings, instance)
+    return Demo(folder, settings, {})
+
+
+@pytest.fixture(scope="module")
+def hostile_server(hostile_demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupersetServer]:
+    with serve_superset(hostile_demo.settings, tmp_path_factory.mktemp("hostile-superset")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def manager(hostile_server: SupersetServer) -> Visitor:
+    return Visitor(hostile_server, "manager")
+
+
+@pytest.fixture(scope="module")
+def datasets(manager: Visitor) -> dict[str, int]:
+    listed = manager.get("/api/v1/chart/?q=(page_size:200)").json()["result"]
+    return {chart["slice_name"]: chart["datasource_id"] for chart in listed}
+
+
+# ---------------------------------------------------------------- pages
+
+
+# the pixel of Superset's own pages is refused by the policy, and is no name
+DRAWN = r"""() => {
+  const all = [...document.querySelectorAll('body *')];
+  return {
+    links: [...document.querySelectorAll('.grid-container a[href], .ant-tooltip a[href], body > div:not(#app) a[href]')]
+      .map(a => a.getAttribute('href')),
+    foreign: all.filter(e => [...e.attributes].some(a => /^on/i.test(a.name) ||
+      (['src', 'href', 'xlink:href'].includes(a.name) && !/^data:|scarf\.sh/.test(a.value) &&
+       (new URL(a.value, location).host !== location.host || /\/x-/.test(new URL(a.value, location)))))
+      ).map(e => e.outerHTML),
+    pictures: [...document.querySelectorAll('.grid-container td img, .grid-container td svg, .grid-container td b')]
+      .map(e => e.outerHTML),
+    title: document.title,
+    text: document.body.innerText,
+  }}"""
+
+
+@pytest.mark.parametrize("slug", [d["slug"] for d in load_assets()[0].dashboards.values()])
+@pytest.mark.long
+def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: Any, slug: str) -> None:
+    """Before: pictures and links of names were drawn, and Chromium asked for them."""
+    context = browser.new_context(viewport={"width": 1400, "height": 4200})
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
+    log_in(page, hostile_server, "manager")
+    page.goto(f"{hostile_server.url}/superset/dashboard/{slug}/")
+    page.wait_for_selector(".grid-container")
+    wait_until_drawn(page)
+    tabs, shown = page.locator("[role=tab]"), []
+    for place in range(max(tabs.count(), 1)):
+        if tabs.count():
+            tabs.nth(place).click()
+            wait_until_drawn(page)
+        shown.append(page.evaluate(DRAWN))
+        for canvas in page.locator("canvas >> visible=true").all()[:6]:
+            box = canvas.bounding_box()
+            for part in (0.3, 0.6, 0.9) if box else ():  # what the mouse stands on says its name in a tooltip
+                page.mouse.move(box["x"] + part * box["width"], box["y"] + box["height"] / 2)
+                page.wait_for_timeout(150)
+                shown.append(page.evaluate(DRAWN))
+    for state in shown:
+        assert state["foreign"] == []
+        assert state["pictures"] == []
+        assert "pwned" not in state["title"]
+        links = [link for link in state["links"] if not link.startswith(("#", "/superset/dashboard/"))]
+        links = [link for link in links if link not in ("/use-of-dashboards", "/kpi-sheets/newest")]  # of our own texts
+        assert [link for link in links if not PATHS.fullmatch(link)] == []
+        assert [link for link in links if "Another" in link and "%3C" not in link] == [], "a name is no link"
+    elsewhere = [url for url in asked if "evil" in url or "/x-" in url]
+    assert elsewhere == []
+    everything = "".join(state["text"] for state in shown)
+    if slug in ("applications-accounts", "call-list", "contacts"):
+        assert "<\u2060img src=x-" in everything, "the names are there, as text"
+    context.close()
+
+
+@pytest.mark.long
+def test_a_name_that_was_drawn_filters_as_the_name_that_is_stored(
+    hostile_server: SupersetServer, manager: Visitor, datasets: dict[str, int]
+) -> None:
+    dataset = datasets[CHARTS["call_list"]["slice_name"]]
+    rows = manager.post("/api/v1/chart/data", ask_for(dataset, columns=["account"])).json()["result"][0]["data"]
+    names = [row["account"] for row in rows if "\u2060" in row["account"]]
+    assert names
+    for name in names:
+        wanted = [{"col": "account", "op": "IN", "val": [name]}]
+        answer = manager.post("/api/v1/chart/data", ask_for(dataset, columns=["account"], filters=wanted))
+        assert answer.json()["result"][0]["data"] == [{"account": name}]
+
+
+@pytest.mark.long
+def test_sql_lab_gives_names_as_text(hostile_server: SupersetServer) -> None:
+    admin = Visitor(hostile_server, "admin")
+    database = next(
+        item["id"] for item in admin.get("/api/v1/database/").json()["result"] if item["database_name"] == "Usage"
+    )
+    rows = admin.run("SELECT account, account_page FROM mart.call_list", database).json()["data"]
+    assert all(PATHS.search(row["account_page"]) for row in rows)
+    assert not [row for row in rows if re.search(r"<[a-z]", row["account"])]
+    assert [row for row in rows if "<\u2060img" in row["account"]]
+
+
+# ---------------------------------------------------------------- downloads
+
+
+@pytest.mark.long
+def test_downloads_hold_names_as_texts_and_addresses_of_ours_only(
+    hostile_server: SupersetServer, manager: Visitor, datasets: dict[str, int]
+) -> None:
+    """Before: `<a href="@evil.example">` became `http://this-server@evil.example`, `http://evil.example` a live link."""
+    ours = re.compile(f"{re.escape(hostile_server.url)}(?:{PATHS.pattern})")
+    found_links = 0
+    for chart in CHARTS.values():
+        if chart["viz_type"] != "table":
+            continue
+        body = payload(chart["params"], datasets[chart["slice_name"]])
+        csv = manager.post("/api/v1/chart/data", body | {"result_format": "csv"})
+        assert csv.status_code == 200, csv.text[:300]
+        cells = pd.read_csv(BytesIO(csv.content), dtype=str, header=None).to_numpy().ravel() if csv.text.strip() else []
+        for value in cells:
+            if isinstance(value, str):
+                assert value[0] not in "=+@" and not (value[0] == "-" and not value[1:2].isdigit()), value
+                assert "evil" not in (urlsplit(value).hostname or "") or value.startswith("http://evil"), value
+                assert hostile_server.url not in value or ours.fullmatch(value), value
+        made = manager.post("/api/v1/chart/data", body | {"result_format": "xlsx"})
+        for row in openpyxl.load_workbook(BytesIO(made.content)).active.iter_rows():
+            for item in row:
+                assert item.data_type != "f", item.value
+                if item.hyperlink:
+                    found_links += 1
+                    assert ours.fullmatch(item.hyperlink.target), item.hyperlink.target
+    assert found_links > 10, "links of ours can be clicked"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "address"),
+    [
+        ("account_page", '<a href="/account/Town%20of%20X">open</a>', "http://us/account/Town%20of%20X"),
+        ("contacts", '<a href="/contacts/a%2Fb">contacts</a>', "http://us/contacts/a%2Fb"),
+        ("account_page", '<a href="//evil.example/a">open</a>', None),
+        ("account_page", '<a href="@evil.example">open</a>', None),
+        ("account_page", '<a href="/account/a" onclick="b">open</a>', None),
+        ("account_page", '<a href="/account/../logout/">open</a>', None),
+        ("account_page", '<a href="/account/a">open</a>\n', None),
+        ("account_page", '<a href="/account/a">free text</a>', None),
+        ("account", '<a href="/account/a">open</a>', None),
+    ],
+)
+def test_a_link_is_what_a_mart_writes_in_a_link_column(column: str, value: str, address: str | None) -> None:
+    is_link = address is not None
+    assert (cell(column, value) == value) == is_link
+    if column in LINK_COLUMNS:
+        assert as_address(value, "http://us/") == (address or value)
+    assert as_stored(as_text(value)) == value
+    assert not re.search(r"<[a-zA-Z/!?]", as_text(value))
+
+
+@pytest.mark.parametrize("value", ["a < b", "<3", "1<2", "", None, 5, 2.5])
+def test_what_can_begin_no_tag_stays_as_it_is(value: Any) -> None:
+    assert cell("account", value) == value
+
+
+# ---------------------------------------------------------------- mails and workbooks of the pipeline
+
+
+@pytest.mark.long
+def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: Demo) -> None:
+    pages = "https://usage.example.com"
+    mail = hostile_demo.settings.mail.model_copy(update={"from_address": "usage@example.com", "pages_url": pages})
+    settings = hostile_demo.settings.model_copy(update={"mail": mail})
+    store = BuildStore(settings.published_dir)
+    build = store.current()
+    assert build is not None
+    digests, _ = read_digests(store, build)
+    assert digests
+    for digest in digests:
+        made = write(settings, digest, "somebody@example.com")
+        (drawn,) = [part.get_content() for part in made.walk() if part.get_content_type() == "text/html"]
+        assert all(link.startswith(f"{pages}/") for link in re.findall(r'href="([^"]*)"', drawn))
+        assert not re.search(r"<(img|svg|script|b)\b", drawn)
+        (sheet,) = [part.get_content() for part in made.walk() if part.get_filename()]
+        _check_workbook(BytesIO(sheet))
+
+
+@pytest.mark.long
+def test_the_workbook_of_the_kpi_sheet_holds_names_as_texts(hostile_demo: Demo) -> None:
+    files = sorted(Path(hostile_demo.settings.published_dir).glob("kpi-sheets/*/*.xlsx"))
+    assert files
+    _check_workbook(files[-1])
+
+
+def _check_workbook(file: Any) -> None:
+    for sheet in openpyxl.load_workbook(file):
+        for row in sheet.iter_rows():
+            assert all(cell.data_type != "f" and cell.hyperlink is None for cell in row)
+
+
+@pytest.mark.long
+def test_the_marts_name_no_other_column_that_holds_html(hostile_demo: Demo) -> None:
+    """A new link column has to be added to LINK_COLUMNS, or pages show its HTML as text."""
+    with duckdb.connect(str(hostile_demo.warehouse), read_only=True) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = 'mart' AND data_type = 'VARCHAR'"
+        ).fetchall()
+        for table, column in columns:
+            found = connection.execute(
+                f'SELECT "{column}" FROM mart."{table}" WHERE regexp_full_match("{column}", ?) LIMIT 1', [OF_A_MART]
+            ).fetchone()
+            assert found is None or column in LINK_COLUMNS, f"{table}.{column}: {found}"

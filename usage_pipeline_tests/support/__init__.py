@@ -1,0 +1,1 @@
+"""What tests share: worlds, oracles, servers, visitors. Tests themselves lie in the other folders, as the packages do."""

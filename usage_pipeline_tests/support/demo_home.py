@@ -1,0 +1,47 @@
+"""The demo, built once: its lake, its settings and its published build."""
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.demo.lake import write_demo_lake
+from usage_pipeline.observability.status import write_status
+from usage_pipeline_tests.support.refreshes import run_refresh
+
+DEMO_AS_OF = date(2026, 11, 22)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo lake that went through the whole pipeline."""
+
+    folder: Path
+    settings: Settings
+    truth: dict[str, Any]
+
+    @property
+    def warehouse(self) -> Path:
+        return self.settings.published_dir / "current" / "warehouse.duckdb"
+
+    def raw(self) -> pd.DataFrame:
+        """The raw rows of the window, read by pandas: what every number on a page is checked against."""
+        frames = [pd.read_parquet(f) for f in sorted((self.folder / "lake" / "usage").rglob("*.parquet"))]
+        rows = pd.concat(frames, ignore_index=True)
+        rows["week_start"] = (rows["event_time"] - pd.to_timedelta(rows["event_time"].dt.weekday, "D")).dt.normalize()
+        return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
+
+
+def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True) -> Demo:
+    write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed, with_signs=with_signs)
+    settings = load_settings(folder / "sources.yaml")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance, with_workbook=True).success
+        write_status(settings, instance)
+    truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
+    return Demo(folder, settings, truth)

@@ -1,0 +1,108 @@
+"""A real Superset on a free port of 127.0.0.1, started and stopped by its own process id."""
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import file_lock
+from usage_pipeline.operations.local import (
+    SUPERSET,
+    SUPERSET_PYTHON,
+    demo_accounts,
+    set_up_superset,
+    superset_command,
+    superset_environment,
+)
+from usage_pipeline_tests.support.lakes import write_config
+
+
+@dataclass
+class SupersetServer:
+    """A Superset that serves the demo's build."""
+
+    url: str
+    passwords: dict[str, str]
+    folder: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_from_migrated(folder: Path) -> None:
+    """Puts a Superset into `folder` whose metadata is migrated and has its permissions, which takes half a minute.
+
+    It is made once for this code and these locks, which shows that one comes from nothing, and kept below `data/`.
+    """
+    made_of = [SUPERSET / "requirements.lock", SUPERSET / "roles.yaml", *sorted(SUPERSET.rglob("*.py"))]
+    name = hashlib.sha256(b"".join(file.read_bytes() for file in made_of)).hexdigest()[:16]
+    kept = SUPERSET.parent / "data" / "test-superset"
+    with file_lock(kept / "lock", 600, what=str(kept)):
+        if not (kept / name).is_dir():
+            for older in kept.glob("*/"):
+                shutil.rmtree(older)
+            with tempfile.TemporaryDirectory(dir=kept) as made:
+                unpublished = load_settings(write_config(Path(made)))
+                set_up_superset(unpublished, Path(made), only_if_changed=False, say=print)
+                (Path(made) / "superset" / "set_up").unlink()
+                (Path(made) / "secret_key").rename(Path(made) / "superset" / "secret_key")
+                (Path(made) / "superset").rename(kept / name)
+        shutil.copytree(
+            kept / name, folder / "superset", ignore=shutil.ignore_patterns("secret_key"), dirs_exist_ok=True
+        )
+        shutil.copy(kept / name / "secret_key", folder / "secret_key")
+
+
+@contextmanager
+def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]:
+    """A Superset that is set up in `folder`, serving what a configuration has published."""
+    if not SUPERSET_PYTHON.exists():
+        pytest.fail("Superset's environment is missing: run `make setup`")
+    if not (folder / "superset" / "superset.db").exists():
+        start_from_migrated(folder)
+    accounts = demo_accounts(folder)
+    set_up_superset(settings, folder, only_if_changed=True, say=print)
+    # so that a query without end does not hold up the tests for as long as it would a person
+    environment = superset_environment(settings, folder) | {"USAGE_QUERY_SECONDS": "10"}
+    with serving(environment, folder) as url:
+        yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
+
+
+@contextmanager
+def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterator[str]:
+    """A Superset that was set up, on a free port; gives its address. `options` go to serve.py and gunicorn."""
+    port = free_port()
+    with (folder / "gunicorn.log").open("wb") as log:
+        process = subprocess.Popen(
+            superset_command("serve", "--bind", f"127.0.0.1:{port}", *options),
+            env=os.environ | {"USAGE_WARM": "0"} | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()  # noqa: S310
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "gunicorn.log").read_text()
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

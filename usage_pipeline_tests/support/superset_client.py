@@ -1,0 +1,89 @@
+"""Superset asked as a program, and its pages opened in a browser."""
+
+from typing import Any
+
+import pandas as pd
+import requests
+from usage_superset.chart_queries import payload
+
+from usage_pipeline.pages.dashboards import chart_uuids, load_assets
+from usage_pipeline_tests.support.servers import SupersetServer
+
+
+class Client:
+    """Superset's API as one account."""
+
+    def __init__(self, server: SupersetServer, user: str | None) -> None:
+        self.url = server.url
+        self.session = requests.Session()
+        if user is not None:
+            body = {"username": user, "password": server.passwords[user], "provider": "db"}
+            token = self.session.post(f"{self.url}/api/v1/security/login", json=body, timeout=30).json()["access_token"]
+            self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str) -> requests.Response:
+        return self.session.get(f"{self.url}{path}", timeout=60)
+
+    def post(self, path: str, body: Any) -> requests.Response:
+        return self.session.post(f"{self.url}{path}", json=body, timeout=60)
+
+    def charts(self) -> dict[str, int]:
+        """Dataset ids by title of the charts that the account is listed."""
+        listed = self.get("/api/v1/chart/?q=(page_size:100)").json()["result"]
+        return {chart["slice_name"]: chart["datasource_id"] for chart in listed if chart["datasource_id"]}
+
+
+def assets_by_name() -> dict[str, dict[str, Any]]:
+    assets, _ = load_assets()
+    return {assets.files[uuid].stem: chart for uuid, chart in assets.charts.items()}
+
+
+CHARTS = assets_by_name()
+
+
+def data_of(client: Client, name: str, filters: list[dict[str, Any]] | None = None) -> pd.DataFrame:
+    """The data of a chart as the page would get it."""
+    chart = CHARTS[name]
+    body = payload(chart["params"], client.charts()[chart["slice_name"]], filters=filters or [])
+    answer = client.post("/api/v1/chart/data", body)
+    assert answer.status_code == 200, answer.text
+    return pd.DataFrame(answer.json()["result"][0]["data"])
+
+
+PERIOD = [{"col": "period", "op": "IN", "val": ["Last 4 weeks"]}]
+
+
+def log_in(page: Any, server: SupersetServer, user: str) -> None:
+    page.goto(f"{server.url}/login/")
+    # the form is drawn by a script: what is typed before it runs is lost
+    page.wait_for_load_state("networkidle")
+    page.fill("#username", user)
+    page.fill("#password", server.passwords[user])
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "/login" not in url, timeout=60_000)
+
+
+def open_dashboard(page: Any, server: SupersetServer, slug: str, query: str = "") -> None:
+    """Opens a dashboard, scrolls through it so that every chart is drawn, and waits until none is loading."""
+    page.goto(f"{server.url}/superset/dashboard/{slug}/{query}")
+    page.wait_for_selector(".grid-container")
+    page.set_viewport_size({"width": 1400, "height": 4200})
+    wait_until_drawn(page)
+
+
+def wait_until_drawn(page: Any) -> None:
+    page.wait_for_timeout(1500)
+    for _ in range(120):
+        if page.locator(".loading, [data-test=loading-indicator]").count() == 0:
+            break
+        page.wait_for_timeout(250)
+    page.wait_for_timeout(500)
+
+
+SLUGS = [d["slug"] for d in load_assets()[0].dashboards.values() if d["slug"] != "contacts"]
+
+
+def charts_of(slug: str) -> list[dict[str, Any]]:
+    assets, _ = load_assets()
+    dashboard = next(d for d in assets.dashboards.values() if d["slug"] == slug)
+    return [assets.charts[uuid] for uuid in chart_uuids(dashboard)]
