@@ -18,7 +18,6 @@ from usage_pipeline_tests.support.servers import SupersetServer, serving
 from usage_pipeline_tests.support.superset_client import log_in, open_dashboard
 from usage_pipeline_tests.support.visitors import Places, Visitor, ask_for, in_sql, token_of
 
-
 pytestmark = pytest.mark.superset("second")
 
 # of conftest.serve_superset; what the hard end adds, and what others may wait beyond

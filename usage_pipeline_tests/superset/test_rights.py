@@ -19,7 +19,6 @@ from usage_pipeline_tests.support.servers import SupersetServer
 from usage_pipeline_tests.support.superset_client import CHARTS
 from usage_pipeline_tests.support.visitors import Places, Visitor, ask_for, in_sql
 
-
 # of classes of ours that inherit from Superset's: what is not put over anything
 OWN_METHODS = {"raise_for_database", "validate_old_password"}
 
