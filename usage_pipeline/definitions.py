@@ -17,8 +17,8 @@ from usage_pipeline.defs.kpis.checks import KPI_CHECKS
 from usage_pipeline.defs.notifications.assets import digests
 from usage_pipeline.defs.notifications.checks import MAIL_CHECKS
 from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry, send_digests
-from usage_pipeline.defs.outreach.assets import CALL_TABLES
-from usage_pipeline.defs.outreach.checks import CALL_CHECKS
+from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
+from usage_pipeline.defs.outreach.checks import OUTREACH_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
@@ -43,7 +43,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_TABLES,
             *ANOMALY_TABLES,
             *PREDICTION_TABLES,
-            *CALL_TABLES,
+            *OUTREACH_TABLES,
             *KPI_TABLES,
             *publish_assets(),
             digests,
@@ -54,7 +54,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_CHECKS,
             *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
-            *CALL_CHECKS,
+            *OUTREACH_CHECKS,
             *KPI_CHECKS,
             *PUBLISH_CHECKS,
             *MAIL_CHECKS,

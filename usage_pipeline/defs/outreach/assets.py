@@ -5,7 +5,7 @@ Belongs here: bringing together what the other steps found. Does not: finding th
 
 from usage_pipeline.defs.tables import sql_table
 
-CALL_TABLES = [
+OUTREACH_TABLES = [
     sql_table(
         "call_reasons",
         schema="mart",
