@@ -376,6 +376,13 @@ class CallSettings(_Model):
     """What makes an account one to call."""
 
     renewal_days: Positive = Field(60, description="days before a renewal in which it is near")
+    urgent_renewal_days: Positive = Field(
+        30, description="days before a renewal in which any other sign of its account is urgent"
+    )
+    renewal_horizon_days: Positive = Field(
+        180,
+        description="days ahead in which renewals are listed; up to there ARR at risk counts the more, the nearer it renews",
+    )
     recent_weeks: Positive = Field(4, description="weeks for which a notice or inactivity is recent, and urgent")
 
 

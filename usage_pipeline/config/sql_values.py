@@ -41,6 +41,8 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "rule_lift": settings.risk.rule_lift,
         "rule_events": settings.risk.rule_events,
         "renewal_days": settings.calls.renewal_days,
+        "urgent_renewal_days": settings.calls.urgent_renewal_days,
+        "renewal_horizon_days": settings.calls.renewal_horizon_days,
         "recent_call_weeks": settings.calls.recent_weeks,
         "change_relative_floor": settings.changes.relative_floor,
         "change_absolute_floor": settings.changes.absolute_floor_clicks,

@@ -249,7 +249,7 @@ TABLES = {
             "a subscribed account that there is a reason to call",
             "account_id",
             "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
-            "applications_concerned applications_owned value_concerned annual_value renewal_date days_to_renewal "
+            "applications_at_risk applications_owned arr_at_risk annual_value renewal_date days_to_renewal "
             "last_used_on account_page contacts",
         ),
         _table(

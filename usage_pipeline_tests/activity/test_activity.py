@@ -275,3 +275,42 @@ def test_a_day_without_a_click_is_no_day_of_use(world: World) -> None:
     world.subscription("2024-08-05")
     world.used("2024-12-09", "2024-12-09", clicks=0)
     assert world.account_application("usage_state, last_used_on") == ("never adopted", None)
+
+
+def test_a_cancellation_with_a_day_to_come_is_a_notice_whose_date_nobody_gave(world: World) -> None:
+    """It gave no reason to call: the account was in contract until the day it had left."""
+    world.subscription("2024-08-05", "2025-05-31", end_reason="cancelled")
+    assert world.account_application("subscription_state, notice_date") == ("notice received", None)
+
+
+@pytest.mark.parametrize("end_reason", ["completed", "renewed", None])
+def test_a_day_to_come_without_a_cancellation_is_no_notice(world: World, end_reason: str | None) -> None:
+    world.subscription("2024-08-05", "2025-05-31", end_reason=end_reason)
+    assert world.account_application("subscription_state") == ("active subscription",)
+
+
+def account_state(world: World) -> str:
+    world.build()
+    world.run("CREATE TABLE core.account_names AS SELECT 'a' AS account_id")
+    make_table(world.connection, "account_subscriptions", world.settings, world.values)
+    ((state,),) = world.rows("SELECT subscription_state FROM core.account_subscriptions")
+    return str(state)
+
+
+def test_an_account_that_gave_notice_for_all_it_has_is_leaving_whatever_its_last_day(world: World) -> None:
+    """Without a last day it stood as an active subscription."""
+    world.subscription("2024-08-05", notice_date="2025-02-01")
+    world.subscription("2024-08-05", application="q", notice_date="2025-02-02")
+    assert account_state(world) == "notice received"
+
+
+def test_an_account_that_keeps_one_of_two_applications_is_not_leaving(world: World) -> None:
+    world.subscription("2024-08-05", notice_date="2025-02-01")
+    world.subscription("2024-08-05", application="q")
+    assert account_state(world) == "active subscription"
+
+
+def test_a_notice_for_the_whole_account_counts_though_an_application_runs_on(world: World) -> None:
+    world.subscription("2024-08-05", "2025-06-30", application=None, notice_date="2025-02-01")
+    world.subscription("2024-08-05")
+    assert account_state(world) == "notice received"

@@ -411,7 +411,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     for found in (csv, xlsx):
         assert list(found["Account"]) == list(rows["account"])
         assert list(found["Details"]) == list(rows["reason"])
-        assert found["ARR at risk"].fillna(0).sum() == rows["value_concerned"].fillna(0).sum()
+        assert found["ARR at risk"].fillna(0).sum() == rows["arr_at_risk"].fillna(0).sum()
         assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
         assert found["Page"].str.startswith(f"{superset.url}/account/").all()
     assert image.stat().st_size > 10_000

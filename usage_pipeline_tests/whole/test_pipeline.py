@@ -570,7 +570,7 @@ def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itse
     ]
     # the renewal is that of the account, so all of its applications are concerned, and the account's own subscriptions
     (call,) = published(settings, "SELECT * FROM mart.call_list").itertuples()
-    assert (call.account_id, call.value_concerned, call.annual_value) == ("a", 1530.0, 1530.0)
+    assert (call.account_id, call.arr_at_risk, call.annual_value) == ("a", 1530.0, 1530.0)
     sheet = published(
         settings,
         "SELECT kpi, entity_key, value FROM mart.kpi_report WHERE kpi_period = 'month' AND entity_type IN "

@@ -153,6 +153,9 @@ placed AS (
             WHEN subscription_periods.start_date > CAST($as_of_day AS DATE) THEN 'not started'
             WHEN subscription_periods.end_date < CAST($as_of_day AS DATE) THEN 'ended'
             WHEN subscription_periods.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
+            -- a cancellation that was delivered before its day is a notice whose date nobody gave
+            WHEN subscription_periods.end_reason = 'cancelled' AND subscription_periods.end_date < DATE '9999-12-31'
+                THEN 'notice received'
             ELSE 'active subscription'
         END AS subscription_state
     FROM account_applications

@@ -6,7 +6,9 @@ WITH account_rows AS (
         coalesce(end_date, DATE '9999-12-31') AS end_date,
         end_reason,
         notice_date,
-        coalesce(end_date < start_date, FALSE) AS never_started
+        coalesce(end_date < start_date, FALSE) AS never_started,
+        coalesce(notice_date <= CAST($as_of_day AS DATE), FALSE)
+        OR coalesce(end_reason = 'cancelled' AND end_date IS NOT NULL, FALSE) AS has_notice
     FROM ref.subscriptions
     WHERE application IS NULL
 ),
@@ -19,7 +21,10 @@ from_account_rows AS (
         max(end_date) AS end_date,
         arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
         arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
-        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached,
+        bool_and(has_notice) FILTER (
+            WHERE CAST($as_of_day AS DATE) BETWEEN start_date AND end_date
+        ) AS has_notice
     FROM account_rows
     GROUP BY account_id
 ),
@@ -32,7 +37,12 @@ from_periods AS (
         max(end_date) AS end_date,
         arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
         arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
-        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached,
+        -- the account leaves where all that runs of it does
+        bool_and(
+            coalesce(notice_date <= CAST($as_of_day AS DATE), FALSE)
+            OR coalesce(end_reason = 'cancelled' AND end_date < DATE '9999-12-31', FALSE)
+        ) FILTER (WHERE CAST($as_of_day AS DATE) BETWEEN start_date AND end_date) AS has_notice
     FROM core.subscription_periods
     WHERE account_id NOT IN (SELECT account_id FROM from_account_rows)
     GROUP BY account_id
@@ -75,9 +85,7 @@ SELECT
         WHEN spans.never_started THEN 'never started'
         WHEN spans.reached IS NULL THEN 'not started'
         WHEN spans.reached < CAST($as_of_day AS DATE) THEN 'ended'
-        WHEN
-            spans.notice_date <= CAST($as_of_day AS DATE) AND spans.end_date < DATE '9999-12-31'
-            THEN 'notice received'
+        WHEN spans.has_notice THEN 'notice received'
         ELSE 'active subscription'
     END AS subscription_state
 FROM core.account_names AS names

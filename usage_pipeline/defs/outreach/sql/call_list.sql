@@ -1,4 +1,4 @@
--- grain: a subscribed account that there is a reason to call, with its reasons in words
+-- grain: a subscribed account that there is a reason to call, with its reasons in words; a calm renewal is none
 WITH ordered AS (
     SELECT
         *,
@@ -12,12 +12,16 @@ WITH ordered AS (
         -- the first clause says what happened; the rest stands on the account's own page
         split_part(reason, '; ', 1) AS short_text
     FROM mart.call_reasons
+    -- a renewal without another sign stands among the renewals
+    WHERE account_id IN (SELECT account_id FROM mart.call_reasons WHERE call_reason != 'upcoming renewal')
 ),
 
 -- of an application the strongest reason alone is told: one that is silent has also dropped
 strongest AS (
     SELECT *
     FROM ordered
+    -- the date of a renewal has a column of its own
+    WHERE call_reason != 'upcoming renewal'
     QUALIFY row_number() OVER (PARTITION BY account_id, application_key ORDER BY urgency_rank, kind_order) = 1
 ),
 
@@ -29,7 +33,6 @@ by_kind AS (
         min(kind_order) AS kind_order,
         count(*) AS applications,
         CASE
-            WHEN call_reason = 'upcoming renewal' THEN arg_min(short_text, reason_since)
             WHEN count(*) > 1
                 THEN
                     call_reason || ': '
@@ -52,10 +55,7 @@ in_order AS (
 as_text AS (
     SELECT
         account_id,
-        -- the date of a renewal has a column of its own
-        string_agg(words, '; ' ORDER BY nth) FILTER (
-            WHERE nth <= 3 AND (kinds = 1 OR call_reason != 'upcoming renewal')
-        )
+        string_agg(words, '; ' ORDER BY nth) FILTER (WHERE nth <= 3)
         || CASE WHEN any_value(kinds) > 3 THEN '; and ' || (any_value(kinds) - 3) || ' more' ELSE '' END AS reason
     FROM in_order
     GROUP BY account_id
@@ -74,13 +74,14 @@ by_account AS (
     GROUP BY ordered.account_id
 ),
 
--- an application counts once, for however many reasons
+-- what the reasons of the account's own priority are about: an application counts once, for however many of them
 of_applications AS (
     SELECT
         owned.account_id,
         count(*) AS applications,
         sum(owned.annual_value) AS annual_value
     FROM core.account_application_states AS owned
+    INNER JOIN by_account ON owned.account_id = by_account.account_id
     WHERE
         owned.subscription_state IN ('active subscription', 'notice received')
         AND EXISTS (
@@ -88,13 +89,14 @@ of_applications AS (
             FROM mart.call_reasons AS reasons
             WHERE
                 reasons.account_id = owned.account_id
+                AND reasons.urgency_rank = by_account.urgency_rank
                 AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
         )
     GROUP BY owned.account_id
 ),
 
--- subscriptions about the whole account are concerned where all of its applications are
-concerned AS (
+-- subscriptions about the whole account are at risk where all of its applications are
+at_risk AS (
     SELECT
         of_applications.account_id,
         of_applications.applications,
@@ -102,7 +104,10 @@ concerned AS (
             WHEN of_applications.applications = accounts.applications_owned AND subscriptions.annual_value IS NOT NULL
                 THEN subscriptions.annual_value + coalesce(of_applications.annual_value, 0)
             ELSE of_applications.annual_value
-        END AS annual_value
+        END AS arr_at_risk,
+        -- counts twice on the day of the renewal, once from the end of the horizon on
+        2 - least(coalesce(accounts.days_to_renewal, $renewal_horizon_days), $renewal_horizon_days)
+        / $renewal_horizon_days AS nearness
     FROM of_applications
     INNER JOIN mart.accounts_summary AS accounts ON of_applications.account_id = accounts.account_id
     INNER JOIN core.account_subscriptions AS subscriptions ON of_applications.account_id = subscriptions.account_id
@@ -112,9 +117,10 @@ SELECT
     row_number() OVER (
         ORDER BY
             by_account.urgency_rank,
-            concerned.annual_value DESC NULLS LAST,
-            accounts.annual_value DESC NULLS LAST,
-            concerned.applications DESC,
+            at_risk.arr_at_risk * at_risk.nearness DESC NULLS LAST,
+            accounts.annual_value * at_risk.nearness DESC NULLS LAST,
+            at_risk.nearness DESC,
+            at_risk.applications DESC,
             accounts.account
     ) AS rank,
     by_account.urgency,
@@ -127,9 +133,9 @@ SELECT
     by_account.reason,
     CASE WHEN by_account.new_reasons != '' THEN 'new this week' ELSE 'ongoing' END AS news,
     by_account.new_reasons,
-    concerned.applications AS applications_concerned,
+    at_risk.applications AS applications_at_risk,
     accounts.applications_owned,
-    concerned.annual_value AS value_concerned,
+    at_risk.arr_at_risk,
     accounts.annual_value,
     accounts.renewal_date,
     accounts.days_to_renewal,
@@ -138,5 +144,5 @@ SELECT
     accounts.contacts
 FROM by_account
 INNER JOIN mart.accounts_summary AS accounts ON by_account.account_id = accounts.account_id
-INNER JOIN concerned ON by_account.account_id = concerned.account_id
+INNER JOIN at_risk ON by_account.account_id = at_risk.account_id
 ORDER BY rank

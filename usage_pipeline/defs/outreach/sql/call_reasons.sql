@@ -9,9 +9,17 @@ owned AS (
     SELECT
         *,
         subscription_state = 'notice received' AS has_notice,
-        coalesce(renewal_date - CAST($as_of_day AS DATE) BETWEEN 0 AND $renewal_days, FALSE) AS renews_soon
+        coalesce(renewal_date - CAST($as_of_day AS DATE) BETWEEN 0 AND $renewal_days, FALSE) AS renews_soon,
+        coalesce(renewal_date - CAST($as_of_day AS DATE) BETWEEN 0 AND $urgent_renewal_days, FALSE) AS renews_at_once
     FROM core.account_application_states
     WHERE subscription_state IN ('active subscription', 'notice received')
+),
+
+-- a customer who decides within days about one application decides with the others in mind
+deciding AS (
+    SELECT DISTINCT account_id
+    FROM owned
+    WHERE renews_at_once AND NOT has_notice
 ),
 
 -- said before: without an older week on record nobody knows what is new
@@ -43,11 +51,12 @@ found AS (
         owned.account_id,
         owned.application,
         'notice received' AS call_reason,
-        'given on ' || strftime(owned.notice_date, $date_format)
+        coalesce('given on ' || strftime(owned.notice_date, $date_format), 'cancelled')
         || coalesce(', ends on ' || strftime(owned.end_date, $date_format), '') AS words,
         owned.notice_date AS since,
-        owned.notice_date >= newest.week_start AS is_new,
-        CASE WHEN owned.notice_date > newest.week_start - 7 * $recent_call_weeks THEN 1 ELSE 2 END AS urgency
+        coalesce(owned.notice_date >= newest.week_start, FALSE) AS is_new,
+        -- where nobody says when it came, it may have come today
+        CASE WHEN owned.notice_date <= newest.week_start - 7 * $recent_call_weeks THEN 2 ELSE 1 END AS urgency
     FROM owned
     CROSS JOIN newest
     WHERE owned.has_notice
@@ -118,10 +127,36 @@ found AS (
         'renewal on ' || strftime(owned.renewal_date, $date_format) AS words,
         owned.renewal_date - $renewal_days AS since,
         owned.renewal_date - $renewal_days > CAST($as_of_day AS DATE) - 7 AS is_new,
-        -- raised by its own nearness below: by itself it is no more than a date to keep in mind
-        4 AS urgency
+        -- by itself it is no more than a date to keep in mind
+        3 AS urgency
     FROM owned
     WHERE owned.renews_soon AND NOT owned.has_notice
+),
+
+with_signs AS (
+    SELECT
+        found.*,
+        found.call_reason NOT IN ('upcoming renewal', 'low-usage risk') AS is_red_sign,
+        -- of the application, or of the account as a whole
+        coalesce(bool_or(is_red_sign) OVER (PARTITION BY found.account_id, found.application), FALSE)
+        OR coalesce(bool_or(is_red_sign AND found.application IS NULL) OVER (PARTITION BY found.account_id), FALSE)
+            AS has_red_sign
+    FROM found
+),
+
+with_priority AS (
+    SELECT
+        with_signs.*,
+        CASE
+            WHEN with_signs.is_red_sign AND deciding.account_id IS NOT NULL THEN 1
+            WHEN with_signs.call_reason = 'upcoming renewal'
+                THEN CASE WHEN with_signs.has_red_sign AND owned.renews_at_once THEN 1 ELSE 3 END
+            -- what renews soon cannot wait
+            ELSE greatest(1, least(3, with_signs.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END))
+        END AS priority
+    FROM with_signs
+    LEFT JOIN deciding ON with_signs.account_id = deciding.account_id
+    LEFT JOIN owned ON with_signs.account_id = owned.account_id AND with_signs.application = owned.application
 )
 
 SELECT
@@ -137,13 +172,10 @@ SELECT
     found.words AS reason,
     CAST(found.since AS TIMESTAMP) AS reason_since,
     CASE WHEN found.is_new THEN 'new this week' ELSE 'ongoing' END AS news,
-    -- what renews soon cannot wait
-    CAST(
-        greatest(1, least(3, found.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END)) AS BIGINT
-    ) AS urgency_rank,
+    CAST(found.priority AS BIGINT) AS urgency_rank,
     ['Urgent', 'This week', 'Watch'][urgency_rank] AS urgency,
     owned.annual_value
-FROM found
+FROM with_priority AS found
 INNER JOIN core.account_names AS names ON found.account_id = names.account_id
 LEFT JOIN owned ON found.account_id = owned.account_id AND found.application = owned.application
 LEFT JOIN core.application_names AS applications ON found.application = applications.application_key
