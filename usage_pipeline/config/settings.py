@@ -381,7 +381,7 @@ class CallSettings(_Model):
     )
     renewal_horizon_days: Positive = Field(
         180,
-        description="days ahead in which renewals are listed; up to there ARR at risk counts the more, the nearer it renews",
+        description="days ahead in which renewals are listed; within them ARR at risk counts up to twice",
     )
     recent_weeks: Positive = Field(4, description="weeks for which a notice or inactivity is recent, and urgent")
 

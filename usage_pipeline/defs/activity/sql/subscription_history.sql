@@ -49,7 +49,9 @@ SELECT
         WHEN subscriptions.start_date > CAST($as_of_day AS DATE) THEN 'not started'
         WHEN subscriptions.end_date < CAST($as_of_day AS DATE) THEN 'ended'
         WHEN subscriptions.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
-        WHEN subscriptions.end_reason = 'cancelled' AND subscriptions.end_date < DATE '9999-12-31' THEN 'notice received'
+        WHEN
+            subscriptions.end_reason = 'cancelled' AND subscriptions.end_date < DATE '9999-12-31'
+            THEN 'notice received'
         ELSE 'active subscription'
     END AS subscription_state,
     CAST(subscriptions.renewal_date AS TIMESTAMP) AS renewal_date,

@@ -13,7 +13,7 @@ WITH ordered AS (
         split_part(reason, '; ', 1) AS short_text
     FROM mart.call_reasons
     -- a renewal without another sign stands among the renewals
-    WHERE account_id IN (SELECT account_id FROM mart.call_reasons WHERE call_reason != 'upcoming renewal')
+    QUALIFY bool_or(call_reason != 'upcoming renewal') OVER (PARTITION BY account_id)
 ),
 
 -- of an application the strongest reason alone is told: one that is silent has also dropped
