@@ -649,7 +649,7 @@ def contacts_rekey(config: ConfigOption = None) -> None:
     say(f"{changed} files rewritten; all files of contacts are {state}: start the servers with the same")
 
 
-KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores or months")]
+KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores, months, health or calls")]
 PeriodArgument = Annotated[
     str, typer.Argument(metavar="WEEK", help="any day of the week, YYYY-MM-DD; of months YYYY-MM")
 ]
@@ -669,6 +669,35 @@ def history_list(config: ConfigOption = None) -> None:
         say(line)
     if not found:
         say("nothing is kept yet: the first refresh that publishes keeps the newest complete week")
+
+
+@history_app.command("show")
+def history_show(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="a published table, such as call_list")],
+    day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD: as pages showed it on that day")],
+    out: Annotated[Path | None, typer.Option(help="write all rows into this CSV file")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a published table as it was on a day: of the last build that was shown by then."""
+    from datetime import date
+
+    import duckdb
+
+    from usage_pipeline.core.sql import literal
+    from usage_pipeline.publishing.kept_tables import KeptTableError, find_table
+
+    try:
+        file, build = find_table(settings_of(config), table, date.fromisoformat(day))
+    except KeptTableError as error:
+        raise fail(str(error)) from error
+    except ValueError as error:
+        raise fail(f"'{day}' is not a day: write it as YYYY-MM-DD") from error
+    rows = duckdb.sql(f"FROM read_parquet({literal(file)})")
+    if out:
+        rows.write_csv(str(out))
+    else:
+        say(str(rows.limit(50)))
+    say(f"{table} of build {build}" + (f": {out}" if out else ""))
 
 
 @history_app.command("withdraw")

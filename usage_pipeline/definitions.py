@@ -10,6 +10,8 @@ from usage_pipeline.defs.activity.assets import ACTIVITY_TABLES
 from usage_pipeline.defs.activity.checks import ACTIVITY_CHECKS
 from usage_pipeline.defs.anomalies.assets import ANOMALY_TABLES
 from usage_pipeline.defs.anomalies.checks import ANOMALY_CHECKS
+from usage_pipeline.defs.health.assets import HEALTH_TABLES
+from usage_pipeline.defs.health.checks import HEALTH_CHECKS
 from usage_pipeline.defs.ingestion.assets import ingest_assets
 from usage_pipeline.defs.ingestion.checks import INGEST_CHECKS
 from usage_pipeline.defs.kpis.assets import KPI_TABLES
@@ -43,6 +45,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_TABLES,
             *ANOMALY_TABLES,
             *PREDICTION_TABLES,
+            *HEALTH_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
             *publish_assets(),
@@ -54,6 +57,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_CHECKS,
             *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
+            *HEALTH_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
             *PUBLISH_CHECKS,

@@ -386,6 +386,72 @@ class CallSettings(_Model):
     recent_weeks: Positive = Field(4, description="weeks for which a notice or inactivity is recent, and urgent")
 
 
+class HealthFactor(_Model):
+    """A part of the health score: what it weighs, and from which value to which it goes from 0 to 100."""
+
+    weight: float = Field(
+        ge=0, description="share in the score, against the sum of the weights that are known; 0: left out"
+    )
+    zero_at: float = Field(description="value that scores 0")
+    full_at: float = Field(description="value that scores 100")
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if self.zero_at == self.full_at:
+            raise ValueError("zero_at and full_at are the same value: a score needs a way from one to the other")
+        return self
+
+
+class HealthFactors(_Model):
+    """What health is made of; each is a share, but recency."""
+
+    adoption: HealthFactor = Field(
+        HealthFactor(weight=20, zero_at=0, full_at=1),
+        description="of an account: active applications among those subscribed, new ones that nobody opened aside",
+    )
+    use: HealthFactor = Field(
+        HealthFactor(weight=20, zero_at=0, full_at=0.9), description="clicks of the recent weeks against the baseline"
+    )
+    users: HealthFactor = Field(
+        HealthFactor(weight=15, zero_at=0, full_at=0.9),
+        description="active users of four weeks against the mean of the three times four weeks before",
+    )
+    seats: HealthFactor = Field(
+        HealthFactor(weight=10, zero_at=0, full_at=0.8), description="active users of four weeks against seats"
+    )
+    recency: HealthFactor = Field(
+        HealthFactor(weight=15, zero_at=4, full_at=0), description="complete weeks without use, up to the newest"
+    )
+    breadth: HealthFactor = Field(
+        HealthFactor(weight=10, zero_at=0, full_at=0.5),
+        description="clicks of four weeks without those of the most active user, against the baseline",
+    )
+    trend: HealthFactor = Field(
+        HealthFactor(weight=10, zero_at=0.5, full_at=1), description="clicks of 13 weeks against the 13 before"
+    )
+
+
+class HealthSettings(_Model):
+    """How health is scored, colored and tested. Health is a weighted mean of the factors that are known."""
+
+    factors: HealthFactors = HealthFactors()
+    green_from: float = Field(70, gt=0, le=100, description="health from which it is green")
+    amber_from: float = Field(40, gt=0, le=100, description="health from which it is amber; below it is red")
+    notice_score: float = Field(20, ge=0, le=100, description="the most that a subscription with a notice can have")
+    known_share: Share = Field(0.4, description="share of the weights that has to be known, else health is not known")
+    backtest_quarters: Count = Field(7, description="quarters before the newest week in which colors are tested")
+    signal_ratio: float = Field(
+        2, ge=1, description="how many times as often as green red has to churn to be called a signal"
+    )
+    signal_events: Positive = Field(30, description="churned ones, red and green, that such a claim needs")
+
+    @model_validator(mode="after")
+    def _colors_are_in_order(self) -> Self:
+        if self.amber_from >= self.green_from:
+            raise ValueError("amber_from has to be below green_from")
+        return self
+
+
 class GroupSettings(_Model):
     """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
 
@@ -534,6 +600,7 @@ class Settings(_Model):
     risk: RiskSettings = RiskSettings()
     changes: ChangeSettings = ChangeSettings()
     calls: CallSettings = CallSettings()
+    health: HealthSettings = HealthSettings()
     groups: GroupSettings = GroupSettings()
     publish: PublishSettings = PublishSettings()
     schedule: ScheduleSettings = ScheduleSettings()

@@ -239,6 +239,26 @@ TABLES = {
             "basis target risk as_of_week scored expected outcomes listed listed_outcomes",
         ),
         _table(
+            "account_health",
+            "account x application (or the account as a whole) subscribed in the newest week",
+            "account_id application_key",
+            f"{_KEYS} health health_color health_before health_change biggest_factor health_reason health_arithmetic "
+            "factors_not_known account_page",
+        ),
+        _table(
+            "health_factor_points",
+            "account x application (or the account as a whole) x factor of health that is known",
+            "account_id application_key factor",
+            f"{_KEYS} factor measured_text factor_score weight_share points points_missing",
+        ),
+        _table(
+            "health_backtest",
+            "accounts or applications x days ahead x week of the score (or all) x color",
+            "unit days_ahead quarter health_color",
+            "unit days_ahead quarter health_color subjects churned churn_rate churn_rate_lower churn_rate_upper "
+            "red_to_green red_to_green_lower red_to_green_upper health_signal",
+        ),
+        _table(
             "call_reasons",
             "a reason to call: kind x account x application (or the account as a whole)",
             "account_id application_key call_reason",
@@ -250,7 +270,22 @@ TABLES = {
             "account_id",
             "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
             "applications_at_risk applications_owned arr_at_risk annual_value renewal_date days_to_renewal "
-            "last_used_on account_page contacts",
+            "last_used_on health health_color health_change account_page contacts",
+        ),
+        _table(
+            "renewals",
+            "account x renewal date of the days ahead",
+            "account_id renewal_date",
+            "account_id account segment region owner renewal_date renewal_week days_to_renewal applications_renewing renewing "
+            "arr renewal_status health health_color renewal_priority reasons churn_probability account_page",
+        ),
+        _table(
+            "call_list_history",
+            "week x account on the call list that was issued for it",
+            "as_of_week account_id",
+            "as_of_week rank urgency urgency_rank account_id account segment region owner reason call_reasons news "
+            "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_by "
+            "account_page",
         ),
         _table(
             "subscription_history",

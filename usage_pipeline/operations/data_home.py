@@ -29,7 +29,7 @@ from usage_pipeline.ingestion.sources import OWNER
 from usage_pipeline.observability.status import status_locked
 from usage_pipeline.privacy.encryption import ContactsKeyError, encrypt_plain, open_to_write
 from usage_pipeline.publishing.builds import BuildStore
-from usage_pipeline.publishing.history import interrupted_withdrawals
+from usage_pipeline.publishing.history import KINDS, interrupted_withdrawals
 from usage_pipeline.resources import warehouse_of
 
 # no: never; ours: `erase` takes people out of it; logs: it may tell of them, and is not ours to rewrite
@@ -74,7 +74,7 @@ PLACES = (
     Place("facts", "usage of each week, its manifest inside", True, "ours", ("week=*/facts.parquet",)),
     Place(
         "history",
-        "what is kept for good: deliveries, snapshots, closed months, numbers of series, rejected rows",
+        "what is kept for good: deliveries, snapshots, small tables of builds, closed months, rejected rows",
         True,
         "ours",
         (
@@ -83,9 +83,10 @@ PLACES = (
             "reference/*/held_back/*.json",
             "rejected/week=*/*.parquet",
             "account_applications/*.parquet",
+            "builds/*/*.parquet",
             *(
                 f"{kind}/{place}"
-                for kind in ("anomalies", "scores", "months")
+                for kind in KINDS.values()
                 for place in ("*.parquet", "pending/*.parquet", "withdrawn/*.parquet", "withdrawn/*.json")
             ),
         ),

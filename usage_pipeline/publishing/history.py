@@ -40,9 +40,9 @@ from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import monday_of
 from usage_pipeline.publishing.builds import Build, BuildStore
 
-ANOMALIES, SCORES, MONTHS = "anomalies", "scores", "months"
+ANOMALIES, SCORES, MONTHS, HEALTH, CALLS = "anomalies", "scores", "months", "health", "calls"
 # kind: its folder
-KINDS = {ANOMALIES: "anomalies", SCORES: "scores", MONTHS: "months"}
+KINDS = {ANOMALIES: "anomalies", SCORES: "scores", MONTHS: "months", HEALTH: "health", CALLS: "calls"}
 _METADATA = b"history"
 _IN_BUILD = "history"
 
@@ -191,6 +191,12 @@ def _write(rows: pa.Table, file: Path, about: dict[str, Any]) -> None:
     metadata = (rows.schema.metadata or {}) | {_METADATA: json.dumps(about, sort_keys=True).encode()}
     with atomic_write(file) as tmp_path:
         pq.write_table(rows.replace_schema_metadata(metadata), tmp_path, compression="zstd")
+
+
+def build_of(file: Path) -> str | None:
+    """The build that showed an entry; None for one that is only proposed."""
+    build: str | None = _about(file).get("build")
+    return build
 
 
 def _about(file: Path) -> dict[str, Any]:

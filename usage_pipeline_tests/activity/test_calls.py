@@ -1,6 +1,7 @@
 """The call list: who is on it, why, how urgent and worth how much, against the tables read one row at a time."""
 
 import re
+from collections import defaultdict
 from urllib.parse import unquote
 
 import duckdb
@@ -124,6 +125,7 @@ def test_any_red_sign_is_urgent_where_the_account_renews_within_thirty_days(
     days = (running["renewal_date"] - AS_OF).dt.days
     soon = running[days.between(0, 30)]
     deciding = set(soon["account_id"])
+    assert set(reasons.loc[reasons["call_reason"] == "low health", "account_id"]) <= deciding
     renewing = set(soon[["account_id", "application_key"]].itertuples(index=False, name=None))
     red = reasons[~reasons["call_reason"].isin(["upcoming renewal", "low-usage risk"])]
     of_deciding = red[red["account_id"].isin(deciding)]
@@ -192,3 +194,40 @@ def test_a_link_names_the_account_whatever_the_name(calls: pd.DataFrame) -> None
         href = re.fullmatch(r'<a href="/account/([^"/]+)">open</a>', row.account_page)
         assert href
         assert unquote(href[1]) == row.account
+
+
+def test_renewals_are_those_of_the_file_that_was_delivered(
+    demo: Demo, warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame
+) -> None:
+    shown = warehouse.execute("FROM mart.renewals").df()
+    dates = ["start_date", "end_date", "notice_date", "renewal_date"]
+    rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=dates)
+    expected: dict[tuple[str, pd.Timestamp], float] = defaultdict(float)
+    apps: dict[tuple[str, pd.Timestamp], set[str]] = defaultdict(set)
+    # the end of a whole account is the end of all of its applications
+    gone = set(rows.loc[rows["application"].isna() & rows["end_date"].lt(AS_OF), "account_id"])
+    for row in rows[~rows["account_id"].isin(gone)].itertuples():
+        runs = row.start_date <= AS_OF and not row.end_date < AS_OF
+        if runs and pd.notna(row.renewal_date) and 0 <= (row.renewal_date - AS_OF).days <= 180:
+            expected[row.account_id, row.renewal_date] += row.annual_value
+            apps[row.account_id, row.renewal_date].add(row.application)
+    found = {(row.account_id, row.renewal_date): row for row in shown.itertuples()}
+    assert found.keys() == expected.keys() and len(found) > 20
+    signs = reasons[reasons["call_reason"] != "upcoming renewal"]
+    for key, row in found.items():
+        assert row.arr == pytest.approx(expected[key]) and row.applications_renewing == len(apps[key])
+        assert row.days_to_renewal == (key[1] - AS_OF).days and row.renewal_week.dayofweek == 0
+        of_account = signs[signs["account_id"] == key[0]]
+        about = of_account[of_account["application_key"].isin(apps[key] | {"all"})]
+        assert set(filter(None, row.reasons.split(", "))) == set(about["call_reason"])
+        urgent = about["urgency_rank"].min()
+        assert row.renewal_priority == {1: "Urgent", 2: "This week", 3: "Watch"}.get(urgent, "calm")
+        assert row.renewal_status in ("open", "notice received")
+
+
+def test_the_list_is_on_record_as_it_was_issued(warehouse: duckdb.DuckDBPyConnection, calls: pd.DataFrame) -> None:
+    issued = warehouse.execute("FROM mart.call_list_history ORDER BY rank").df()
+    assert set(issued["as_of_week"]) == {NEWEST}
+    for column in ("rank", "account_id", "urgency", "reason", "arr_at_risk", "health"):
+        pd.testing.assert_series_equal(issued[column], calls[column], check_dtype=False)
+    assert issued["call_reasons"].str.len().gt(0).all()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,11 +17,14 @@ from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.publishing import history
 from usage_pipeline.publishing.builds import store_of
-from usage_pipeline.publishing.history import ANOMALIES, MONTHS, SCORES, HistoryError
+from usage_pipeline.publishing.history import ANOMALIES, CALLS, HEALTH, MONTHS, SCORES, HistoryError
+from usage_pipeline.publishing.kept_tables import kept_builds
+from usage_pipeline.publishing.snapshots import Snapshots
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import keep_as_published, run_refresh
 
 WEEK = "2025-02-24"
+_SNAPSHOTS = ("anomaly_snapshots", "score_snapshots", "health_snapshots", "call_snapshots")
 
 
 @pytest.fixture
@@ -129,10 +133,10 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
         build = store_of(settings).current()
         assert build is not None
         told = [(entry.kind, entry.period, entry.build_id) for entry in history.entries(settings)]
-        assert told == [(ANOMALIES, WEEK, build.build_id), (SCORES, WEEK, build.build_id)]
+        assert told == [(kind, WEEK, build.build_id) for kind in (ANOMALIES, SCORES, HEALTH, CALLS)]
 
         # nothing changed: nothing is published, and nothing is to be kept
-        assert run_refresh(settings, instance, only=["anomaly_snapshots", "score_snapshots", "published_build"]).success
+        assert run_refresh(settings, instance, only=[*_SNAPSHOTS, "published_build"]).success
         assert store_of(settings).builds() == [build]
         # withdrawn, and issued anew with a build of its own
         assert command(settings, "withdraw", "anomalies", WEEK, "--reason", "made by the wrong settings")[0] == 0
@@ -225,3 +229,47 @@ def test_what_does_not_exist_is_said_with_what_does(settings: Settings, words: l
 
 def test_a_home_without_history_says_so(settings: Settings) -> None:
     assert "nothing is kept yet" in command(settings, "list")[1]
+
+
+# ---------------------------------------------------------------- tables of what was issued, and of builds
+
+
+def test_a_table_of_what_was_issued_names_its_build_and_lacks_no_week(settings: Settings) -> None:
+    """An older entry without a column of today is read all the same; what is only proposed has no build yet."""
+    issued = Snapshots(SCORES, "issued", {"n": "BIGINT", "of_today": "VARCHAR"})
+    propose(settings, SCORES, w2025_02_17=2)
+    build = keep_as_published(settings)
+    propose(settings, SCORES, w2025_02_24=1)
+    connection = duckdb.connect()
+    with history.history_locked(settings):
+        assert issued.replace(connection, settings, with_pending=True) == 2
+        rows = connection.execute("SELECT n, of_today, build_id FROM issued ORDER BY build_id, n").fetchall()
+        assert rows == [(0, None, ""), (0, None, build.build_id), (1, None, build.build_id)]
+        assert issued.replace(connection, settings, with_pending=False) == 1
+
+
+def test_small_tables_of_each_build_stay_when_the_build_has_gone(tmp_path: Path) -> None:
+    write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25")])
+    settings = load_settings(write_config(tmp_path, publish={"keep_builds": 1}))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_refresh(settings, instance).success
+        first = store_of(settings).current()
+        write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25"), event("2025-02-26", "b")])
+        assert run_refresh(settings, instance).success
+    assert first and not store_of(settings).path(first.build_id).exists()
+    old, new = kept_builds(settings)
+    assert old.name == first.build_id
+    accounts = [pq.read_table(folder / "accounts_summary.parquet").num_rows for folder in (old, new)]
+    assert accounts == [1, 2]
+    assert not (new / "usage_by_week.parquet").exists(), "large tables can be computed again"
+    done = CliRunner().invoke(
+        app, ["history", "show", "accounts_summary", "2025-03-05", "-c", str(tmp_path / "sources.yaml")]
+    )
+    assert done.exit_code == 0 and new.name in done.output
+    for words, said in (
+        (["accounts_summary", "2025-03-04"], "no build was shown on 2025-03-04: the first is of 2025-03-05"),
+        (["nothing", "2025-03-05"], "kept no table 'nothing'"),
+        (["accounts_summary", "yesterday"], "'yesterday' is not a day: write it as YYYY-MM-DD"),
+    ):
+        done = CliRunner().invoke(app, ["history", "show", *words, "-c", str(tmp_path / "sources.yaml")])
+        assert done.exit_code == 1 and said in " ".join(done.output.split())

@@ -1,9 +1,95 @@
 """The call list: whom to call first on a Monday, and why; pages, mail and files show the same rows.
 
-Belongs here: bringing together what the other steps found. Does not: finding them (anomalies, states, risks).
+Belongs here: bringing together what the other steps found, and keeping what was issued. Does not: finding it
+(anomalies, states, risks, health).
 """
 
-from usage_pipeline.defs.tables import sql_table
+from typing import Any
+
+import dagster as dg
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.defs.lineage import Step, deps_of
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table
+from usage_pipeline.publishing.history import CALLS, history_locked, promote, propose_newest_week
+from usage_pipeline.publishing.snapshots import Snapshots
+from usage_pipeline.resources import Warehouse
+
+ISSUED = Snapshots(
+    CALLS,
+    "core.call_snapshots",
+    {
+        "as_of_week": "DATE",
+        "rank": "BIGINT",
+        "urgency": "VARCHAR",
+        "urgency_rank": "BIGINT",
+        "account_id": "VARCHAR",
+        "account": "VARCHAR",
+        "segment": "VARCHAR",
+        "region": "VARCHAR",
+        "owner": "VARCHAR",
+        "reason": "VARCHAR",
+        # kind and application key of each reason, in the order of their strength
+        "call_reasons": "VARCHAR",
+        "news": "VARCHAR",
+        "new_reasons": "VARCHAR",
+        "applications_at_risk": "BIGINT",
+        "arr_at_risk": "DOUBLE",
+        "annual_value": "DOUBLE",
+        "renewal_date": "DATE",
+        "health": "DOUBLE",
+        "health_color": "VARCHAR",
+    },
+)
+_PROPOSED = """
+SELECT
+    CAST($week AS DATE) AS as_of_week,
+    calls.* EXCLUDE (renewal_date),
+    CAST(calls.renewal_date AS DATE) AS renewal_date,
+    (
+        SELECT
+            string_agg(
+                reasons.call_reason || ' / ' || reasons.application_key, ', '
+                ORDER BY reasons.urgency_rank, reasons.call_reason, reasons.application_key
+            )
+        FROM mart.call_reasons AS reasons
+        WHERE reasons.account_id = calls.account_id
+    ) AS call_reasons
+FROM mart.call_list AS calls
+ORDER BY calls.rank
+"""
+
+
+@dg.asset(
+    group_name="outreach",
+    kinds={"parquet", "python"},
+    owners=OWNERS,
+    deps=deps_of(
+        "call_snapshots",
+        Step(
+            python={ISSUED.table: ISSUED.all_columns},
+            reads=["mart.call_list", "mart.call_reasons", "core.weeks"],
+        ),
+    ),
+    pool=POOL,
+    code_version=code_of("publishing", "defs/outreach"),
+)
+def call_snapshots(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """The call list of the newest complete week as people see it, kept for good once it is published; with all before.
+
+    One file: a complete week; written once. One row: week x account.
+    """
+    with history_locked(settings):
+        promote(settings)
+        with warehouse.get_connection() as connection:
+            columns = ", ".join(ISSUED.columns)
+            proposal = propose_newest_week(connection, settings, CALLS, f"SELECT {columns} FROM ({_PROPOSED})")
+            weeks = ISSUED.replace(connection, settings, with_pending=True)
+    context.log.info(f"{weeks} weeks of the call list are on record")
+    return proposal_result(context, proposal, "the call list")
+
 
 OUTREACH_TABLES = [
     sql_table(
@@ -16,6 +102,19 @@ OUTREACH_TABLES = [
         "call_list",
         schema="mart",
         group="outreach",
-        description="The accounts to call, most urgent and most valuable first, with their reasons in words.",
+        description="The accounts to call, by priority, then by ARR at risk and nearness of renewal, and why.",
+    ),
+    sql_table(
+        "renewals",
+        schema="mart",
+        group="outreach",
+        description="What renews within the days ahead, what it is worth, and what speaks against it.",
+    ),
+    call_snapshots,
+    sql_table(
+        "call_list_history",
+        schema="mart",
+        group="outreach",
+        description="The call list of every week as it was issued: what people were told, in that order.",
     ),
 ]

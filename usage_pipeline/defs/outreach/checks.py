@@ -18,4 +18,10 @@ def nobody_is_called_about_what_has_ended(warehouse: Warehouse) -> dg.AssetCheck
     )
 
 
-OUTREACH_CHECKS = [nobody_is_called_about_what_has_ended, schema_check("call_reasons"), schema_check("call_list")]
+OUTREACH_CHECKS = [
+    nobody_is_called_about_what_has_ended,
+    schema_check("call_reasons"),
+    schema_check("call_list"),
+    schema_check("renewals"),
+    schema_check("call_list_history"),
+]

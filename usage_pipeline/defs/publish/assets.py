@@ -24,6 +24,7 @@ from usage_pipeline.observability.status import write_status
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.publishing.builds import Build, PublishError, store_of
 from usage_pipeline.publishing.history import KINDS, attach_pending, history_locked, pending_files, promote
+from usage_pipeline.publishing.kept_tables import keep_tables
 from usage_pipeline.resources import Warehouse
 
 CONTACTS = sql_table(
@@ -70,7 +71,14 @@ def _fingerprint(connection: Any, settings: Settings) -> str:
         Step(
             tables={"mart.build": "defs/publish/build"},
             # snapshots: what they propose goes into the build, and is kept once it is shown
-            reads=[*_PUBLISHED, "anomaly_snapshots", "score_snapshots", "closed_months"],
+            reads=[
+                *_PUBLISHED,
+                "anomaly_snapshots",
+                "score_snapshots",
+                "closed_months",
+                "health_snapshots",
+                "call_snapshots",
+            ],
         ),
     ),
     pool=POOL,
@@ -140,6 +148,8 @@ def _keep_what_is_shown(context: dg.AssetExecutionContext, settings: Settings) -
     with history_locked(settings):
         for entry in promote(settings):
             context.log.info(f"{entry.kind} of {entry.period} are kept, as build {entry.build_id} shows them")
+        if kept := keep_tables(settings):
+            context.log.info(f"the small tables of build {kept.name} are kept")
 
 
 def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefinition:

@@ -5,7 +5,7 @@ WITH ordered AS (
         list_position(
             [
                 'notice received', 'account churn risk', 'usage drop', 'inactive',
-                'usage down', 'churn risk', 'low-usage risk', 'never adopted', 'upcoming renewal'
+                'usage down', 'churn risk', 'low-usage risk', 'never adopted', 'low health', 'upcoming renewal'
             ],
             call_reason
         ) AS kind_order,
@@ -140,9 +140,14 @@ SELECT
     accounts.renewal_date,
     accounts.days_to_renewal,
     accounts.last_used_on,
+    health.health,
+    coalesce(health.health_color, 'not known') AS health_color,
+    health.health_change,
     accounts.account_page,
     accounts.contacts
 FROM by_account
 INNER JOIN mart.accounts_summary AS accounts ON by_account.account_id = accounts.account_id
 INNER JOIN at_risk ON by_account.account_id = at_risk.account_id
+LEFT JOIN mart.account_health AS health
+    ON by_account.account_id = health.account_id AND health.application_key = 'all'
 ORDER BY rank

@@ -120,6 +120,20 @@ found AS (
     CROSS JOIN issued
     WHERE risks.method_in_force = 'model'
     UNION ALL
+    -- by itself health is on every page; where the customer is about to decide it is a reason
+    SELECT
+        health.account_id,
+        NULL AS application,
+        'low health' AS call_reason,
+        'health ' || CAST(health.health AS INTEGER) || '; ' || health.health_reason AS words,
+        newest.week_start AS since,
+        coalesce(health.health_before >= $health_amber, FALSE) AS is_new,
+        1 AS urgency
+    FROM mart.account_health AS health
+    INNER JOIN deciding ON health.account_id = deciding.account_id
+    CROSS JOIN newest
+    WHERE health.application_key = 'all' AND health.health_color = 'red'
+    UNION ALL
     SELECT
         owned.account_id,
         owned.application,

@@ -1,0 +1,109 @@
+-- grain: account x application (or the account as a whole) subscribed in the newest week: health, what holds it down
+WITH newest AS (SELECT max(as_of_week) AS as_of_week FROM core.health_scores),
+
+-- as it was issued the last time before this week
+before AS (
+    SELECT
+        issued.account_id,
+        issued.application_key,
+        issued.health
+    FROM core.issued_health AS issued
+    INNER JOIN newest
+        ON issued.as_of_week < newest.as_of_week AND issued.as_of_week + 35 >= newest.as_of_week
+    QUALIFY issued.as_of_week = max(issued.as_of_week) OVER ()
+),
+
+factors AS (
+    SELECT
+        account_id,
+        application_key,
+        first(factor ORDER BY points_missing DESC, factor) AS biggest_factor,
+        first(measured_text ORDER BY points_missing DESC, factor) AS biggest_text,
+        max(points_missing) AS biggest_missing,
+        string_agg(
+            format('{} {:.0f} x {:.0f} %', factor, factor_score, 100 * weight_share), ' + '
+            ORDER BY weight_share DESC, factor
+        ) AS arithmetic
+    FROM mart.health_factor_points
+    GROUP BY account_id, application_key
+),
+
+rules AS (
+    SELECT unnest($health_factors) AS rule
+),
+
+possible AS (
+    SELECT
+        keys.account_id,
+        keys.application_key,
+        rules.rule['factor'] AS factor
+    FROM factors AS keys
+    CROSS JOIN rules
+    WHERE rules.rule['weight'] > 0 AND (rules.rule['factor'] != 'adoption' OR keys.application_key = 'all')
+),
+
+missing AS (
+    SELECT
+        possible.account_id,
+        possible.application_key,
+        string_agg(possible.factor, ', ' ORDER BY possible.factor) AS factors_not_known
+    FROM possible
+    LEFT JOIN mart.health_factor_points AS known
+        ON
+            possible.account_id = known.account_id
+            AND possible.application_key = known.application_key
+            AND possible.factor = known.factor
+    WHERE known.factor IS NULL
+    GROUP BY possible.account_id, possible.application_key
+)
+
+SELECT
+    names.account_id,
+    names.account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    scores.health,
+    scores.health_color,
+    before.health AS health_before,
+    scores.health - before.health AS health_change,
+    CASE WHEN scores.health IS NOT NULL THEN factors.biggest_factor END AS biggest_factor,
+    CASE
+        WHEN scores.is_unopened THEN 'Too new: nobody had to come yet'
+        WHEN scores.health IS NULL THEN 'Too little is known of its use'
+        WHEN scores.has_notice THEN 'Notice received'
+        WHEN factors.biggest_missing < 1 THEN 'All factors are full'
+        ELSE
+            'Held down most by ' || factors.biggest_factor || ': ' || factors.biggest_text
+            || ', ' || CAST(round(factors.biggest_missing) AS INTEGER) || ' points'
+    END
+    || CASE
+        WHEN scores.health - before.health >= 1
+            THEN '; ' || CAST(scores.health - before.health AS INTEGER) || ' more than last week'
+        WHEN scores.health - before.health <= -1
+            THEN '; ' || CAST(before.health - scores.health AS INTEGER) || ' less than last week'
+        ELSE ''
+    END AS health_reason,
+    CASE WHEN scores.health IS NOT NULL THEN factors.arithmetic END AS health_arithmetic,
+    coalesce(missing.factors_not_known, '') AS factors_not_known,
+    names.account_page
+FROM core.health_scores AS scores
+INNER JOIN newest ON scores.as_of_week = newest.as_of_week
+INNER JOIN core.account_names AS names ON scores.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON scores.application = applications.application_key
+LEFT JOIN factors
+    ON
+        scores.account_id = factors.account_id
+        AND coalesce(scores.application, 'all') = factors.application_key
+LEFT JOIN before
+    ON
+        scores.account_id = before.account_id
+        AND coalesce(scores.application, 'all') = before.application_key
+LEFT JOIN missing
+    ON
+        scores.account_id = missing.account_id
+        AND coalesce(scores.application, 'all') = missing.application_key
+ORDER BY names.account, application

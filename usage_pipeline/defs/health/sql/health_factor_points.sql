@@ -1,0 +1,67 @@
+-- grain: account x application (or the account as a whole) x factor that is known in the newest week: its points
+WITH newest AS (SELECT max(as_of_week) AS as_of_week FROM core.health_scores),
+
+factors AS (
+    SELECT
+        factors.account_id,
+        factors.application,
+        factors.factor,
+        factors.measured,
+        factors.factor_score,
+        factors.weight / sum(factors.weight) OVER (PARTITION BY factors.account_id, factors.application) AS weight_share
+    FROM core.health_factors AS factors
+    INNER JOIN newest ON factors.as_of_week = newest.as_of_week
+)
+
+SELECT
+    names.account_id,
+    names.account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    factors.factor,
+    CASE factors.factor
+        WHEN 'adoption'
+            THEN
+                format(
+                    '{:d} of {:d} applications active',
+                    coalesce(inputs.active_applications, 0),
+                    coalesce(inputs.applications, 0)
+                )
+        WHEN 'use' THEN format('{:.0f} % of baseline', 100 * factors.measured)
+        WHEN 'users'
+            THEN
+                format(
+                    '{:d} active users, {:.1f} in the four weeks usually', inputs.active_users, inputs.usual_users
+                )
+        WHEN 'seats'
+            THEN
+                format(
+                    '{:d} of {:d} seats used', CAST(inputs.seats_used AS BIGINT), CAST(inputs.seats AS BIGINT)
+                )
+        WHEN 'recency'
+            THEN
+                CASE
+                    WHEN factors.measured = 0 THEN 'active in the last complete week'
+                    ELSE format('no use for {:d} weeks', CAST(factors.measured AS BIGINT))
+                END
+        WHEN 'breadth' THEN format('{:.0f} % of baseline without the most active user', 100 * factors.measured)
+        ELSE format('{:.0f} % of the quarter before', 100 * factors.measured)
+    END AS measured_text,
+    round(factors.factor_score) AS factor_score,
+    factors.weight_share,
+    factors.weight_share * factors.factor_score AS points,
+    factors.weight_share * (100 - factors.factor_score) AS points_missing
+FROM factors
+INNER JOIN newest ON TRUE
+INNER JOIN core.health_inputs AS inputs
+    ON
+        newest.as_of_week = inputs.as_of_week
+        AND factors.account_id = inputs.account_id
+        AND factors.application IS NOT DISTINCT FROM inputs.application
+INNER JOIN core.account_names AS names ON factors.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON factors.application = applications.application_key
+ORDER BY names.account, application, points_missing DESC

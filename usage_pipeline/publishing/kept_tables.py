@@ -1,0 +1,80 @@
+"""The small published tables of each build, kept for good as Parquet: builds themselves go after a while.
+
+`history/builds/<build id>/<table>.parquet`; a folder is there whole or not at all, and is never written twice. The
+large tables are left out: they can be computed again from facts. All of it is written under `history_locked`.
+"""
+
+import uuid
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.files import FOLDER, remove, sync_tree
+from usage_pipeline.core.sql import literal
+from usage_pipeline.core.tables import WAREHOUSE_TABLES
+from usage_pipeline.publishing.builds import store_of
+
+_COMPUTED_AGAIN = {"usage_by_week", "user_weeks", "kpi_report"}
+
+
+class KeptTableError(Exception):
+    """No such table or build is kept; the message says what there is."""
+
+
+def kept_builds(settings: Settings) -> list[Path]:
+    """The folder of every build whose tables are kept, oldest first."""
+    return sorted(path for path in _folder(settings).glob("[0-9]*-*") if path.is_dir())
+
+
+def keep_tables(settings: Settings) -> Path | None:
+    """Keeps the small tables of the build that is shown; None where they are kept, or a rollback is pinned."""
+    store = store_of(settings)
+    build = store.current()
+    if build is None or store.pinned is not None:
+        return None
+    kept = _folder(settings) / build.build_id
+    if kept.exists():
+        return None
+    tmp_path = kept.with_name(f".{build.build_id}.{uuid.uuid4().hex}")
+    tmp_path.mkdir(FOLDER, parents=True)
+    try:
+        _write(store.path(build.build_id) / "warehouse.duckdb", tmp_path)
+        sync_tree(tmp_path)
+        tmp_path.rename(kept)
+    except BaseException:
+        remove(tmp_path)
+        raise
+    return kept
+
+
+def _write(build: Path, folder: Path) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {literal(build)} AS build (READ_ONLY)")
+        for table in WAREHOUSE_TABLES:
+            if table.name not in _COMPUTED_AGAIN:
+                file = literal(folder / f"{table.name}.parquet")
+                connection.execute(f"COPY build.{table.full_name} TO {file} (FORMAT parquet, COMPRESSION zstd)")
+
+
+def find_table(settings: Settings, name: str, day: date) -> tuple[Path, str]:
+    """The file of a table as it was shown on a day, and its build. Raises KeptTableError."""
+    shown = [folder for folder in kept_builds(settings) if _day_of(folder) <= day]
+    if not shown:
+        first = next((f"the first is of {_day_of(folder)}" for folder in kept_builds(settings)), "none is kept yet")
+        raise KeptTableError(f"no build was shown on {day}: {first}")
+    file = shown[-1] / f"{name}.parquet"
+    if not file.exists():
+        there = ", ".join(sorted(path.stem for path in shown[-1].glob("*.parquet")))
+        raise KeptTableError(f"build {shown[-1].name} kept no table '{name}'; it kept {there}")
+    return file, shown[-1].name
+
+
+def _day_of(folder: Path) -> date:
+    """Of `00012-2026-11-22-1a2b3c4d`, the day of its as_of."""
+    return date.fromisoformat("-".join(folder.name.split("-")[1:4]))
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.history_dir / "builds"

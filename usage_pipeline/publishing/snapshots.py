@@ -1,0 +1,50 @@
+"""Tables of what was issued: rows as people saw them, week by week, read back from history.
+
+Belongs here: making such a table of history's files. Does not: how an entry gets there (`history.py`), nor which rows
+it holds (the assets that propose them).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.sql import literal
+from usage_pipeline.publishing.history import build_of, kept_files, readable_files
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """A table of everything that was issued of a kind: its name and its columns with their DuckDB types.
+
+    `issued_as_of` and `build_id` (empty for what this run proposes) come from history itself.
+    """
+
+    kind: str
+    table: str
+    columns: Mapping[str, str]
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        return (*self.columns, "issued_as_of", "build_id")
+
+    def replace(self, connection: duckdb.DuckDBPyConnection, settings: Settings, *, with_pending: bool) -> int:
+        """Replaces the table by all that is kept, and what this run proposes `with_pending`; returns its weeks.
+
+        A column that an older entry lacks is empty there. The caller holds `history_locked`.
+        """
+        files = readable_files(settings, self.kind) if with_pending else kept_files(settings, self.kind)
+        typed = {**self.columns, "issued_as_of": "TIMESTAMP", "build_id": "VARCHAR"}
+        columns = ", ".join(f"{name} {kind}" for name, kind in typed.items())
+        connection.execute(f"CREATE OR REPLACE TABLE {self.table} ({columns})")
+        for file in files:
+            connection.execute(f"INSERT INTO {self.table} BY NAME {self._rows_of(connection, file)}")
+        return len(files)
+
+    def _rows_of(self, connection: duckdb.DuckDBPyConnection, file: Path) -> str:
+        source = f"read_parquet({literal(file)})"
+        there = {name for name, *_ in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
+        names = [name for name in (*self.columns, "issued_as_of") if name in there]
+        return f"SELECT {', '.join(names)}, {literal(build_of(file) or '')} AS build_id FROM {source}"
