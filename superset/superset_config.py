@@ -1,7 +1,8 @@
 """Superset's configuration: everything that differs between installations comes from the environment.
 
 The server refuses to start half-configured, and says everything that is wrong at once. Required are
-SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds) and USAGE_STATUS (that of the status file).
+SUPERSET_SECRET_KEY, USAGE_PUBLISHED (the folder of published builds), USAGE_STATUS (that of the status file),
+USAGE_OUTCOMES (that of the call list with its outcomes) and USAGE_FEEDBACK (that outcomes are recorded in).
 USAGE_PRODUCTION=1 demands more: that USAGE_HTTPS, USAGE_PROXY_COUNT and USAGE_ALLOWED_HOSTS are said, and a metadata
 database that several processes can write to. `docs/reference/environment.md` lists all of them.
 
@@ -75,6 +76,8 @@ def _secret_key() -> str:
 SECRET_KEY = _secret_key()
 PUBLISHED = _said("USAGE_PUBLISHED", "name the folder of published builds, <home>/published")
 STATUS = _said("USAGE_STATUS", "name the folder of the status file, <home>/status")
+OUTCOMES = _said("USAGE_OUTCOMES", "name the folder of the call list with its outcomes, <home>/outcomes")
+FEEDBACK = _said("USAGE_FEEDBACK", "name the folder that outcomes are recorded in, <home>/feedback")
 _HOME = os.environ.get("SUPERSET_HOME", os.path.expanduser("~/.superset"))
 SQLALCHEMY_DATABASE_URI = os.environ.get("SUPERSET_METADATA_URI", f"sqlite:///{_HOME}/superset.db?timeout=30")
 IS_PRODUCTION = _switch("USAGE_PRODUCTION")
@@ -225,6 +228,7 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     from usage_superset.exports import add_exports
     from usage_superset.html_cells import draw_data_as_text
     from usage_superset.log_ins import add_log_ins
+    from usage_superset.outcome_form import add_outcomes
     from usage_superset.page_links import add_links
     from usage_superset.request_guard import guard_requests
     from usage_superset.request_limits import add_turns
@@ -247,6 +251,7 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     add_links(app)
     add_exports(app, PUBLISHED)
     add_usage_report(app)
+    add_outcomes(app, FEEDBACK)
 
     @app.before_request
     def not_what_the_mouse_did() -> Any:
@@ -381,12 +386,14 @@ _FILES = {
     "usage_warehouse": (PUBLISHED, "warehouse.duckdb"),
     "usage_contacts": (PUBLISHED, "contacts.duckdb"),
     "usage_status": (STATUS, "usage_status.duckdb"),
+    "usage_outcomes": (OUTCOMES, "usage_outcomes.duckdb"),
 }
 # the right without which no connection to one is opened, whatever door somebody came through
 _RIGHTS = {
     "usage_warehouse": "[Usage].[mart]",
     "usage_contacts": "[Usage contacts].[personal]",
     "usage_status": "[Usage status].[status]",
+    "usage_outcomes": "[Usage outcomes].[outcomes]",
 }
 
 

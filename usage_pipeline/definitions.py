@@ -27,7 +27,7 @@ from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
 from usage_pipeline.defs.schedules import refresh, refresh_schedules
-from usage_pipeline.defs.sensors import lake_sensor, status_sensors
+from usage_pipeline.defs.sensors import lake_sensor, outcome_sensor, status_sensors
 from usage_pipeline.defs.usage.assets import usage_assets
 from usage_pipeline.defs.usage.checks import USAGE_CHECKS
 from usage_pipeline.operations.console_log import console_log
@@ -65,7 +65,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
         ],
         jobs=[refresh, send_digests],
         schedules=[*refresh_schedules(settings, load), digest_retry(load)],
-        sensors=[lake_sensor(settings, load), *status_sensors(load), alert_sensor(load)],
+        sensors=[lake_sensor(settings, load), *status_sensors(load), alert_sensor(load), outcome_sensor(load)],
         resources={"warehouse": warehouse_of(settings), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": console_log},

@@ -24,11 +24,14 @@ from usage_superset.build_cache import shown_now
 from usage_superset.cache_warmup import ACCOUNT as WARMING
 from usage_superset.chart_queries import errors_of, payload
 from usage_superset.display import DATE_FORMAT, date_format
+from usage_superset.outcome_form import RIGHT as RECORD_OUTCOMES
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
 
 ROLES = Path(__file__).parents[1] / "roles.yaml"
 SET_UP_NAME = "usage-set-up"
+# rights on views of ours, which Superset does not know by itself
+_OURS = {RECORD_OUTCOMES}
 
 
 def say(message: str) -> None:
@@ -192,7 +195,7 @@ def sync_roles() -> None:
         role = security_manager.find_role(name)
         wanted = []
         for permission, view in sorted(rights):
-            if permission == "schema_access":
+            if permission == "schema_access" or (permission, view) in _OURS:
                 found = security_manager.add_permission_view_menu(permission, view)
             else:
                 found = security_manager.find_permission_view_menu(permission, view)

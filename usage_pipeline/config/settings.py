@@ -452,6 +452,18 @@ class HealthSettings(_Model):
         return self
 
 
+class OutcomeSettings(_Model):
+    """What follows from the outcomes that people record for rows of the call list."""
+
+    window_weeks: Positive = Field(
+        52, description="weeks before as_of whose answers say how useful a kind of reason is"
+    )
+    useless_share: Share = Field(
+        0.5, description="share of answers that call a kind of reason useless, above which it moves down one priority"
+    )
+    min_answers: Positive = Field(20, description="answers about a kind of reason without which it stays where it is")
+
+
 class GroupSettings(_Model):
     """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
 
@@ -601,6 +613,7 @@ class Settings(_Model):
     changes: ChangeSettings = ChangeSettings()
     calls: CallSettings = CallSettings()
     health: HealthSettings = HealthSettings()
+    outcomes: OutcomeSettings = OutcomeSettings()
     groups: GroupSettings = GroupSettings()
     publish: PublishSettings = PublishSettings()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -675,6 +688,16 @@ class Settings(_Model):
     def mail_dir(self) -> Path:
         """What was sent to whom, and which incidents are open."""
         return self.home / "mail"
+
+    @property
+    def feedback_dir(self) -> Path:
+        """What people record on pages: Superset writes it, and nothing here does."""
+        return self.home / "feedback"
+
+    @property
+    def outcomes_path(self) -> Path:
+        """The call list with its outcomes, as of now: each has a folder of its own, like the status file."""
+        return self.home / "outcomes" / "current" / "usage_outcomes.duckdb"
 
     @property
     def status_path(self) -> Path:

@@ -106,6 +106,11 @@ def _table(name: str, row: str, key: str, columns: str, *, schema: str = "mart",
 
 
 _KEYS = "account_id account application_key application application_type segment region owner"
+_CALL_LIST = (
+    "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
+    "applications_at_risk applications_owned arr_at_risk annual_value renewal_date days_to_renewal "
+    "last_used_on health health_color health_change account_page contacts"
+)
 
 TABLES = {
     table.name: table
@@ -268,9 +273,7 @@ TABLES = {
             "call_list",
             "a subscribed account that there is a reason to call",
             "account_id",
-            "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
-            "applications_at_risk applications_owned arr_at_risk annual_value renewal_date days_to_renewal "
-            "last_used_on health health_color health_change account_page contacts",
+            _CALL_LIST,
         ),
         _table(
             "renewals",
@@ -321,6 +324,27 @@ TABLES = {
             "account_id user_id",
             "account_id account segment region owner user_id name email phone role to_call last_used_on",
             schema="personal",
+        ),
+        _table(
+            "call_status",
+            "an account on the call list of the build that is shown, with what became of it",
+            "account_id",
+            f"{_CALL_LIST} call_status call_status_text outcome_at was_reached record_outcome",
+            schema="outcomes",
+        ),
+        _table(
+            "reason_usefulness",
+            "a kind of reason that is on the list, or was answered",
+            "call_reason",
+            "call_reason reason_answers useful_answers useful_share useful_low useful_high is_moved_down why_not_useful",
+            schema="outcomes",
+        ),
+        _table(
+            "csm_responses",
+            "a CSM with accounts to call, or with outcomes",
+            "owner",
+            "owner calls_listed calls_answered answered_share days_to_answer",
+            schema="responses",
         ),
         _table(
             "health",
@@ -397,6 +421,8 @@ WAREHOUSE_TABLES = tuple(t for t in TABLES.values() if t.schema == "mart")
 CONTACT_TABLES = tuple(t for t in TABLES.values() if t.schema == "personal")
 # of the status file, which is written after every run and part of no build
 STATUS_TABLES = tuple(t for t in TABLES.values() if t.schema == "status")
+# of the file of outcomes, which is made anew after every answer; how CSMs answer is for their head alone
+OUTCOME_TABLES = tuple(t for t in TABLES.values() if t.schema in ("outcomes", "responses"))
 
 
 @dataclass(frozen=True)

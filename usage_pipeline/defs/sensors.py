@@ -1,4 +1,6 @@
-"""What reacts: to the lake, with a run for exactly the weeks that changed, and to runs, with the status file."""
+"""What reacts: to the lake, with a run for exactly the weeks that changed; to runs, with the status file; to outcomes
+that people record, with the file that pages read them from.
+"""
 
 import hashlib
 import json
@@ -6,14 +8,19 @@ from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
+import duckdb
 
 from usage_pipeline.config.settings import ConfigError, Settings
+from usage_pipeline.core.locks import LockTimeoutError
 from usage_pipeline.core.weeks import contiguous_ranges
 from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.ingestion.facts import outdated_weeks
 from usage_pipeline.ingestion.lake import LakeError
 from usage_pipeline.observability.status import write_status
+from usage_pipeline.outcomes.database import renew_outcomes
 
+# with the daemon's own pace, an answer is on the pages within a minute
+_OUTCOMES_SECONDS = 15
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
@@ -78,3 +85,23 @@ def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:
 
     ends = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
     return [sensor(status) for status in ends]
+
+
+def outcome_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
+    """Makes the call list with its outcomes anew where somebody has answered, or another build is shown."""
+
+    @dg.sensor(
+        name="outcomes",
+        job=refresh,
+        minimum_interval_seconds=_OUTCOMES_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Brings outcomes that people record onto the call list within a minute; asks for no run.",
+    )
+    def outcomes() -> dg.SkipReason:
+        try:
+            is_new = renew_outcomes(load())
+        except (ConfigError, LockTimeoutError, OSError, duckdb.Error) as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason("brought to the pages" if is_new else "nothing new")
+
+    return outcomes

@@ -1,18 +1,14 @@
 """The status file: how the data is, after every run, failed ones too, in a DuckDB file of its own.
 
 It says what the published builds cannot: that a run failed, which check failed, how old the data is, what was
-rejected. It is made anew each time, whole, in a folder of its own, and shown with one rename of the link `current`:
-DuckDB goes on reading the old content of a path that is replaced while anybody in its process has it open.
+rejected. It is made anew each time, whole, in a folder of its own (`core/numbered.py`).
 
-Layout: `status/<number>-<random>/usage_status.duckdb`; `status/current` -> the newest; a few older ones are kept for
-those that still read them.
+Layout: `status/<number>-<random>/usage_status.duckdb`; `status/current` -> the newest.
 
 Tables are those of `STATUS_TABLES`; the rows come from `health.py`. What depends on the time of reading, such as how
 many days ago something came, is a view: a file that nobody writes any more must not say that all is fresh.
 """
 
-import shutil
-import uuid
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,13 +18,12 @@ import duckdb
 import pyarrow as pa
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import FOLDER, seal
 from usage_pipeline.core.locks import file_lock
+from usage_pipeline.core.numbered import show_new
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.tables import STATUS_TABLES, Table
 from usage_pipeline.observability.health import Health
 
-_KEPT = 5
 _SECONDS_TO_WAIT = 120
 _TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us")}
 # tables that are views, over the rows as they were written
@@ -46,27 +41,7 @@ def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     folder = settings.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
     with status_locked(settings.status_path):
-        made = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:8]}"
-        made.mkdir(FOLDER)
-        try:
-            _write(made / settings.status_path.name, Health(settings, instance))
-            seal(made)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
-        link = folder / f".current.{made.name}"
-        link.symlink_to(made.name)
-        link.replace(folder / "current")
-        for old in _written(folder)[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _written(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*-*"))
-
-
-def _next_number(folder: Path) -> int:
-    return max((int(made.name.split("-")[0]) for made in _written(folder)), default=0) + 1
+        show_new(folder, lambda made: _write(made / settings.status_path.name, Health(settings, instance)))
 
 
 def _write(file: Path, health: Health) -> None:

@@ -22,11 +22,13 @@ from typing import Literal
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.files import is_tmp_path, remove
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
+from usage_pipeline.core.numbered import unfinished
 from usage_pipeline.core.processes import has_ended
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.ingestion.sources import OWNER
 from usage_pipeline.observability.status import status_locked
+from usage_pipeline.outcomes.database import outcomes_lock
 from usage_pipeline.privacy.encryption import ContactsKeyError, encrypt_plain, open_to_write
 from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline.publishing.history import KINDS, interrupted_withdrawals
@@ -84,6 +86,8 @@ PLACES = (
             "rejected/week=*/*.parquet",
             "account_applications/*.parquet",
             "builds/*/*.parquet",
+            "outcomes/*.json",
+            "outcomes/restored.txt",
             *(
                 f"{kind}/{place}"
                 for kind in KINDS.values()
@@ -120,6 +124,18 @@ PLACES = (
         "no",
         ("current", "*/usage_status.duckdb"),
         sealed=("*/usage_status.duckdb",),
+        link="current",
+    ),
+    Place(
+        "feedback", "outcomes of calls, as people record them on pages; history has a copy", False, "ours", ("*.json",)
+    ),
+    Place(
+        "outcomes",
+        "the call list with its outcomes, made anew after each",
+        False,
+        "no",
+        ("current", "*/usage_outcomes.duckdb", "*/made_of"),
+        sealed=("*/usage_outcomes.duckdb", "*/made_of"),
         link="current",
     ),
     Place("erased", "hashes of those who were erased", True, "no", ("people.json",)),
@@ -195,7 +211,9 @@ _SPILLED = ("warehouse.duckdb.tmp", "contacts.duckdb.tmp")
 def _is_left_over(path: PurePosixPath) -> bool:
     """Whether a path is one that `clean` takes away, or a living process has under way."""
     hidden = any(is_tmp_path(part) for part in path.parts)
-    in_store = path.parts[0] in ("published", "status") and any(part.startswith(".") for part in path.parts[1:])
+    in_store = path.parts[0] in ("published", "status", "outcomes") and any(
+        part.startswith(".") for part in path.parts[1:]
+    )
     return hidden or in_store or any(part in _SPILLED for part in path.parts)
 
 
@@ -217,7 +235,8 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
         (_held(facts_lock(settings.facts_dir), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
         (_held(settings.history_lock, seconds), lambda: clean_history(settings.history_dir)),
         (_warehouse_locked(settings, seconds), lambda: clean_warehouse(settings)),
-        (status_locked(settings.status_path), lambda: _clean_status(settings.status_path)),
+        (status_locked(settings.status_path), lambda: _clean_shown(settings.status_path)),
+        (_held(outcomes_lock(settings.outcomes_path), seconds), lambda: _clean_shown(settings.outcomes_path)),
     ]
     done = _clean_the_rest(settings)
     for held, work in locks:
@@ -296,15 +315,8 @@ def databases_of_contacts(settings: Settings) -> list[Path]:
     return [file for file in (settings.private_contacts_path, *of_builds) if file.exists()]
 
 
-def _clean_status(status_path: Path) -> list[str]:
-    folder = status_path.parent.parent
-    if not folder.is_dir():
-        return []
-    link = folder / "current"
-    shown = link.readlink().name if link.is_symlink() else ""
-    # numbered by the writer that holds the lock: one after the newest was never shown
-    newer = [path for path in folder.glob("[0-9]*-*") if shown and path.name > shown]
-    return _remove([*folder.glob(".current.*"), *newer])
+def _clean_shown(shown: Path) -> list[str]:
+    return _remove(unfinished(shown.parent.parent))
 
 
 def _clean_the_rest(settings: Settings) -> list[str]:

@@ -29,7 +29,7 @@ import yaml
 
 from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings
 from usage_pipeline.config.source_schemas import REFERENCE
-from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
@@ -40,6 +40,7 @@ from usage_pipeline.operations.dagster_guard import HEALTH
 from usage_pipeline.operations.data_home import clean
 from usage_pipeline.operations.rekey import key_problems
 from usage_pipeline.operations.run_launcher import has_heartbeat, heartbeat, this_process
+from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.pages.dashboards import ASSETS
 from usage_pipeline.publishing.builds import store_of
 
@@ -130,7 +131,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     current = store_of(settings).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
-        if not settings.status_path.exists():
+        if not (settings.status_path.exists() and settings.outcomes_path.exists()):
             record_status(settings)
         return True
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
@@ -151,10 +152,11 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
 
 
 def record_status(settings: Settings) -> None:
-    """Writes the status file outside a run: after a rollback, or where there is none yet."""
+    """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet."""
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
     with dg.DagsterInstance.get() as instance:
         write_status(settings, instance)
+    renew_outcomes(settings)
 
 
 # ---------------------------------------------------------------- processes
@@ -363,12 +365,15 @@ def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
     """What Superset's processes need to know; secrets are made once per installation, readable by their owner only."""
     home = folder / "superset"
     home.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.feedback_dir)
     return {
         "SUPERSET_CONFIG_PATH": str(SUPERSET / "superset_config.py"),
         "SUPERSET_HOME": str(home),
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
         "USAGE_PUBLISHED": str(settings.published_dir),
         "USAGE_STATUS": str(settings.status_path.parent.parent),
+        "USAGE_OUTCOMES": str(settings.outcomes_path.parent.parent),
+        "USAGE_FEEDBACK": str(settings.feedback_dir),
         # only a demo has accounts of its own; people of a real installation are added one by one
         "USAGE_ACCOUNTS": str(folder / ACCOUNTS) if (folder / ACCOUNTS).exists() else "",
         "PYTHONPATH": str(SUPERSET),

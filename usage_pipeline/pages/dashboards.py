@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from usage_pipeline.core.tables import COLUMNS, METRICS, TABLES, Column, Metric, Table
+from usage_pipeline.core.tables import COLUMNS, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
 from usage_pipeline.pages.help_tab import help_text, place_help
 from usage_pipeline.privacy.encryption import open_database
 
@@ -346,9 +346,13 @@ def _columns_by_table(file: Path, _written_at: int) -> dict[str, set[str]]:
         return {table: set(columns) for table, columns in connection.execute(sql).fetchall()}
 
 
-def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path, status: Path) -> list[str]:
-    """The columns that a dashboard's charts use and that a published build, or the status file, does not have."""
-    files = {"personal": build / "contacts.duckdb", "status": status}
+def missing_columns(dashboard: dict[str, Any], assets: Assets, build: Path, status: Path, outcomes: Path) -> list[str]:
+    """The columns that a dashboard's charts use and that neither a published build nor a file beside it has."""
+    files = {
+        "personal": build / "contacts.duckdb",
+        "status": status,
+        **{table.schema: outcomes for table in OUTCOME_TABLES},
+    }
     missing = []
     for uuid in chart_uuids(dashboard):
         chart = assets.charts[uuid]

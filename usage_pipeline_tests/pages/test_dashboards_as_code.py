@@ -174,7 +174,7 @@ def test_every_column_of_every_dashboard_is_in_the_published_build(demo: Demo) -
     assets, _ = load_assets()
     build = demo.settings.published_dir / "current"
     for dashboard in assets.dashboards.values():
-        assert missing_columns(dashboard, assets, build, demo.settings.status_path) == []
+        assert missing_columns(dashboard, assets, build, demo.settings.status_path, demo.settings.outcomes_path) == []
 
 
 @pytest.mark.parametrize("kind", ["databases", "datasets", "charts", "dashboards"])

@@ -155,7 +155,7 @@ def test_every_dashboard_finds_its_columns_in_the_build(oulad: Settings) -> None
     assets, _ = load_assets()
     build = oulad.published_dir / "current"
     for dashboard in assets.dashboards.values():
-        assert missing_columns(dashboard, assets, build, oulad.status_path) == []
+        assert missing_columns(dashboard, assets, build, oulad.status_path, oulad.outcomes_path) == []
 
 
 def test_withdrawal_within_28_days_learned_in_one_year_and_tried_in_the_next(oulad: Settings) -> None:

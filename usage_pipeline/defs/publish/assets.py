@@ -16,11 +16,12 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
-from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_of, sql_table
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
+from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.publishing.builds import Build, PublishError, store_of
 from usage_pipeline.publishing.history import KINDS, attach_pending, history_locked, pending_files, promote
@@ -173,10 +174,13 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         if "status" in schemas_of(dashboard, assets):
             # of a run that is under way; it is written again when the run has ended
             write_status(settings, context.instance)
-        missing = missing_columns(dashboard, assets, store.path(current.build_id), settings.status_path)
+        if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
+            renew_outcomes(settings)
+        build = store.path(current.build_id)
+        missing = missing_columns(dashboard, assets, build, settings.status_path, settings.outcomes_path)
         if missing:
             raise dg.Failure(
-                f"build {current.build_id} or the status file lacks what the charts of {slug} use: "
+                f"build {current.build_id} or a file beside it lacks what the charts of {slug} use: "
                 f"{', '.join(missing)}",
                 allow_retries=False,
             )

@@ -1,0 +1,280 @@
+"""What came of a call: /outcome/<account id>, a form of ours, and the answers that were given before.
+
+Belongs here: who may, what the form asks, what of it is taken. Does not: how a record is written
+(`outcome_records.py`).
+The right is [can_record, Outcome] of `roles.yaml`, and the row is read as any chart reads it: who may not read the call
+list, or not this row of it, records nothing. Superset's own token against forged requests stands in the form.
+
+No script: it works on a telephone, and with scripts off. What people write is text on the page, and the note is on this
+page only: in no dataset, no chart, no download, no mail.
+"""
+
+import hashlib
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from flask import redirect, render_template_string, request
+from flask_login import current_user
+
+from usage_superset.build_cache import build_of_request
+from usage_superset.display import date_format
+from usage_superset.html_cells import as_stored
+from usage_superset.outcome_records import NOTE_LENGTH, STATUSES, WHY_NOT, records_of, write_record
+
+RIGHT = ("can_record", "Outcome")
+_MOST_DAYS = 366
+_REACHED = {"yes": True, "no": False, "": None}
+_ROW = ["account_id", "account", "owner", "urgency", "urgency_rank", "reason"]
+_REASONS = ["application_key", "application", "call_reason", "reason", "reason_since", "urgency_rank"]
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Record an outcome</title>
+<style>
+body { font-family: Inter, Helvetica, Arial, sans-serif; color: #1d2a35; margin: 16px auto; max-width: 720px;
+       padding: 0 16px; line-height: 1.45; overflow-wrap: anywhere; }
+h1 { font-size: 22px; margin-bottom: 4px; } h2 { font-size: 17px; margin-top: 28px; }
+fieldset { border: 1px solid #c4d0d9; border-radius: 6px; margin: 14px 0; padding: 8px 14px; min-width: 0; }
+legend { font-weight: 600; padding: 0 4px; } label { display: inline-block; padding: 6px 14px 6px 0; }
+input[type=radio] { width: 18px; height: 18px; vertical-align: -3px; }
+select, input[type=date], textarea, button { font: inherit; padding: 8px; max-width: 100%;
+       box-sizing: border-box; }
+textarea { width: 100%; }
+button { background: #1b6ca8; color: #fff; border: 0; border-radius: 6px; padding: 12px 22px; }
+.quiet { color: #50606c; } .wrong { color: #a3162b; font-weight: 600; } .done { color: #20673f; font-weight: 600; }
+li { margin: 8px 0; } a { color: #1b6ca8; } pre { font: inherit; white-space: pre-wrap; margin: 4px 0; }
+</style></head><body>
+<p><a href="/superset/dashboard/call-list/">Call list</a></p>
+<h1>{{ row.account if row else account_id }}</h1>
+{% if saved %}<p class="done" role="status">Recorded. The call list shows it within a minute.</p>{% endif %}
+{% for problem in problems %}<p class="wrong" role="alert">{{ problem }}</p>{% endfor %}
+{% if not row %}<p>This account is not on the call list of the build that is shown, or not on yours.</p>{% else %}
+<p class="quiet">{{ row.urgency }}{% if row.owner %}, {{ row.owner }}{% endif %}</p>
+<ul>{% for reason in reasons %}<li><b>{{ reason.call_reason }}</b>: {{ reason.application }}, {{ reason.reason }}</li>
+{% endfor %}</ul>
+<form method="post">
+<input type="hidden" name="csrf_token" value="{{ token }}"><input type="hidden" name="seen" value="{{ seen }}">
+<fieldset><legend>Did you reach them?</legend>
+{% for value, text in [("yes", "Yes"), ("no", "No"), ("", "Did not try")] %}
+<label><input type="radio" name="reached" value="{{ value }}"
+{%- if given.get("reached", "") == value %} checked{% endif %}> {{ text }}</label>{% endfor %}</fieldset>
+<fieldset><legend>What now?</legend>
+{% for value, text in [("open", "Keep on the list"), ("done", "Done, until something new comes"),
+                       ("snoozed", "Snooze, until the day below or something new")] %}
+<label><input type="radio" name="status" value="{{ value }}"
+{%- if given.get("status", "open") == value %} checked{% endif %}> {{ text }}</label><br>{% endfor %}
+<label>Snooze until (may be empty)
+<input type="date" name="until" min="{{ first_day }}" max="{{ last_day }}" value="{{ given.get("until", "") }}"></label>
+</fieldset>
+{% for kind in kinds %}<fieldset><legend>Was the reason useful? {{ kind }}</legend>
+{% for value, text in [("yes", "Yes"), ("no", "No"), ("", "No answer")] %}
+<label><input type="radio" name="useful {{ kind }}" value="{{ value }}"
+{%- if given.get("useful " ~ kind, "") == value %} checked{% endif %}> {{ text }}</label>{% endfor %}
+<label>If not, why?
+<select name="why {{ kind }}"><option value=""></option>{% for why in why_not %}
+<option{% if given.get("why " ~ kind) == why %} selected{% endif %}>{{ why }}</option>{% endfor %}</select></label>
+</fieldset>{% endfor %}
+<fieldset><legend><label for="note">Note</label></legend>
+<textarea id="note" name="note" rows="4" maxlength="{{ note_length }}">{{ given.get("note", "") }}</textarea>
+<p class="quiet">Everybody who may record outcomes can read it here, with your name. It is in no chart and no download.
+Write nothing about people that they should not read.</p></fieldset>
+<button type="submit">Record</button></form>{% endif %}
+<h2>Recorded before</h2>
+{% for answer in answers %}<p><b>{{ answer.what }}</b> <span class="quiet">{{ answer.when }}, {{ answer.who }}</span>
+{% for line in answer.useful %}<br>{{ line }}{% endfor %}</p>
+{% if answer.note %}<pre>{{ answer.note }}</pre>{% endif %}
+{% else %}<p class="quiet">Nothing yet.</p>{% endfor %}
+</body></html>"""
+
+
+def add_outcomes(app: Any, folder: str) -> None:
+    """Serves the form; records go to `folder`."""
+
+    @app.route("/outcome/<path:account_id>", methods=["GET", "POST"])
+    def outcome(account_id: str) -> Any:
+        from superset import security_manager
+
+        if not current_user.is_authenticated:
+            return redirect(f"/login/?next={quote(request.path)}")
+        if not (security_manager.is_admin() or security_manager.can_access(*RIGHT)):
+            return "Outcomes are recorded by those who have the right to.", 403, {"Content-Type": "text/plain"}
+        row, reasons = _row_of(account_id)
+        form = _Form(row, reasons)
+        if request.method == "POST":
+            answer, note = form.read(request.form)
+            if answer is not None:
+                write_record(Path(folder), answer, note, datetime.now(UTC))
+                return redirect(f"/outcome/{quote(account_id, safe='')}?saved=1", 303)
+        # whoever may not read of an account may not read what was said of it either
+        is_open = row or _rows("accounts_summary", ["account_id"], account_id)
+        answers = [_told(record) for record in reversed(records_of(Path(folder), account_id))] if is_open else []
+        page = render_template_string(_PAGE, **form.shown(), account_id=account_id, answers=answers)
+        return page, 400 if form.problems else 200, {"Cache-Control": "no-store"}
+
+
+class _Form:
+    """What is asked about a row, and what is taken of what was sent."""
+
+    def __init__(self, row: dict[str, Any] | None, reasons: list[dict[str, Any]]) -> None:
+        self.row, self.reasons = row, reasons
+        self.kinds = list(dict.fromkeys(reason["call_reason"] for reason in reasons))
+        self.problems: list[str] = []
+        self.given: Any = {}
+        # of the row as it is seen: another build may be shown before the form comes back
+        self.seen = hashlib.sha256(json.dumps([row, reasons], sort_keys=True).encode()).hexdigest()[:24]
+        today = datetime.now(UTC).date()
+        self.first_day, self.last_day = today + timedelta(days=1), today + timedelta(days=_MOST_DAYS)
+
+    def shown(self) -> dict[str, Any]:
+        from flask_wtf.csrf import generate_csrf
+
+        return {
+            **{name: getattr(self, name) for name in ("row", "reasons", "kinds", "problems", "given", "seen")},
+            "first_day": self.first_day.isoformat(),
+            "last_day": self.last_day.isoformat(),
+            "token": generate_csrf(),
+            "why_not": WHY_NOT,
+            "note_length": NOTE_LENGTH,
+            "saved": request.method == "GET" and "saved" in request.args,
+        }
+
+    def read(self, given: Any) -> tuple[dict[str, Any] | None, str]:
+        """The answer and the note; None where there are problems, which are said on the page."""
+        self.given = given
+        if self.row is None:
+            self.problems.append("Nothing was recorded: the account is not on the call list.")
+            return None, ""
+        if given.get("seen") != self.seen:
+            self.problems.append("Nothing was recorded: the list has changed since. Look at it, and record again.")
+        status, until, note = given.get("status", ""), self._day(given.get("until", "")), _clean(given.get("note", ""))
+        if status not in STATUSES or given.get("reached", "") not in _REACHED:
+            self.problems.append("Say what is to become of it.")
+        if until is not None and not self.first_day <= until <= self.last_day:
+            self.problems.append("Snooze until a day from tomorrow to a year from now.")
+        if len(note) > NOTE_LENGTH:
+            self.problems.append(f"The note has more than {NOTE_LENGTH} characters.")
+        useful = [self._usefulness(kind) for kind in self.kinds]
+        if self.problems:
+            return None, ""
+        return self._answer(self.row, status, until, [item for item in useful if item]), note
+
+    def _answer(
+        self, row: dict[str, Any], status: str, until: date | None, useful: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        build = Path(build_of_request())
+        about = json.loads((build / "build.json").read_text(encoding="utf-8"))
+        kept = ("application_key", "call_reason", "urgency_rank")
+        return {
+            "recorded_by": current_user.username,
+            "account_id": row["account_id"],
+            "account": row["account"],
+            "owner": row["owner"],
+            "build_id": build.name,
+            "as_of": about["as_of"],
+            "week": about["newest_week"],
+            "urgency_rank": row["urgency_rank"],
+            "reasons": [{**{n: r[n] for n in kept}, "since": r["reason_since"]} for r in self.reasons],
+            "was_reached": _REACHED[self.given.get("reached", "")],
+            "status": status,
+            "snoozed_until": until.isoformat() if until and status == "snoozed" else None,
+            "useful": useful,
+        }
+
+    def _usefulness(self, kind: str) -> dict[str, Any] | None:
+        said, why = self.given.get(f"useful {kind}", ""), self.given.get(f"why {kind}", "")
+        if said not in ("yes", "no", "") or why not in ("", *WHY_NOT):
+            self.problems.append("Choose from what is offered.")
+        if said not in ("yes", "no"):
+            return None
+        return {"call_reason": kind, "is_useful": said == "yes", "why_not": why or None if said == "no" else None}
+
+    def _day(self, text: str) -> date | None:
+        try:
+            return date.fromisoformat(text) if text else None
+        except ValueError:
+            self.problems.append("The day is none.")
+            return None
+
+
+def _clean(text: str) -> str:
+    """A note without characters that are not seen, but for ends of lines."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join("".join(c for c in line if c.isprintable() or c == "\t") for line in lines).strip()
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as the page shows it."""
+    status, until = record.get("status"), record.get("snoozed_until")
+    what = {"done": "Done", "snoozed": "Snoozed"}.get(str(status), "Kept on the list")
+    what += f" until {date.fromisoformat(until).strftime(date_format())}" if until else ""
+    reached = record.get("was_reached")
+    what += "" if reached is None else ", reached" if reached else ", not reached"
+    useful = [
+        f"{item['call_reason']}: {'useful' if item['is_useful'] else 'not useful'}"
+        + (f" ({item['why_not']})" if item.get("why_not") else "")
+        for item in record.get("useful", [])
+    ]
+    note = record.get("note")
+    note = note["text"] if note else "The note was erased." if record.get("note_digest") else ""
+    moment = datetime.fromisoformat(record["recorded_at"]).strftime(f"{date_format()} %H:%M UTC")
+    return {"what": what, "when": moment, "who": record.get("recorded_by"), "useful": useful, "note": note}
+
+
+# ---------------------------------------------------------------- the row, as a chart would read it
+
+
+def _row_of(account_id: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The row of the call list that this user may read of an account, and its reasons; None where there is none."""
+    rows = _rows("call_list", _ROW, account_id)
+    if not rows:
+        return None, []
+    reasons = _rows("call_reasons", _REASONS, account_id)
+    return rows[0], sorted(reasons, key=lambda r: (r["urgency_rank"], r["call_reason"], r["application_key"]))
+
+
+def _rows(table: str, columns: list[str], account_id: str) -> list[dict[str, Any]]:
+    """Rows of a dataset by Superset's own way, which asks for every right; none where one is missing."""
+    from superset.charts.schemas import ChartDataQueryContextSchema
+    from superset.commands.chart.data.get_data_command import ChartDataCommand
+    from superset.connectors.sqla.models import SqlaTable
+    from superset.exceptions import SupersetSecurityException
+    from superset.extensions import db
+
+    dataset = db.session.query(SqlaTable).filter_by(table_name=table, schema="mart").one_or_none()
+    if dataset is None:
+        return []
+    query = {
+        "columns": columns,
+        "metrics": None,
+        "filters": [{"col": "account_id", "op": "==", "val": account_id}],
+        "row_limit": 1000,
+    }
+    asked = {
+        "datasource": {"id": dataset.id, "type": "table"},
+        "queries": [query],
+        "result_format": "json",
+        "result_type": "full",
+    }
+    command = ChartDataCommand(ChartDataQueryContextSchema().load(asked))
+    try:
+        command.validate()
+    except SupersetSecurityException:
+        return []
+    found = command.run()["queries"][0]
+    return [{name: _plain(row[name]) for name in columns} for row in found["data"]]
+
+
+def _plain(value: Any) -> Any:
+    """A value as a record holds it: days as text, what is not known as None, text as it is stored."""
+    import pandas as pd
+
+    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, str):
+        return as_stored(value)
+    if isinstance(value, datetime):
+        return value.date().isoformat()
+    return value.item() if hasattr(value, "item") else value

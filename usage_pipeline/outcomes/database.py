@@ -1,0 +1,218 @@
+"""The call list with what became of each row, in a DuckDB file of its own: made anew within seconds of an answer.
+
+A build never changes, and an answer must not wait for the next one. So pages read the list from here: the rows of the
+build that is shown, each with its status, and how useful each kind of reason was. After a rollback the rows are those
+of the older build, and the answers are all there.
+
+Layout as that of the status file: `outcomes/<number>-<random>/usage_outcomes.duckdb`, with what it was made of beside
+it; `outcomes/current` -> the newest (`core/numbered.py`). The same answers and the same build are not written twice.
+
+Belongs here: tables of outcomes. Does not: the rules (`answers.py`). No note and no name of who recorded is in it.
+"""
+
+import hashlib
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.formatting import day
+from usage_pipeline.core.locks import LockTimeoutError, file_lock
+from usage_pipeline.core.numbered import show_new
+from usage_pipeline.core.sql import as_dicts, literal, load_sql
+from usage_pipeline.core.tables import OUTCOME_TABLES, Table
+from usage_pipeline.core.weeks import WEEK
+from usage_pipeline.outcomes.answers import Standing, latest, responses, standing, usefulness
+from usage_pipeline.outcomes.records import Reason, Record, files_in, keep, kept_folder, read_records
+from usage_pipeline.publishing.builds import BuildStore
+from usage_pipeline.publishing.history import history_locked
+
+_MADE_OF = "made_of"
+_SECONDS_TO_WAIT = 60
+_TYPES = {
+    "BIGINT": pa.int64(),
+    "BOOLEAN": pa.bool_(),
+    "DOUBLE": pa.float64(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "VARCHAR": pa.string(),
+}
+_REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
+
+
+def outcomes_lock(outcomes_path: Path) -> Path:
+    return outcomes_path.parent.parent / ".lock"
+
+
+def keep_records(settings: Settings, seconds: float) -> int:
+    """Copies new records into history; returns how many. Raises LockTimeoutError where a run holds history."""
+    if not files_in(settings.feedback_dir):
+        return 0
+    with history_locked(settings, seconds):
+        return keep(settings.feedback_dir, settings.history_dir)
+
+
+def renew_outcomes(settings: Settings) -> bool:
+    """Makes the file anew where a record, the build that is shown or the day is another; returns whether it was.
+
+    Before the first build there is nothing to show. Raises LockTimeoutError where another is at it.
+    """
+    build = BuildStore(settings.published_dir).current()
+    if build is None:
+        return False
+    # a run that holds history for long must not keep an answer from the pages: the next look copies it
+    with suppress(LockTimeoutError):
+        keep_records(settings, 0)
+    folder = settings.outcomes_path.parent.parent
+    with file_lock(outcomes_lock(settings.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
+        made_of = _made_of(settings, build.build_id)
+        written = settings.outcomes_path.with_name(_MADE_OF)
+        if settings.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
+            return False
+
+        def write(made: Path) -> None:
+            warehouse = (settings.published_dir / build.build_id / "warehouse.duckdb").resolve()
+            _write(made / settings.outcomes_path.name, warehouse, settings)
+            (made / _MADE_OF).write_text(made_of, encoding="utf-8")
+
+        show_new(folder, write)
+    return True
+
+
+def _made_of(settings: Settings, build_id: str) -> str:
+    """Of what the content depends on: records by name and size, the build, the day, the rules."""
+    digest = hashlib.sha256(f"{build_id} {settings.as_of_day} {settings.outcomes!r}".encode())
+    for table in OUTCOME_TABLES:
+        digest.update(f"{table.full_name} {table.column_names}".encode())
+    for folder in (settings.feedback_dir, kept_folder(settings.history_dir)):
+        for file in files_in(folder):
+            with suppress(FileNotFoundError):
+                state = file.stat()
+                digest.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(file: Path, warehouse: Path, settings: Settings) -> None:
+    records = read_records(settings.feedback_dir, settings.history_dir)
+    with duckdb.connect(str(file)) as connection:
+        connection.execute(f"ATTACH {literal(warehouse)} AS shown (READ_ONLY)")
+        for schema in sorted({table.schema for table in OUTCOME_TABLES}):
+            connection.execute(f"CREATE SCHEMA {schema}")
+        calls = as_dicts(connection.execute("SELECT account_id, owner FROM shown.mart.call_list"))
+        reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
+        newest = latest(records)
+        standings = {
+            call["account_id"]: standing(
+                newest.get(call["account_id"]), reasons.get(call["account_id"], []), settings.as_of_day
+            )
+            for call in calls
+        }
+        rows = {
+            "call_status": [_status_row(account, found) for account, found in standings.items()],
+            "reason_usefulness": usefulness_rows(
+                records, settings, {r.call_reason for rs in reasons.values() for r in rs}
+            ),
+            "csm_responses": _response_rows(
+                {call["account_id"]: call["owner"] for call in calls}, standings, records, settings
+            ),
+        }
+        for table in OUTCOME_TABLES:
+            _insert(connection, table, rows[table.name])
+        connection.execute("DETACH shown")
+        connection.execute("CHECKPOINT")
+
+
+def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
+    found: dict[str, list[Reason]] = {}
+    for row in rows:
+        since = row["reason_since"].date() if row["reason_since"] else None
+        reason = Reason(
+            application_key=row["application_key"],
+            call_reason=row["call_reason"],
+            since=since,
+            urgency_rank=row["urgency_rank"],
+        )
+        found.setdefault(row["account_id"], []).append(reason)
+    return found
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict[str, Any]]) -> None:
+    names = rows[0].keys() if rows else _own_columns(table)
+    schema = pa.schema([(c.name, _TYPES[c.type]) for c in table.columns if c.name in names])
+    connection.register("given", pa.Table.from_pylist(rows, schema=schema))
+    sql = load_sql("outcomes", table.name) if table.name == "call_status" else "SELECT * FROM given"
+    connection.execute(f"CREATE TABLE {table.full_name} AS {sql}")
+    connection.unregister("given")
+
+
+def _own_columns(table: Table) -> list[str]:
+    return [*_status_row("", Standing("open", None))] if table.name == "call_status" else list(table.column_names)
+
+
+def _status_row(account_id: str, found: Standing) -> dict[str, Any]:
+    return {
+        "account_id": account_id,
+        "call_status": found.status,
+        "call_status_text": status_text(found),
+        "outcome_at": _utc(found.record.recorded_at) if found.record else None,
+        "was_reached": found.record.was_reached if found.record else None,
+    }
+
+
+def status_text(found: Standing) -> str:
+    """A status as a page says it."""
+    if found.record is None:
+        return "Open"
+    answered = day(found.record.recorded_at)
+    if found.is_reopened:
+        return f"Open: something new since {answered}"
+    if found.status == "done":
+        return f"Done {answered}"
+    if found.status == "snoozed":
+        until = found.record.snoozed_until
+        return f"Snoozed until {day(until)}" if until else "Snoozed until something new"
+    if found.record.status == "snoozed" and found.record.snoozed_until:
+        return f"Open: snoozed until {day(found.record.snoozed_until)}"
+    reached = {True: "reached", False: "not reached", None: "seen"}[found.record.was_reached]
+    return f"Open: {reached} {answered}"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=None)
+
+
+def usefulness_rows(records: list[Record], settings: Settings, listed: set[str]) -> list[dict[str, Any]]:
+    """A row a kind of reason that is on the list or was answered; without answers, shares are not known."""
+    found = usefulness(records, settings.as_of_day, settings.outcomes)
+    return [
+        {
+            "call_reason": kind,
+            "reason_answers": found[kind].answers if kind in found else 0,
+            "useful_answers": found[kind].useful if kind in found else 0,
+            "useful_share": found[kind].share if kind in found else None,
+            "useful_low": found[kind].low if kind in found else None,
+            "useful_high": found[kind].high if kind in found else None,
+            "is_moved_down": kind in found and found[kind].is_moved_down,
+            "why_not_useful": found[kind].why_not if kind in found else "",
+        }
+        for kind in sorted(listed | set(found))
+    ]
+
+
+def _response_rows(
+    owners: dict[str, str | None], standings: dict[str, Standing], records: list[Record], settings: Settings
+) -> list[dict[str, Any]]:
+    since = settings.as_of_day - settings.outcomes.window_weeks * WEEK
+    return [
+        {
+            "owner": owner,
+            "calls_listed": found.calls,
+            "calls_answered": found.answered,
+            "answered_share": found.share,
+            "days_to_answer": found.median_days,
+        }
+        for owner, found in sorted(responses(owners, standings, records, since).items())
+    ]

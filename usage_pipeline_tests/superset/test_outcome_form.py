@@ -1,0 +1,269 @@
+"""The form for outcomes, asked over HTTP and filled in by a real browser, as each role."""
+
+import html
+import json
+import re
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+import pytest
+import requests
+
+from usage_pipeline.core.files import keep_private
+from usage_pipeline.outcomes.records import Record, problems, read_records
+from usage_pipeline.publishing.builds import store_of
+from usage_pipeline_tests.support.demo_home import Demo
+from usage_pipeline_tests.support.servers import SupersetServer
+from usage_pipeline_tests.support.superset_client import log_in
+from usage_pipeline_tests.support.visitors import Visitor, token_of
+
+pytestmark = pytest.mark.superset
+HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)> {{ 7*7 }}"
+
+
+@pytest.fixture(autouse=True)
+def feedback(demo: Demo) -> Iterator[Path]:
+    """No record but those of the test."""
+    keep_private()
+    folder = demo.settings.feedback_dir
+    for file in folder.glob("*.json"):
+        file.unlink()
+    yield folder
+    for file in folder.glob("*.json"):
+        file.unlink()
+
+
+@pytest.fixture
+def call(demo: Demo) -> dict[str, Any]:
+    """The first row of the call list."""
+    return calls(demo)[0]
+
+
+def calls(demo: Demo) -> list[dict[str, Any]]:
+    with duckdb.connect(str(demo.warehouse.resolve()), read_only=True) as connection:
+        return connection.execute("SELECT * FROM mart.call_list ORDER BY rank").df().to_dict("records")
+
+
+def reasons_of(demo: Demo, account_id: str) -> set[tuple[str, str]]:
+    with duckdb.connect(str(demo.warehouse.resolve()), read_only=True) as connection:
+        sql = "SELECT application_key, call_reason FROM mart.call_reasons WHERE account_id = ?"
+        return set(connection.execute(sql, [account_id]).fetchall())
+
+
+def address(account_id: str) -> str:
+    return f"/outcome/{quote(account_id, safe='')}"
+
+
+def records(demo: Demo) -> list[Record]:
+    return read_records(demo.settings.feedback_dir, demo.settings.history_dir)
+
+
+def filled(page: str, **given: str) -> dict[str, str]:
+    seen = re.search(r'name="seen" value="([^"]+)"', page)
+    assert seen, page
+    return {"csrf_token": token_of(page), "seen": seen[1], "status": "open", "reached": ""} | given
+
+
+def send(visitor: Visitor, account_id: str, form: dict[str, str]) -> requests.Response:
+    return visitor.session.post(f"{visitor.url}{address(account_id)}", data=form, timeout=60)
+
+
+def plain(visitor: Visitor) -> Visitor:
+    """Without the header that gives every request of a visitor a token."""
+    visitor.session.headers.pop("X-CSRFToken", None)
+    return visitor
+
+
+# ---------------------------------------------------------------- who may
+
+
+@pytest.mark.parametrize("who", ["admin", "manager", "viewer", "analyst"])
+def test_whoever_sees_the_call_list_records_and_reads_it_back(
+    visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any], who: str
+) -> None:
+    page = visitors[who].get(address(call["account_id"]))
+    assert page.status_code == 200 and html.escape(call["account"]) in page.text
+    answer = send(visitors[who], call["account_id"], filled(page.text, status="done", reached="yes", note="they call"))
+    assert answer.status_code == 200 and "Recorded." in answer.text and "they call" in answer.text
+    (found,) = records(demo)
+    assert (found.recorded_by, found.account_id, found.status, found.was_reached) == (
+        *(who, call["account_id"]),
+        *("done", True),
+    )
+    assert {(r.application_key, r.call_reason) for r in found.reasons} == reasons_of(demo, call["account_id"])
+    current = store_of(demo.settings).current()
+    assert current and (found.build_id, str(found.week)) == (current.build_id, current.newest_week)
+    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+
+
+@pytest.mark.parametrize("who", ["pipeline", "nobody"])
+def test_whoever_has_no_right_reads_and_records_nothing(
+    visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any], who: str
+) -> None:
+    send(visitors["viewer"], call["account_id"], filled(visitors["viewer"].get(address(call["account_id"])).text, note="secret"))  # fmt: skip
+    form = filled(visitors["viewer"].get(address(call["account_id"])).text, status="done")
+    page = visitors[who].session.get(f"{visitors[who].url}{address(call['account_id'])}", allow_redirects=False)
+    assert page.status_code in (302, 403) and "secret" not in page.text
+    form["csrf_token"] = visitors[who].token()
+    answer = visitors[who].session.post(
+        f"{visitors[who].url}{address(call['account_id'])}", data=form, allow_redirects=False, timeout=60
+    )
+    assert answer.status_code in (302, 403)
+    assert [found.status for found in records(demo)] == ["open"]
+
+
+def test_a_forged_request_is_refused(superset: SupersetServer, demo: Demo, call: dict[str, Any]) -> None:
+    visitor = plain(Visitor(superset, "viewer"))
+    form = filled(visitor.get(address(call["account_id"])).text, status="done")
+    for token in ({}, {"csrf_token": ""}, {"csrf_token": "x" + form["csrf_token"]}):
+        sent = {key: value for key, value in form.items() if key != "csrf_token"} | token
+        answer = visitor.session.post(
+            f"{visitor.url}{address(call['account_id'])}", data=sent, allow_redirects=False, timeout=60
+        )
+        assert answer.status_code in (302, 400), answer.status_code
+    stranger = plain(Visitor(superset, "nobody"))
+    form["csrf_token"] = stranger.token()
+    stranger.session.post(f"{superset.url}{address(call['account_id'])}", data=form, timeout=60)
+    assert records(demo) == []
+
+
+# ---------------------------------------------------------------- what is taken
+
+
+def test_what_people_write_is_text(visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]) -> None:
+    page = visitors["viewer"].get(address(call["account_id"])).text
+    answer = send(visitors["viewer"], call["account_id"], filled(page, note=HOSTILE + "\r\nsecond\x00\u202e line"))
+    assert HOSTILE not in answer.text and html.escape(HOSTILE) in answer.text
+    assert "<script" not in answer.text and "<img" not in answer.text
+    (found,) = records(demo)
+    assert found.note and found.note.text == HOSTILE + "\nsecond line"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": "gone"},
+        {"status": ""},
+        {"reached": "perhaps"},
+        {"status": "snoozed", "until": "2020-01-01"},
+        {"status": "snoozed", "until": "9999-12-31"},
+        {"status": "snoozed", "until": "soon"},
+        {"note": "x" * 1001},
+        {"seen": "of another list"},
+    ],
+)
+def test_what_makes_no_sense_is_said_and_not_taken(
+    visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any], wrong: dict[str, str]
+) -> None:
+    page = visitors["viewer"].get(address(call["account_id"])).text
+    answer = send(visitors["viewer"], call["account_id"], filled(page, **wrong))
+    assert answer.status_code == 400 and 'role="alert"' in answer.text
+    assert records(demo) == []
+
+
+def test_an_account_that_is_not_on_the_list_takes_none(visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]) -> None:  # fmt: skip
+    form = filled(visitors["viewer"].get(address(call["account_id"])).text, status="done")
+    for account_id in ("nowhere", "' OR 1=1 --", "../../etc/passwd", HOSTILE, "%"):
+        page = visitors["viewer"].get(address(account_id))
+        assert page.status_code == 200 and "not on the call list" in page.text and "<script" not in page.text
+        assert send(visitors["viewer"], account_id, form).status_code == 400
+    assert records(demo) == []
+
+
+def test_two_at_once_are_both_recorded(visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]) -> None:
+    who = ("admin", "manager", "viewer", "analyst")
+    forms = {name: filled(visitors[name].get(address(call["account_id"])).text, note=f"by {name}") for name in who}
+    start, answers = threading.Barrier(len(who)), {}
+
+    def record(name: str) -> None:
+        start.wait()
+        answers[name] = send(visitors[name], call["account_id"], forms[name]).status_code
+
+    threads = [threading.Thread(target=record, args=(name,)) for name in who]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == dict.fromkeys(who, 200)
+    assert {found.recorded_by for found in records(demo)} == set(who)
+    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+    page = visitors["viewer"].get(address(call["account_id"])).text
+    assert all(f"by {name}" in page for name in who), "everybody reads all of them at once"
+
+
+def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
+    visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]
+) -> None:
+    """The build before has other rows; what was recorded belongs to no build."""
+    viewer, store = visitors["viewer"], store_of(demo.settings)
+    before = viewer.get(address(call["account_id"])).text
+    send(viewer, call["account_id"], filled(before, status="done", note="before the rollback"))
+    current = store.current()
+    assert current
+    older = store.path("00000-2026-11-15-00000000")
+    shutil.copytree(store.path(current.build_id), older)
+    for path in (older, *older.iterdir()):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    about = json.loads((older / "build.json").read_text()) | {"build_id": older.name}
+    (older / "build.json").write_text(json.dumps(about))
+    with duckdb.connect(str(older / "warehouse.duckdb")) as connection:
+        connection.execute(
+            "UPDATE mart.call_reasons SET urgency_rank = 3 WHERE account_id = $id", {"id": call["account_id"]}
+        )
+    try:
+        store.rollback(older.name)
+        answer = send(viewer, call["account_id"], filled(before, status="done"))
+        assert answer.status_code == 400 and "the list has changed since" in answer.text
+        page = viewer.get(address(call["account_id"])).text
+        assert "before the rollback" in page
+        assert send(viewer, call["account_id"], filled(page, note="after it")).status_code == 200
+        assert [found.build_id for found in records(demo)] == [current.build_id, older.name]
+    finally:
+        store.release()
+        shutil.rmtree(older)
+    assert "after it" in viewer.get(address(call["account_id"])).text
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.mark.parametrize("who", ["viewer", "admin", "manager", "analyst"])
+@pytest.mark.sample("viewer")
+def test_the_form_works_on_a_telephone_without_scripts(
+    superset: SupersetServer, browser: Any, demo: Demo, call: dict[str, Any], who: str
+) -> None:
+    with_scripts = browser.new_context()
+    log_in(with_scripts.new_page(), superset, who)  # Superset's own form is drawn by a script
+    state = with_scripts.storage_state()
+    with_scripts.close()
+    phone = browser.new_context(
+        viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, java_script_enabled=False, storage_state=state
+    )  # fmt: skip
+    page = phone.new_page()
+    page.goto(f"{superset.url}{address(call['account_id'])}")
+    width = page.locator("form").bounding_box()["width"]
+    assert width <= 390, "nothing is cut off"
+    until = datetime.now(UTC).date() + timedelta(days=14)
+    page.get_by_label("Yes").first.check()
+    page.get_by_label("Snooze, until the day below or something new").check()
+    page.get_by_label("Snooze until (may be empty)").fill(until.isoformat())
+    kind = sorted(kind for _, kind in reasons_of(demo, call["account_id"]))[0]
+    page.locator(f'input[name="useful {kind}"][value=no]').check()
+    page.locator(f'select[name="why {kind}"]').select_option("known already")
+    page.get_by_label("Note").fill("in two weeks\n<b>again</b>")
+    page.get_by_role("button", name="Record").click()
+    assert page.get_by_role("status").inner_text().startswith("Recorded.")
+    assert "<b>again</b>" in page.locator("pre").inner_text()
+    phone.close()
+    (found,) = records(demo)
+    assert (found.recorded_by, found.status, found.snoozed_until) == (who, "snoozed", until)
+    assert [(u.call_reason, u.is_useful, u.why_not) for u in found.useful] == [(kind, False, "known already")]
+    (file,) = demo.settings.feedback_dir.glob("*.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
