@@ -354,6 +354,8 @@ def main(arguments: list[str]) -> int:
         if role in _ROLES:
             return _ROLES[role](environment) or 0
         if not is_pipeline:
+            if role == "forget-notes":
+                become(superset_command("outcome_records", "forget", *arguments[1:]), environment)
             return users(environment, arguments[1:] if role == "users" else ["--help"])
         environment[CONFIG] = str(configuration(environment))
         become([PIPELINE / "usage-pipeline", *arguments], environment)

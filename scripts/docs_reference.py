@@ -330,6 +330,8 @@ def schedule_text(schedule: Any) -> str:
 SCHEMAS = {
     "mart": "What the dashboards read, in `warehouse.duckdb` of a build",
     "personal": "People to call, in `contacts.duckdb` of a build: a file of its own, for those who may see contacts",
+    "outcomes": "What became of calls, in `usage_outcomes.duckdb`: made anew within seconds of an outcome",
+    "responses": "How CSMs answer, in the same file, for whoever leads them",
     "status": "How the data is, in `usage_status.duckdb`: written anew after every run, failed ones too",
 }
 AGGREGATION = {"additive": "additive", "semi_additive": "semi-additive", "non_additive": "non-additive", None: ""}

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "observability/status_health",
     "observability/status_sources",
     "observability/unmatched_users",
+    "outcomes/call_status",
 }
 # where names without a schema are looked for: what is registered, or made in passing
 PASSING = "passing"

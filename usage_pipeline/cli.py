@@ -39,6 +39,8 @@ contacts_app = typer.Typer(no_args_is_help=True, help="People to call: how their
 app.add_typer(contacts_app, name="contacts")
 history_app = typer.Typer(no_args_is_help=True, help="What was published and is kept for good.")
 app.add_typer(history_app, name="history")
+outcomes_app = typer.Typer(no_args_is_help=True, help="What people recorded for rows of the call list.")
+app.add_typer(outcomes_app, name="outcomes")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="sources.yaml to use; default: $USAGE_PIPELINE_CONFIG")
@@ -647,6 +649,39 @@ def contacts_rekey(config: ConfigOption = None) -> None:
     except (ContactsKeyError, LockTimeoutError) as error:
         raise fail(f"{error}; what is changed already stays, and this can be run again") from error
     say(f"{changed} files rewritten; all files of contacts are {state}: start the servers with the same")
+
+
+@outcomes_app.command("list")
+def outcomes_list(config: ConfigOption = None) -> None:
+    """List what was recorded, oldest first: when, who, which account, what, and which reasons were useful. No notes."""
+    from usage_pipeline.outcomes.records import read_records
+
+    settings = settings_of(config)
+    found = read_records(settings.feedback_dir, settings.history_dir)
+    for record in found:
+        status = f"{record.status} until {record.snoozed_until}" if record.snoozed_until else record.status
+        reached = {True: "reached", False: "not reached", None: "not tried"}[record.was_reached]
+        useful = ", ".join(f"{u.call_reason}: {'useful' if u.is_useful else 'useless'}" for u in record.useful)
+        say(
+            f"{record.recorded_at:%Y-%m-%d %H:%M}  {record.recorded_by}  {record.account_id} {record.account}  "
+            f"{status}, {reached}{'; ' if useful else ''}{useful}"
+        )
+    if not found:
+        say("nothing was recorded yet")
+
+
+@outcomes_app.command("verify")
+def outcomes_verify(config: ConfigOption = None) -> None:
+    """Say which records were changed or are missing."""
+    from usage_pipeline.outcomes.records import problems, read_records
+
+    settings = settings_of(config)
+    found = problems(settings.feedback_dir, settings.history_dir)
+    for problem in found:
+        say(f"{problem.name} {problem.words}")
+    if found:
+        raise fail(f"{len(found)} findings in {settings.feedback_dir} and its copies in history")
+    say(f"{len(read_records(settings.feedback_dir, settings.history_dir)):,} records, none changed or missing")
 
 
 KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores, months, health or calls")]

@@ -33,7 +33,16 @@ _SLOW_FIXTURES = {"demo", "oulad", "superset", "browser"}
 _SLOW_FILES = {
     *("test_alerts", "test_cases", "test_corruptions", "test_data_home", "test_dead_runs", "test_deliveries"),
     *("test_demo_store", "test_dependencies", "test_dagster_guard", "test_digest", "test_doctor", "test_encryption"),
-    *("test_erase", "test_explain", "test_health", "test_histories", "test_history", "test_kpis", "test_lake_fuzzer"),
+    *(
+        "test_erase",
+        "test_explain",
+        "test_flow",
+        "test_health",
+        "test_histories",
+        "test_history",
+        "test_kpis",
+        "test_lake_fuzzer",
+    ),
     *("test_network_faults", "test_parquet_zoo", "test_pipeline", "test_predictions", "test_ravenstack", "test_s3"),
     *("test_sensors", "test_spark", "test_weeks_go_by", "test_account_application_numbers", "test_lineage"),
 }

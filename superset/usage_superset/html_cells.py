@@ -17,10 +17,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-LINK_COLUMNS = frozenset({"account_page", "application_page", "contacts", "health_link"})
+LINK_COLUMNS = frozenset({"account_page", "application_page", "contacts", "health_link", "record_outcome"})
 _LINK = re.compile(
-    r'<a href="(/(?:account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/)">'
-    r"(?:open|contacts|data status)</a>"
+    r'<a href="(/(?:account|application|contacts|call-list|outcome)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/)">'
+    r"(?:open|contacts|data status|record)</a>"
 )
 _DOT = re.compile(r'<span style="font-size: 22px; line-height: 16px; color: #[0-9a-f]{6}">&#9679;</span>')
 # the HTML that a column may hold
@@ -147,7 +147,9 @@ def workbook(frame: Any, **kwargs: Any) -> bytes:
     from superset.utils.excel import quote_formulas
 
     texts = {"strings_to_formulas": False, "strings_to_urls": False}
-    page = re.compile(re.escape(_host()) + r"(?:account|application|contacts|call-list|superset)/[A-Za-z0-9._~%/-]*")
+    page = re.compile(
+        re.escape(_host()) + r"(?:account|application|contacts|call-list|outcome|superset)/[A-Za-z0-9._~%/-]*"
+    )
     made = io.BytesIO()
     with pd.ExcelWriter(made, engine="xlsxwriter", engine_kwargs={"options": texts}) as writer:
         quote_formulas(frame).to_excel(writer, **kwargs)

@@ -11,7 +11,7 @@ a nuisance, never is a customer nobody calls. The second has the same Message-ID
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
@@ -34,6 +34,8 @@ from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.facts import newest_due_week
 from usage_pipeline.notifications import mailer
+from usage_pipeline.outcomes.database import standings_of
+from usage_pipeline.outcomes.records import read_records
 from usage_pipeline.publishing.builds import Build, BuildStore
 
 # accounts that stand in the mail itself; all of them are in the workbook
@@ -108,19 +110,31 @@ class Round:
 # ---------------------------------------------------------------- what is in it
 
 
-def read_digests(store: BuildStore, build: Build) -> tuple[list[Digest], int]:
-    """A digest for each owner with calls, by name; and the accounts on the list that have no owner."""
+def read_digests(store: BuildStore, build: Build, handled: Collection[str] = frozenset()) -> tuple[list[Digest], int]:
+    """A digest for each owner with calls, by name; and the accounts on the list that have no owner.
+
+    `handled`: accounts that are done or snoozed, which nobody is told of again.
+    """
     week = date.fromisoformat(build.newest_week)
     file = (store.path(build.build_id) / "warehouse.duckdb").resolve()
     with duckdb.connect(str(file), read_only=True) as connection:
         calls = as_dicts(connection.execute("SELECT * EXCLUDE (contacts) FROM mart.call_list ORDER BY rank"))
     by_owner: dict[str, list[dict[str, Any]]] = {}
     for call in calls:
-        by_owner.setdefault(call["owner"] or "", []).append(call)
+        if call["account_id"] not in handled:
+            by_owner.setdefault(call["owner"] or "", []).append(call)
     nobodys = by_owner.pop("", [])
     through = week + WEEK - timedelta(days=1)
     found = [Digest(owner, week, through, build.build_id, by_owner[owner]) for owner in sorted(by_owner)]
     return found, len(nobodys)
+
+
+def handled_accounts(settings: Settings, store: BuildStore, build: Build) -> set[str]:
+    """Accounts on the list of a build that are done or snoozed, and have no new reason."""
+    records = read_records(settings.feedback_dir, settings.history_dir)
+    warehouse = (store.path(build.build_id) / "warehouse.duckdb").resolve()
+    found = standings_of(warehouse, records, settings.as_of_day)
+    return {account for account, standing in found.items() if standing.status != "open"}
 
 
 def page_of(pages_url: str, page: str, name: str) -> str:
@@ -210,7 +224,7 @@ def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
         raise DigestError(f"{' and '.join(missing)}: missing; add it to the configuration (no mail.host is needed)")
     if build is None:
         raise DigestError("nothing is published yet: run `usage-pipeline refresh` first")
-    digests, _ = read_digests(store, build)
+    digests, _ = read_digests(store, build, handled_accounts(settings, store, build))
     found = next((digest for digest in digests if digest.owner == owner), None)
     if found is None:
         known = ", ".join(digest.owner for digest in digests) or "nobody"
@@ -280,7 +294,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
     build = store.current()
     assert build is not None
     with _remembered(settings, build.newest_week) as memory:
-        digests, nobodys = read_digests(store, build)
+        digests, nobodys = read_digests(store, build, handled_accounts(settings, store, build))
         done = Round(week=build.newest_week, accounts_without_owner=nobodys)
         away = ""
         for digest in digests:

@@ -26,6 +26,7 @@ from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.observability.status import status_locked
 from usage_pipeline.operations.data_home import PLACES, files_to_back_up, walk
+from usage_pipeline.outcomes.records import bring_back, keep
 from usage_pipeline.resources import warehouse_of
 
 # top folders below the home
@@ -47,6 +48,8 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
         for lock in (facts_lock(settings.facts_dir), settings.history_lock):
             held.enter_context(file_lock(lock, wait, what=str(lock.parent), who="backup", progress=progress))
         held.enter_context(warehouse_of(settings).locked())
+        # Superset's folder of outcomes is not packed: history has a copy of each
+        keep(settings.feedback_dir, settings.history_dir)
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
                 # written after every run: not kept from it for as long as the rest takes
@@ -82,6 +85,8 @@ def _add(archive: tarfile.TarFile, path: Path, home: Path, progress: Callable[[s
 def restore(home: Path, source: BinaryIO) -> int:
     """Puts a backup into a home that holds nothing yet; returns the number of files.
 
+    Outcomes that people have recorded there stay, and those of the backup come beside them.
+
     Raises BackupError where the home holds data already, or the stream is no backup.
     """
     there = [name for name in _KEPT if any(walk(home / name))]
@@ -104,6 +109,7 @@ def restore(home: Path, source: BinaryIO) -> int:
         ) from error
     if not is_whole:
         raise BackupError(f"the backup is cut off; what was put into {home} is not whole")
+    bring_back(home / "feedback", home / "history")
     return files
 
 

@@ -30,6 +30,7 @@ from usage_pipeline.observability.monitors import (
 from usage_pipeline.operations import local
 from usage_pipeline.operations.data_home import open_to_others, unknown
 from usage_pipeline.operations.rekey import files_of_contacts, key_problems, plain_files
+from usage_pipeline.outcomes.records import problems, read_records
 from usage_pipeline.privacy.encryption import ContactsKeyError, contacts_key, open_database
 from usage_pipeline.publishing.builds import FILES, Build, BuildStore
 
@@ -54,6 +55,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
         ("checks", lambda: _checks(settings.status_path)),
         ("files", lambda: _set_aside(settings.status_path)),
         ("builds", lambda: _builds(store)),
+        ("outcomes", lambda: _outcomes(settings)),
         ("home", lambda: _home(settings.home)),
         ("modes", lambda: _modes(settings.home)),
         ("key", lambda: _key(settings)),
@@ -227,6 +229,18 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
         except duckdb.Error as error:
             problems.append(f"{file.name} cannot be read: {_short(str(error))}")
     return problems
+
+
+def _outcomes(settings: Settings) -> Iterator[Finding]:
+    """Records of outcomes that were changed or are missing; and whether the pages show the newest."""
+    found = problems(settings.feedback_dir, settings.history_dir)
+    for problem in found[:_LISTED]:
+        yield Finding("outcomes", "failed", f"{problem.name} {problem.words}", "ask who can write there")
+    if len(found) > _LISTED:
+        yield Finding("outcomes", "failed", f"{len(found) - _LISTED} more", "`usage-pipeline outcomes verify` has all")
+    if not found:
+        records = read_records(settings.feedback_dir, settings.history_dir)
+        yield Finding("outcomes", "ok", f"{len(records):,} recorded, none changed or missing")
 
 
 def _home(home: Path) -> Iterator[Finding]:

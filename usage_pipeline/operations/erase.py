@@ -36,6 +36,7 @@ from usage_pipeline.ingestion.reference import person_columns
 from usage_pipeline.ingestion.sources import RAW, SourceError, columns_of, mapped_columns, match_columns, quoted
 from usage_pipeline.observability.explain import UnknownNameError, accounts_of, resolve
 from usage_pipeline.operations.data_home import clean_facts, clean_history, clean_warehouse, place_of, walk
+from usage_pipeline.outcomes.records import files_in, forget_note, kept_folder, read
 from usage_pipeline.privacy.encryption import (
     ContactsKeyError,
     count_parquet,
@@ -182,6 +183,8 @@ class _Person:
             if (file := self._contacts_of(build)).exists():
                 with open_database(file) as connection:
                     places |= self._in_tables(connection, f"build {build.build_id}")
+        # now that their addresses and names are known
+        places["notes on outcomes"] = len(self._telling_notes())
         return Erasure(self.account, self.user, places={place: rows for place, rows in places.items() if rows})
 
     def not_found(self) -> str:
@@ -197,6 +200,32 @@ class _Person:
         near = difflib.get_close_matches(self.user, sorted(set(known)), n=5, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
         return f"nothing is known of user '{self.user}' of account {self.account}, and nobody was erased{hint}"
+
+    def _telling_notes(self) -> list[Path]:
+        """Records whose note tells of them: by an address or id that tells, or, of their own account, by their name."""
+        settings = self.settings
+        found = []
+        for folder in (kept_folder(settings.history_dir), settings.feedback_dir):
+            for file in files_in(folder):
+                record = read(file).record
+                if record is None or record.note is None:
+                    continue
+                is_own = record.account_id == self.account
+                words = {*self.details, self.user} if is_own or len(self.user) >= _TELLING else self.details
+                if any(_is_word_of(word, record.note.text) for word in {*words, *(self.names if is_own else ())}):
+                    found.append(file)
+        return found
+
+    def _forget_note(self, file: Path) -> None:
+        """Raises EraseError where the note lies where Superset alone may write."""
+        try:
+            forget_note(file)
+        except OSError as error:
+            record_id = file.stem.rpartition("-")[2]
+            raise EraseError(
+                f"user {self.user} of account {self.account} is not erased everywhere: a note in {file} can be taken "
+                f"out by Superset alone: `docker compose exec superset usage forget-notes {record_id}`, then this again"
+            ) from error
 
     def _facts(self) -> list[Path]:
         return [facts_path(self.settings.facts_dir, week) for week in read_manifests(self.settings.facts_dir)]
@@ -346,6 +375,10 @@ class _Person:
             place = "contacts as delivered (history)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
             done.places["reasons to hold back (history)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
+            telling = self._telling_notes()
+            for file in telling:
+                self._forget_note(file)
+            done.places["notes on outcomes"] = len(telling)
         with file_lock(
             facts_lock(settings.facts_dir), wait, what=str(settings.facts_dir), who="erase", progress=progress
         ):
@@ -422,6 +455,11 @@ def _tables_with_users(connection: duckdb.DuckDBPyConnection) -> list[tuple[str,
         "FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() GROUP BY ALL "
         "HAVING bool_or(column_name = 'user_id') AND bool_or(column_name = 'account_id') ORDER BY 1"
     ).fetchall()
+
+
+def _is_word_of(word: str, text: str) -> bool:
+    """Whether a text holds a word as a whole one, in capitals or not."""
+    return re.search(rf"(?<![\w@.-]){re.escape(word)}(?![\w@-])", text, re.IGNORECASE) is not None
 
 
 def _is_phone(text: str) -> bool:

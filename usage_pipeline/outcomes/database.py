@@ -11,8 +11,9 @@ Belongs here: tables of outcomes. Does not: the rules (`answers.py`). No note an
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from usage_pipeline.core.formatting import day
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.numbered import show_new
 from usage_pipeline.core.sql import as_dicts, literal, load_sql
-from usage_pipeline.core.tables import OUTCOME_TABLES, Table
+from usage_pipeline.core.tables import OUTCOME_TABLES, Column, Table
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.outcomes.answers import Standing, latest, responses, standing, usefulness
 from usage_pipeline.outcomes.records import Reason, Record, files_in, keep, kept_folder, read_records
@@ -98,31 +99,43 @@ def _made_of(settings: Settings, build_id: str) -> str:
 def _write(file: Path, warehouse: Path, settings: Settings) -> None:
     records = read_records(settings.feedback_dir, settings.history_dir)
     with duckdb.connect(str(file)) as connection:
-        connection.execute(f"ATTACH {literal(warehouse)} AS shown (READ_ONLY)")
+        attach_shown(connection, warehouse)
         for schema in sorted({table.schema for table in OUTCOME_TABLES}):
             connection.execute(f"CREATE SCHEMA {schema}")
-        calls = as_dicts(connection.execute("SELECT account_id, owner FROM shown.mart.call_list"))
+        owners = dict(connection.execute("SELECT account_id, owner FROM shown.mart.call_list").fetchall())
         reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
-        newest = latest(records)
-        standings = {
-            call["account_id"]: standing(
-                newest.get(call["account_id"]), reasons.get(call["account_id"], []), settings.as_of_day
-            )
-            for call in calls
-        }
+        standings = _standings(owners, reasons, records, settings.as_of_day)
         rows = {
             "call_status": [_status_row(account, found) for account, found in standings.items()],
             "reason_usefulness": usefulness_rows(
                 records, settings, {r.call_reason for rs in reasons.values() for r in rs}
             ),
-            "csm_responses": _response_rows(
-                {call["account_id"]: call["owner"] for call in calls}, standings, records, settings
-            ),
+            "csm_responses": _response_rows(owners, standings, records, settings),
         }
         for table in OUTCOME_TABLES:
             _insert(connection, table, rows[table.name])
         connection.execute("DETACH shown")
         connection.execute("CHECKPOINT")
+
+
+def standings_of(warehouse: Path, records: list[Record], as_of_day: date) -> dict[str, Standing]:
+    """What became of each row of the call list of a build, by account."""
+    with duckdb.connect() as connection:
+        attach_shown(connection, warehouse)
+        accounts = [row[0] for row in connection.execute("SELECT account_id FROM shown.mart.call_list").fetchall()]
+        reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
+    return _standings(accounts, reasons, records, as_of_day)
+
+
+def attach_shown(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
+    connection.execute(f"ATTACH {literal(warehouse)} AS shown (READ_ONLY)")
+
+
+def _standings(
+    accounts: Iterable[str], reasons: Mapping[str, list[Reason]], records: list[Record], as_of_day: date
+) -> dict[str, Standing]:
+    newest = latest(records)
+    return {account: standing(newest.get(account), reasons.get(account, []), as_of_day) for account in accounts}
 
 
 def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
@@ -141,11 +154,16 @@ def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict[str, Any]]) -> None:
     names = rows[0].keys() if rows else _own_columns(table)
-    schema = pa.schema([(c.name, _TYPES[c.type]) for c in table.columns if c.name in names])
+    schema = arrow_schema([column for column in table.columns if column.name in names])
     connection.register("given", pa.Table.from_pylist(rows, schema=schema))
     sql = load_sql("outcomes", table.name) if table.name == "call_status" else "SELECT * FROM given"
     connection.execute(f"CREATE TABLE {table.full_name} AS {sql}")
     connection.unregister("given")
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The types of columns of the catalogue in Arrow."""
+    return pa.schema([(column.name, _TYPES[column.type]) for column in columns])
 
 
 def _own_columns(table: Table) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from usage_pipeline.core.files import atomic_write
+from usage_pipeline.core.files import atomic_write, make_folder
 
 Status = Literal["open", "done", "snoozed"]
 # of records that a backup brought back, and Superset's folder never had
@@ -196,6 +196,24 @@ def keep(feedback_dir: Path, history_dir: Path) -> int:
     return kept
 
 
+def bring_back(feedback_dir: Path, history_dir: Path) -> None:
+    """After a restore: puts records that history has where Superset reads them, and replaces none.
+
+    Where that cannot be written to, nobody says of them that they are missing.
+    """
+    for file in files_in(kept_folder(history_dir)):
+        target = feedback_dir / file.name
+        if target.exists():
+            continue
+        try:
+            make_folder(feedback_dir)
+            with atomic_write(target) as tmp_path:
+                tmp_path.write_bytes(file.read_bytes())
+        except OSError:
+            break
+    note_restored(feedback_dir, history_dir)
+
+
 def note_restored(feedback_dir: Path, history_dir: Path) -> None:
     """After a restore: of what is not in Superset's folder now, nobody says that it is missing."""
     here = {file.name for file in files_in(feedback_dir)}
@@ -212,7 +230,7 @@ def restored(history_dir: Path) -> set[str]:
 
 
 def forget_note(file: Path) -> None:
-    """Takes the note out of a record. Raises OSError where its folder cannot be written to."""
+    """Takes the note out of a record. Raises OSError where it cannot be written to."""
     written = json.loads(file.read_text(encoding="utf-8"))
     with atomic_write(file) as tmp_path:
         tmp_path.write_text(json.dumps(written | {"note": None}, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -262,6 +262,8 @@ def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
     if "personal" in schemas and schemas != {"personal"}:
         # Superset lists a dashboard to everybody who may see any chart of it
         problems.append("mixes personal data with other charts; contacts have dashboards of their own")
+    if "responses" in schemas and schemas != {"responses"}:
+        problems.append("mixes how CSMs answer with other charts; that has a dashboard of its own, for their head")
     return problems
 
 

@@ -204,7 +204,7 @@ _ABOUT = "About this page"
 _STATUS_DATASETS = {
     re.search(r"^uuid: (\S+)", text, re.MULTILINE)[1]  # type: ignore[index]
     for text in (f.read_text(encoding="utf-8") for f in (REPO / "superset/assets/datasets").rglob("*.yaml"))
-    if re.search(r"^schema: status", text, re.MULTILINE)
+    if re.search(r"^schema: (status|outcomes|responses)", text, re.MULTILINE)
 }
 
 # ---------------------------------------------------------------- the start

@@ -49,7 +49,7 @@ HOSTILE = [
 # links that marts write: hostile ones are to nowhere, or to Another
 # one link and nothing else: a sentence may begin with one name and end with another
 OF_A_MART = '<a href="/(superset[^"]*|[a-z-]+/([^A"][^"]{0,6}|A[^n"][^"]*|[^"]*%3C[^"]*|[^"]*evil[^"]*|[^"]*HYPER[^"]*))">[^<]*</a>'
-PATHS = re.compile(r"/(account|application|contacts|call-list)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/")
+PATHS = re.compile(r"/(account|application|contacts|call-list|outcome)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/")
 
 
 def hostile(count: int, start: int = 0) -> list[str]:

@@ -1,16 +1,21 @@
 """The call list: whom to call first on a Monday, and why; pages, mail and files show the same rows.
 
-Belongs here: bringing together what the other steps found, and keeping what was issued. Does not: finding it
-(anomalies, states, risks, health).
+Belongs here: bringing together what the other steps found and what people said of the reasons before, and keeping what
+was issued. Does not: finding it (anomalies, states, risks, health), nor what became of a row since: that changes by the
+minute, and stands in the file of outcomes (`outcomes/database.py`).
 """
 
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.tables import TABLES
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table, table_metadata
+from usage_pipeline.outcomes.database import arrow_schema, usefulness_rows
+from usage_pipeline.outcomes.records import keep, read_records
 from usage_pipeline.publishing.history import CALLS, history_locked, promote, propose_newest_week
 from usage_pipeline.publishing.snapshots import Snapshots
 from usage_pipeline.resources import Warehouse
@@ -91,7 +96,39 @@ def call_snapshots(
     return proposal_result(context, proposal, "the call list")
 
 
+_USEFULNESS = TABLES["reason_usefulness"]
+
+
+@dg.asset(
+    key="reason_usefulness",
+    group_name="outreach",
+    kinds={"duckdb", "python"},
+    owners=OWNERS,
+    deps=deps_of("reason_usefulness", Step(python={"core.reason_usefulness": _USEFULNESS.column_names})),
+    pool=POOL,
+    code_version=code_of("outcomes", "defs/outreach"),
+    metadata=table_metadata("reason_usefulness"),
+)
+def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """How useful people called each kind of reason; one that too many call useless comes one priority lower.
+
+    Copies outcomes that history does not have yet. One row: a kind of reason that was answered.
+    """
+    with history_locked(settings), warehouse.get_connection() as connection:
+        kept = keep(settings.feedback_dir, settings.history_dir)
+        records = read_records(settings.feedback_dir, settings.history_dir)
+        rows = usefulness_rows(records, settings, set())
+        connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(_USEFULNESS.columns)))
+        connection.execute("CREATE OR REPLACE TABLE core.reason_usefulness AS SELECT * FROM given")
+        connection.unregister("given")
+    moved = [row["call_reason"] for row in rows if row["is_moved_down"]]
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": len(rows), "outcomes": len(records), "new": kept, "moved_down": moved}
+    )
+
+
 OUTREACH_TABLES = [
+    reason_usefulness,
     sql_table(
         "call_reasons",
         schema="mart",

@@ -186,11 +186,13 @@ SELECT
     found.words AS reason,
     CAST(found.since AS TIMESTAMP) AS reason_since,
     CASE WHEN found.is_new THEN 'new this week' ELSE 'ongoing' END AS news,
-    CAST(found.priority AS BIGINT) AS urgency_rank,
+    -- a kind that too many called useless comes later
+    CAST(least(3, found.priority + CASE WHEN kinds.is_moved_down THEN 1 ELSE 0 END) AS BIGINT) AS urgency_rank,
     ['Urgent', 'This week', 'Watch'][urgency_rank] AS urgency,
     owned.annual_value
 FROM with_priority AS found
 INNER JOIN core.account_names AS names ON found.account_id = names.account_id
 LEFT JOIN owned ON found.account_id = owned.account_id AND found.application = owned.application
 LEFT JOIN core.application_names AS applications ON found.application = applications.application_key
+LEFT JOIN core.reason_usefulness AS kinds ON found.call_reason = kinds.call_reason
 ORDER BY found.account_id, urgency_rank, found.call_reason, applications.application
