@@ -16,7 +16,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.facts import facts_lock
 from usage_pipeline.observability.status import status_locked
 from usage_pipeline.operations.data_home import PLACES, files_to_back_up, walk
+from usage_pipeline.outcomes.database import outcomes_lock
 from usage_pipeline.outcomes.records import bring_back, keep
 from usage_pipeline.resources import warehouse_of
 
@@ -52,12 +53,22 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
         keep(settings.feedback_dir, settings.history_dir)
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
-                # written after every run: not kept from it for as long as the rest takes
-                with status_locked(settings.status_path) if name == "status" else nullcontext():
+                # written after every run, or answer: not kept from it for as long as the rest takes
+                with _of_its_own(settings, name):
                     files += sum(_add(archive, path, home, progress) for path in _paths(home, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))
     return files
+
+
+def _of_its_own(settings: Settings, place: str) -> AbstractContextManager[None]:
+    """The lock of a place that is written between runs too."""
+    if place == "status":
+        return status_locked(settings.status_path)
+    if place == "outcomes":
+        lock = outcomes_lock(settings.outcomes_path)
+        return file_lock(lock, settings.ingest.wait_seconds, what=str(lock.parent), who="backup")
+    return nullcontext()
 
 
 def _paths(home: Path, name: str) -> Iterator[Path]:

@@ -132,7 +132,7 @@ PLACES = (
     Place(
         "outcomes",
         "the call list with its outcomes, made anew after each",
-        False,
+        True,
         "no",
         ("current", "*/usage_outcomes.duckdb", "*/made_of"),
         sealed=("*/usage_outcomes.duckdb", "*/made_of"),

@@ -274,7 +274,13 @@ def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> Non
         refused = stack.compose("exec", "-T", service, "touch", "/data/published/x", check=False)
         assert "Read-only file system" in refused.stderr, "only the pipeline writes builds"
         seen = stack.compose("exec", "-T", service, "ls", "/data").stdout.split()
-        assert seen == ["published", "status"], "facts and history are not Superset's to read"
+        assert set(seen) == {"feedback", "outcomes", "published", "status"}, "facts and history are not to be read"
+    touched = [
+        stack.compose("exec", "-T", one, "touch", "/data/feedback/.x", check=False) for one in ("superset", "code")
+    ]
+    assert touched[0].returncode == 0, "the form writes there"
+    assert "Read-only file system" in touched[1].stderr, "and the pipeline does not"
+    stack.compose("exec", "-T", "superset", "rm", "/data/feedback/.x")
 
 
 def test_each_database_is_for_its_own_user_only(stack: Deployment) -> None:

@@ -114,6 +114,16 @@ def test_the_key_of_contacts_is_known_to_two_services_and_no_other() -> None:
     )
 
 
+def test_the_form_alone_writes_what_people_record() -> None:
+    """Superset's server writes the folder, the pipeline reads it, nobody else sees it; and Superset writes nothing else."""
+    services = yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    mounts = {name: said.get("volumes") or [] for name, said in services.items()}
+    assert {name for name, found in mounts.items() if "feedback:/data/feedback" in found} == {"superset"}
+    assert {name for name, found in mounts.items() if "feedback:/data/feedback:ro" in found} == {"code", "demo"}
+    of_superset = [mount for name in ("superset", "worker", "beat", "superset-set-up") for mount in mounts[name]]
+    assert {mount for mount in of_superset if not mount.endswith(":ro")} == {"feedback:/data/feedback"}
+
+
 def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     for name in ("deploy/make-env.sh", ".env.example"):
