@@ -76,7 +76,7 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
 def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.Say) -> None:
     """Tells the data team of what was found, once per incident, also where Dagster itself is down."""
     # checks and files that fail a run are told with the run
-    looked_at = ("servers", *LOOKED_AT, "builds", "disk", "memory")
+    looked_at = ("servers", *LOOKED_AT, "builds", "outcomes", "disk", "memory")
     try:
         raise_alerts(settings, findings, looked_at, now, say)
     except LockTimeoutError as error:

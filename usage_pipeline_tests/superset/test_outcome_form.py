@@ -17,12 +17,14 @@ import pytest
 import requests
 
 from usage_pipeline.core.files import keep_private
-from usage_pipeline.outcomes.records import Record, problems, read_records
+from usage_pipeline.operations.local import manage_people
+from usage_pipeline.outcomes.database import renew_outcomes
+from usage_pipeline.outcomes.records import Record, kept_folder, problems, read_records
 from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
-from usage_pipeline_tests.support.superset_client import log_in
-from usage_pipeline_tests.support.visitors import Visitor, token_of
+from usage_pipeline_tests.support.superset_client import Client, data_of, log_in, open_dashboard
+from usage_pipeline_tests.support.visitors import Places, Visitor, ask_for, token_of
 
 pytestmark = pytest.mark.superset
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)> {{ 7*7 }}"
@@ -32,12 +34,18 @@ HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)> {{ 7*7 }}"
 def feedback(demo: Demo) -> Iterator[Path]:
     """No record but those of the test."""
     keep_private()
-    folder = demo.settings.feedback_dir
-    for file in folder.glob("*.json"):
+    _forget(demo)
+    yield demo.settings.feedback_dir
+    _forget(demo)
+
+
+def _forget(demo: Demo) -> None:
+    kept = kept_folder(demo.settings.history_dir)
+    files = [*demo.settings.feedback_dir.glob("*.json"), *kept.glob("*.json")]
+    for file in files:
         file.unlink()
-    yield folder
-    for file in folder.glob("*.json"):
-        file.unlink()
+    if files:
+        renew_outcomes(demo.settings)
 
 
 @pytest.fixture
@@ -229,6 +237,70 @@ def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
         store.release()
         shutil.rmtree(older)
     assert "after it" in viewer.get(address(call["account_id"])).text
+
+
+# ---------------------------------------------------------------- what everybody sees
+
+
+def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
+    superset: SupersetServer, visitors: dict[str, Visitor], browser: Any, demo: Demo
+) -> None:
+    """Another person, asked twice: nothing that was answered before is kept."""
+    manager, urgent = Client(superset, "manager"), [row for row in calls(demo) if row["urgency"] == "Urgent"]
+    done, snoozed, kept = urgent[:3]
+    before = data_of(manager, "call_list")
+    assert set(before["account"]) >= {done["account"], snoozed["account"]}
+    assert data_of(manager, "handled_calls").empty
+    tile = data_of(manager, "count_call_now").iloc[0, 0]
+    viewer = visitors["viewer"]
+    for row, given in (
+        (done, {"status": "done"}),
+        (snoozed, {"status": "snoozed"}),
+        (kept, {"status": "open", "reached": "no"}),
+    ):
+        page = viewer.get(address(row["account_id"])).text
+        assert send(viewer, row["account_id"], filled(page, note="for this page only", **given)).status_code == 200
+    assert renew_outcomes(demo.settings), "what the sensor does every 15 s"
+    after, handled = data_of(manager, "call_list"), data_of(manager, "handled_calls")
+    assert set(before["account"]) - set(after["account"]) == {done["account"], snoozed["account"]}
+    assert set(handled["account"]) == {done["account"], snoozed["account"]}
+    assert data_of(manager, "count_call_now").iloc[0, 0] == tile - 2
+    status = dict(zip(after["account"], after["call_status_text"], strict=True))[kept["account"]]
+    assert status.startswith("Open: not reached ")
+    assert not any("for this page only" in str(frame.to_dict()) for frame in (after, handled))
+    assert not any("viewer" in str(frame.to_dict()) for frame in (after, handled)), "nor who recorded"
+    context = browser.new_context()
+    page = context.new_page()
+    log_in(page, superset, "analyst")
+    open_dashboard(page, superset, "call-list")
+    row = page.locator("tr", has=page.locator("td", has_text=kept["account"])).first
+    assert "Open: not reached" in row.inner_text()
+    page.goto(superset.url + row.locator("a", has_text="record").get_attribute("href"))
+    assert page.locator("h1").inner_text() == kept["account"]
+    assert "for this page only" in page.inner_text("body")
+    context.close()
+
+
+def test_how_csms_answer_is_for_their_head_alone(
+    superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
+) -> None:
+    superset.passwords["lead"] = "made for this test only"
+    manage_people(demo.settings, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print)
+    dataset, database = places.datasets["csm_responses"], places.databases["Usage outcomes"]
+    asked = ask_for(dataset, columns=["owner", "answered_share"])
+    lead = Visitor(superset, "lead").post("/api/v1/chart/data", asked)
+    assert lead.status_code == 200 and lead.json()["result"][0]["data"], lead.text[:300]
+    owners = {row["owner"] for row in calls(demo)}
+    assert {row["owner"] for row in lead.json()["result"][0]["data"]} == owners
+    for who in ("viewer", "manager", "analyst", "pipeline", "nobody"):
+        refused = visitors[who].post("/api/v1/chart/data", asked)
+        assert refused.status_code in (401, 403), f"{who}: {refused.text[:300]}"
+        if who != "nobody":
+            listed = visitors[who].get("/api/v1/dashboard/?q=(page_size:100)").json()["result"]
+            assert "responses" not in {dashboard["slug"] for dashboard in listed}
+    for table in ("responses.csm_responses", "csm_responses", "usage_outcomes.responses.csm_responses"):
+        answer = visitors["analyst"].run(f"SELECT * FROM {table}", database)
+        assert answer.status_code >= 400, answer.text[:300]
 
 
 # ---------------------------------------------------------------- in a browser
