@@ -41,6 +41,7 @@ _TYPES = {
     "TIMESTAMP": pa.timestamp("us"),
     "VARCHAR": pa.string(),
 }
+_STATUS = ("account_id", "call_status", "call_status_text", "outcome_at", "was_reached")
 _REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
 
 
@@ -153,10 +154,10 @@ def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict[str, Any]]) -> None:
-    names = rows[0].keys() if rows else _own_columns(table)
-    schema = arrow_schema([column for column in table.columns if column.name in names])
-    connection.register("given", pa.Table.from_pylist(rows, schema=schema))
-    sql = load_sql("outcomes", table.name) if table.name == "call_status" else "SELECT * FROM given"
+    is_status = table.name == "call_status"  # the rest of its columns are those of the build
+    columns = [column for column in table.columns if not is_status or column.name in _STATUS]
+    connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(columns)))
+    sql = load_sql("outcomes", table.name) if is_status else "SELECT * FROM given"
     connection.execute(f"CREATE TABLE {table.full_name} AS {sql}")
     connection.unregister("given")
 
@@ -164,10 +165,6 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """The types of columns of the catalogue in Arrow."""
     return pa.schema([(column.name, _TYPES[column.type]) for column in columns])
-
-
-def _own_columns(table: Table) -> list[str]:
-    return [*_status_row("", Standing("open", None))] if table.name == "call_status" else list(table.column_names)
 
 
 def _status_row(account_id: str, found: Standing) -> dict[str, Any]:
