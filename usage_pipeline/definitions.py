@@ -24,6 +24,8 @@ from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
+from usage_pipeline.defs.revenue.assets import REVENUE_TABLES
+from usage_pipeline.defs.revenue.checks import REVENUE_CHECKS
 from usage_pipeline.defs.schedules import refresh, refresh_schedules
 from usage_pipeline.defs.sensors import lake_sensor, status_sensors
 from usage_pipeline.defs.usage.assets import usage_assets
@@ -45,6 +47,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *PREDICTION_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
+            *REVENUE_TABLES,
             *publish_assets(),
             digests,
         ],
@@ -56,6 +59,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *PREDICTION_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
+            *REVENUE_CHECKS,
             *PUBLISH_CHECKS,
             *MAIL_CHECKS,
         ],

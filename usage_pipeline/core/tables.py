@@ -260,6 +260,19 @@ TABLES = {
             "annual_value",
         ),
         _table(
+            "revenue_movements",
+            "account x application (or the whole account) x month that has ended x movement of ARR",
+            "month_start account_id application_key arr_movement",
+            f"month_start {_KEYS} arr_movement arr_change",
+        ),
+        _table(
+            "revenue_retention",
+            "account x application (or the whole account) x month that has ended: its ARR, and that 12 months before",
+            "month_start account_id application_key",
+            f"month_start {_KEYS} starting_arr arr_contraction arr_churned arr_expansion arr_reactivated arr_joined arr "
+            "subscriptions subscriptions_with_value",
+        ),
+        _table(
             "kpi_report",
             "KPI x entity x period x reference month",
             "kpi entity_type entity_key kpi_period reference_month",
