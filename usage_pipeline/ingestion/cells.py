@@ -439,6 +439,8 @@ def day_order_of(texts: Iterable[str]) -> tuple[str, str | None]:
 
 _CODES = "usd|eur|gbp|jpy|chf|cad|aud|nzd|sek|nok|dkk|pln|inr|brl|mxn"
 _CURRENCY = re.compile(rf"(?:us|ca|au|nz|hk|r)?[$€£¥₹]|\b(?:{_CODES})\b", re.IGNORECASE)
+_SIGN_CODES = {"€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR"}
+_DOLLARS = {"us$": "USD", "ca$": "CAD", "au$": "AUD", "nz$": "NZD", "hk$": "HKD", "r$": "BRL"}
 _SPACES = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d+)?e[+-]?\d{1,3}", re.IGNORECASE)
 _SIGNS = re.compile(r"\d+(?:[.,]\d+)*|\.\d+|,\d+")
@@ -524,6 +526,20 @@ def amount_of(text: str | None, decimal: str) -> float | None:
     number = _number_of(text)
     found = number.value(decimal) if number else None
     return float(found) if found is not None else None
+
+
+def currency_of(text: str, ours: str) -> str | None:
+    """The ISO code of the currency that an amount is written in; None where it names none.
+
+    A bare $ is the configured currency `ours` where that is a dollar, else that of the United States.
+    """
+    found = _CURRENCY.search(text)
+    if found is None:
+        return None
+    written = found[0].lower()
+    if written == "$":
+        return ours if ours in _DOLLARS.values() else "USD"
+    return _DOLLARS.get(written) or _SIGN_CODES.get(written[-1]) or written.upper()
 
 
 def count_of(text: str | None, decimal: str) -> int | None:

@@ -664,8 +664,10 @@ def settle(
 def _currencies(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, view: str, mapping: Mapping) -> list[str]:
     """Notes on amounts that are converted. Raises SourceError where some are in a currency without a rate."""
     ours = mapping.reading.currency
-    if ours is None or not {MONEY, "currency"} <= mapping.expressions.keys():
+    if ours is None or MONEY not in mapping.expressions:
         return []
+    if "currency" not in mapping.expressions:
+        return _written_currencies(connection, schema, view, mapping, ours.code)
     code, amount = (mapping.cell(schema.column(name)).value for name in ("currency", MONEY))
     rows = connection.execute(
         f"SELECT code, count(*) FROM (SELECT {code} AS code, {amount} AS amount FROM {quoted(view)}) "
@@ -687,6 +689,24 @@ def _currencies(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, vie
         f"{ours.rates[theirs]:g} {ours.code}"
         for theirs, amounts in rows
     ]
+
+
+def _written_currencies(
+    connection: duckdb.DuckDBPyConnection, schema: SourceSchema, view: str, mapping: Mapping, ours: str
+) -> list[str]:
+    """A note where amounts are written in one other currency. Raises SourceError where they are in several."""
+    texts = _texts(connection, [(view, mapping)], schema.column(MONEY), cells.PLAIN_WHOLE, "[^0-9 .,()+-]")
+    written = sorted({code for text in texts if (code := cells.currency_of(text, ours))})
+    key = f"sources.{schema.name}.columns.{MONEY}"
+    if len(written) > 1:
+        problem = (
+            f"{key}: amounts are written in several currencies, {', '.join(written)}, and cannot be added up: map the "
+            f"column currency and write a rate for each under currency.rates, or deliver them in {ours} alone"
+        )
+        raise SourceError([problem])
+    if written and written != [ours]:
+        return [f"{key}: amounts are written in {written[0]} and taken as {ours}: if they are not, set currency.code"]
+    return []
 
 
 def _day_order(

@@ -53,6 +53,23 @@ def test_without_the_column_amounts_are_taken_as_they_stand(tmp_path: Path) -> N
     assert values(configured(tmp_path, [("EUR", 100), ("USD", 100)], maps_currency=False)) == [100, 100]
 
 
+def test_amounts_written_in_several_currencies_are_refused_and_in_one_other_noted(tmp_path: Path) -> None:
+    several = configured(tmp_path, [(None, "$100"), (None, "EUR 99"), (None, "100")], maps_currency=False)
+    said = (
+        "sources.subscriptions.columns.annual_value: amounts are written in several currencies, EUR, USD, and cannot be"
+    )
+    assert any(line.startswith(said) for line in check(several))
+    with pytest.raises(NoDeliveryError):
+        read_reference(several, "subscriptions")
+    one = configured(tmp_path, [(None, "€100"), (None, "99 EUR"), (None, "7")], maps_currency=False)
+    assert values(one) == [100, 99, 7]
+    assert any(
+        "amounts are written in EUR and taken as USD: if they are not, set currency.code" in s for s in check(one)
+    )
+    ours = configured(tmp_path, [(None, "$100"), (None, "CAD 5")], maps_currency=False, currency={"code": "CAD"})
+    assert not any("amounts are written in" in line for line in check(ours))
+
+
 def test_a_currency_without_a_rate_is_refused_with_the_remedy(tmp_path: Path) -> None:
     config = configured(
         tmp_path, [("USD", 100), ("EUR", 99), ("EUR", 98), ("CHF", 97)], currency={"rates": {"GBP": 1.2}}
