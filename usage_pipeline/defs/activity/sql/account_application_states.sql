@@ -24,7 +24,7 @@ told_periods AS (
 
 subscription_periods AS (
     SELECT
-        told_periods.* EXCLUDE (seats, annual_value),
+        told_periods.*,
         numbered.account_application_id,
         -- what holds on as_of, not what a row to come will say; of a period that ended what held last
         terms.seats,
