@@ -339,7 +339,7 @@ def seats_by_day(rows: list[Row]) -> tuple[dict[Any, Any], dict[Any, Any]]:
 
 
 QUICK, THOROUGH = (
-    hypothesis_settings(deadline=None, max_examples=15),
+    hypothesis_settings(deadline=None, max_examples=10),
     hypothesis_settings(deadline=None, max_examples=250),
 )
 
@@ -360,8 +360,8 @@ def test_movements_and_retention_are_what_the_days_say_of_many(rows: list[Row]) 
 
 
 @QUICK
-@given(histories, st.randoms(use_true_random=False))
-def test_rules_that_hold_of_every_history(rows: list[Row], random: Any) -> None:
+@given(histories)
+def test_rules_that_hold_of_every_history(rows: list[Row]) -> None:
     connection = computed(rows)
     found = movements(connection)
     for name in ("revenue_movements", "revenue_retention"):
@@ -397,7 +397,14 @@ def test_rules_that_hold_of_every_history(rows: list[Row], random: Any) -> None:
             lost, won = kept.contraction + kept.churned, kept.expansion + kept.reactivated
             assert 0 <= lost <= kept.starting_arr
             assert kept.starting_arr - lost + won + kept.joined == kept.arr
-    # the order of rows means nothing, and twice the value is twice of everything
+
+
+@QUICK
+@given(histories, st.randoms(use_true_random=False))
+def test_the_order_of_rows_means_nothing_and_twice_the_value_is_twice_of_everything(
+    rows: list[Row], random: Any
+) -> None:
+    found = movements(computed(rows))
     shuffled = random.sample(rows, len(rows))
     assert movements(computed(shuffled)) == found
     doubled = [row | {"annual_value": row["annual_value"] and 2 * row["annual_value"]} for row in rows]
