@@ -212,6 +212,28 @@ def test_who_returns_is_reactivated_and_never_new_and_their_first_arr_was_not_ke
     assert (gross, net) == (0, 1.3)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "back", "told"),
+    [
+        # 29 days without: one subscription, whose value goes on
+        ("p", "p", "2024-03-11", []),
+        (None, None, "2024-03-11", []),
+        # of two applications nothing goes on, and the account has not left
+        ("p", "q", "2024-03-11", ["contraction", "expansion"]),
+        # 30 days: the account was gone
+        ("p", "p", "2024-03-12", ["churned", "reactivated"]),
+        (None, None, "2024-03-12", ["churned", "reactivated"]),
+        ("p", "q", "2024-03-12", ["churned", "reactivated"]),
+    ],
+)
+def test_an_account_has_left_after_as_many_days_as_make_two_subscriptions_of_one(
+    before: str | None, after: str | None, back: str, told: list[str]
+) -> None:
+    rows = [subscribed("a", before, "2023-01-01", "2024-02-10", 100), subscribed("a", after, back, None, 100)]
+    found = movements(computed(rows))
+    assert [movement for _, of_month in sorted(found.items()) for _, movement in of_month] == told
+
+
 def test_a_short_gap_between_two_applications_is_no_churn() -> None:
     connection = computed(
         [subscribed("a", "p", "2023-01-01", "2024-02-25", 100), subscribed("a", "q", "2024-03-10", None, 130)]
