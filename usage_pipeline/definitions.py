@@ -26,6 +26,8 @@ from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
+from usage_pipeline.defs.revenue.assets import REVENUE_TABLES
+from usage_pipeline.defs.revenue.checks import REVENUE_CHECKS
 from usage_pipeline.defs.schedules import refresh, refresh_schedules
 from usage_pipeline.defs.sensors import lake_sensor, status_sensors
 from usage_pipeline.defs.usage.assets import usage_assets
@@ -48,6 +50,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *HEALTH_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
+            *REVENUE_TABLES,
             *publish_assets(),
             digests,
         ],
@@ -60,6 +63,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *HEALTH_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
+            *REVENUE_CHECKS,
             *PUBLISH_CHECKS,
             *MAIL_CHECKS,
         ],

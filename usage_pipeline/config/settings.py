@@ -30,6 +30,8 @@ Discount = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ConfigError(Exception):
@@ -472,6 +474,22 @@ class GroupSettings(_Model):
         return groups
 
 
+class CurrencySettings(_Model):
+    """The currency of every amount on the pages; amounts in others are converted as they are read, or refused."""
+
+    code: CurrencyCode = Field("USD", description="currency of every amount, by its code of ISO 4217")
+    rates: dict[CurrencyCode, Rate] = Field(
+        default_factory=dict,
+        description="other currencies that amounts may be delivered in: what one unit is worth, in units of `code`",
+    )
+
+    @model_validator(mode="after")
+    def _no_rate_of_its_own(self) -> Self:
+        if self.code in self.rates:
+            raise ValueError(f"rates.{self.code}: {self.code} is the currency of every amount; remove its rate")
+        return self
+
+
 class ScheduleSettings(_Model):
     """When the pipeline runs by itself, in the configured zone."""
 
@@ -602,6 +620,7 @@ class Settings(_Model):
     calls: CallSettings = CallSettings()
     health: HealthSettings = HealthSettings()
     groups: GroupSettings = GroupSettings()
+    currency: CurrencySettings = CurrencySettings()
     publish: PublishSettings = PublishSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()

@@ -91,6 +91,7 @@ SUBSCRIPTIONS = SourceSchema(
         SourceColumn("renewal_date", "DATE", "next renewal"),
         SourceColumn("seats", "BIGINT", "seats sold"),
         SourceColumn("annual_value", "DOUBLE", "value a year"),
+        SourceColumn("currency", "VARCHAR", "ISO code of the currency that the value is in; empty = `currency.code`"),
     ),
 )
 CONTACTS = SourceSchema(

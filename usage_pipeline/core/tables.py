@@ -277,7 +277,7 @@ TABLES = {
             "account x renewal date of the days ahead",
             "account_id renewal_date",
             "account_id account segment region owner renewal_date renewal_week days_to_renewal applications_renewing renewing "
-            "arr renewal_status health health_color renewal_priority reasons churn_probability account_page",
+            "arr_renewing renewal_status health health_color renewal_priority reasons churn_probability account_page",
         ),
         _table(
             "call_list_history",
@@ -293,6 +293,19 @@ TABLES = {
             "account_id application_key period_number",
             f"{_KEYS} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
             "annual_value",
+        ),
+        _table(
+            "revenue_movements",
+            "account x application (or the whole account) x month that has ended x movement of ARR",
+            "month_start account_id application_key arr_movement",
+            f"month_start {_KEYS} arr_movement arr_change",
+        ),
+        _table(
+            "revenue_retention",
+            "account x application (or the whole account) x month that has ended: its ARR, and that 12 months before",
+            "month_start account_id application_key",
+            f"month_start {_KEYS} starting_arr arr_contraction arr_churned arr_expansion arr_reactivated arr_joined arr "
+            "subscriptions subscriptions_with_value",
         ),
         _table(
             "kpi_report",

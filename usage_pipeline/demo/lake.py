@@ -5,7 +5,7 @@ anything that the pipeline could read the answers from. `truth/` lies beside the
 
 What is planted: seasons (summer and year-end lows, a peak for each kind of application), US public holidays, an
 onboarding wave, spikes, drops, slow declines, applications gone silent, two platform-wide moves, one week whose week-end
-arrives in the next folder, ends of one application and of whole accounts, returns, accounts without subscriptions.
+arrives in the next folder, ends of one application and of whole accounts, returns, renewals at another value, accounts without subscriptions.
 """
 
 import json
@@ -190,6 +190,8 @@ _FAMILY = [
 ]
 _ROLES = ("City Clerk", "Building Official", "Public Works Director", "Code Officer", "Analyst", "Administrator")
 _WEEKDAYS = np.array([0.21, 0.21, 0.20, 0.19, 0.15, 0.025, 0.015])
+# what tells the numbers drawn for renewals from those of weeks
+_RENEWALS = 20_001
 _FOREVER = np.datetime64("2100-01-01", "D")
 
 
@@ -546,6 +548,60 @@ def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date)
     return pd.DataFrame(rows)
 
 
+def _with_renewals(
+    rng: np.random.Generator, subscriptions: pd.DataFrame, as_of: date
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Subscription rows with those before renewals at another value, and each such renewal for the truth.
+
+    Days in force and what is worth today stay as they are: only what was paid in earlier years is added. An application
+    that came back has a row for each time, and none in between.
+    """
+    today, year = pd.Timestamp(as_of), pd.Timedelta(days=365)
+    whole = subscriptions[subscriptions["application"].isna()].set_index("account_id")["end_date"]
+    times = subscriptions.groupby(["account_id", "application"])["start_date"].transform("size")
+    rows: list[dict[str, Any]] = []
+    renewals: list[dict[str, Any]] = []
+    for row, number in zip(subscriptions.to_dict("records"), times, strict=True):
+        rows.append(row)
+        if number != 1:
+            continue
+        until = min(
+            day
+            for day in (row["notice_date"], row["end_date"], whole.get(row["account_id"]), today)
+            if day is not None and not pd.isna(day)
+        )
+        days = pd.date_range(row["start_date"] + year, until - pd.Timedelta(days=1), freq=year)
+        # the newest first: a row is as told today, and what was before it follows from that
+        for day in reversed(days):
+            value, seats = _before_renewal(rng, rows[-1]["annual_value"], rows[-1]["seats"])
+            if value == rows[-1]["annual_value"]:
+                continue
+            named = {name: rows[-1][name] for name in ("account_id", "application")}
+            renewals.append(
+                {
+                    **named,
+                    "day": day.date().isoformat(),
+                    "value_before": value,
+                    "value": rows[-1]["annual_value"],
+                    "seats_before": seats,
+                    "seats": rows[-1]["seats"],
+                }
+            )
+            ended = {"end_date": day - pd.Timedelta(days=1), "end_reason": "renewed", "annual_value": value}
+            earlier = rows[-1] | ended | {"notice_date": pd.NaT, "renewal_date": pd.NaT, "seats": seats}
+            rows[-1] = rows[-1] | {"start_date": day}
+            rows.append(earlier)
+    return pd.DataFrame(rows, columns=subscriptions.columns), renewals
+
+
+def _before_renewal(rng: np.random.Generator, value: float, seats: int) -> tuple[float, int]:
+    """Value and seats before a renewal: of ten, two pay more since, one less, and half of those for other seats."""
+    kind, grown, shrunk, of_seats = rng.random(), rng.uniform(1.03, 1.3), rng.uniform(0.7, 0.97), rng.random() < 0.5
+    factor = grown if kind < 0.2 else shrunk if kind < 0.3 else 1.0
+    before = max(100.0, float(np.round(value / factor, -2)))
+    return before, max(1, round(seats / factor)) if of_seats and before != value else seats
+
+
 def _contacts(rng: np.random.Generator, accounts: pd.DataFrame) -> pd.DataFrame:
     account = np.repeat(np.arange(len(accounts)), accounts["users"])
     number = np.concatenate([np.arange(1, n + 1) for n in accounts["users"]])
@@ -604,7 +660,9 @@ def write_demo_lake(
     rng = np.random.default_rng([seed, accounts, 9999])
     columns = ["account_id", "account_name", "segment", "region", "country", "state", "owner"]
     portfolio.accounts[columns].to_csv(_made(lake / "accounts.csv"), index=False)
-    subscriptions = _subscriptions(rng, portfolio, as_of)
+    # numbers of their own, so that everything else is drawn as without them
+    changes = np.random.default_rng([seed, accounts, _RENEWALS])
+    subscriptions, renewals = _with_renewals(changes, _subscriptions(rng, portfolio, as_of), as_of)
     subscriptions.to_csv(_made(lake / "subscriptions.csv"), index=False, date_format="%Y-%m-%d")
     _write(_contacts(rng, portfolio.accounts), lake / "contacts.parquet")
     pd.DataFrame(
@@ -620,6 +678,7 @@ def write_demo_lake(
         "as_of": as_of.isoformat(),
         "accounts": accounts,
         "rows": rows_written,
+        "renewals": renewals,
         "ended_accounts": ids[
             portfolio.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
         ].tolist(),

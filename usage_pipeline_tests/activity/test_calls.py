@@ -218,7 +218,7 @@ def test_renewals_are_those_of_the_file_that_was_delivered(
     assert found.keys() == expected.keys() and len(found) > 20
     signs = reasons[reasons["call_reason"] != "upcoming renewal"]
     for key, row in found.items():
-        assert row.arr == pytest.approx(expected[key]) or (pd.isna(row.arr) and expected[key] == 0)
+        assert row.arr_renewing == pytest.approx(expected[key]) or (pd.isna(row.arr_renewing) and expected[key] == 0)
         assert row.applications_renewing == len(apps[key])
         assert row.days_to_renewal == (key[1] - AS_OF).days and row.renewal_week.dayofweek == 0
         of_account = signs[signs["account_id"] == key[0]]

@@ -36,7 +36,8 @@ def backtest(subjects: list[Subject], accounts: dict[str, str]) -> dict[tuple[st
         "CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, start_date DATE, end_date DATE, "
         "notice_date DATE, end_reason VARCHAR)"
     )
-    rows, periods = [], []
+    # somebody is there in the newest week, and is none of the subjects
+    rows, periods = [[NEWEST, "somebody", "p", "application", False, "green"]], []
     for account, application, color, notice, end, reason in subjects:
         periods.append([account, application, date(2020, 1, 1), end or FAR, notice, reason])
         for week in QUARTERS:
