@@ -269,7 +269,18 @@ def environment_page() -> str:
 
 # --- assets and checks ----------------------------------------------------------------------------------------------
 
-GROUPS = ("ingestion", "usage", "activity", "anomalies", "predictions", "outreach", "kpis", "publish", "notifications")
+GROUPS = (
+    "ingestion",
+    "usage",
+    "activity",
+    "anomalies",
+    "predictions",
+    "people",
+    "outreach",
+    "kpis",
+    "publish",
+    "notifications",
+)
 
 
 def on_one_line(text: str) -> str:

@@ -20,6 +20,8 @@ from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry
 from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
 from usage_pipeline.defs.outreach.checks import OUTREACH_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
+from usage_pipeline.defs.people.assets import PEOPLE_TABLES
+from usage_pipeline.defs.people.checks import PEOPLE_CHECKS
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
@@ -43,6 +45,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_TABLES,
             *ANOMALY_TABLES,
             *PREDICTION_TABLES,
+            *PEOPLE_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
             *publish_assets(),
@@ -54,6 +57,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ACTIVITY_CHECKS,
             *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
+            *PEOPLE_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
             *PUBLISH_CHECKS,
