@@ -481,7 +481,7 @@ def _plant_people(portfolio: _Portfolio, seed: int) -> None:
     for one in rng.permutation(quiet)[: max(2, len(accounts) // 40)]:
         account = int(owned.at[one, "account"])
         who = int(owned.at[one, "offset"]) % int(accounts.at[account, "users"])
-        first = len(weeks) - 1 - int(rng.integers(4, 7))
+        first = len(weeks) - 1 - int(rng.integers(4, 6))
         portfolio.left.append((account, who, first))
         portfolio.truth["champions_left"].append(
             named(int(one))
