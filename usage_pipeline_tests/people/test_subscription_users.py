@@ -169,7 +169,7 @@ def a_world(draw: Callable[[Any], Any]) -> PeopleWorld:
     return PeopleWorld(events, subscriptions, [], incomplete)
 
 
-@examples(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.generate))
+@examples(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.data())
 def test_every_figure_is_that_of_the_raw_rows(settings: Settings, data: st.DataObject) -> None:
     world = a_world(data.draw)
