@@ -486,7 +486,7 @@ def _plant_people(portfolio: _Portfolio, seed: int) -> None:
         portfolio.truth["champions_left"].append(
             named(int(one))
             | {
-                "user_id": f"{accounts.at[account, 'account_id']}-U{who + 1:03d}",
+                "user_id": named(int(one))["account_id"] + f"-U{who + 1:03d}",
                 "first_week": weeks[first].isoformat(),
             }
         )

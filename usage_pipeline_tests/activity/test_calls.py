@@ -195,6 +195,9 @@ def test_dependence_on_one_person_makes_no_call_by_itself(calls: pd.DataFrame, r
     assert len(depends) and set(depends["urgency"]) == {"Watch"} and set(depends["news"]) == {"ongoing"}
     others = reasons[~reasons["call_reason"].isin(["one-person dependence", "upcoming renewal"])]
     assert set(depends["account_id"]) <= set(others["account_id"]) == set(calls["account_id"])
+    keys = ["account_id", "application_key"]
+    beside = reasons[reasons["call_reason"] != "one-person dependence"]
+    assert set(depends[keys].itertuples(index=False, name=None)) <= set(beside[keys].itertuples(index=False, name=None))
 
 
 def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:

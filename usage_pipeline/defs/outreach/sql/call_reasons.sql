@@ -148,7 +148,21 @@ found AS (
     WHERE owned.renews_soon AND NOT owned.has_notice
 ),
 
--- that one person does most of the work is common and makes no call; who calls for another reason should know it
+called AS (
+    SELECT DISTINCT account_id
+    FROM found
+    WHERE call_reason != 'upcoming renewal'
+),
+
+concerned AS (
+    SELECT DISTINCT
+        found.account_id,
+        found.application
+    FROM found
+    INNER JOIN called ON found.account_id = called.account_id
+),
+
+-- that one person does most of the work is common and makes no call; who calls about the application should know it
 with_context AS (
     SELECT * FROM found
     UNION ALL
@@ -164,12 +178,9 @@ with_context AS (
     FROM owned
     INNER JOIN mart.subscription_users AS users
         ON owned.account_id = users.account_id AND owned.application = users.application_key
-    WHERE
-        users.depends_on_one
-        AND owned.account_id IN (
-            SELECT account_id FROM found
-            WHERE call_reason != 'upcoming renewal'
-        )
+    INNER JOIN concerned
+        ON owned.account_id = concerned.account_id AND owned.application = concerned.application
+    WHERE users.depends_on_one
 ),
 
 with_signs AS (
