@@ -275,6 +275,8 @@ GROUPS = (
     "activity",
     "anomalies",
     "predictions",
+    "people",
+    "health",
     "outreach",
     "revenue",
     "kpis",

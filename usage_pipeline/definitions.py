@@ -22,6 +22,8 @@ from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry
 from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
 from usage_pipeline.defs.outreach.checks import OUTREACH_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
+from usage_pipeline.defs.people.assets import PEOPLE_TABLES
+from usage_pipeline.defs.people.checks import PEOPLE_CHECKS
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
@@ -48,6 +50,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ANOMALY_TABLES,
             *PREDICTION_TABLES,
             *HEALTH_TABLES,
+            *PEOPLE_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
             *REVENUE_TABLES,
@@ -61,6 +64,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
             *HEALTH_CHECKS,
+            *PEOPLE_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
             *REVENUE_CHECKS,

@@ -454,6 +454,63 @@ class HealthSettings(_Model):
         return self
 
 
+class PeopleSettings(_Model):
+    """When an account depends on one person, and when its main user has gone silent."""
+
+    dependence_weeks: Positive = Field(13, description="newest weeks over which the share of one user is measured")
+    dependence_share: Share = Field(
+        0.5, description="share of the clicks that one user makes, from which on an application depends on them"
+    )
+    dependence_floor_clicks: Count = Field(
+        26, description="clicks in these weeks below which nothing depends on anyone"
+    )
+    dependence_floor_weeks: Positive = Field(4, description="weeks of these in which that user came, at least")
+    champion_weeks: Positive = Field(13, description="weeks before the silence in which the main user is looked for")
+    champion_steady_weeks: Positive = Field(9, description="complete weeks of these in which they came, at least")
+    champion_share: Share = Field(0.25, description="share of the clicks of these weeks that they made, at least")
+    champion_silent_weeks: Positive = Field(4, description="newest weeks without them that make a champion silent")
+
+    @model_validator(mode="after")
+    def _steady_fits(self) -> Self:
+        if self.champion_steady_weeks > self.champion_weeks:
+            raise ValueError("champion_steady_weeks is more than champion_weeks: nobody could be a champion; lower it")
+        return self
+
+
+class OnboardingSettings(_Model):
+    """When the use of a new subscription is steady, and when a start is stuck."""
+
+    steady_weeks: Positive = Field(3, description="weeks with use that make steady use")
+    steady_of_weeks: Positive = Field(4, description="complete weeks in a row among which they are")
+    stuck_weeks: Positive = Field(
+        12, description="full weeks of a subscription without steady use from which on its start is stuck"
+    )
+
+    @model_validator(mode="after")
+    def _steady_fits(self) -> Self:
+        if self.steady_weeks > self.steady_of_weeks:
+            raise ValueError("steady_weeks is more than steady_of_weeks: no use could be steady; lower it")
+        return self
+
+
+class PeerSettings(_Model):
+    """With whom an account is compared."""
+
+    minimum: Positive = Field(8, description="peers below which nothing is compared")
+    size_bands: Positive = Field(3, description="bands of equally many accounts that a segment is cut in by size")
+
+
+class ExpansionSettings(_Model):
+    """What a renewal talk is about."""
+
+    gap_share: Share = Field(
+        0.5, description="share of peers with an application, from which on it is a gap to lack it"
+    )
+    used_up_share: float = Field(1, gt=0, description="seat utilization from which on seats are used up")
+    shelfware_share: Share = Field(0.25, description="seat utilization up to which a subscription is shelfware")
+    shelfware_floor_seats: Positive = Field(4, description="seats below which nothing is shelfware")
+
+
 class GroupSettings(_Model):
     """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
 
@@ -619,6 +676,10 @@ class Settings(_Model):
     changes: ChangeSettings = ChangeSettings()
     calls: CallSettings = CallSettings()
     health: HealthSettings = HealthSettings()
+    people: PeopleSettings = PeopleSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
+    peers: PeerSettings = PeerSettings()
+    expansion: ExpansionSettings = ExpansionSettings()
     groups: GroupSettings = GroupSettings()
     currency: CurrencySettings = CurrencySettings()
     publish: PublishSettings = PublishSettings()

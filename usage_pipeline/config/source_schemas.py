@@ -76,6 +76,7 @@ ACCOUNTS = SourceSchema(
         SourceColumn("country", "VARCHAR", "ISO country code"),
         SourceColumn("state", "VARCHAR", "state or province code"),
         SourceColumn("owner", "VARCHAR", "the CSM, who looks after the account"),
+        SourceColumn("size", "DOUBLE", "how large it is, such as its population; only to find its peers"),
     ),
 )
 SUBSCRIPTIONS = SourceSchema(

@@ -173,6 +173,35 @@ TABLES = {
             may_be_empty=False,
         ),
         _table(
+            "subscription_users",
+            "account x subscribed application (or all applications of the account)",
+            "account_id application_key",
+            f"{_KEYS} usage_state weekly_active_users monthly_active_users stickiness seats seat_utilization "
+            "regular_users regular_users_lost top_user_share depends_on_one has_champion champion_is_silent "
+            "champion_last_used_on users_going_on what_of_users annual_value account_page contacts",
+        ),
+        _table(
+            "onboarding",
+            "account x application (or the whole account, subscribed as such) x subscription that began on record",
+            "account_id application_key period_number",
+            f"{_KEYS} period_number start_date end_date weeks_subscribed onboarding_state first_used_on "
+            "days_to_first_use steady_week weeks_to_steady_use peers peers_days_to_first_use "
+            "peers_weeks_to_steady_use reason annual_value account_page contacts",
+        ),
+        _table(
+            "peers",
+            "account x subscribed application (or all applications of the account) x measure",
+            "account_id application_key peer_measure",
+            f"{_KEYS} peer_measure peer_value peer_group peers percentile group_median why_no_percentile account_page",
+        ),
+        _table(
+            "expansion",
+            "finding x account x application (or the whole account)",
+            "account_id application_key expansion_kind",
+            f"{_KEYS} expansion_kind reason peers peers_share peers_annual_value seats monthly_active_users "
+            "seat_utilization annual_value renewal_date account_page contacts",
+        ),
+        _table(
             "growth",
             "account x application (or all of them) x week or month x what changed",
             "unit counted_by period_start account_id application_key change",

@@ -269,10 +269,10 @@ def test_subscriptions_about_a_whole_account_count_for_accounts_once_and_for_no_
     assert found("ARR", "2024-02-01", *who) == [1350, 7, 20, 1377, 27, 57, None]
     assert found("ARR", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
     assert found("Seats", "2024-02-01", *who) == [12, 4, 2, 18, 6, 5, None]
-    # p has one seat of its own; the two who use q take seats of the whole account
+    # p has one seat of its own, for the two who use it; the two who use q take seats of the whole account
     assert found("Seat utilization", "2024-02-01", "a", "p") == [
-        pytest.approx(100 * 3 / 12),
-        pytest.approx(100 * 2 / 5),
+        pytest.approx(100 * 4 / 12),
+        pytest.approx(100 * 3 / 5),
     ]
     assert found("Customers", "2024-03-01", "all", "c", "p") == [3, 1, 2]
     sql = run_sql(connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["ARR", "Seats"]})

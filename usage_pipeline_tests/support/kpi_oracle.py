@@ -417,7 +417,7 @@ def months_of(
             if cell["seats"] is not None:
                 step["seated"] += 1
                 step["seats"] += cell["seats"]
-                step["seats_used"] += min(len(cell["user_ids"]), cell["seats"])
+                step["seats_used"] += len(cell["user_ids"])
         if rows := cell.get("account rows"):
             step["owners"].add(account_application[0])
             step["owned"] += 1
@@ -427,7 +427,7 @@ def months_of(
             step["annual_value"] += sum(values)
             step["seated"] += bool(seats)
             step["seats"] += sum(seats)
-            step["seats_used"] += min(len(cell["seat takers"]), sum(seats))
+            step["seats_used"] += len(cell["seat takers"]) if seats else 0
     for step in found.values():
         step["accounts"] = len(step["owners"])
         for name, things in step["sets"].items():

@@ -167,11 +167,8 @@ SELECT
     coalesce(subscribed.annual_value, account_rows.annual_value) AS annual_value,
     CASE
         WHEN $has_users AND coalesce(subscribed.seats, account_rows.seats) IS NOT NULL
-            THEN
-                least(
-                    coalesce(used.active_users, account_users.active_users, 0),
-                    coalesce(subscribed.seats, account_rows.seats)
-                )
+            -- more people than seats are seen as such: a cap would hide who is due for more seats
+            THEN coalesce(used.active_users, account_users.active_users, 0)
     END AS seats_taken,
     -- what ended after that week has no state
     CASE
