@@ -269,7 +269,20 @@ def environment_page() -> str:
 
 # --- assets and checks ----------------------------------------------------------------------------------------------
 
-GROUPS = ("ingestion", "usage", "activity", "anomalies", "predictions", "outreach", "kpis", "publish", "notifications")
+GROUPS = (
+    "ingestion",
+    "usage",
+    "activity",
+    "anomalies",
+    "predictions",
+    "people",
+    "health",
+    "outreach",
+    "revenue",
+    "kpis",
+    "publish",
+    "notifications",
+)
 
 
 def on_one_line(text: str) -> str:

@@ -22,10 +22,14 @@ from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry
 from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
 from usage_pipeline.defs.outreach.checks import OUTREACH_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
+from usage_pipeline.defs.people.assets import PEOPLE_TABLES
+from usage_pipeline.defs.people.checks import PEOPLE_CHECKS
 from usage_pipeline.defs.predictions.assets import PREDICTION_TABLES
 from usage_pipeline.defs.predictions.checks import PREDICTION_CHECKS
 from usage_pipeline.defs.publish.assets import publish_assets
 from usage_pipeline.defs.publish.checks import PUBLISH_CHECKS
+from usage_pipeline.defs.revenue.assets import REVENUE_TABLES
+from usage_pipeline.defs.revenue.checks import REVENUE_CHECKS
 from usage_pipeline.defs.schedules import refresh, refresh_schedules
 from usage_pipeline.defs.sensors import lake_sensor, outcome_sensor, status_sensors
 from usage_pipeline.defs.usage.assets import usage_assets
@@ -46,8 +50,10 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ANOMALY_TABLES,
             *PREDICTION_TABLES,
             *HEALTH_TABLES,
+            *PEOPLE_TABLES,
             *OUTREACH_TABLES,
             *KPI_TABLES,
+            *REVENUE_TABLES,
             *publish_assets(),
             digests,
         ],
@@ -58,8 +64,10 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *ANOMALY_CHECKS,
             *PREDICTION_CHECKS,
             *HEALTH_CHECKS,
+            *PEOPLE_CHECKS,
             *OUTREACH_CHECKS,
             *KPI_CHECKS,
+            *REVENUE_CHECKS,
             *PUBLISH_CHECKS,
             *MAIL_CHECKS,
         ],

@@ -30,6 +30,8 @@ Discount = Annotated[float, Field(gt=0.5, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ConfigError(Exception):
@@ -464,6 +466,63 @@ class OutcomeSettings(_Model):
     min_answers: Positive = Field(20, description="answers about a kind of reason without which it stays where it is")
 
 
+class PeopleSettings(_Model):
+    """When an account depends on one person, and when its main user has gone silent."""
+
+    dependence_weeks: Positive = Field(13, description="newest weeks over which the share of one user is measured")
+    dependence_share: Share = Field(
+        0.5, description="share of the clicks that one user makes, from which on an application depends on them"
+    )
+    dependence_floor_clicks: Count = Field(
+        26, description="clicks in these weeks below which nothing depends on anyone"
+    )
+    dependence_floor_weeks: Positive = Field(4, description="weeks of these in which that user came, at least")
+    champion_weeks: Positive = Field(13, description="weeks before the silence in which the main user is looked for")
+    champion_steady_weeks: Positive = Field(9, description="complete weeks of these in which they came, at least")
+    champion_share: Share = Field(0.25, description="share of the clicks of these weeks that they made, at least")
+    champion_silent_weeks: Positive = Field(4, description="newest weeks without them that make a champion silent")
+
+    @model_validator(mode="after")
+    def _steady_fits(self) -> Self:
+        if self.champion_steady_weeks > self.champion_weeks:
+            raise ValueError("champion_steady_weeks is more than champion_weeks: nobody could be a champion; lower it")
+        return self
+
+
+class OnboardingSettings(_Model):
+    """When the use of a new subscription is steady, and when a start is stuck."""
+
+    steady_weeks: Positive = Field(3, description="weeks with use that make steady use")
+    steady_of_weeks: Positive = Field(4, description="complete weeks in a row among which they are")
+    stuck_weeks: Positive = Field(
+        12, description="full weeks of a subscription without steady use from which on its start is stuck"
+    )
+
+    @model_validator(mode="after")
+    def _steady_fits(self) -> Self:
+        if self.steady_weeks > self.steady_of_weeks:
+            raise ValueError("steady_weeks is more than steady_of_weeks: no use could be steady; lower it")
+        return self
+
+
+class PeerSettings(_Model):
+    """With whom an account is compared."""
+
+    minimum: Positive = Field(8, description="peers below which nothing is compared")
+    size_bands: Positive = Field(3, description="bands of equally many accounts that a segment is cut in by size")
+
+
+class ExpansionSettings(_Model):
+    """What a renewal talk is about."""
+
+    gap_share: Share = Field(
+        0.5, description="share of peers with an application, from which on it is a gap to lack it"
+    )
+    used_up_share: float = Field(1, gt=0, description="seat utilization from which on seats are used up")
+    shelfware_share: Share = Field(0.25, description="seat utilization up to which a subscription is shelfware")
+    shelfware_floor_seats: Positive = Field(4, description="seats below which nothing is shelfware")
+
+
 class GroupSettings(_Model):
     """Accounts and applications that the KPI sheet takes together; each group is an entity of its own."""
 
@@ -482,6 +541,22 @@ class GroupSettings(_Model):
             if twice:
                 raise ValueError(f"the group '{name}' names {', '.join(twice)} twice; name each once")
         return groups
+
+
+class CurrencySettings(_Model):
+    """The currency of every amount on the pages; amounts in others are converted as they are read, or refused."""
+
+    code: CurrencyCode = Field("USD", description="currency of every amount, by its code of ISO 4217")
+    rates: dict[CurrencyCode, Rate] = Field(
+        default_factory=dict,
+        description="other currencies that amounts may be delivered in: what one unit is worth, in units of `code`",
+    )
+
+    @model_validator(mode="after")
+    def _no_rate_of_its_own(self) -> Self:
+        if self.code in self.rates:
+            raise ValueError(f"rates.{self.code}: {self.code} is the currency of every amount; remove its rate")
+        return self
 
 
 class ScheduleSettings(_Model):
@@ -614,7 +689,12 @@ class Settings(_Model):
     calls: CallSettings = CallSettings()
     health: HealthSettings = HealthSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
+    people: PeopleSettings = PeopleSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
+    peers: PeerSettings = PeerSettings()
+    expansion: ExpansionSettings = ExpansionSettings()
     groups: GroupSettings = GroupSettings()
+    currency: CurrencySettings = CurrencySettings()
     publish: PublishSettings = PublishSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()

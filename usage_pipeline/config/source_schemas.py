@@ -76,6 +76,7 @@ ACCOUNTS = SourceSchema(
         SourceColumn("country", "VARCHAR", "ISO country code"),
         SourceColumn("state", "VARCHAR", "state or province code"),
         SourceColumn("owner", "VARCHAR", "the CSM, who looks after the account"),
+        SourceColumn("size", "DOUBLE", "how large it is, such as its population; only to find its peers"),
     ),
 )
 SUBSCRIPTIONS = SourceSchema(
@@ -91,6 +92,7 @@ SUBSCRIPTIONS = SourceSchema(
         SourceColumn("renewal_date", "DATE", "next renewal"),
         SourceColumn("seats", "BIGINT", "seats sold"),
         SourceColumn("annual_value", "DOUBLE", "value a year"),
+        SourceColumn("currency", "VARCHAR", "ISO code of the currency that the value is in; empty = `currency.code`"),
     ),
 )
 CONTACTS = SourceSchema(

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.settings import ExpansionSettings, OnboardingSettings, PeerSettings, PeopleSettings, Settings
 from usage_pipeline.core.formatting import date_format
+from usage_pipeline.core.regular_users import regular_user_values
 
 
 def sql_values(settings: Settings) -> dict[str, Any]:
@@ -54,4 +55,37 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "health_events": settings.health.signal_events,
         "change_relative_floor": settings.changes.relative_floor,
         "change_absolute_floor": settings.changes.absolute_floor_clicks,
+        **regular_user_values(),
+        **_people_values(settings.people),
+        **_customer_values(settings.onboarding, settings.peers, settings.expansion),
+    }
+
+
+def _people_values(people: PeopleSettings) -> dict[str, Any]:
+    return {
+        "dependence_weeks": people.dependence_weeks,
+        "dependence_share": people.dependence_share,
+        "dependence_floor_clicks": people.dependence_floor_clicks,
+        "dependence_floor_weeks": people.dependence_floor_weeks,
+        "champion_silent_weeks": people.champion_silent_weeks,
+        "champion_steady_weeks": people.champion_steady_weeks,
+        "champion_share": people.champion_share,
+        # the oldest week, counted from the newest, in which the main user is looked for
+        "champion_reach_weeks": people.champion_silent_weeks + people.champion_weeks - 1,
+    }
+
+
+def _customer_values(
+    onboarding: OnboardingSettings, peers: PeerSettings, expansion: ExpansionSettings
+) -> dict[str, Any]:
+    return {
+        "steady_weeks": onboarding.steady_weeks,
+        "steady_frame": onboarding.steady_of_weeks - 1,
+        "stuck_weeks": onboarding.stuck_weeks,
+        "peers_minimum": peers.minimum,
+        "size_bands": peers.size_bands,
+        "gap_share": expansion.gap_share,
+        "used_up_share": expansion.used_up_share,
+        "shelfware_share": expansion.shelfware_share,
+        "shelfware_floor_seats": expansion.shelfware_floor_seats,
     }

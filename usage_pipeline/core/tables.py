@@ -178,6 +178,35 @@ TABLES = {
             may_be_empty=False,
         ),
         _table(
+            "subscription_users",
+            "account x subscribed application (or all applications of the account)",
+            "account_id application_key",
+            f"{_KEYS} usage_state weekly_active_users monthly_active_users stickiness seats seat_utilization "
+            "regular_users regular_users_lost top_user_share depends_on_one has_champion champion_is_silent "
+            "champion_last_used_on users_going_on what_of_users annual_value account_page contacts",
+        ),
+        _table(
+            "onboarding",
+            "account x application (or the whole account, subscribed as such) x subscription that began on record",
+            "account_id application_key period_number",
+            f"{_KEYS} period_number start_date end_date weeks_subscribed onboarding_state first_used_on "
+            "days_to_first_use steady_week weeks_to_steady_use peers peers_days_to_first_use "
+            "peers_weeks_to_steady_use reason annual_value account_page contacts",
+        ),
+        _table(
+            "peers",
+            "account x subscribed application (or all applications of the account) x measure",
+            "account_id application_key peer_measure",
+            f"{_KEYS} peer_measure peer_value peer_group peers percentile group_median why_no_percentile account_page",
+        ),
+        _table(
+            "expansion",
+            "finding x account x application (or the whole account)",
+            "account_id application_key expansion_kind",
+            f"{_KEYS} expansion_kind reason peers peers_share peers_annual_value seats monthly_active_users "
+            "seat_utilization annual_value renewal_date account_page contacts",
+        ),
+        _table(
             "growth",
             "account x application (or all of them) x week or month x what changed",
             "unit counted_by period_start account_id application_key change",
@@ -280,7 +309,7 @@ TABLES = {
             "account x renewal date of the days ahead",
             "account_id renewal_date",
             "account_id account segment region owner renewal_date renewal_week days_to_renewal applications_renewing renewing "
-            "arr renewal_status health health_color renewal_priority reasons churn_probability account_page",
+            "arr_renewing renewal_status health health_color renewal_priority reasons churn_probability account_page",
         ),
         _table(
             "call_list_history",
@@ -296,6 +325,19 @@ TABLES = {
             "account_id application_key period_number",
             f"{_KEYS} period_number start_date notice_date end_date end_reason subscription_state renewal_date seats "
             "annual_value",
+        ),
+        _table(
+            "revenue_movements",
+            "account x application (or the whole account) x month that has ended x movement of ARR",
+            "month_start account_id application_key arr_movement",
+            f"month_start {_KEYS} arr_movement arr_change",
+        ),
+        _table(
+            "revenue_retention",
+            "account x application (or the whole account) x month that has ended: its ARR, and that 12 months before",
+            "month_start account_id application_key",
+            f"month_start {_KEYS} starting_arr arr_contraction arr_churned arr_expansion arr_reactivated arr_joined arr "
+            "subscriptions subscriptions_with_value",
         ),
         _table(
             "kpi_report",

@@ -5,12 +5,13 @@ anything that the pipeline could read the answers from. `truth/` lies beside the
 
 What is planted: seasons (summer and year-end lows, a peak for each kind of application), US public holidays, an
 onboarding wave, spikes, drops, slow declines, applications gone silent, two platform-wide moves, one week whose week-end
-arrives in the next folder, ends of one application and of whole accounts, returns, accounts without subscriptions.
+arrives in the next folder, ends of one application and of whole accounts, returns, renewals at another value, accounts
+without subscriptions, main users who leave while others take over, and seats for fewer than come.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,8 @@ _FAMILY = [
 ]
 _ROLES = ("City Clerk", "Building Official", "Public Works Director", "Code Officer", "Analyst", "Administrator")
 _WEEKDAYS = np.array([0.21, 0.21, 0.20, 0.19, 0.15, 0.025, 0.015])
+# what tells the numbers drawn for renewals from those of weeks
+_RENEWALS = 20_001
 _FOREVER = np.datetime64("2100-01-01", "D")
 
 
@@ -202,6 +205,8 @@ class _Portfolio:
     weeks: list[date]
     expected: np.ndarray[Any, Any]
     truth: dict[str, Any]
+    # people who left: account, number of the user in it, first week (by number) without them
+    left: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def _nth(year: int, month: int, weekday: int, n: int) -> date:
@@ -437,7 +442,56 @@ def _portfolio(seed: int, count: int, as_of: date, with_signs: bool = True) -> _
     expected *= np.clip((age + 2) / ramp_weeks, 0.2, 1)
     portfolio = _Portfolio(accounts, owned, weeks, expected, {})
     _plant(rng, portfolio, with_signs)
+    _plant_people(portfolio, seed)
     return portfolio
+
+
+def _plant_people(portfolio: _Portfolio, seed: int) -> None:
+    """Sizes, seats, and champions who left: from a stream of its own, so that all else is drawn as without them.
+
+    A champion is the main user of the most used application of an account. Others take over what they did, so that only
+    the person is missed.
+    """
+    accounts, owned, weeks = portfolio.accounts, portfolio.owned, portfolio.weeks
+    rng = np.random.default_rng([seed, len(accounts), 26])
+    population = np.round(accounts["size"].to_numpy() * 420 * rng.lognormal(0, 0.5, len(accounts)), -1) + 10
+    accounts["population"] = pd.Series(population).where(rng.random(len(accounts)) >= 0.03).astype("Int64")
+
+    owned["seats"] = owned["users"] + np.arange(len(owned)) % 4
+    overused = rng.permutation(np.nonzero(owned["users"].to_numpy() >= 4)[0])[: max(2, len(owned) // 30)]
+    owned.loc[overused, "seats"] = np.maximum(owned["users"].to_numpy()[overused] // 2, 1)
+
+    def named(one: int) -> dict[str, Any]:
+        account, application = int(owned.at[one, "account"]), int(owned.at[one, "application"])
+        return {"account_id": accounts.at[account, "account_id"], "application": _APPLICATIONS[application][0]}
+
+    portfolio.truth["seats_overused"] = [named(int(one)) for one in overused]
+    portfolio.truth["champions_left"] = []
+    end = np.minimum(
+        owned["end"].to_numpy().astype("datetime64[D]"),
+        accounts["end"].to_numpy().astype("datetime64[D]")[owned["account"]],
+    )
+    planted = {(event["account_id"], event["application"]) for event in portfolio.truth["events"]}
+    steady = owned[
+        (end == _FOREVER)
+        & (owned["start"].to_numpy().astype("datetime64[D]") < np.datetime64(weeks[-40]))
+        & (owned["mean"] >= 20)
+        & owned["users"].between(3, 8)
+    ]
+    largest = steady.sort_values("mean").groupby("account").tail(1).index.to_numpy()
+    quiet = [int(one) for one in largest if tuple(named(int(one)).values()) not in planted]
+    for one in rng.permutation(quiet)[: max(2, len(accounts) // 40)]:
+        account = int(owned.at[one, "account"])
+        who = int(owned.at[one, "offset"]) % int(accounts.at[account, "users"])
+        first = len(weeks) - 1 - int(rng.integers(4, 6))
+        portfolio.left.append((account, who, first))
+        portfolio.truth["champions_left"].append(
+            named(int(one))
+            | {
+                "user_id": named(int(one))["account_id"] + f"-U{who + 1:03d}",
+                "first_week": weeks[first].isoformat(),
+            }
+        )
 
 
 def _subscription_days(portfolio: _Portfolio) -> tuple[np.ndarray[Any, Any], ...]:
@@ -470,7 +524,12 @@ def _week_rows(rng: np.random.Generator, portfolio: _Portfolio, number: int, as_
     day = np.datetime64(week) + weekday.astype("timedelta64[D]")
     second = np.clip(rng.normal(11.5 * 3600, 2.6 * 3600, len(row_owned)), 5 * 3600, 23 * 3600).astype(int)
     user = (owned["users"].to_numpy()[row_owned] * rng.random(len(row_owned)) ** 1.7).astype(int)
-    user = (user + owned["offset"].to_numpy()[row_owned]) % accounts["users"].to_numpy()[owned["account"]][row_owned]
+    users = accounts["users"].to_numpy()[owned["account"]][row_owned]
+    user = (user + owned["offset"].to_numpy()[row_owned]) % users
+    for account, who, first in portfolio.left:
+        if number >= first:
+            has_left = (owned["account"].to_numpy()[row_owned] == account) & (user == who)
+            user = np.where(has_left, (user + 1) % users, user)
 
     inside = (day >= start[row_owned]) & (day <= end[row_owned])
     again = ~np.isnat(back[row_owned]) & (day >= back[row_owned]) & (day <= whole_end[row_owned])
@@ -537,13 +596,67 @@ def _subscriptions(rng: np.random.Generator, portfolio: _Portfolio, as_of: date)
         a = int(one.account)  # type: ignore[arg-type]
         if not accounts.at[a, "has_subscription"]:
             continue
-        key, value, seats = _APPLICATIONS[int(one.application)][0], float(price[i]), int(one.users) + int(i % 4)  # type: ignore[arg-type]
+        key, value, seats = _APPLICATIONS[int(one.application)][0], float(price[i]), int(one.seats)  # type: ignore[arg-type]
         if own_end[i] != _FOREVER and own_end[i] > whole_end[i]:
             own_end[i] = _FOREVER  # the account's end caps it; the row itself stays open, as it does in real lists
         add(a, key, start[i], own_notice[i], own_end[i], str(one.reason), value, seats)
         if not np.isnat(back[i]) and own_end[i] != _FOREVER:
             add(a, key, back[i], none, _FOREVER, "", value, seats)
     return pd.DataFrame(rows)
+
+
+def _with_renewals(
+    rng: np.random.Generator, subscriptions: pd.DataFrame, as_of: date
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Subscription rows with those before renewals at another value, and each such renewal for the truth.
+
+    Days in force and what is worth today stay as they are: only what was paid in earlier years is added. An application
+    that came back has a row for each time, and none in between.
+    """
+    today, year = pd.Timestamp(as_of), pd.Timedelta(days=365)
+    whole = subscriptions[subscriptions["application"].isna()].set_index("account_id")["end_date"]
+    times = subscriptions.groupby(["account_id", "application"])["start_date"].transform("size")
+    rows: list[dict[str, Any]] = []
+    renewals: list[dict[str, Any]] = []
+    for row, number in zip(subscriptions.to_dict("records"), times, strict=True):
+        rows.append(row)
+        if number != 1:
+            continue
+        until = min(
+            day
+            for day in (row["notice_date"], row["end_date"], whole.get(row["account_id"]), today)
+            if day is not None and not pd.isna(day)
+        )
+        days = pd.date_range(row["start_date"] + year, until - pd.Timedelta(days=1), freq=year)
+        # the newest first: a row is as told today, and what was before it follows from that
+        for day in reversed(days):
+            value, seats = _before_renewal(rng, rows[-1]["annual_value"], rows[-1]["seats"])
+            if value == rows[-1]["annual_value"]:
+                continue
+            named = {name: rows[-1][name] for name in ("account_id", "application")}
+            renewals.append(
+                {
+                    **named,
+                    "day": day.date().isoformat(),
+                    "value_before": value,
+                    "value": rows[-1]["annual_value"],
+                    "seats_before": seats,
+                    "seats": rows[-1]["seats"],
+                }
+            )
+            ended = {"end_date": day - pd.Timedelta(days=1), "end_reason": "renewed", "annual_value": value}
+            earlier = rows[-1] | ended | {"notice_date": pd.NaT, "renewal_date": pd.NaT, "seats": seats}
+            rows[-1] = rows[-1] | {"start_date": day}
+            rows.append(earlier)
+    return pd.DataFrame(rows, columns=subscriptions.columns), renewals
+
+
+def _before_renewal(rng: np.random.Generator, value: float, seats: int) -> tuple[float, int]:
+    """Value and seats before a renewal: of ten, two pay more since, one less, and half of those for other seats."""
+    kind, grown, shrunk, of_seats = rng.random(), rng.uniform(1.03, 1.3), rng.uniform(0.7, 0.97), rng.random() < 0.5
+    factor = grown if kind < 0.2 else shrunk if kind < 0.3 else 1.0
+    before = max(100.0, float(np.round(value / factor, -2)))
+    return before, max(1, round(seats / factor)) if of_seats and before != value else seats
 
 
 def _contacts(rng: np.random.Generator, accounts: pd.DataFrame) -> pd.DataFrame:
@@ -602,9 +715,11 @@ def write_demo_lake(
         if number % 26 == 25:
             progress(f"{number + 1} of {len(portfolio.weeks)} weeks, {rows_written:,} rows")
     rng = np.random.default_rng([seed, accounts, 9999])
-    columns = ["account_id", "account_name", "segment", "region", "country", "state", "owner"]
+    columns = ["account_id", "account_name", "segment", "region", "country", "state", "owner", "population"]
     portfolio.accounts[columns].to_csv(_made(lake / "accounts.csv"), index=False)
-    subscriptions = _subscriptions(rng, portfolio, as_of)
+    # numbers of their own, so that everything else is drawn as without them
+    changes = np.random.default_rng([seed, accounts, _RENEWALS])
+    subscriptions, renewals = _with_renewals(changes, _subscriptions(rng, portfolio, as_of), as_of)
     subscriptions.to_csv(_made(lake / "subscriptions.csv"), index=False, date_format="%Y-%m-%d")
     _write(_contacts(rng, portfolio.accounts), lake / "contacts.parquet")
     pd.DataFrame(
@@ -620,6 +735,7 @@ def write_demo_lake(
         "as_of": as_of.isoformat(),
         "accounts": accounts,
         "rows": rows_written,
+        "renewals": renewals,
         "ended_accounts": ids[
             portfolio.accounts["end"].to_numpy().astype("datetime64[D]") <= np.datetime64(as_of)
         ].tolist(),
@@ -742,6 +858,7 @@ sources:
       country: country
       state: state
       owner: owner
+      size: population
   subscriptions:
     path: lake/subscriptions.csv
     format: csv

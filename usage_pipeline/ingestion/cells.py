@@ -20,7 +20,7 @@ import duckdb
 from duckdb import sqltypes
 from duckdb.func import FunctionNullHandling
 
-from usage_pipeline.config.settings import Source
+from usage_pipeline.config.settings import CurrencySettings, Source
 from usage_pipeline.config.source_schemas import END_REASONS, SourceColumn
 from usage_pipeline.core.sql import literal
 
@@ -52,7 +52,7 @@ class Reading:
     """How the cells of one source are read: what the configuration says, and what whole columns have settled.
 
     `day_order` is mdy, dmy, only (what can be read in one way alone) or open (nothing settles it). `decimals` holds
-    point, comma or open for a column of ours.
+    point, comma or open for a column of ours. `currency` is that of amounts of money, None where there are none.
     """
 
     timezone: str
@@ -63,9 +63,10 @@ class Reading:
     end_reasons: tuple[tuple[str, str], ...] = ()
     day_order: str = "open"
     decimals: dict[str, str] = field(default_factory=dict)
+    currency: CurrencySettings | None = None
 
     @classmethod
-    def of(cls, timezone: str, source: Source) -> "Reading":
+    def of(cls, timezone: str, source: Source, currency: CurrencySettings | None = None) -> "Reading":
         return cls(
             timezone,
             source.partition_timezone,
@@ -73,6 +74,7 @@ class Reading:
             source.date_order,
             source.decimal,
             tuple(source.end_reasons.items()),
+            currency=currency,
         )
 
     def settled(self, day_order: str, decimals: dict[str, str]) -> "Reading":
@@ -163,6 +165,8 @@ class Cell:
         if wanted == "DATE":
             return f"CAST({self._time(self.reading.timezone)} AS DATE)"
         if wanted == "VARCHAR":
+            if self.column.name == "currency":
+                return f"upper({self._text()})"
             return self._end_reason() if self.column.name == "end_reason" else self._text()
         if wanted == "BIGINT":
             return self._count()
@@ -435,6 +439,8 @@ def day_order_of(texts: Iterable[str]) -> tuple[str, str | None]:
 
 _CODES = "usd|eur|gbp|jpy|chf|cad|aud|nzd|sek|nok|dkk|pln|inr|brl|mxn"
 _CURRENCY = re.compile(rf"(?:us|ca|au|nz|hk|r)?[$€£¥₹]|\b(?:{_CODES})\b", re.IGNORECASE)
+_SIGN_CODES = {"€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR"}
+_DOLLARS = {"us$": "USD", "ca$": "CAD", "au$": "AUD", "nz$": "NZD", "hk$": "HKD", "r$": "BRL"}
 _SPACES = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d+)?e[+-]?\d{1,3}", re.IGNORECASE)
 _SIGNS = re.compile(r"\d+(?:[.,]\d+)*|\.\d+|,\d+")
@@ -520,6 +526,20 @@ def amount_of(text: str | None, decimal: str) -> float | None:
     number = _number_of(text)
     found = number.value(decimal) if number else None
     return float(found) if found is not None else None
+
+
+def currency_of(text: str, ours: str) -> str | None:
+    """The ISO code of the currency that an amount is written in; None where it names none.
+
+    A bare $ is the configured currency `ours` where that is a dollar, else that of the United States.
+    """
+    found = _CURRENCY.search(text)
+    if found is None:
+        return None
+    written = found[0].lower()
+    if written == "$":
+        return ours if ours in _DOLLARS.values() else "USD"
+    return _DOLLARS.get(written) or _SIGN_CODES.get(written[-1]) or written.upper()
 
 
 def count_of(text: str | None, decimal: str) -> int | None:

@@ -99,7 +99,7 @@ def take_delivery(settings: Settings, schema: SourceSchema) -> Delivery:
             if schema is CONTACTS:
                 keep_spill_private(connection)
             try:
-                mapping = _read_whole(connection, nearby, settings.timezone, source, schema)
+                mapping = _read_whole(connection, nearby, reading_of(settings, source), source, schema)
             except (LakeError, SourceError, duckdb.Error, OSError) as error:
                 problems = error.problems if isinstance(error, SourceError) else [first_line(error)]
                 with lock:
@@ -110,27 +110,32 @@ def take_delivery(settings: Settings, schema: SourceSchema) -> Delivery:
         nearby.clear()
 
 
+def reading_of(settings: Settings, source: Source) -> Reading:
+    """How cells of a reference source are read; nothing of whole columns is settled yet."""
+    return Reading.of(settings.timezone, source, settings.currency)
+
+
 def settled_mapping(
-    connection: duckdb.DuckDBPyConnection, timezone: str, source: Source, schema: SourceSchema
+    connection: duckdb.DuckDBPyConnection, reading: Reading, source: Source, schema: SourceSchema
 ) -> Mapping:
     """How the raw rows that are open become ours, with what their columns settle. Raises SourceError."""
-    mapping = match_columns(connection, source, schema, Reading.of(timezone, source))
+    mapping = match_columns(connection, source, schema, reading)
     (settled,), notes = settle(connection, schema, [(RAW, mapping)])
     settled.notes.extend(notes)
     return settled
 
 
 def _read_whole(
-    connection: duckdb.DuckDBPyConnection, nearby: Nearby, timezone: str, source: Source, schema: SourceSchema
+    connection: duckdb.DuckDBPyConnection, nearby: Nearby, reading: Reading, source: Source, schema: SourceSchema
 ) -> Mapping:
     """Makes `raw_rows` a copy of what the source holds now, every cell of which was read and mapped once.
 
     Raises LakeError, SourceError or duckdb.Error where that fails.
     """
-    open_source(connection, nearby, schema, source, Reading.of(timezone, source))
+    open_source(connection, nearby, schema, source, reading)
     connection.execute(f"CREATE TEMP TABLE delivered AS FROM {RAW}")
     connection.table("delivered").create_view(RAW, replace=True)
-    mapping = settled_mapping(connection, timezone, source, schema)
+    mapping = settled_mapping(connection, reading, source, schema)
     mapped = ", ".join(mapped_columns(mapping, schema))
     connection.execute(f"SELECT count(COLUMNS(*)) FROM (SELECT {mapped} FROM {RAW})")
     return mapping
@@ -156,11 +161,11 @@ def _keep(
         with connect() as other:
             if schema is CONTACTS:
                 keep_spill_private(other)
-            known = _read_taken(other, settings.timezone, before[-1], source, schema, erased)
+            known = _read_taken(other, reading_of(settings, source), before[-1], source, schema, erased)
             problems = problems_of(settings, schema, compare(other, settings.facts_dir, schema, (rows, mapping), known))
         if problems:
             held_back = hold_back(settings, schema.name, rows, fingerprint, problems)
-            return _in_force(settings.timezone, schema, source, held_back)
+            return _in_force(reading_of(settings, source), schema, source, held_back)
     file = write_delivery(settings, schema.name, rows, fingerprint)
     return Delivery(file, rows.num_rows, True, mapping)
 
@@ -175,7 +180,7 @@ def _rows(
 
 def _read_taken(
     connection: duckdb.DuckDBPyConnection,
-    timezone: str,
+    reading: Reading,
     file: Path,
     source: Source,
     schema: SourceSchema,
@@ -184,7 +189,7 @@ def _read_taken(
     """The rows of a delivery that was taken, and how they are mapped now; None where that does not fit them."""
     open_parquet(connection, file, RAW)
     try:
-        mapping = settled_mapping(connection, timezone, source, schema)
+        mapping = settled_mapping(connection, reading, source, schema)
         return _rows(connection, mapping, schema, erased), mapping
     except (SourceError, duckdb.Error):
         return _rows(connection, None, schema, erased), None
@@ -197,15 +202,15 @@ def _without_delivery(settings: Settings, schema: SourceSchema, source: Source, 
             f"no delivery of {as_text(schema.name)} can be read, and there is none before it: {reason}. Deliver it, "
             f"or take sources.{schema.name} out of the configuration"
         )
-    return _in_force(settings.timezone, schema, source, report_missing(settings, schema.name, reason))
+    return _in_force(reading_of(settings, source), schema, source, report_missing(settings, schema.name, reason))
 
 
-def _in_force(timezone: str, schema: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:
+def _in_force(reading: Reading, schema: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:
     """The delivery that stands while another is held back. Raises NoDeliveryError where it cannot be mapped now."""
     with connect() as connection:
         open_parquet(connection, held_back.in_force, RAW)
         try:
-            mapping = settled_mapping(connection, timezone, source, schema)
+            mapping = settled_mapping(connection, reading, source, schema)
         except SourceError as error:
             raise NoDeliveryError(
                 f"{as_text(schema.name)}: {held_back}. The one in force cannot be read as configured now: "

@@ -81,7 +81,7 @@ class _SourceCheck:
             if name == "usage" and self.source.partitioned:
                 self._check_weeks()
             else:
-                reading = Reading.of(self.settings.timezone, self.source)
+                reading = self._reading()
                 listing = open_source(self.connection, self.nearby, self.schema, self.source, reading)
                 self._named(listing.named)
                 self._groups(self._columns(len(listing.files)))
@@ -95,14 +95,15 @@ class _SourceCheck:
             self.connection.close()
             self.nearby.clear()
 
+    def _reading(self) -> Reading:
+        return Reading.of(self.settings.timezone, self.source, self.settings.currency)
+
     # ---------------------------------------------------------------- any source
 
     def _columns(self, files: int) -> Mapping:
         """What matches in the rows that are open, how it reads, and what of it does not."""
         name, report = self.schema.name, self.report
-        mapping = match_columns(
-            self.connection, self.source, self.schema, Reading.of(self.settings.timezone, self.source)
-        )
+        mapping = match_columns(self.connection, self.source, self.schema, self._reading())
         (mapping,), notes = settle(self.connection, self.schema, [(RAW, mapping)])
         counted = self.connection.execute(f"SELECT count(*) FROM {RAW}").fetchone()
         rows = counted[0] if counted else 0

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Expression, FileSet, Settings, Source
 from usage_pipeline.config.source_schemas import SourceColumn, SourceSchema
+from usage_pipeline.core.formatting import counted
 from usage_pipeline.core.processes import describe_this_process
 from usage_pipeline.core.sql import literal
 from usage_pipeline.ingestion import cells
@@ -35,10 +36,14 @@ from usage_pipeline.ingestion.cells import Cell, Reading
 from usage_pipeline.ingestion.lake import FileError, Lake, LakeFile, Listing, NotReadError
 
 RAW = "raw_rows"
+# the column of amounts that `currency` is about
+MONEY = "annual_value"
 PLACE = ("_file_", "_row_")
 # beside copies of lake files: the process that they are for
 OWNER = "process.json"
 _MOST_TEXTS = 100_000
+# currencies that a sentence names
+_NAMED = 5
 _CHUNK = 1 << 20
 _MOST_DIGITS = 38
 # bytes that no text holds, for a number that is there and can be no id
@@ -603,7 +608,18 @@ def mapped_columns(mapping: Mapping, schema: SourceSchema) -> list[str]:
 
     A value that cannot be read becomes NULL: whoever needs it rejects the row with the reason.
     """
-    return [f"{mapping.cell(column).value} AS {column.name}" for column in schema.columns]
+    return [f"{_value(mapping, schema, column)} AS {column.name}" for column in schema.columns]
+
+
+def _value(mapping: Mapping, schema: SourceSchema, column: SourceColumn) -> str:
+    """SQL of a column of ours; amounts of money in the configured currency, NULL where there is no rate."""
+    value, currency = mapping.cell(column).value, mapping.reading.currency
+    if column.name != MONEY or currency is None or "currency" not in mapping.expressions:
+        return value
+    theirs = mapping.cell(schema.column("currency")).value
+    # to the cent, as prices are: what is added up afterwards is exact
+    rates = "".join(f" WHEN {literal(code)} THEN round({value} * {rate!r}, 2)" for code, rate in currency.rates.items())
+    return f"CASE coalesce({theirs}, {literal(currency.code)}) WHEN {literal(currency.code)} THEN {value}{rates} END"
 
 
 # ---------------------------------------------------------------- what whole columns settle
@@ -618,7 +634,7 @@ def settle(
     """Looks at all cells that can be read in two ways, in every part (a view with its mapping) of one source.
 
     Returns the mappings with what was settled, and notes on what was not. Of usage in week folders the folder's `week`
-    settles what the days themselves leave open.
+    settles what the days themselves leave open. Raises SourceError where amounts are in a currency without a rate.
     """
     if not parts:
         return [], []
@@ -639,7 +655,58 @@ def settle(
                 f"and are not read; say decimal: point or decimal: comma under sources.{schema.name}"
             )
     settled = reading.settled(order or "open", decimals)
-    return [replace(mapping, reading=settled) for _, mapping in parts], notes
+    mappings = [replace(mapping, reading=settled) for _, mapping in parts]
+    for (view, _), mapping in zip(parts, mappings, strict=True):
+        notes += _currencies(connection, schema, view, mapping)
+    return mappings, notes
+
+
+def _currencies(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, view: str, mapping: Mapping) -> list[str]:
+    """Notes on amounts that are converted. Raises SourceError where some are in a currency without a rate."""
+    ours = mapping.reading.currency
+    if ours is None or MONEY not in mapping.expressions:
+        return []
+    if "currency" not in mapping.expressions:
+        return _written_currencies(connection, schema, view, mapping, ours.code)
+    code, amount = (mapping.cell(schema.column(name)).value for name in ("currency", MONEY))
+    rows = connection.execute(
+        f"SELECT code, count(*) FROM (SELECT {code} AS code, {amount} AS amount FROM {quoted(view)}) "
+        f"WHERE amount IS NOT NULL AND code != {literal(ours.code)} GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
+    key = f"sources.{schema.name}.columns.currency"
+    without = [
+        f"'{theirs}' ({counted(amounts, 'row', 'rows')})" for theirs, amounts in rows if theirs not in ours.rates
+    ]
+    without = [*without[:_NAMED], *(["others"] if len(without) > _NAMED else [])]
+    if without:
+        problem = (
+            f"{key}: amounts are in {', '.join(without)}, and no rate says what these are worth in {ours.code}: "
+            f"add one for each under currency.rates, or deliver {MONEY} in {ours.code} alone"
+        )
+        raise SourceError([problem])
+    return [
+        f"{key}: {counted(amounts, 'amount', 'amounts')} in {theirs} converted, 1 {theirs} = "
+        f"{ours.rates[theirs]:g} {ours.code}"
+        for theirs, amounts in rows
+    ]
+
+
+def _written_currencies(
+    connection: duckdb.DuckDBPyConnection, schema: SourceSchema, view: str, mapping: Mapping, ours: str
+) -> list[str]:
+    """A note where amounts are written in one other currency. Raises SourceError where they are in several."""
+    texts = _texts(connection, [(view, mapping)], schema.column(MONEY), cells.PLAIN_WHOLE, "[^0-9 .,()+-]")
+    written = sorted({code for text in texts if (code := cells.currency_of(text, ours))})
+    key = f"sources.{schema.name}.columns.{MONEY}"
+    if len(written) > 1:
+        problem = (
+            f"{key}: amounts are written in several currencies, {', '.join(written)}, and cannot be added up: map the "
+            f"column currency and write a rate for each under currency.rates, or deliver them in {ours} alone"
+        )
+        raise SourceError([problem])
+    if written and written != [ours]:
+        return [f"{key}: amounts are written in {written[0]} and taken as {ours}: if they are not, set currency.code"]
+    return []
 
 
 def _day_order(

@@ -331,10 +331,16 @@ def _subscription(connection: duckdb.DuckDBPyConnection, key: Row) -> Subscripti
     )
     subscription_periods = _all(
         connection,
-        "SELECT period_number, basis, start_date, nullif(end_date, DATE '9999-12-31') AS end_date, notice_date, "
-        "end_reason, ended_with, renewal_date, seats, annual_value FROM core.subscription_periods "
-        "WHERE account_id = $account AND application = $application ORDER BY period_number",
-        account_application,
+        "SELECT periods.period_number, periods.basis, periods.start_date, "
+        "nullif(periods.end_date, DATE '9999-12-31') AS end_date, periods.notice_date, periods.end_reason, "
+        "periods.ended_with, periods.renewal_date, terms.seats, CAST(terms.annual_value AS DOUBLE) AS annual_value "
+        "FROM core.subscription_periods AS periods "
+        # what held at the end of the week, or nearest to it
+        "LEFT JOIN core.subscription_terms AS terms ON periods.account_id = terms.account_id "
+        "AND periods.application = terms.application AND least(greatest(CAST($week AS DATE) + 6, periods.start_date), "
+        "periods.end_date) BETWEEN terms.start_date AND terms.end_date "
+        "WHERE periods.account_id = $account AND periods.application = $application ORDER BY periods.period_number",
+        key,
     )
     subscription_weeks = _one(
         connection,

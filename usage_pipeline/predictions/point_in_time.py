@@ -22,7 +22,7 @@ from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.ingestion.deliveries import delivered_at, deliveries
 from usage_pipeline.ingestion.lake import connect
-from usage_pipeline.ingestion.reference import Delivery, load_reference, settled_mapping
+from usage_pipeline.ingestion.reference import Delivery, load_reference, reading_of, settled_mapping
 from usage_pipeline.ingestion.sources import RAW, SourceError
 from usage_pipeline.privacy.encryption import open_parquet
 
@@ -78,7 +78,8 @@ class History:
         if file != self._loaded:
             open_parquet(self.connection, file, RAW)
             try:
-                mapping = settled_mapping(self.connection, self.settings.timezone, source, SUBSCRIPTIONS)
+                reading = reading_of(self.settings, source)
+                mapping = settled_mapping(self.connection, reading, source, SUBSCRIPTIONS)
             except SourceError:
                 # of a time when its columns were others: the next one that can be read tells it
                 self.unreadable.append(str(file))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from usage_pipeline.core.regular_users import RECENT_WEEKS
 from usage_pipeline.predictions.risk_features import FEATURES, THEMES
 from usage_pipeline.predictions.risk_models import Floats
 
@@ -174,7 +175,7 @@ def _users(row: Row, _: Row) -> Told:
         return _NOTHING
     regular, gone = int(row["regular_users"]), int(row["regular_users_gone"])
     if gone:
-        return -1, f"{gone} of {_count(regular, 'regular user')} did not come in the last 4 weeks"
+        return -1, f"{gone} of {_count(regular, 'regular user')} did not come in the last {RECENT_WEEKS} weeks"
     kept = "its one regular user still comes" if regular == 1 else f"all {regular} regular users still come"
     change = row["change_of_users"]
     if _is_known(change) and abs(np.expm1(change)) >= 0.15:

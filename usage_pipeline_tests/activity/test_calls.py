@@ -127,7 +127,7 @@ def test_any_red_sign_is_urgent_where_the_account_renews_within_thirty_days(
     deciding = set(soon["account_id"])
     assert set(reasons.loc[reasons["call_reason"] == "low health", "account_id"]) <= deciding
     renewing = set(soon[["account_id", "application_key"]].itertuples(index=False, name=None))
-    red = reasons[~reasons["call_reason"].isin(["upcoming renewal", "low-usage risk"])]
+    red = reasons[~reasons["call_reason"].isin(["upcoming renewal", "low-usage risk", "one-person dependence"])]
     of_deciding = red[red["account_id"].isin(deciding)]
     assert len(of_deciding) and set(of_deciding["urgency"]) == {"Urgent"}
     # the renewal itself is urgent only where its own application, or the account as a whole, is in trouble
@@ -143,10 +143,11 @@ def test_arr_at_risk_is_that_of_the_reasons_of_the_accounts_own_priority(
 ) -> None:
     """Every reason's applications were added up once: 479,000 told where 146,600 were true."""
     owned = applications[applications["subscription_state"].isin(["active subscription", "notice received"])]
+    signs = reasons[reasons["call_reason"] != "one-person dependence"]
     told_less = False
     for row in calls.itertuples():
         of_account = owned[owned["account_id"] == row.account_id]
-        of_priority = reasons[(reasons["account_id"] == row.account_id) & (reasons["urgency_rank"] == row.urgency_rank)]
+        of_priority = signs[(signs["account_id"] == row.account_id) & (signs["urgency_rank"] == row.urgency_rank)]
         named = set(of_priority["application_key"])
         at_risk = of_account if "all" in named else of_account[of_account["application_key"].isin(named)]
         assert row.applications_at_risk == len(at_risk)
@@ -179,6 +180,26 @@ def test_the_date_of_the_next_renewal_stands_in_its_column_and_not_in_the_detail
     assert len(first) and not calls["reason"].str.contains("renewal").any()
     shown = calls.set_index("account_id")["renewal_date"]
     assert all(shown[account] <= day for account, day in first.items())
+
+
+def test_a_champion_who_left_is_a_reason_of_this_week_with_nobody_named(demo: Demo, reasons: pd.DataFrame) -> None:
+    silent = reasons[reasons["call_reason"] == "champion silent"].set_index(["account_id", "application_key"])
+    left = {(c["account_id"], c["application"]): c for c in demo.truth["champions_left"]}
+    assert set(left) & set(silent.index), "one of those who left is found"
+    for key, row in silent.iterrows():
+        assert "-U0" not in row["reason"] and row["urgency"] in ("Urgent", "This week")
+        if key in left:
+            assert row["reason_since"] == pd.Timestamp(left[key]["first_week"])
+
+
+def test_dependence_on_one_person_makes_no_call_by_itself(calls: pd.DataFrame, reasons: pd.DataFrame) -> None:
+    depends = reasons[reasons["call_reason"] == "one-person dependence"]
+    assert len(depends) and set(depends["urgency"]) == {"Watch"} and set(depends["news"]) == {"ongoing"}
+    others = reasons[~reasons["call_reason"].isin(["one-person dependence", "upcoming renewal"])]
+    assert set(depends["account_id"]) <= set(others["account_id"]) == set(calls["account_id"])
+    keys = ["account_id", "application_key"]
+    beside = reasons[reasons["call_reason"] != "one-person dependence"]
+    assert set(depends[keys].itertuples(index=False, name=None)) <= set(beside[keys].itertuples(index=False, name=None))
 
 
 def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection, reasons: pd.DataFrame) -> None:
@@ -218,7 +239,7 @@ def test_renewals_are_those_of_the_file_that_was_delivered(
     assert found.keys() == expected.keys() and len(found) > 20
     signs = reasons[reasons["call_reason"] != "upcoming renewal"]
     for key, row in found.items():
-        assert row.arr == pytest.approx(expected[key]) or (pd.isna(row.arr) and expected[key] == 0)
+        assert row.arr_renewing == pytest.approx(expected[key]) or (pd.isna(row.arr_renewing) and expected[key] == 0)
         assert row.applications_renewing == len(apps[key])
         assert row.days_to_renewal == (key[1] - AS_OF).days and row.renewal_week.dayofweek == 0
         of_account = signs[signs["account_id"] == key[0]]

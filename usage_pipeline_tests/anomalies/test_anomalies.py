@@ -272,7 +272,8 @@ def anomalous(
     connection.execute(
         """
         CREATE SCHEMA core; CREATE SCHEMA ref;
-        CREATE TABLE core.weeks AS SELECT DATE '2025-11-03' AS week_start, TRUE AS is_complete;
+        CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS is_complete
+            FROM generate_series(DATE '2025-08-18', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w);
         CREATE TABLE core.account_applications AS SELECT 1 AS account_application_id, 'm' AS account_id, 'permits' AS application;
         CREATE TABLE core.account_names AS SELECT 'm' AS account_id, 'Mapleton' AS account, 'City' AS segment,
             'West' AS region, 'Ana' AS owner, '' AS account_page;
@@ -282,13 +283,14 @@ def anomalous(
             20.0 AS expected_records, 6.0 AS expected_users;
         CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created,
             6 AS active_users;
-        CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, notice_date DATE, end_date DATE);
+        CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, notice_date DATE, end_date DATE,
+            start_date DATE DEFAULT DATE '2025-01-01');
         CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
             cause VARCHAR);
         CREATE TABLE core.weekly_users AS
             SELECT CAST(w AS DATE) AS week_start, 'm' AS account_id, 'permits' AS application, 'u' || u AS user_id,
                 10 AS clicks, CAST(w AS DATE) + 4 AS last_day
-            FROM generate_series(DATE '2025-10-06', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w), range(6) AS r (u)
+            FROM generate_series(DATE '2025-09-01', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w), range(6) AS r (u)
             WHERE w < DATE '2025-11-03' OR u = 0;
         CREATE TABLE core.anomalies (scope VARCHAR, measure VARCHAR, week_start DATE, account_id VARCHAR,
             application VARCHAR, kind VARCHAR, confidence VARCHAR, weeks INTEGER, observed DOUBLE, expected DOUBLE,
@@ -309,7 +311,10 @@ def anomalous(
     for cause in causes:
         connection.execute("INSERT INTO ref.known_causes VALUES (?, ?, ?, ?, ?)", list(cause))
     for period in periods:
-        connection.execute("INSERT INTO core.subscription_periods VALUES (?, ?, ?, ?)", list(period))
+        connection.execute(
+            "INSERT INTO core.subscription_periods (account_id, application, notice_date, end_date) VALUES (?, ?, ?, ?)",
+            list(period),
+        )
     values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
     found = run_sql(connection, load_sql("defs/anomalies", "anomaly_weeks"), values)
     names = [column[0] for column in found.description]
@@ -319,7 +324,7 @@ def anomalous(
 def test_a_flag_says_how_far_who_stopped_and_what_the_others_did(tmp_path: Any) -> None:
     (row,) = anomalous(tmp_path, [{}, {"measure": "records"}])
     assert row["what_happened"] == (
-        "Permits at Mapleton: 12 clicks, expected 140 to 190; 5 of 6 users stopped; records too; "
+        "Permits at Mapleton: 12 clicks, expected 140 to 190; 5 of 6 regular users did not come that week; records too; "
         "others of this application steady"
     )
     assert (row["confidence"], row["anomaly_type"], row["direction"], row["anomaly_status"]) == (

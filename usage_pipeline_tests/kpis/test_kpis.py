@@ -269,14 +269,37 @@ def test_subscriptions_about_a_whole_account_count_for_accounts_once_and_for_no_
     assert found("ARR", "2024-02-01", *who) == [1350, 7, 20, 1377, 27, 57, None]
     assert found("ARR", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
     assert found("Seats", "2024-02-01", *who) == [12, 4, 2, 18, 6, 5, None]
-    # p has one seat of its own; the two who use q take seats of the whole account
+    # p has one seat of its own, for the two who use it; the two who use q take seats of the whole account
     assert found("Seat utilization", "2024-02-01", "a", "p") == [
-        pytest.approx(100 * 3 / 12),
-        pytest.approx(100 * 2 / 5),
+        pytest.approx(100 * 4 / 12),
+        pytest.approx(100 * 3 / 5),
     ]
     assert found("Customers", "2024-03-01", "all", "c", "p") == [3, 1, 2]
     sql = run_sql(connection, load_sql("defs/kpis", "kpi_partitions"), {"titles": ["ARR", "Seats"]})
     assert sql.fetchall() == []
+
+
+def test_a_renewal_changes_nothing_of_the_months_before_it(tmp_path: Path) -> None:
+    """Rows of one subscription were merged, and today's value and seats stood in months long past."""
+    rows = [("a", "p", "u", date(2024, 1, 10), 3)]
+    subscriptions = [
+        subscription("a", "p", date(2023, 1, 1), date(2024, 2, 29), end_reason="renewed", seats=3, annual_value=100.0),
+        subscription("a", "p", date(2024, 3, 1), date(2024, 4, 25), end_reason="renewed", seats=5, annual_value=250.0),
+        # some days later, and with an empty cell: the seats go on
+        subscription("a", "p", date(2024, 5, 3), annual_value=200.0),
+        # known already, and still to come
+        subscription("a", "p", date(2025, 3, 1), seats=9, annual_value=900.0),
+        subscription("a", None, date(2023, 1, 1), date(2024, 4, 20), annual_value=1000.0),
+        subscription("a", None, date(2024, 5, 2), annual_value=1100.0),
+    ]
+    world = a_world(rows, MONDAY, date(2024, 8, 18), subscriptions)
+    sheet = sheet_of(world, tmp_path)
+    assert differences(sheet, world) == []
+    months = [f"2024-{month:02d}-01" for month in range(2, 9)]
+    of_application = [value(sheet, "ARR", "p", "month", month) for month in months]
+    assert of_application == [100, 250, 250, 200, 200, 200, 200]
+    assert [value(sheet, "ARR", "a", "month", month) for month in months] == [1100, 1250, 1250, *[1300] * 4]
+    assert [value(sheet, "Seats", "p", "month", month) for month in months] == [3, 5, 5, 5, 5, 5, 5]
 
 
 def test_who_stops_and_returns_inside_a_period_is_counted_once(tmp_path: Path) -> None:

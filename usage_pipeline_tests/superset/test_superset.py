@@ -156,7 +156,13 @@ def subscribed_weeks(demo: Demo) -> pd.DataFrame:
     rows = pd.read_csv(lake / "subscriptions.csv", parse_dates=["start_date", "end_date"])
     rows["end_date"] = rows["end_date"].fillna(pd.Timestamp("2100-01-01"))
     whole = rows[rows["application"].isna()].set_index("account_id")
-    single = rows[rows["application"].notna()]
+    single = rows[rows["application"].notna()].sort_values(["account_id", "application", "start_date"])
+    # a renewal begins on the day after: both rows are one subscription
+    begins = single["start_date"] != single.groupby(["account_id", "application"])["end_date"].shift() + pd.Timedelta(
+        days=1
+    )
+    of_subscription = single.groupby(["account_id", "application", begins.cumsum()])
+    single = of_subscription.agg({"start_date": "min", "end_date": "max"}).reset_index()
     found = []
     for row in single.itertuples():
         start = max(row.start_date, whole.at[row.account_id, "start_date"])

@@ -84,8 +84,6 @@ class SubscriptionPeriod:
     start: date
     end: date
     reason: str | None
-    seats: float | None
-    value: float | None
 
 
 def month_after(day: date, months: int = 1) -> date:
@@ -131,31 +129,69 @@ def periods_of(world: World) -> dict[Pair, list[SubscriptionPeriod]]:
     gap, found = world.rules.renewal_gap_days, defaultdict(list)
     for (account, application), rows in of_account_application.items():
         for start, end, own in merged(rows, gap):
-            told = SubscriptionPeriod(start, end, own["end_reason"], own["seats"], own["annual_value"])
             if account not in of_account:
-                found[account, application].append(told)
+                found[account, application].append(SubscriptionPeriod(start, end, own["end_reason"]))
             for cap_start, cap_end, cap in merged(of_account[account], gap) if account in of_account else []:
                 if start <= cap_end and end >= cap_start:
                     reason = cap["end_reason"] if cap_end < end else own["end_reason"]
-                    capped = SubscriptionPeriod(
-                        max(start, cap_start), min(end, cap_end), reason, told.seats, told.value
+                    found[account, application].append(
+                        SubscriptionPeriod(max(start, cap_start), min(end, cap_end), reason)
                     )
-                    found[account, application].append(capped)
     for (account, application), first in used.items():
         if account in with_account_applications:
             continue
         if account in of_account:
             for start, end, cap in merged(of_account[account], gap):
                 if end >= first:
-                    found[account, application].append(
-                        SubscriptionPeriod(max(start, first), end, cap["end_reason"], None, None)
-                    )
+                    found[account, application].append(SubscriptionPeriod(max(start, first), end, cap["end_reason"]))
         else:
-            found[account, application].append(SubscriptionPeriod(first, OPEN, None, None, None))
+            found[account, application].append(SubscriptionPeriod(first, OPEN, None))
     return {
         account_application: sorted(subscription_periods, key=lambda s: s.start)
         for account_application, subscription_periods in found.items()
     }
+
+
+def in_force(rows: list[dict[str, Any]], day: date) -> list[dict[str, Any]]:
+    """The rows that cover a day; where none does, those that cover the last day before it that any covers."""
+    covering = [row for row in rows if row["start_date"] <= day <= (row["end_date"] or OPEN)]
+    ends = [row["end_date"] for row in rows if row["end_date"] and row["start_date"] <= row["end_date"] < day]
+    return covering or (in_force(rows, max(ends)) if ends else [])
+
+
+def told_on(rows: list[dict[str, Any]], day: date, period: SubscriptionPeriod, what: str) -> float | None:
+    """Value or seats of an application on a day of a period: of rows that overlap those of the one that began last.
+
+    An empty cell changes nothing: then what was known before in the period holds, or what is known first after the day.
+    """
+
+    def began_last(row: dict[str, Any]) -> tuple[Any, ...]:
+        empty = (-1 if row[name] is None else row[name] for name in ("annual_value", "seats"))
+        return (row["start_date"], row["end_date"] or OPEN, *empty)
+
+    def said(on: date) -> float | None:
+        found = in_force(rows, on)
+        return max(found, key=began_last)[what] if found else None
+
+    ends = {row["end_date"] + timedelta(1) for row in rows if row["end_date"]}
+    turns = sorted(
+        turn
+        for turn in {row["start_date"] for row in rows} | ends | {period.start}
+        if period.start <= turn <= period.end
+    )
+    looked_at = [day, *(turn for turn in reversed(turns) if turn <= day), *(turn for turn in turns if turn > day)]
+    return next((value for turn in looked_at if (value := said(turn)) is not None), None)
+
+
+def account_rows_on(rows: list[dict[str, Any]], day: date, gap: int) -> list[dict[str, Any]]:
+    """Subscriptions about the whole account on a day; a gap too short to end it leaves those before in force."""
+    coming = [row["start_date"] for row in rows if row["start_date"] > day]
+    found = in_force(rows, day)
+    if any((row["end_date"] or OPEN) >= day for row in found):
+        return found
+    is_short = found and coming and (min(coming) - found[0]["end_date"]).days - 1 < gap
+    # of those that cover the last day of all
+    return found if is_short else []
 
 
 def states_of(
@@ -249,6 +285,10 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
     for (account, application, week), of_week in rows.groupby(["account_id", "application", "week"])["day"]:
         days[account, application][week] = list(of_week)
     complete_steps = [step for step in steps.values() if step.is_complete]
+    told: dict[Pair, list[dict[str, Any]]] = defaultdict(list)
+    for row in world.subscriptions:
+        if row["end_date"] is None or row["start_date"] <= row["end_date"]:
+            told[row["account_id"], row["application"]].append(row)
     for account_application in set(subscription_periods) | {account_application for account_application, _ in cells}:
         states = states_of(
             subscription_periods.get(account_application, []),
@@ -271,17 +311,21 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
             if inside:
                 running = [s for s in inside if s.start <= step.last <= s.end]
                 cells[account_application, first]["subscription_period"] = running[-1] if running else None
+                if running:
+                    cells[account_application, first] |= {
+                        what: told_on(told[account_application], step.last, running[-1], what)
+                        for what in ("annual_value", "seats")
+                    }
                 if running and step.state_week is not None:
                     cells[account_application, first]["state"] = states.get(step.state_week)
         for first, change in changes_of(
             subscription_periods.get(account_application, []), used, complete_steps
         ).items():
             cells[account_application, first]["change"] = change
-    for row in world.subscriptions:
-        if row["application"] is None:
-            for first, step in steps.items():
-                if row["start_date"] <= step.last <= (row["end_date"] or OPEN):
-                    cells[(row["account_id"], None), first].setdefault("account rows", []).append(row)
+    for (account, application), rows_of_account in told.items():
+        for first, step in steps.items() if application is None else ():
+            if found := account_rows_on(rows_of_account, step.last, world.rules.renewal_gap_days):
+                cells[(account, None), first]["account rows"] = found
     for first, step in steps.items():
         for account_application in world.risks.get(step.state_week, set()) if step.state_week else ():
             cells[account_application, first]["at risk"] = True
@@ -295,8 +339,8 @@ def cells_of(world: World, calendar: str, steps: dict[date, Step]) -> dict[tuple
                 for (account_application, when), other in cells.items()
                 if account_application[0] == account
                 and when == first
-                and (subscription_period := other.get("subscription_period"))
-                and subscription_period.seats is None
+                and other.get("subscription_period")
+                and other["seats"] is None
                 for user in other["user_ids"]
             }
     return cells
@@ -364,16 +408,16 @@ def months_of(
         # a state can be called new as well
         for word in (cell.get("change"), f"state {cell.get('state')}", "at risk" if cell.get("at risk") else "none"):
             step[word] += 1
-        if (subscription_period := cell.get("subscription_period")) is not None:
+        if cell.get("subscription_period") is not None:
             step["owners"].add(account_application[0])
             step["owned"] += 1
-            if subscription_period.value is not None:
+            if cell["annual_value"] is not None:
                 step["priced"] += 1
-                step["annual_value"] += subscription_period.value
-            if subscription_period.seats is not None:
+                step["annual_value"] += cell["annual_value"]
+            if cell["seats"] is not None:
                 step["seated"] += 1
-                step["seats"] += subscription_period.seats
-                step["seats_used"] += min(len(cell["user_ids"]), subscription_period.seats)
+                step["seats"] += cell["seats"]
+                step["seats_used"] += len(cell["user_ids"])
         if rows := cell.get("account rows"):
             step["owners"].add(account_application[0])
             step["owned"] += 1
@@ -383,7 +427,7 @@ def months_of(
             step["annual_value"] += sum(values)
             step["seated"] += bool(seats)
             step["seats"] += sum(seats)
-            step["seats_used"] += min(len(cell["seat takers"]), sum(seats))
+            step["seats_used"] += len(cell["seat takers"]) if seats else 0
     for step in found.values():
         step["accounts"] = len(step["owners"])
         for name, things in step["sets"].items():

@@ -131,7 +131,13 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     for folder, names in {
         "defs/usage": ("weeks", "months"),
         "activity": ("subscription_periods",),
-        "defs/activity": ("account_applications", "subscription_weeks", "usage_states", "growth_events"),
+        "defs/activity": (
+            "subscription_terms",
+            "account_applications",
+            "subscription_weeks",
+            "usage_states",
+            "growth_events",
+        ),
     }.items():
         for name in names:
             if name == "usage_states":

@@ -760,7 +760,8 @@ def _count(expected: ExpectedUsage, row: UsageRow, seen: dict[tuple[date, str], 
 # --- reference -----------------------------------------------------------------------------------------------------
 
 FAMILIES: dict[str, dict[str, str]] = {
-    "accounts": dict.fromkeys(("account_id", "account_name", "segment", "region", "country", "state", "owner"), "text"),
+    "accounts": dict.fromkeys(("account_id", "account_name", "segment", "region", "country", "state", "owner"), "text")
+    | {"size": "amount"},
     "subscriptions": {
         "account_id": "text",
         "application": "text",

@@ -999,8 +999,9 @@ class _ReferenceMaker:
         if form == "open":
             return self.rng.choice([f"{int(amount) % 1_000_000:,}", "1,200", self.rng.choice(["7.500", "12", "9,50"])])
         if form == "signs":
+            # of one currency: several in one column are refused
             return self.rng.choice(
-                [f"${point}", f"({point})", f"-{point}", f"{point} USD", f"£{point}", f"GBP {point}"]
+                [f"${point}", f"({point})", f"-{point}", f"{point} USD", f"$ {point}", f"USD {point}"]
             )
         if form == "space":
             return comma.replace(".", " ")

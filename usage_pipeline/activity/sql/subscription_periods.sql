@@ -8,9 +8,7 @@ WITH dated AS (
         coalesce(end_date, DATE '9999-12-31') AS end_date,
         notice_date,
         end_reason,
-        renewal_date,
-        seats,
-        annual_value
+        renewal_date
     FROM ref.subscriptions
     WHERE end_date IS NULL OR end_date >= start_date
 ),
@@ -41,24 +39,20 @@ runs AS (
         application,
         min(start_date) AS start_date,
         max(end_date) AS end_date,
-        -- what is said of an end, a notice, a price is what the row that reaches furthest says; the rest of the key
-        -- only settles ties, so that the order of rows means nothing
+        -- what is said of an end and a notice is what the row that reaches furthest says; the rest of the key only
+        -- settles ties, so that the order of rows means nothing. What it is worth: `subscription_terms`
         arg_max(
             struct_pack(
                 notice_date := notice_date,
                 end_reason := end_reason,
-                renewal_date := renewal_date,
-                seats := seats,
-                annual_value := annual_value
+                renewal_date := renewal_date
             ),
             (
                 end_date,
                 start_date,
                 coalesce(notice_date, DATE '9999-12-31'),
                 coalesce(end_reason, ''),
-                coalesce(renewal_date, DATE '9999-12-31'),
-                coalesce(seats, -1),
-                coalesce(annual_value, -1)
+                coalesce(renewal_date, DATE '9999-12-31')
             )
         ) AS told
     FROM islands
@@ -73,9 +67,7 @@ told_runs AS (
         end_date,
         told.notice_date AS notice_date,
         told.end_reason AS end_reason,
-        told.renewal_date AS renewal_date,
-        told.seats AS seats,
-        told.annual_value AS annual_value
+        told.renewal_date AS renewal_date
     FROM runs
 ),
 
@@ -122,9 +114,7 @@ subscription_periods AS (
             AS notice_date,
         CASE WHEN cap.end_date < own.end_date THEN cap.end_reason ELSE own.end_reason END AS end_reason,
         CASE WHEN cap.end_date <= own.end_date THEN 'account' ELSE 'application' END AS ended_with,
-        coalesce(own.renewal_date, cap.renewal_date) AS renewal_date,
-        own.seats,
-        own.annual_value
+        coalesce(own.renewal_date, cap.renewal_date) AS renewal_date
     FROM application_runs AS own
     LEFT JOIN has_account_rows ON own.account_id = has_account_rows.account_id
     LEFT JOIN account_runs AS cap
@@ -141,9 +131,7 @@ subscription_periods AS (
         cap.notice_date,
         cap.end_reason,
         'account' AS ended_with,
-        cap.renewal_date,
-        CAST(NULL AS BIGINT) AS seats,
-        CAST(NULL AS DOUBLE) AS annual_value
+        cap.renewal_date
     FROM account_runs AS cap
     INNER JOIN first_use ON cap.account_id = first_use.account_id AND cap.end_date >= first_use.first_day
     WHERE cap.account_id NOT IN (SELECT account_id FROM has_application_rows)
@@ -158,9 +146,7 @@ subscription_periods AS (
         CAST(NULL AS DATE) AS notice_date,
         CAST(NULL AS VARCHAR) AS end_reason,
         'application' AS ended_with,
-        CAST(NULL AS DATE) AS renewal_date,
-        CAST(NULL AS BIGINT) AS seats,
-        CAST(NULL AS DOUBLE) AS annual_value
+        CAST(NULL AS DATE) AS renewal_date
     FROM first_use
     WHERE
         first_use.account_id NOT IN (SELECT account_id FROM has_account_rows)
@@ -179,8 +165,6 @@ SELECT
     notice_date,
     end_reason,
     ended_with,
-    renewal_date,
-    seats,
-    annual_value
+    renewal_date
 FROM subscription_periods
 ORDER BY account_id, application, start_date

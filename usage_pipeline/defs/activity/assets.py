@@ -74,6 +74,13 @@ ACTIVITY_TABLES = [
         description="When each account was subscribed for each application.",
         folder="activity",
     ),
+    sql_table(
+        "subscription_terms",
+        schema="core",
+        group="activity",
+        description="Value and seats of each subscription, and the days on which they held: a renewal changes nothing "
+        "before it.",
+    ),
     account_applications,
     sql_table(
         "account_subscriptions",

@@ -17,20 +17,34 @@ used AS (
     GROUP BY nth, account_application_no
 ),
 
+-- in force on the last day, as it was told for that day: a renewal changes nothing before it. Several about the whole
+-- account can run side by side, and each is worth what it says
+terms AS (
+    SELECT
+        steps.nth,
+        account_applications.account_application_no,
+        account_applications.account_no,
+        account_applications.application,
+        sum(terms.seats) AS seats,
+        CAST(sum(terms.annual_value) AS DOUBLE) AS annual_value
+    FROM core.subscription_terms AS terms
+    INNER JOIN steps ON steps.last_day BETWEEN terms.start_date AND terms.end_date
+    INNER JOIN
+        kpi_account_applications AS account_applications
+        ON
+            terms.account_id = account_applications.account_id
+            AND terms.application IS NOT DISTINCT FROM account_applications.application
+    GROUP BY ALL
+),
+
 subscribed AS (
     SELECT
         steps.nth,
         account_applications.account_application_no,
         bool_or(subscription_periods.end_date >= steps.last_day AND subscription_periods.start_date <= steps.last_day)
             AS is_subscribed,
-        -- one subscription period at most covers a day
-        max(subscription_periods.seats) FILTER (
-            WHERE steps.last_day BETWEEN subscription_periods.start_date AND subscription_periods.end_date
-        ) AS seats,
-        max(subscription_periods.annual_value) FILTER (
-            WHERE steps.last_day BETWEEN subscription_periods.start_date AND subscription_periods.end_date
-        )
-            AS annual_value
+        any_value(terms.seats) AS seats,
+        any_value(terms.annual_value) AS annual_value
     FROM core.subscription_periods AS subscription_periods
     INNER JOIN
         steps
@@ -40,27 +54,23 @@ subscribed AS (
         ON
             subscription_periods.account_id = account_applications.account_id
             AND subscription_periods.application = account_applications.application
+    LEFT JOIN
+        terms
+        ON
+            steps.nth = terms.nth
+            AND account_applications.account_application_no = terms.account_application_no
     GROUP BY steps.nth, account_applications.account_application_no
 ),
 
--- those in force on the last day: several can run side by side, and each is worth what it says
 account_rows AS (
     SELECT
-        steps.nth,
-        account_applications.account_application_no,
-        account_applications.account_no,
-        sum(subscriptions.seats) AS seats,
-        sum(subscriptions.annual_value) AS annual_value
-    FROM ref.subscriptions AS subscriptions
-    INNER JOIN steps
-        ON
-            subscriptions.start_date <= steps.last_day
-            AND coalesce(subscriptions.end_date, DATE '9999-12-31') >= steps.last_day
-    INNER JOIN
-        kpi_account_applications AS account_applications
-        ON subscriptions.account_id = account_applications.account_id AND account_applications.application IS NULL
-    WHERE subscriptions.application IS NULL
-    GROUP BY steps.nth, account_applications.account_application_no, account_applications.account_no
+        nth,
+        account_application_no,
+        account_no,
+        seats,
+        annual_value
+    FROM terms
+    WHERE application IS NULL
 ),
 
 -- seats of the whole account are taken by users of its applications that have none of their own
@@ -157,11 +167,8 @@ SELECT
     coalesce(subscribed.annual_value, account_rows.annual_value) AS annual_value,
     CASE
         WHEN $has_users AND coalesce(subscribed.seats, account_rows.seats) IS NOT NULL
-            THEN
-                least(
-                    coalesce(used.active_users, account_users.active_users, 0),
-                    coalesce(subscribed.seats, account_rows.seats)
-                )
+            -- more people than seats are seen as such: a cap would hide who is due for more seats
+            THEN coalesce(used.active_users, account_users.active_users, 0)
     END AS seats_taken,
     -- what ended after that week has no state
     CASE

@@ -111,7 +111,7 @@ account_application_people AS (
             AND owned.customer_since <= users.week_start
     INNER JOIN complete ON users.week_start = complete.week_start
     WHERE
-        complete.ago < 12
+        complete.ago < greatest(12, $regular_reach_weeks)
         AND users.clicks > 0
         AND users.user_id IS NOT NULL
 ),
@@ -122,7 +122,9 @@ people AS (
         application,
         user_id,
         count(*) FILTER (WHERE ago < 4) AS weeks_recent,
-        count(*) FILTER (WHERE ago >= 4) AS weeks_before,
+        count(*) FILTER (WHERE ago BETWEEN 4 AND 11) AS weeks_before,
+        count(*) FILTER (WHERE ago < $regular_recent_weeks) AS weeks_since,
+        count(*) FILTER (WHERE ago >= $regular_recent_weeks AND ago < $regular_reach_weeks) AS weeks_of_baseline,
         coalesce(sum(clicks) FILTER (WHERE ago < 4), 0) AS clicks_recent
     FROM account_application_people
     GROUP BY account_id, application, user_id
@@ -132,7 +134,10 @@ people AS (
         NULL AS application,
         user_id,
         count(DISTINCT ago) FILTER (WHERE ago < 4) AS weeks_recent,
-        count(DISTINCT ago) FILTER (WHERE ago >= 4) AS weeks_before,
+        count(DISTINCT ago) FILTER (WHERE ago BETWEEN 4 AND 11) AS weeks_before,
+        count(DISTINCT ago) FILTER (WHERE ago < $regular_recent_weeks) AS weeks_since,
+        count(DISTINCT ago) FILTER (WHERE ago >= $regular_recent_weeks AND ago < $regular_reach_weeks)
+            AS weeks_of_baseline,
         coalesce(sum(clicks) FILTER (WHERE ago < 4), 0) AS clicks_recent
     FROM account_application_people
     GROUP BY account_id, user_id
@@ -145,8 +150,8 @@ user_sums AS (
         count(*) FILTER (WHERE weeks_recent > 0) AS users_recent,
         sum(weeks_recent) AS user_weeks_recent,
         sum(weeks_before) AS user_weeks_before,
-        count(*) FILTER (WHERE weeks_before >= 2) AS regular_users,
-        count(*) FILTER (WHERE weeks_before >= 2 AND weeks_recent = 0) AS regular_users_gone,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks) AS regular_users,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND weeks_since = 0) AS regular_users_gone,
         max(clicks_recent) AS clicks_of_top_user
     FROM people
     GROUP BY account_id, application

@@ -25,10 +25,19 @@ told_periods AS (
 subscription_periods AS (
     SELECT
         told_periods.*,
-        numbered.account_application_id
+        numbered.account_application_id,
+        -- what holds on as_of, not what a row to come will say; of a period that ended what held last
+        terms.seats,
+        CAST(terms.annual_value AS DOUBLE) AS annual_value
     FROM told_periods
     INNER JOIN core.account_applications AS numbered
         ON told_periods.account_id = numbered.account_id AND told_periods.application = numbered.application
+    LEFT JOIN core.subscription_terms AS terms
+        ON
+            told_periods.account_id = terms.account_id
+            AND told_periods.application = terms.application
+            AND least(greatest(CAST($as_of_day AS DATE), told_periods.start_date), told_periods.end_date)
+            BETWEEN terms.start_date AND terms.end_date
 ),
 
 usage AS (

@@ -53,7 +53,15 @@ in_force AS (
     SELECT
         account_id,
         CAST(sum(seats) AS BIGINT) AS seats,
-        sum(annual_value) AS annual_value,
+        CAST(sum(annual_value) AS DOUBLE) AS annual_value
+    FROM core.subscription_terms
+    WHERE application IS NULL AND CAST($as_of_day AS DATE) BETWEEN start_date AND end_date
+    GROUP BY account_id
+),
+
+renewals AS (
+    SELECT
+        account_id,
         min(renewal_date) AS renewal_date
     FROM ref.subscriptions
     WHERE
@@ -79,7 +87,7 @@ SELECT
     -- of the account's own rows alone; those of its applications stand with them
     in_force.seats,
     in_force.annual_value,
-    in_force.renewal_date,
+    renewals.renewal_date,
     CASE
         WHEN spans.account_id IS NULL THEN 'no subscription'
         WHEN spans.never_started THEN 'never started'
@@ -91,3 +99,4 @@ SELECT
 FROM core.account_names AS names
 LEFT JOIN spans ON names.account_id = spans.account_id
 LEFT JOIN in_force ON names.account_id = in_force.account_id
+LEFT JOIN renewals ON names.account_id = renewals.account_id

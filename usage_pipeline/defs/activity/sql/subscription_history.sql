@@ -1,17 +1,24 @@
 -- grain: account x application (or the account as a whole) x subscription, in order: every one, ended ones too
 WITH subscriptions AS (
     SELECT
-        account_id,
-        application,
-        period_number,
-        start_date,
-        notice_date,
-        end_date,
-        end_reason,
-        renewal_date,
-        seats,
-        annual_value
-    FROM core.subscription_periods
+        periods.account_id,
+        periods.application,
+        periods.period_number,
+        periods.start_date,
+        periods.notice_date,
+        periods.end_date,
+        periods.end_reason,
+        periods.renewal_date,
+        -- what holds on as_of; of a period that ended what held last
+        terms.seats,
+        CAST(terms.annual_value AS DOUBLE) AS annual_value
+    FROM core.subscription_periods AS periods
+    LEFT JOIN core.subscription_terms AS terms
+        ON
+            periods.account_id = terms.account_id
+            AND periods.application = terms.application
+            AND least(greatest(CAST($as_of_day AS DATE), periods.start_date), periods.end_date)
+            BETWEEN terms.start_date AND terms.end_date
     UNION ALL
     -- subscriptions about the whole account run side by side, each with its own seats and value: none is merged
     SELECT

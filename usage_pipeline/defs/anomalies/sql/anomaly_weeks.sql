@@ -48,16 +48,41 @@ firsts AS (
     WHERE listed.place = 1
 ),
 
--- who came in the four weeks before it began, and in the week itself
+-- of the subscription that ran then, as of the week: the regular users of risks and of people
+began AS (
+    SELECT
+        firsts.week_start,
+        firsts.account_id,
+        firsts.application,
+        max(periods.start_date) AS start_date
+    FROM firsts
+    INNER JOIN core.subscription_periods AS periods
+        ON
+            firsts.account_id = periods.account_id
+            AND firsts.application = periods.application
+            AND firsts.week_start + 6 >= periods.start_date
+    WHERE firsts.scope = 'account'
+    GROUP BY firsts.week_start, firsts.account_id, firsts.application
+),
+
 people AS (
     SELECT
         firsts.week_start,
         firsts.account_id,
         firsts.application,
         users.user_id,
-        count(*) FILTER (WHERE users.week_start < firsts.first_week) AS weeks_before,
+        count(*) FILTER (
+            WHERE weeks.is_complete
+            AND users.week_start > firsts.week_start - 7 * $regular_reach_weeks
+            AND users.week_start <= firsts.week_start - 7 * $regular_recent_weeks
+            AND users.week_start >= coalesce(began.start_date, users.week_start)
+        ) AS weeks_of_baseline,
         max(users.last_day) FILTER (WHERE users.week_start < firsts.week_start) AS last_day,
-        coalesce(sum(users.clicks) FILTER (WHERE users.week_start < firsts.first_week), 0) / 4 AS clicks_before,
+        coalesce(
+            sum(users.clicks) FILTER (
+                WHERE users.week_start < firsts.first_week AND users.week_start >= firsts.first_week - 28
+            ), 0
+        ) / 4 AS clicks_before,
         coalesce(sum(users.clicks) FILTER (WHERE users.week_start = firsts.week_start), 0) AS clicks
     FROM firsts
     INNER JOIN core.weekly_users AS users
@@ -65,7 +90,13 @@ people AS (
             firsts.account_id = users.account_id
             AND firsts.application = users.application
             AND firsts.week_start >= users.week_start
-            AND firsts.first_week - 28 <= users.week_start
+            AND least(firsts.first_week - 28, firsts.week_start - 7 * ($regular_reach_weeks - 1)) <= users.week_start
+    INNER JOIN core.weeks AS weeks ON users.week_start = weeks.week_start
+    LEFT JOIN began
+        ON
+            firsts.week_start = began.week_start
+            AND firsts.account_id = began.account_id
+            AND firsts.application = began.application
     WHERE
         firsts.scope = 'account'
         AND users.user_id IS NOT NULL
@@ -78,9 +109,9 @@ contributed AS (
         week_start,
         account_id,
         application,
-        count(*) FILTER (WHERE weeks_before >= 2) AS regulars,
-        count(*) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped,
-        max(last_day) FILTER (WHERE weeks_before >= 2 AND clicks = 0) AS stopped_on,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks) AS regulars,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND clicks = 0) AS absent,
+        max(last_day) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND clicks = 0) AS last_seen_on,
         max(clicks - clicks_before) / nullif(sum(clicks - clicks_before), 0) AS share_of_one
     FROM people
     GROUP BY week_start, account_id, application
@@ -151,8 +182,8 @@ told AS (
         endings.ending,
         causes.cause,
         contributed.regulars,
-        contributed.stopped,
-        contributed.stopped_on,
+        contributed.absent,
+        contributed.last_seen_on,
         contributed.share_of_one,
         -- people leave, and the work is done all the same
         coalesce(
@@ -253,12 +284,18 @@ SELECT
         WHEN told.is_automated
             THEN '; records as expected or more: the work may be done by a machine now'
         WHEN told.may_have_come_twice THEN '; twice the clicks by as many users: rows may have come twice'
-        WHEN told.z < 0 AND told.stopped > 0
+        WHEN told.z < 0 AND told.absent > 0
             THEN
-                '; ' || told.stopped || ' of ' || told.regulars || ' users stopped'
+                '; '
                 || CASE
-                    WHEN $has_days AND told.stopped = told.regulars
-                        THEN ', the last on ' || strftime(told.stopped_on, $date_format)
+                    WHEN told.regulars = 1 THEN 'its one regular user'
+                    ELSE told.absent || ' of ' || told.regulars || ' regular users'
+                END
+                || ' did not come '
+                || CASE WHEN told.weeks > 1 THEN 'in the last of them' ELSE 'that week' END
+                || CASE
+                    WHEN $has_days AND told.absent = told.regulars
+                        THEN ', last seen on ' || strftime(told.last_seen_on, $date_format)
                     ELSE ''
                 END
         WHEN told.z > 0 AND told.share_of_one BETWEEN 0.5 AND 1

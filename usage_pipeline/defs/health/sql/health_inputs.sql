@@ -27,7 +27,7 @@ in_force AS (
         subscription_periods.basis,
         subscription_periods.period_number,
         numbered.account_application_id,
-        subscription_periods.seats,
+        terms.seats,
         coalesce(subscription_periods.notice_date <= as_of_weeks.as_of_week + 6, FALSE)
         -- of a cancellation without a notice nobody knows since when it was known
         OR coalesce(
@@ -46,6 +46,11 @@ in_force AS (
         ON
             subscription_periods.account_id = numbered.account_id
             AND subscription_periods.application = numbered.application
+    LEFT JOIN core.subscription_terms AS terms
+        ON
+            subscription_periods.account_id = terms.account_id
+            AND subscription_periods.application = terms.application
+            AND as_of_weeks.as_of_week + 6 BETWEEN terms.start_date AND terms.end_date
 ),
 
 trends AS (

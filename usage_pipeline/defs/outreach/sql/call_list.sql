@@ -4,8 +4,9 @@ WITH ordered AS (
         *,
         list_position(
             [
-                'notice received', 'account churn risk', 'usage drop', 'inactive',
-                'usage down', 'churn risk', 'low-usage risk', 'never adopted', 'low health', 'upcoming renewal'
+                'notice received', 'account churn risk', 'usage drop', 'inactive', 'champion silent',
+                'usage down', 'churn risk', 'low-usage risk', 'never adopted', 'low health', 'one-person dependence',
+                'upcoming renewal'
             ],
             call_reason
         ) AS kind_order,
@@ -90,6 +91,7 @@ of_applications AS (
             WHERE
                 reasons.account_id = owned.account_id
                 AND reasons.urgency_rank = by_account.urgency_rank
+                AND reasons.call_reason != 'one-person dependence'
                 AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
         )
     GROUP BY owned.account_id

@@ -134,6 +134,21 @@ found AS (
     CROSS JOIN newest
     WHERE health.application_key = 'all' AND health.health_color = 'red'
     UNION ALL
+    -- where nobody comes at all, the state says so
+    SELECT
+        owned.account_id,
+        owned.application,
+        'champion silent' AS call_reason,
+        split_part(users.what_of_users, '; ', 1) AS words,
+        CAST(date_trunc('week', users.champion_last_used_on) AS DATE) + 7 AS since,
+        since = newest.week_start - 7 * ($champion_silent_weeks - 1) AS is_new,
+        2 AS urgency
+    FROM owned
+    CROSS JOIN newest
+    INNER JOIN mart.subscription_users AS users
+        ON owned.account_id = users.account_id AND owned.application = users.application_key
+    WHERE users.champion_is_silent AND NOT owned.has_notice AND owned.usage_state != 'inactive'
+    UNION ALL
     SELECT
         owned.account_id,
         owned.application,
@@ -147,15 +162,50 @@ found AS (
     WHERE owned.renews_soon AND NOT owned.has_notice
 ),
 
+called AS (
+    SELECT DISTINCT account_id
+    FROM found
+    WHERE call_reason != 'upcoming renewal'
+),
+
+concerned AS (
+    SELECT DISTINCT
+        found.account_id,
+        found.application
+    FROM found
+    INNER JOIN called ON found.account_id = called.account_id
+),
+
+-- that one person does most of the work is common and makes no call; who calls about the application should know it
+with_context AS (
+    SELECT * FROM found
+    UNION ALL
+    SELECT
+        owned.account_id,
+        owned.application,
+        'one-person dependence' AS call_reason,
+        'one user made ' || CAST(round(100 * users.top_user_share) AS INTEGER) || ' % of the clicks of the last '
+        || $dependence_weeks || ' weeks' AS words,
+        NULL AS since,
+        FALSE AS is_new,
+        3 AS urgency
+    FROM owned
+    INNER JOIN mart.subscription_users AS users
+        ON owned.account_id = users.account_id AND owned.application = users.application_key
+    INNER JOIN concerned
+        ON owned.account_id = concerned.account_id AND owned.application = concerned.application
+    WHERE users.depends_on_one
+),
+
 with_signs AS (
     SELECT
         found.*,
-        found.call_reason NOT IN ('upcoming renewal', 'low-usage risk') AS is_red_sign,
+        found.call_reason NOT IN ('upcoming renewal', 'low-usage risk', 'one-person dependence') AS is_red_sign,
         -- of the application, or of the account as a whole
         coalesce(bool_or(is_red_sign) OVER (PARTITION BY found.account_id, found.application), FALSE)
         OR coalesce(bool_or(is_red_sign AND found.application IS NULL) OVER (PARTITION BY found.account_id), FALSE)
             AS has_red_sign
-    FROM found
+    FROM with_context AS found
 ),
 
 with_priority AS (
@@ -165,6 +215,7 @@ with_priority AS (
             WHEN with_signs.is_red_sign AND deciding.account_id IS NOT NULL THEN 1
             WHEN with_signs.call_reason = 'upcoming renewal'
                 THEN CASE WHEN with_signs.has_red_sign AND owned.renews_at_once THEN 1 ELSE 3 END
+            WHEN with_signs.call_reason = 'one-person dependence' THEN 3
             -- what renews soon cannot wait
             ELSE greatest(1, least(3, with_signs.urgency - CASE WHEN owned.renews_soon THEN 1 ELSE 0 END))
         END AS priority

@@ -61,7 +61,7 @@ renewals AS (
         CASE
             WHEN of_applications.annual_value IS NOT NULL OR of_accounts.annual_value IS NOT NULL
                 THEN coalesce(of_applications.annual_value, 0) + coalesce(of_accounts.annual_value, 0)
-        END AS arr,
+        END AS arr_renewing,
         coalesce(of_applications.has_notice, TRUE) AND coalesce(of_accounts.has_notice, TRUE) AS has_notice,
         of_accounts.account_id IS NOT NULL AS is_of_account
     FROM of_applications
@@ -122,7 +122,7 @@ SELECT
     renewals.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     renewals.applications AS applications_renewing,
     renewals.renewing,
-    renewals.arr,
+    renewals.arr_renewing,
     CASE WHEN renewals.has_notice THEN 'notice received' ELSE 'open' END AS renewal_status,
     health.health,
     coalesce(health.health_color, 'not known') AS health_color,
@@ -139,4 +139,4 @@ LEFT JOIN mart.account_health AS health
 LEFT JOIN signs ON renewals.account_id = signs.account_id AND renewals.renewal_date = signs.renewal_date
 LEFT JOIN probabilities
     ON renewals.account_id = probabilities.account_id AND renewals.renewal_date = probabilities.renewal_date
-ORDER BY renewals.renewal_date, renewals.arr DESC NULLS LAST, names.account
+ORDER BY renewals.renewal_date, renewals.arr_renewing DESC NULLS LAST, names.account

@@ -1,0 +1,313 @@
+-- grain: account x subscribed application, or the account as a whole: its users, its seats, and on whom it depends
+WITH newest AS (
+    SELECT max(week_start) AS week_start
+    FROM core.weeks
+    WHERE is_complete
+),
+
+complete AS (
+    SELECT
+        weeks.week_start,
+        (newest.week_start - weeks.week_start) // 7 AS ago
+    FROM core.weeks AS weeks
+    CROSS JOIN newest
+    WHERE weeks.is_complete
+),
+
+owned AS (
+    SELECT
+        account_id,
+        application,
+        start_date,
+        usage_state,
+        seats,
+        annual_value
+    FROM core.account_application_states
+    WHERE subscription_state IN ('active subscription', 'notice received')
+),
+
+application_weeks AS (
+    SELECT
+        owned.account_id,
+        owned.application,
+        owned.seats,
+        users.user_id,
+        complete.ago,
+        users.clicks,
+        users.last_day,
+        -- the week in which the subscription began makes nobody a regular user
+        users.week_start >= owned.start_date AS is_full
+    FROM owned
+    INNER JOIN core.weekly_users AS users
+        ON
+            owned.account_id = users.account_id
+            AND owned.application = users.application
+            AND owned.start_date <= users.last_day
+    INNER JOIN complete ON users.week_start = complete.week_start
+    WHERE
+        users.clicks > 0
+        AND complete.ago
+        < greatest(4, $regular_reach_weeks, $dependence_weeks, $champion_reach_weeks + 1)
+),
+
+-- the account as a whole has no application
+entity_weeks AS (
+    SELECT * EXCLUDE (seats) FROM application_weeks
+    UNION ALL
+    SELECT
+        account_id,
+        NULL AS application,
+        user_id,
+        ago,
+        sum(clicks) AS clicks,
+        max(last_day) AS last_day,
+        bool_or(is_full) AS is_full
+    FROM application_weeks
+    GROUP BY account_id, user_id, ago
+),
+
+of_users AS (
+    SELECT
+        account_id,
+        application,
+        user_id,
+        max(last_day) AS last_day,
+        count(*) FILTER (WHERE ago < 4) AS weeks_of_month,
+        bool_or(ago = 0) AS is_in_newest_week,
+        count(*) FILTER (WHERE ago < $regular_recent_weeks) AS weeks_recent,
+        count(*) FILTER (WHERE is_full AND ago >= $regular_recent_weeks AND ago < $regular_reach_weeks)
+            AS weeks_of_baseline,
+        coalesce(sum(clicks) FILTER (WHERE ago < $dependence_weeks), 0) AS clicks_lately,
+        count(*) FILTER (WHERE ago < $dependence_weeks) AS weeks_lately,
+        count(*) FILTER (WHERE ago < $champion_silent_weeks) AS weeks_since,
+        coalesce(
+            sum(clicks) FILTER (WHERE ago BETWEEN $champion_silent_weeks AND $champion_reach_weeks), 0
+        ) AS clicks_before,
+        count(*) FILTER (WHERE ago BETWEEN $champion_silent_weeks AND $champion_reach_weeks) AS weeks_before
+    FROM entity_weeks
+    WHERE user_id IS NOT NULL
+    GROUP BY account_id, application, user_id
+),
+
+-- clicks of rows without a user are clicks of nobody in particular, and of the whole all the same
+clicks_of_all AS (
+    SELECT
+        account_id,
+        application,
+        coalesce(sum(clicks) FILTER (WHERE ago < $dependence_weeks), 0) AS clicks_lately,
+        coalesce(
+            sum(clicks) FILTER (WHERE ago BETWEEN $champion_silent_weeks AND $champion_reach_weeks), 0
+        ) AS clicks_before
+    FROM entity_weeks
+    GROUP BY account_id, application
+),
+
+counted AS (
+    SELECT
+        account_id,
+        application,
+        count(*) FILTER (WHERE is_in_newest_week) AS weekly_active_users,
+        count(*) FILTER (WHERE weeks_of_month > 0) AS monthly_active_users,
+        sum(weeks_of_month) AS user_weeks,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks) AS regular_users,
+        count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND weeks_recent = 0) AS regular_users_lost,
+        max(clicks_lately) AS clicks_of_top_user,
+        arg_max(weeks_lately, (clicks_lately, weeks_lately)) AS weeks_of_top_user,
+        count(*) FILTER (WHERE weeks_since > 0) AS users_since
+    FROM of_users
+    GROUP BY account_id, application
+),
+
+-- that somebody came is known at once, of weeks that are not complete too, and in any application
+seen AS (
+    SELECT DISTINCT
+        users.account_id,
+        users.user_id
+    FROM core.weekly_users AS users
+    CROSS JOIN newest
+    WHERE users.clicks > 0 AND users.week_start > newest.week_start - 7 * $champion_silent_weeks
+),
+
+main_users AS (
+    SELECT *
+    FROM of_users
+    WHERE clicks_before > 0
+    QUALIFY row_number() OVER (PARTITION BY account_id, application ORDER BY clicks_before DESC, user_id) = 1
+),
+
+champions AS (
+    SELECT
+        main_users.account_id,
+        main_users.application,
+        main_users.last_day,
+        seen.user_id IS NULL AS is_silent
+    FROM main_users
+    INNER JOIN clicks_of_all
+        ON
+            main_users.account_id = clicks_of_all.account_id
+            AND main_users.application IS NOT DISTINCT FROM clicks_of_all.application
+    LEFT JOIN seen ON main_users.account_id = seen.account_id AND main_users.user_id = seen.user_id
+    WHERE
+        main_users.weeks_before >= $champion_steady_weeks
+        AND main_users.clicks_before >= $champion_share * clicks_of_all.clicks_before
+),
+
+-- seats of the whole account are for those who use what has no seats of its own
+account_seats AS (
+    SELECT
+        subscriptions.account_id,
+        subscriptions.start_date,
+        subscriptions.seats,
+        count(DISTINCT weeks.user_id) AS users
+    FROM core.account_subscriptions AS subscriptions
+    LEFT JOIN application_weeks AS weeks
+        ON subscriptions.account_id = weeks.account_id AND weeks.seats IS NULL AND weeks.ago < 4
+    WHERE subscriptions.subscription_state IN ('active subscription', 'notice received')
+    GROUP BY subscriptions.account_id, subscriptions.start_date, subscriptions.seats
+),
+
+application_seats AS (
+    SELECT
+        owned.account_id,
+        sum(owned.seats) AS seats,
+        sum(coalesce(counted.monthly_active_users, 0)) FILTER (WHERE owned.seats IS NOT NULL) AS users
+    FROM owned
+    LEFT JOIN counted ON owned.account_id = counted.account_id AND owned.application = counted.application
+    GROUP BY owned.account_id
+),
+
+entities AS (
+    SELECT
+        owned.account_id,
+        owned.application,
+        owned.start_date,
+        owned.usage_state,
+        owned.seats,
+        coalesce(counted.monthly_active_users, 0) AS seats_used,
+        owned.annual_value
+    FROM owned
+    LEFT JOIN counted ON owned.account_id = counted.account_id AND owned.application = counted.application
+    UNION ALL
+    SELECT
+        account_seats.account_id,
+        NULL AS application,
+        account_seats.start_date,
+        NULL AS usage_state,
+        CASE
+            WHEN account_seats.seats IS NOT NULL OR application_seats.seats IS NOT NULL
+                THEN coalesce(account_seats.seats, 0) + coalesce(application_seats.seats, 0)
+        END AS seats,
+        CASE WHEN account_seats.seats IS NOT NULL THEN account_seats.users ELSE 0 END
+        + coalesce(application_seats.users, 0) AS seats_used,
+        summary.annual_value
+    FROM account_seats
+    LEFT JOIN application_seats ON account_seats.account_id = application_seats.account_id
+    INNER JOIN mart.accounts_summary AS summary ON account_seats.account_id = summary.account_id
+),
+
+-- complete weeks of the last four in which the subscription ran
+months AS (
+    SELECT
+        begun.start_date,
+        count(complete.week_start) AS weeks
+    FROM (SELECT DISTINCT start_date FROM entities) AS begun
+    LEFT JOIN complete ON begun.start_date <= complete.week_start + 6 AND complete.ago < 4
+    GROUP BY begun.start_date
+),
+
+figures AS (
+    SELECT
+        entities.*,
+        CASE WHEN $has_users THEN coalesce(counted.weekly_active_users, 0) END AS weekly_active_users,
+        CASE WHEN $has_users THEN coalesce(counted.monthly_active_users, 0) END AS monthly_active_users,
+        CASE
+            WHEN $has_users
+                THEN counted.user_weeks / nullif(months.weeks, 0) / nullif(counted.monthly_active_users, 0)
+        END AS stickiness,
+        CASE WHEN $has_users THEN entities.seats_used / nullif(entities.seats, 0) END AS seat_utilization,
+        CASE WHEN $has_users THEN coalesce(counted.regular_users, 0) END AS regular_users,
+        CASE WHEN $has_users THEN coalesce(counted.regular_users_lost, 0) END AS regular_users_lost,
+        CASE WHEN $has_users THEN counted.clicks_of_top_user / nullif(of_all.clicks_lately, 0) END AS top_user_share,
+        CASE
+            WHEN $has_users
+                THEN
+                    coalesce(
+                        counted.clicks_of_top_user >= $dependence_share * of_all.clicks_lately
+                        AND of_all.clicks_lately >= $dependence_floor_clicks
+                        AND counted.weeks_of_top_user >= $dependence_floor_weeks,
+                        FALSE
+                    )
+        END AS depends_on_one,
+        CASE WHEN $has_users THEN champions.account_id IS NOT NULL END AS has_champion,
+        CASE WHEN $has_users THEN coalesce(champions.is_silent, FALSE) END AS champion_is_silent,
+        CASE WHEN champions.is_silent THEN champions.last_day END AS champion_last_used_on,
+        CASE WHEN champions.is_silent THEN coalesce(counted.users_since, 0) END AS users_going_on
+    FROM entities
+    INNER JOIN months ON entities.start_date = months.start_date
+    LEFT JOIN counted
+        ON entities.account_id = counted.account_id AND entities.application IS NOT DISTINCT FROM counted.application
+    LEFT JOIN clicks_of_all AS of_all
+        ON entities.account_id = of_all.account_id AND entities.application IS NOT DISTINCT FROM of_all.application
+    LEFT JOIN champions
+        ON
+            entities.account_id = champions.account_id
+            AND entities.application IS NOT DISTINCT FROM champions.application
+)
+
+SELECT
+    figures.account_id,
+    names.account,
+    coalesce(applications.application_key, 'all') AS application_key,
+    coalesce(applications.application, 'all applications') AS application,
+    coalesce(applications.application_type, 'all applications') AS application_type,
+    names.segment,
+    names.region,
+    names.owner,
+    figures.usage_state,
+    CAST(figures.weekly_active_users AS BIGINT) AS weekly_active_users,
+    CAST(figures.monthly_active_users AS BIGINT) AS monthly_active_users,
+    figures.stickiness,
+    CAST(figures.seats AS BIGINT) AS seats,
+    figures.seat_utilization,
+    CAST(figures.regular_users AS BIGINT) AS regular_users,
+    CAST(figures.regular_users_lost AS BIGINT) AS regular_users_lost,
+    figures.top_user_share,
+    figures.depends_on_one,
+    figures.has_champion,
+    figures.champion_is_silent,
+    CAST(figures.champion_last_used_on AS TIMESTAMP) AS champion_last_used_on,
+    CAST(figures.users_going_on AS BIGINT) AS users_going_on,
+    concat_ws(
+        '; ',
+        CASE
+            WHEN figures.champion_is_silent
+                THEN
+                    'the main user was last seen '
+                    || CASE WHEN $has_days THEN 'on ' ELSE 'in the week to ' END
+                    || strftime(figures.champion_last_used_on, $date_format)
+                    || CASE figures.users_going_on
+                        WHEN 0 THEN ', nobody else goes on'
+                        WHEN 1 THEN ', one other user goes on'
+                        ELSE ', ' || figures.users_going_on || ' others go on'
+                    END
+        END,
+        CASE
+            WHEN figures.depends_on_one
+                THEN
+                    'one user made ' || CAST(round(100 * figures.top_user_share) AS INTEGER)
+                    || ' % of the clicks of the last ' || $dependence_weeks || ' weeks'
+        END,
+        CASE
+            WHEN figures.regular_users_lost > 0
+                THEN
+                    figures.regular_users_lost || ' of ' || figures.regular_users
+                    || ' regular users did not come in the last ' || $regular_recent_weeks || ' weeks'
+        END
+    ) AS what_of_users,
+    figures.annual_value,
+    names.account_page,
+    names.contacts
+FROM figures
+INNER JOIN core.account_names AS names ON figures.account_id = names.account_id
+LEFT JOIN core.application_names AS applications ON figures.application = applications.application_key
+ORDER BY names.account, figures.application IS NOT NULL, applications.application
