@@ -408,18 +408,18 @@ class HealthFactors(_Model):
     """What health is made of; each is a share, but recency."""
 
     adoption: HealthFactor = Field(
-        HealthFactor(weight=20, zero_at=0, full_at=1),
+        HealthFactor(weight=20, zero_at=0.5, full_at=1),
         description="of an account: active applications among those subscribed, new ones that nobody opened aside",
     )
     use: HealthFactor = Field(
-        HealthFactor(weight=20, zero_at=0, full_at=0.9), description="clicks of the recent weeks against the baseline"
+        HealthFactor(weight=20, zero_at=0.4, full_at=1), description="clicks of the recent weeks against the baseline"
     )
     users: HealthFactor = Field(
-        HealthFactor(weight=15, zero_at=0, full_at=0.9),
+        HealthFactor(weight=15, zero_at=0.5, full_at=1),
         description="active users of four weeks against the mean of the three times four weeks before",
     )
     seats: HealthFactor = Field(
-        HealthFactor(weight=10, zero_at=0, full_at=0.8), description="active users of four weeks against seats"
+        HealthFactor(weight=10, zero_at=0, full_at=0.7), description="active users of four weeks against seats"
     )
     recency: HealthFactor = Field(
         HealthFactor(weight=15, zero_at=4, full_at=0), description="complete weeks without use, up to the newest"
@@ -429,7 +429,7 @@ class HealthFactors(_Model):
         description="clicks of four weeks without those of the most active user, against the baseline",
     )
     trend: HealthFactor = Field(
-        HealthFactor(weight=10, zero_at=0.5, full_at=1), description="clicks of 13 weeks against the 13 before"
+        HealthFactor(weight=10, zero_at=0.6, full_at=1), description="clicks of 13 weeks against the 13 before"
     )
 
 
@@ -437,8 +437,8 @@ class HealthSettings(_Model):
     """How health is scored, colored and tested. Health is a weighted mean of the factors that are known."""
 
     factors: HealthFactors = HealthFactors()
-    green_from: float = Field(70, gt=0, le=100, description="health from which it is green")
-    amber_from: float = Field(40, gt=0, le=100, description="health from which it is amber; below it is red")
+    green_from: float = Field(80, gt=0, le=100, description="health from which it is green")
+    amber_from: float = Field(60, gt=0, le=100, description="health from which it is amber; below it is red")
     notice_score: float = Field(20, ge=0, le=100, description="the most that a subscription with a notice can have")
     known_share: Share = Field(0.4, description="share of the weights that has to be known, else health is not known")
     backtest_quarters: Count = Field(7, description="quarters before the newest week in which colors are tested")

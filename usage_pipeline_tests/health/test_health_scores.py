@@ -25,9 +25,9 @@ Use = dict[tuple[str, str, str, date], int]
 # account, application (None: whole account), start, notice, seats
 Row = tuple[str, str | None, date, date | None, int | None]
 WEIGHTS = {"adoption": 20, "use": 20, "users": 15, "seats": 10, "recency": 15, "breadth": 10, "trend": 10}
-ENDS = {"adoption": (0, 1), "use": (0, 0.9), "users": (0, 0.9), "seats": (0, 0.8), "recency": (4, 0)} | {
+ENDS = {"adoption": (0.5, 1), "use": (0.4, 1), "users": (0.5, 1), "seats": (0, 0.7), "recency": (4, 0)} | {
     "breadth": (0, 0.5),
-    "trend": (0.5, 1),
+    "trend": (0.6, 1),
 }
 
 

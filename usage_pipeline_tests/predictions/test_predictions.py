@@ -51,7 +51,8 @@ def truncated(demo: Demo, folder: Path, last: date, as_of: date) -> Settings:
             shutil.copytree(week, home / "facts" / week.name)
     rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv")
     sunday = (last + timedelta(days=6)).isoformat()
-    rows = rows[rows["start_date"] <= sunday].copy()
+    # what begins the day after is known: it renews what ends on the Sunday
+    rows = rows[rows["start_date"] <= (last + timedelta(days=7)).isoformat()].copy()
     rows.loc[~(rows["end_date"] <= sunday), ["end_date", "end_reason"]] = None
     rows.loc[~(rows["notice_date"] <= sunday), "notice_date"] = None
     rows.to_csv(folder / "subscriptions.csv", index=False)

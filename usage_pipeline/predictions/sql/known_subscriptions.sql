@@ -11,4 +11,5 @@ SELECT
     CASE WHEN $is_of_then THEN seats END AS seats,
     CASE WHEN $is_of_then THEN annual_value END AS annual_value
 FROM ref.delivered
-WHERE start_date <= CAST($as_of_week AS DATE) + 6
+-- one that begins the day after is known too: where the row before ends on that Sunday, it goes on
+WHERE start_date <= CAST($as_of_week AS DATE) + 7
