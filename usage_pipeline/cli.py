@@ -314,6 +314,8 @@ def rollback(
     config: ConfigOption = None,
 ) -> None:
     """Show an older build, and hold it until released."""
+    import duckdb
+
     from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.operations.local import record_status
     from usage_pipeline.publishing.builds import PublishError, store_of
@@ -333,7 +335,11 @@ def rollback(
             history_locked(settings, seconds=10),
         ):  # if a run is at it, the next refresh does it
             promote(settings)
-    record_status(settings)
+    try:
+        record_status(settings)
+    except (OSError, duckdb.Error, LockTimeoutError) as error:
+        # whoever rolls back is in need: what was asked for is done
+        say(f"data status and outcomes are not renewed yet, the next refresh does it: {error}")
     say(f"{build.build_id if build else 'nothing'} is shown" + ("" if release else ", until `rollback --release`"))
 
 

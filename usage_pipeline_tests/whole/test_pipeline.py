@@ -568,9 +568,11 @@ def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itse
         ["b", "active subscription", 70.0],
         ["c", "active subscription", 90.0],
     ]
-    # the renewal is that of the account, so all of its applications are concerned, and the account's own subscriptions
-    (call,) = published(settings, "SELECT * FROM mart.call_list").itertuples()
-    assert (call.account_id, call.arr_at_risk, call.annual_value) == ("a", 1530.0, 1530.0)
+    # the renewal is that of the account: of its applications, and of its own subscriptions
+    (renewal,) = published(settings, "SELECT * FROM mart.renewals").itertuples()
+    assert (renewal.account_id, renewal.renewing) == ("a", "permits, roads, and the account as a whole")
+    assert (renewal.arr_renewing, renewal.renewal_priority) == (1030.0, "calm"), "one of the two about the account renews"
+    assert published(settings, "SELECT * FROM mart.call_list").empty, "a calm renewal is no call"
     sheet = published(
         settings,
         "SELECT kpi, entity_key, value FROM mart.kpi_report WHERE kpi_period = 'month' AND entity_type IN "

@@ -29,7 +29,6 @@ WITH differences AS (
         AND month_start >= (SELECT min(month_start) FROM core.months)
         AND month_start < date_trunc('month', CAST($as_of_day AS DATE))
     GROUP BY month_start, account_id, application
-    HAVING sum(arr_before) != sum(arr)
 ),
 
 -- which run of days with ARR the account was in at both ends: none, the same, or another one
