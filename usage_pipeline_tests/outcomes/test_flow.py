@@ -189,6 +189,7 @@ def home(made: Path, tmp_path: Path) -> Settings:
     return load_settings(tmp_path / "copy" / "sources.yaml")
 
 
+@pytest.mark.long
 def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Settings) -> None:
     notes = ["Anna Archer wants a call", "mail to ANNA@springfield.example", "u-anna is new", "nobody in particular"]
     for n, note in enumerate(notes):

@@ -248,6 +248,7 @@ def test_a_table_of_what_was_issued_names_its_build_and_lacks_no_week(settings: 
         assert issued.replace(connection, settings, with_pending=False) == 1
 
 
+@pytest.mark.long
 def test_small_tables_of_each_build_stay_when_the_build_has_gone(tmp_path: Path) -> None:
     write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25")])
     settings = load_settings(write_config(tmp_path, publish={"keep_builds": 1}))

@@ -281,6 +281,7 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     context.close()
 
 
+@pytest.mark.long
 def test_how_csms_answer_is_for_their_head_alone(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
 ) -> None:
