@@ -34,9 +34,7 @@ SELECT
         WHEN 'use' THEN format('{:.0f} % of baseline', 100 * factors.measured)
         WHEN 'users'
             THEN
-                format(
-                    '{:d} active users, {:.1f} in the four weeks usually', inputs.active_users, inputs.usual_users
-                )
+                format('active users in four weeks: {:d}, usually {:.1f}', inputs.active_users, inputs.usual_users)
         WHEN 'seats'
             THEN
                 format(
