@@ -1,6 +1,7 @@
 """The demo, built once: its lake, its settings and its published build."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.demo.lake import write_demo_lake
 from usage_pipeline.observability.status import write_status
-from usage_pipeline_tests.support.refreshes import run_refresh
+from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
 DEMO_AS_OF = date(2026, 11, 22)
 
@@ -37,11 +38,15 @@ class Demo:
         return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
 
 
-def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True) -> Demo:
+def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True, only: Sequence[str] = ()) -> Demo:
+    """A demo lake that has run through the whole graph, or `only` up to some assets."""
     write_demo_lake(folder, DEMO_AS_OF, accounts=accounts, seed=seed, with_signs=with_signs)
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_refresh(settings, instance, with_workbook=True).success
-        write_status(settings, instance)
+        if only:
+            assert run_refresh(settings, instance, only=upstream_of(settings, *only)).success
+        else:
+            assert run_refresh(settings, instance, with_workbook=True).success
+            write_status(settings, instance)
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
     return Demo(folder, settings, truth)

@@ -571,7 +571,9 @@ def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itse
     # the renewal is that of the account: of its applications, and of its own subscriptions
     (renewal,) = published(settings, "SELECT * FROM mart.renewals").itertuples()
     assert (renewal.account_id, renewal.renewing) == ("a", "permits, roads, and the account as a whole")
-    assert (renewal.arr_renewing, renewal.renewal_priority) == (1030.0, "calm"), "one of the two about the account renews"
+    assert (renewal.arr_renewing, renewal.renewal_priority) == (1030.0, "calm"), (
+        "one of the two about the account renews"
+    )
     assert published(settings, "SELECT * FROM mart.call_list").empty, "a calm renewal is no call"
     sheet = published(
         settings,

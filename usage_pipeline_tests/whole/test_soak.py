@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -35,25 +36,26 @@ def test_a_fleet_of_1500_accounts_keeps_every_click_and_what_was_planted_is_foun
     proofs.test_ranks_hold_only_pairs_in_subscription_with_use(demo)
 
 
-@pytest.mark.parametrize("seed", [31, 32, 33])
-def test_what_was_planted_in_the_demo_lake_is_flagged(tmp_path, seed: int) -> None:
-    demo = make_demo(tmp_path, seed=seed, accounts=300)
-    proofs.test_strong_planted_spikes_and_drops_are_flagged(demo)
-    proofs.test_moves_of_the_fleet_are_events_of_their_own(demo)
-    for kind, direction in (("spike", ">"), ("drop", "<"), ("decline", "<"), ("silent", "<")):
-        flagged = proofs.anomalous_account_applications(demo, direction)
-        for least, most in ((5, 20), (20, float("inf"))):
-            events = [
-                e
-                for e in demo.truth["events"]
-                if e["kind"] == kind
-                and least <= e["weekly_mean"] < most
-                and date.fromisoformat(e["first_week"]) >= demo.settings.window_start + timedelta(weeks=12)
-            ]
-            hits = sum(
-                any((e["account_id"], e["application"], w) in flagged for w in proofs.weeks_of_event(e)) for e in events
-            )
-            print(f"seed {seed}: {kind}, {least} to {most} clicks a week: {hits} of {len(events)} found")
+def test_what_was_planted_in_demo_lakes_is_flagged(tmp_path) -> None:
+    """Of three lakes together: in one there are some 16 spikes, of which three more or less decide."""
+    found: Counter[tuple[str, int]] = Counter()
+    there: Counter[tuple[str, int]] = Counter()
+    for seed in (31, 32, 33):
+        demo = make_demo(tmp_path / str(seed), seed=seed, accounts=300, only=["anomalies"])
+        proofs.test_moves_of_the_fleet_are_events_of_their_own(demo)
+        for kind, direction in (("spike", ">"), ("drop", "<"), ("decline", "<"), ("silent", "<")):
+            flagged = proofs.anomalous_account_applications(demo, direction)
+            since = demo.settings.window_start + timedelta(weeks=12)
+            for e in demo.truth["events"]:
+                if e["kind"] == kind and e["weekly_mean"] >= 5 and date.fromisoformat(e["first_week"]) >= since:
+                    size = 20 if e["weekly_mean"] >= 20 else 5
+                    there[kind, size] += 1
+                    weeks = proofs.weeks_of_event(e)
+                    found[kind, size] += any((e["account_id"], e["application"], week) in flagged for week in weeks)
+    for kind, size in sorted(there):
+        print(f"{kind}, from {size} clicks a week: {found[kind, size]} of {there[kind, size]} found")
+    for kind in ("spike", "drop"):
+        assert found[kind, 20] >= 0.8 * there[kind, 20], kind
 
 
 def test_risks_of_3000_accounts(tmp_path) -> None:
