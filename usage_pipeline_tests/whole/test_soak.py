@@ -100,9 +100,9 @@ def test_risks_of_3000_accounts(tmp_path) -> None:
         )
     planted = {(e["account_id"], e["application"]) for e in demo.truth["events"] if e["kind"] == "decline"}
     is_planted = np.array([key in planted for key in zip(seen["account_id"], seen["application"], strict=True)])
-    chance = model.chance(matrix(seen))
-    auc = roc_auc_score(is_planted, chance)
-    top = np.argsort(-chance)[: len(chance) // 10]
+    probability = model.probability(matrix(seen))
+    auc = roc_auc_score(is_planted, probability)
+    top = np.argsort(-probability)[: len(probability) // 10]
     print(
         f"planted slow declines as of {then}: {is_planted.sum()} among {len(seen):,} active; AUC {auc:.3f}; "
         f"{is_planted[top].sum()} in the top decile"
