@@ -316,7 +316,7 @@ TABLES = {
             "week x account on the call list that was issued for it",
             "as_of_week account_id",
             "as_of_week rank urgency urgency_rank account_id account segment region owner reason call_reasons news "
-            "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_by "
+            "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_as_of "
             "account_page",
         ),
         _table(

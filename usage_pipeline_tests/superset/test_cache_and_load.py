@@ -506,7 +506,10 @@ def not_kept(browser: Any, server: SupersetServer, slug: str) -> list[str]:
     missed = [
         json.dumps(json.loads(asked)["queries"])
         for asked, results in answers
-        if not all(result["is_cached"] for result in results)
+        # outcomes are seen at once, so they are never kept
+        if "call_status" not in asked
+        and "useful_answers" not in asked
+        and not all(result["is_cached"] for result in results)
     ]
     assert len(answers) >= len(charts_of_page[slug])
     context.close()

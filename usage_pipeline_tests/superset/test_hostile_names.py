@@ -129,7 +129,8 @@ def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: An
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
-    log_in(page, hostile_server, "manager")
+    # how CSMs answer is for their head alone
+    log_in(page, hostile_server, "admin" if slug == "responses" else "manager")
     page.goto(f"{hostile_server.url}/superset/dashboard/{slug}/")
     page.wait_for_selector(".grid-container")
     wait_until_drawn(page)
@@ -198,7 +199,8 @@ def test_downloads_hold_names_as_texts_and_addresses_of_ours_only(
     ours = re.compile(f"{re.escape(hostile_server.url)}(?:{PATHS.pattern})")
     found_links = 0
     for chart in CHARTS.values():
-        if chart["viz_type"] != "table":
+        # how CSMs answer is for their head alone
+        if chart["viz_type"] != "table" or chart["slice_name"] not in datasets:
             continue
         body = payload(chart["params"], datasets[chart["slice_name"]])
         csv = manager.post("/api/v1/chart/data", body | {"result_format": "csv"})

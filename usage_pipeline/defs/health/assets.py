@@ -46,7 +46,7 @@ ORDER BY account_id, application_key
     group_name="health",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=deps_of("issued_health", Step(python={ISSUED.table: ISSUED.all_columns})),
+    deps=deps_of("issued_health", Step(python={ISSUED.table: ISSUED.all_columns}, reads=["core.weeks"])),
     pool=POOL,
     code_version=code_of("publishing", "defs/health"),
 )
@@ -59,6 +59,11 @@ def issued_health(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) ->
         promote(settings)
         with warehouse.get_connection() as connection:
             weeks = ISSUED.replace(connection, settings, with_pending=False)
+            # the newest week may be kept already, by an earlier run of the same week
+            connection.execute(
+                f"DELETE FROM {ISSUED.table} "
+                "WHERE as_of_week >= (SELECT max(week_start) FROM core.weeks WHERE is_complete)"
+            )
     return dg.MaterializeResult(metadata={"weeks": weeks})
 
 

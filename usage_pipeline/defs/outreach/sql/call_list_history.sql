@@ -19,8 +19,8 @@ SELECT
     CAST(issued.renewal_date AS TIMESTAMP) AS renewal_date,
     issued.health,
     issued.health_color,
-    -- of the week that this build issues
-    coalesce(nullif(issued.build_id, ''), 'this build') AS issued_by,
+    -- the build is not named: the one that issues a week does not know its own name yet
+    issued.issued_as_of,
     names.account_page
 FROM core.call_snapshots AS issued
 LEFT JOIN core.account_names AS names ON issued.account_id = names.account_id
