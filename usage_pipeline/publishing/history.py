@@ -122,17 +122,23 @@ def rows_to_keep(connection: duckdb.DuckDBPyConnection, as_of: datetime, sql: st
 # ---------------------------------------------------------------- from a run to history
 
 
+def newest_complete_week(connection: duckdb.DuckDBPyConnection) -> date | None:
+    """The week that an entry is issued for; None before one is complete."""
+    found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
+    week: date | None = found[0] if found else None
+    return week
+
+
 def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Settings, kind: str, sql: str) -> Proposal:
     """Proposes the rows of `sql`, which names the newest complete week as $week, unless that week is kept.
 
     The caller holds `history_locked`.
     """
-    found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
-    week = found[0] if found else None
+    week = newest_complete_week(connection)
     kept = folder_of(settings, kind) / f"{week}.parquet"
     if week is None or kept.exists():
         propose(settings, kind, {})
-        return Proposal(week and str(week), kept if week else None, is_new=False)
+        return Proposal(str(week) if week else None, kept if week else None, is_new=False)
     rows = rows_to_keep(connection, settings.as_of, sql, {"week": week})
     (file,) = propose(settings, kind, {str(week): rows})
     return Proposal(str(week), file, is_new=True)

@@ -4,14 +4,13 @@
 large tables are left out: they can be computed again from facts. All of it is written under `history_locked`.
 """
 
-import uuid
 from datetime import date
 from pathlib import Path
 
 import duckdb
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.files import FOLDER, remove, sync_tree
+from usage_pipeline.core.files import FOLDER, atomic_write
 from usage_pipeline.core.sql import literal
 from usage_pipeline.core.tables import WAREHOUSE_TABLES
 from usage_pipeline.publishing.builds import store_of
@@ -37,15 +36,9 @@ def keep_tables(settings: Settings) -> Path | None:
     kept = _folder(settings) / build.build_id
     if kept.exists():
         return None
-    tmp_path = kept.with_name(f".{build.build_id}.{uuid.uuid4().hex}")
-    tmp_path.mkdir(FOLDER, parents=True)
-    try:
+    with atomic_write(kept) as tmp_path:
+        tmp_path.mkdir(FOLDER)
         _write(store.path(build.build_id) / "warehouse.duckdb", tmp_path)
-        sync_tree(tmp_path)
-        tmp_path.rename(kept)
-    except BaseException:
-        remove(tmp_path)
-        raise
     return kept
 
 

@@ -242,10 +242,10 @@ def test_a_table_of_what_was_issued_names_its_build_and_lacks_no_week(settings: 
     propose(settings, SCORES, w2025_02_24=1)
     connection = duckdb.connect()
     with history.history_locked(settings):
-        assert issued.replace(connection, settings, with_pending=True) == 2
+        assert issued.replace(connection, settings) == 2
         rows = connection.execute("SELECT n, of_today, build_id FROM issued ORDER BY build_id, n").fetchall()
         assert rows == [(0, None, ""), (0, None, build.build_id), (1, None, build.build_id)]
-        assert issued.replace(connection, settings, with_pending=False) == 1
+        assert issued.replace(connection, settings, before=date(2025, 2, 24)) == 1
 
 
 @pytest.mark.long

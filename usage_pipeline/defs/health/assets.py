@@ -11,7 +11,13 @@ import dagster as dg
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table
-from usage_pipeline.publishing.history import HEALTH, history_locked, promote, propose_newest_week
+from usage_pipeline.publishing.history import (
+    HEALTH,
+    history_locked,
+    newest_complete_week,
+    promote,
+    propose_newest_week,
+)
 from usage_pipeline.publishing.snapshots import Snapshots
 from usage_pipeline.resources import Warehouse
 
@@ -58,12 +64,7 @@ def issued_health(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) ->
     with history_locked(settings):
         promote(settings)
         with warehouse.get_connection() as connection:
-            weeks = ISSUED.replace(connection, settings, with_pending=False)
-            # the newest week may be kept already, by an earlier run of the same week
-            connection.execute(
-                f"DELETE FROM {ISSUED.table} "
-                "WHERE as_of_week >= (SELECT max(week_start) FROM core.weeks WHERE is_complete)"
-            )
+            weeks = ISSUED.replace(connection, settings, before=newest_complete_week(connection))
     return dg.MaterializeResult(metadata={"weeks": weeks})
 
 

@@ -91,7 +91,7 @@ def call_snapshots(
         with warehouse.get_connection() as connection:
             columns = ", ".join(ISSUED.columns)
             proposal = propose_newest_week(connection, settings, CALLS, f"SELECT {columns} FROM ({_PROPOSED})")
-            weeks = ISSUED.replace(connection, settings, with_pending=True)
+            weeks = ISSUED.replace(connection, settings)
     context.log.info(f"{weeks} weeks of the call list are on record")
     return proposal_result(context, proposal, "the call list")
 

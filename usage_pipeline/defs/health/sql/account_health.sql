@@ -28,33 +28,19 @@ factors AS (
     GROUP BY account_id, application_key
 ),
 
-rules AS (
-    SELECT unnest($health_factors) AS rule
-),
-
-possible AS (
-    SELECT
-        keys.account_id,
-        keys.application_key,
-        rules.rule['factor'] AS factor
-    FROM factors AS keys
-    CROSS JOIN rules
-    WHERE rules.rule['weight'] > 0 AND (rules.rule['factor'] != 'adoption' OR keys.application_key = 'all')
-),
-
 missing AS (
     SELECT
-        possible.account_id,
-        possible.application_key,
+        factors.account_id,
+        factors.application_key,
         string_agg(possible.factor, ', ' ORDER BY possible.factor) AS factors_not_known
-    FROM possible
-    LEFT JOIN mart.health_factor_points AS known
+    FROM core.health_factors AS possible
+    INNER JOIN newest ON possible.as_of_week = newest.as_of_week
+    INNER JOIN factors
         ON
-            possible.account_id = known.account_id
-            AND possible.application_key = known.application_key
-            AND possible.factor = known.factor
-    WHERE known.factor IS NULL
-    GROUP BY possible.account_id, possible.application_key
+            possible.account_id = factors.account_id
+            AND coalesce(possible.application, 'all') = factors.application_key
+    WHERE possible.measured IS NULL
+    GROUP BY factors.account_id, factors.application_key
 )
 
 SELECT

@@ -11,6 +11,7 @@ factors AS (
         factors.weight / sum(factors.weight) OVER (PARTITION BY factors.account_id, factors.application) AS weight_share
     FROM core.health_factors AS factors
     INNER JOIN newest ON factors.as_of_week = newest.as_of_week
+    WHERE factors.measured IS NOT NULL
 )
 
 SELECT

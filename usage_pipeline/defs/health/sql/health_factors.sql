@@ -1,4 +1,4 @@
--- grain: as-of week x account x application (none: of the whole account) x factor: measured, scored and weighed
+-- grain: as-of week x account x application (none: of the whole account) x factor that it could have: measured or not
 WITH rules AS (
     SELECT
         rule['factor'] AS factor,
@@ -36,7 +36,10 @@ measured AS (
         ) AS measured
     FROM core.health_inputs AS inputs
     CROSS JOIN rules
-    WHERE NOT inputs.is_unopened AND rules.weight > 0
+    WHERE
+        NOT inputs.is_unopened
+        AND rules.weight > 0
+        AND (rules.factor != 'adoption' OR inputs.application IS NULL)
 )
 
 SELECT
@@ -47,6 +50,7 @@ SELECT
     measured,
     weight,
     -- a straight line from the value that is worth nothing to the one that is worth everything
-    100 * greatest(0, least(1, (measured - zero_at) / (full_at - zero_at))) AS factor_score
+    CASE
+        WHEN measured IS NOT NULL THEN 100 * greatest(0, least(1, (measured - zero_at) / (full_at - zero_at)))
+    END AS factor_score
 FROM measured
-WHERE measured IS NOT NULL

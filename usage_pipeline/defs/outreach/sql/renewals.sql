@@ -32,19 +32,16 @@ of_applications AS (
 of_accounts AS (
     SELECT
         account_id,
-        renewal_date,
+        CAST(renewal_date AS DATE) AS renewal_date,
         sum(annual_value) AS annual_value,
-        bool_and(
-            coalesce(notice_date <= CAST($as_of_day AS DATE), FALSE)
-            OR coalesce(end_reason = 'cancelled' AND end_date IS NOT NULL, FALSE)
-        ) AS has_notice
-    FROM ref.subscriptions
+        bool_and(subscription_state = 'notice received') AS has_notice
+    FROM mart.subscription_history
     WHERE
-        application IS NULL
-        AND start_date <= CAST($as_of_day AS DATE)
-        AND coalesce(end_date, DATE '9999-12-31') >= CAST($as_of_day AS DATE)
-        AND renewal_date BETWEEN CAST($as_of_day AS DATE) AND CAST($as_of_day AS DATE) + $renewal_horizon_days
-    GROUP BY account_id, renewal_date
+        application_key = 'all'
+        AND subscription_state IN ('active subscription', 'notice received')
+        AND CAST(renewal_date AS DATE)
+        BETWEEN CAST($as_of_day AS DATE) AND CAST($as_of_day AS DATE) + $renewal_horizon_days
+    GROUP BY account_id, CAST(renewal_date AS DATE)
 ),
 
 renewals AS (
