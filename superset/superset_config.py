@@ -229,7 +229,8 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     from usage_superset.html_cells import draw_data_as_text
     from usage_superset.log_ins import add_log_ins
     from usage_superset.outcome_form import add_outcomes
-    from usage_superset.page_links import add_links
+    from usage_superset.page_links import add_links, address_of, own_csm
+    from usage_superset.page_style import add_style
     from usage_superset.request_guard import guard_requests
     from usage_superset.request_limits import add_turns
     from usage_superset.response_cache import keep_answers
@@ -248,6 +249,7 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     close_user_lists()
     draw_data_as_text()
     render_no_templates()
+    add_style(app)
     add_links(app)
     add_exports(app, PUBLISHED)
     add_usage_report(app)
@@ -260,7 +262,10 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
 
     @app.before_request
     def first_page() -> Any:
-        return redirect(FIRST_PAGE) if request.path == "/superset/welcome/" and _may_open_first_page() else None
+        if request.path != "/superset/welcome/" or not _may_open_first_page():
+            return None
+        csm = own_csm()
+        return redirect(address_of(_FIRST_SLUG, {"owner": [csm]}) if csm else FIRST_PAGE)
 
     # a string or a list that a query makes is not counted by DuckDB's own limit
     resource.setrlimit(resource.RLIMIT_DATA, (_WORKER_MEMORY, _WORKER_MEMORY))

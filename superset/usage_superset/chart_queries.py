@@ -13,7 +13,9 @@ def queries(params: dict[str, Any]) -> list[dict[str, Any]]:
     """The queries of a chart: one, or two for a mixed time series. Raises KeyError for a kind it does not know."""
     kinds: dict[str, list[Callable[[dict[str, Any]], dict[str, Any]]]] = {
         "table": [_table],
+        "big_number": [_trend],
         "big_number_total": [_number],
+        "bubble_v2": [_bubbles],
         "echarts_timeseries_line": [_series],
         "echarts_timeseries_bar": [_series],
         "mixed_timeseries": [_first_series, _second_series],
@@ -131,6 +133,17 @@ def _table(params: dict[str, Any]) -> dict[str, Any]:
 
 def _number(params: dict[str, Any]) -> dict[str, Any]:
     return _base(params) | {"metrics": [params["metric"]]}
+
+
+def _trend(params: dict[str, Any]) -> dict[str, Any]:
+    query = _series(params | {"metrics": [params["metric"]]}, is_mixed=True)
+    del query["orderby"], query["series_columns"], query["time_offsets"]
+    return query | {"orderby": []}
+
+
+def _bubbles(params: dict[str, Any]) -> dict[str, Any]:
+    measures = [params["x"], params["y"], params["size"]]
+    return _base(params) | {"columns": [params["series"], params["entity"]], "metrics": measures}
 
 
 def _axis(params: dict[str, Any]) -> dict[str, Any]:

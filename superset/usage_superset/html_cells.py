@@ -1,13 +1,12 @@
 """What comes from data is text wherever it is drawn: on pages, in SQL Lab, in downloads.
 
 Superset draws a cell, a name in a legend or a tooltip that looks like HTML as HTML, so whoever names an account could
-put pictures and links on everybody's pages. Only the link columns of our marts (LINK_COLUMNS) hold HTML, and only
-links to pages of ours, and the status file holds a dot in a color; letter by letter as they are written there. In all
-else each `<` that could begin a tag is followed by a character that is not seen (a word joiner), in data as in the
-names of columns that data became: no browser finds a tag there, and no check for one. A page's filter that sends such
-a name back means the name as it is stored.
+put pictures and links on everybody's pages. In what is drawn each `<` that could begin a tag is followed by a character
+that is not seen (a word joiner), in data as in the names of columns that data became: no browser finds a tag there, and
+no check for one. A page's filter that sends such a name back means the name as it is stored.
 
-Downloads hold data as it is: texts are texts (no formulas, no links of their own), a link is its whole address.
+No mart holds HTML. Names become links where a table is drawn (LINKS), and what a click on one filters by is the name
+again; the status file alone writes a dot in a color. So search, sort, filters and downloads know plain names only.
 """
 
 import html
@@ -16,15 +15,20 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import quote
 
-LINK_COLUMNS = frozenset({"account_page", "application_page", "contacts", "health_link", "record_outcome"})
-_LINK = re.compile(
-    r'<a href="(/(?:account|application|contacts|call-list|outcome)/[A-Za-z0-9._~%-]*|/superset/dashboard/health/)">'
-    r"(?:open|contacts|data status|record)</a>"
-)
+# a column of a table -> the page that its cells lead to, and the column of the same row that names what is shown there
+LINKS = {
+    "account": ("account", "account"),
+    "application": ("application", "application"),
+    "contacts": ("contacts", "account"),
+    "call_status_text": ("record", "account"),
+    "summary": ("data-status", None),
+}
+# rows about all of them have no page
+_NO_NAMES = {"all accounts", "all applications", "", ".", ".."}
+_LINK = re.compile(r'<a title="([^"<>]*)" href="/[a-z-]+/[A-Za-z0-9._~%-]*">[^<>]*</a>')
 _DOT = re.compile(r'<span style="font-size: 22px; line-height: 16px; color: #[0-9a-f]{6}">&#9679;</span>')
-# the HTML that a column may hold
-_OURS = dict.fromkeys(LINK_COLUMNS, _LINK) | {"status_color": _DOT}
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _UNSEEN = "\u2060"
 
@@ -35,41 +39,55 @@ def as_text(value: Any) -> Any:
 
 
 def as_stored(value: Any) -> Any:
-    """What `as_text` was given: a value, or a list of them, as a page's filter sends it."""
+    """What `as_text` or `link` was given: a value, or a list of them, as a page's filter sends it."""
     if isinstance(value, list):
         return [as_stored(item) for item in value]
-    return value.replace("<" + _UNSEEN, "<") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if found := _LINK.fullmatch(value):
+        return html.unescape(found[1])
+    return value.replace("<" + _UNSEEN, "<")
 
 
-def as_address(value: Any, host: str) -> Any:
-    """A cell of a link column in a download: the address that it leads to; what is no link of ours is itself."""
-    found = _LINK.fullmatch(value) if isinstance(value, str) else None
-    return host.rstrip("/") + html.unescape(found[1]) if found else value
+def link(text: Any, page: str, name: Any = "") -> Any:
+    """A cell as a link to a page of ours; a text that names nothing stays a text.
+
+    The text stands first, in `title`: by it a table is sorted in the browser.
+    """
+    if not isinstance(text, str) or not isinstance(name, str) or text in _NO_NAMES or name in _NO_NAMES - {""}:
+        return as_text(text)
+    shown = html.escape(text)
+    return f'<a title="{shown}" href="/{page}/{quote(name, safe="")}">{shown}</a>'
 
 
 def cell(column: Any, value: Any) -> Any:
-    """What a page is given of a column's value: HTML of ours, or text."""
-    ours = _OURS.get(column)
-    return value if ours and isinstance(value, str) and ours.fullmatch(value) else as_text(value)
+    """What a page is given of a column's value where it is no link: a dot of ours, or text."""
+    is_dot = column == "status_color" and isinstance(value, str) and _DOT.fullmatch(value)
+    return value if is_dot else as_text(value)
 
 
-def drawn(frame: Any) -> Any:
-    """A frame as a page may draw it: the same shape, with texts and names of columns that hold no tag."""
+def drawn(frame: Any, pages: frozenset[str] = frozenset()) -> Any:
+    """A frame as a page may draw it: the same shape, with texts and names of columns that hold no tag of others.
+
+    Names are links to those of `pages`; a chart that is no table has none.
+    """
     made = frame.copy(deep=False)
-    for place, name in enumerate(frame.columns):
-        if frame.dtypes.iloc[place].hasobject:
-            made.isetitem(place, [cell(name, value) for value in frame.iloc[:, place]])
+    for place, column in enumerate(frame.columns):
+        if not frame.dtypes.iloc[place].hasobject:
+            continue
+        values = frame.iloc[:, place]
+        page, named_by = LINKS.get(column, ("", None)) if isinstance(column, str) else ("", None)
+        if page not in pages:
+            made.isetitem(place, [cell(column, value) for value in values])
+        elif named_by is None:
+            made.isetitem(place, [link(value, page) for value in values])
+        elif named_by in frame.columns:
+            names = frame[named_by]
+            made.isetitem(place, [link(value, page, name) for value, name in zip(values, names, strict=True)])
+        else:
+            made.isetitem(place, [as_text(value) for value in values])
     if frame.columns.nlevels == 1:
         made.columns = frame.columns.map(as_text)
-    return made
-
-
-def taken_away(frame: Any, host: str) -> Any:
-    """A frame as a download holds it: links as addresses."""
-    made = frame.copy(deep=False)
-    for place, name in enumerate(frame.columns):
-        if name in LINK_COLUMNS:
-            made.isetitem(place, [as_address(value, host) for value in frame.iloc[:, place]])
     return made
 
 
@@ -82,13 +100,12 @@ def draw_data_as_text() -> None:
     import superset.sql_lab
     from superset.common.query_context_processor import QueryContextProcessor
     from superset.common.query_object_factory import QueryObjectFactory
-    from superset.utils import csv, excel
+    from superset.utils import excel
 
     QueryContextProcessor.get_df_payload = _of_charts(QueryContextProcessor.get_df_payload)
     QueryObjectFactory.create = _with_stored_values(QueryObjectFactory.create)
     superset.dataframe.df_to_records = superset.sql_lab.df_to_records = _of_sql_lab(superset.dataframe.df_to_records)
-    csv.df_to_escaped_csv = _of_downloads(csv.df_to_escaped_csv)
-    excel.df_to_excel = _of_downloads(workbook)
+    excel.df_to_excel = workbook
 
 
 def _of_charts(payload_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -99,11 +116,12 @@ def _of_charts(payload_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[
         made = payload_of(processor, *args, **kwargs)
         if made.get("df") is None:
             return made
-        if processor._query_context.result_format in ChartDataResultFormat.table_like():
-            # here, where columns have their own names still, and not those that are shown
-            return made | {"df": taken_away(made["df"], _host())}
+        context = processor._query_context
+        if context.result_format in ChartDataResultFormat.table_like():
+            return made
+        is_table = (context.form_data or {}).get("viz_type") == "table"
         labels = {as_text(name): [as_text(part) for part in parts] for name, parts in made["label_map"].items()}
-        return made | {"df": drawn(made["df"]), "label_map": labels}
+        return made | {"df": drawn(made["df"], open_pages() if is_table else frozenset()), "label_map": labels}
 
     return payload
 
@@ -127,36 +145,26 @@ def _of_sql_lab(records_of: Callable[[Any], list[dict[str, Any]]]) -> Callable[[
     return records
 
 
-def _of_downloads(export: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(export)
-    def exported(frame: Any, *args: Any, **kwargs: Any) -> Any:
-        return export(taken_away(frame, _host()), *args, **kwargs)
+def open_pages() -> frozenset[str]:
+    """The pages that names lead to for the person of this request: contacts for their role alone."""
+    from superset import security_manager
+    from usage_superset.page_links import may_see_contacts
 
-    return exported
-
-
-def _host() -> str:
-    from flask import request
-
-    return str(request.host_url)
+    everywhere = {"account", "application", "data-status"}
+    if may_see_contacts():
+        everywhere.add("contacts")
+    if security_manager.is_admin() or security_manager.can_access("can_record", "Outcome"):
+        everywhere.add("record")
+    return frozenset(everywhere)
 
 
 def workbook(frame: Any, **kwargs: Any) -> bytes:
-    """A frame as XLSX: texts are texts, whatever they begin with; addresses of our own pages can be clicked."""
+    """A frame as XLSX: texts are texts, whatever they begin with."""
     import pandas as pd
     from superset.utils.excel import quote_formulas
 
     texts = {"strings_to_formulas": False, "strings_to_urls": False}
-    page = re.compile(
-        re.escape(_host()) + r"(?:account|application|contacts|call-list|outcome|superset)/[A-Za-z0-9._~%/-]*"
-    )
     made = io.BytesIO()
     with pd.ExcelWriter(made, engine="xlsxwriter", engine_kwargs={"options": texts}) as writer:
         quote_formulas(frame).to_excel(writer, **kwargs)
-        (sheet,) = writer.sheets.values()
-        left = frame.index.nlevels if kwargs.get("index", True) else 0
-        for place in range(frame.shape[1]):
-            for row, value in enumerate(frame.iloc[:, place], frame.columns.nlevels):
-                if isinstance(value, str) and page.fullmatch(value):
-                    sheet.write_url(row, left + place, value)
     return made.getvalue()

@@ -21,8 +21,8 @@ from flask_login import current_user
 
 from usage_superset.build_cache import build_of_request
 from usage_superset.display import date_format
-from usage_superset.html_cells import as_stored
 from usage_superset.outcome_records import NOTE_LENGTH, STATUSES, WHY_NOT, records_of, write_record
+from usage_superset.rows import rows_of
 
 RIGHT = ("can_record", "Outcome")
 _MOST_DAYS = 366
@@ -33,20 +33,8 @@ _REASONS = ["application_key", "application", "call_reason", "reason", "reason_s
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Record an outcome</title>
-<style>
-body { font-family: Inter, Helvetica, Arial, sans-serif; color: #1d2a35; margin: 16px auto; max-width: 720px;
-       padding: 0 16px; line-height: 1.45; overflow-wrap: anywhere; }
-h1 { font-size: 22px; margin-bottom: 4px; } h2 { font-size: 17px; margin-top: 28px; }
-fieldset { border: 1px solid #c4d0d9; border-radius: 6px; margin: 14px 0; padding: 8px 14px; min-width: 0; }
-legend { font-weight: 600; padding: 0 4px; } label { display: inline-block; padding: 6px 14px 6px 0; }
-input[type=radio] { width: 18px; height: 18px; vertical-align: -3px; }
-select, input[type=date], textarea, button { font: inherit; padding: 8px; max-width: 100%;
-       box-sizing: border-box; }
-textarea { width: 100%; }
-button { background: #1b6ca8; color: #fff; border: 0; border-radius: 6px; padding: 12px 22px; }
-.quiet { color: #50606c; } .wrong { color: #a3162b; font-weight: 600; } .done { color: #20673f; font-weight: 600; }
-li { margin: 8px 0; } a { color: #1b6ca8; } pre { font: inherit; white-space: pre-wrap; margin: 4px 0; }
-</style></head><body>
+<link rel="stylesheet" href="/usage-style/small-pages.css?{{ usage_style }}">
+</head><body>
 <p><a href="/superset/dashboard/call-list/">Call list</a></p>
 <h1>{{ row.account if row else account_id }}</h1>
 {% if saved %}<p class="done" role="status">Recorded. The call list shows it within a minute.</p>{% endif %}
@@ -109,7 +97,7 @@ def add_outcomes(app: Any, folder: str) -> None:
                 write_record(Path(folder), answer, note, datetime.now(UTC))
                 return redirect(f"/outcome/{quote(account_id, safe='')}?saved=1", 303)
         # whoever may not read of an account may not read what was said of it either
-        is_open = row or _rows("accounts_summary", ["account_id"], account_id)
+        is_open = row or rows_of("accounts_summary", ["account_id"], {"account_id": account_id})
         answers = [_told(record) for record in reversed(records_of(Path(folder), account_id))] if is_open else []
         page = render_template_string(_PAGE, **form.shown(), account_id=account_id, answers=answers)
         return page, 400 if form.problems else 200, {"Cache-Control": "no-store"}
@@ -228,53 +216,8 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
 
 def _row_of(account_id: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The row of the call list that this user may read of an account, and its reasons; None where there is none."""
-    rows = _rows("call_list", _ROW, account_id)
+    rows = rows_of("call_list", _ROW, {"account_id": account_id})
     if not rows:
         return None, []
-    reasons = _rows("call_reasons", _REASONS, account_id)
+    reasons = rows_of("call_reasons", _REASONS, {"account_id": account_id})
     return rows[0], sorted(reasons, key=lambda r: (r["urgency_rank"], r["call_reason"], r["application_key"]))
-
-
-def _rows(table: str, columns: list[str], account_id: str) -> list[dict[str, Any]]:
-    """Rows of a dataset by Superset's own way, which asks for every right; none where one is missing."""
-    from superset.charts.schemas import ChartDataQueryContextSchema
-    from superset.commands.chart.data.get_data_command import ChartDataCommand
-    from superset.connectors.sqla.models import SqlaTable
-    from superset.exceptions import SupersetSecurityException
-    from superset.extensions import db
-
-    dataset = db.session.query(SqlaTable).filter_by(table_name=table, schema="mart").one_or_none()
-    if dataset is None:
-        return []
-    query = {
-        "columns": columns,
-        "metrics": None,
-        "filters": [{"col": "account_id", "op": "==", "val": account_id}],
-        "row_limit": 1000,
-    }
-    asked = {
-        "datasource": {"id": dataset.id, "type": "table"},
-        "queries": [query],
-        "result_format": "json",
-        "result_type": "full",
-    }
-    command = ChartDataCommand(ChartDataQueryContextSchema().load(asked))
-    try:
-        command.validate()
-    except SupersetSecurityException:
-        return []
-    found = command.run()["queries"][0]
-    return [{name: _plain(row[name]) for name in columns} for row in found["data"]]
-
-
-def _plain(value: Any) -> Any:
-    """A value as a record holds it: days as text, what is not known as None, text as it is stored."""
-    import pandas as pd
-
-    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
-        return None
-    if isinstance(value, str):
-        return as_stored(value)
-    if isinstance(value, datetime):
-        return value.date().isoformat()
-    return value.item() if hasattr(value, "item") else value

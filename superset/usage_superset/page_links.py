@@ -1,32 +1,208 @@
-"""Short addresses of the pages of one account, application or owner: /account/Town of Elkdale leads there, filter set.
+"""Short addresses that lead to pages with their filters set, and from page to page with the filters carried along.
 
-Tables hold thousands of these links and downloads carry them as addresses; the filter as Superset writes it (in Rison)
-would be four fifths of what a browser has to load.
+- /account/Town of Elkdale, /application/Permits, /contacts/Town of Elkdale, /call-list/Ana Ortiz: the page of that
+  name. A name that nobody has gets an answer that says so, and which names are close to it.
+- /record/Town of Elkdale: the form that records what came of a call.
+- /go/changes: that page, with the filters of the page that the link was clicked on: which page it was, the browser says
+  (Referer), and what was chosen there, Superset keeps.
+- /my-csm/of/Ana Ortiz: pages begin with the accounts of that CSM from then on, in this browser, until /my-csm/ is told
+  otherwise.
+
+Tables hold thousands of these links; a filter as Superset writes it (in Rison) would be four fifths of what a browser
+has to load.
 """
 
+import difflib
+import json
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
-from flask import redirect
+from flask import redirect, render_template, request
+from flask_login import current_user
+from sqlalchemy import text
 
-# page, and the column that its filter is on
+from usage_superset.rows import is_name, names_of, rows_of
+
+# the pages that a name leads to, and the column that their filter is on
 PAGES = {"account": "account", "application": "application", "contacts": "account", "call-list": "owner"}
+# filters that mean the same on every page that has them
+CARRIED = ("owner", "segment", "region", "account", "application")
+_WHAT = {"account": "account", "application": "application", "owner": "CSM"}
+_DASHBOARD = "/superset/dashboard/"
+_CSM = "usage_csm"
+_YEAR = 365 * 86_400
+_CONTACTS = text("SELECT schema_perm FROM tables WHERE table_name = 'account_contacts' AND schema = 'personal'")
+_PLAIN = {"Cache-Control": "no-store"}
 
 
-def address_of(page: str, name: str) -> str:
-    """The address of a page with its filter set to a name, whatever characters that has."""
-    column = PAGES[page]
-    value = "'" + name.replace("!", "!!").replace("'", "!'") + "'"
-    chosen = f"(extraFormData:(filters:!((col:{column},op:IN,val:!({value})))),filterState:(value:!({value}))"
-    chosen = f"(NATIVE_FILTER-{column}:{chosen},id:NATIVE_FILTER-{column},ownState:()))"
-    return f"/superset/dashboard/{page}/?native_filters={quote(chosen, safe='')}"
+def address_of(page: str, chosen: dict[str, list[str]]) -> str:
+    """The address of a page with filters set: values by column, whatever characters they have."""
+    filters = ",".join(_filter(column, values) for column, values in chosen.items() if values)
+    return f"{_DASHBOARD}{page}/" + (f"?native_filters={quote(f'({filters})', safe='')}" if filters else "")
+
+
+def _filter(column: str, values: list[str]) -> str:
+    listed = ",".join("'" + value.replace("!", "!!").replace("'", "!'") + "'" for value in values)
+    state = f"extraFormData:(filters:!((col:{column},op:IN,val:!({listed})))),filterState:(value:!({listed}))"
+    return f"NATIVE_FILTER-{column}:({state},id:NATIVE_FILTER-{column},ownState:())"
+
+
+def may_see_contacts() -> bool:
+    """Whether the person of the request may read who works for the accounts."""
+    from superset.extensions import db
+
+    from superset import security_manager
+
+    schema = db.session.execute(_CONTACTS).scalar()
+    return bool(schema) and bool(security_manager.can_access("schema_access", schema))
+
+
+def own_csm() -> str | None:
+    """Whose accounts pages begin with in this browser, where that was set."""
+    return request.cookies.get(_CSM) or None
 
 
 def add_links(app: Any) -> None:
-    """Serves the short addresses; who may see the page is asked there."""
+    """Serves the short addresses; who may see a page is asked there."""
+
     for page in PAGES:
 
         def lead(name: str, page: str = page) -> Any:
-            return redirect(address_of(page, name))
+            return _logged_in() or _lead_to(page, name)
 
         app.add_url_rule(f"/{page}/<path:name>", f"link_to_{page}", lead)
+
+    @app.get("/data-status/")
+    def data_status() -> Any:
+        return redirect(f"{_DASHBOARD}health/")
+
+    @app.get("/record/<path:name>")
+    def record(name: str) -> Any:
+        if away := _logged_in():
+            return away
+        found = rows_of("accounts_summary", ["account_id"], {"account": name})
+        if not found:
+            return _no_such("account", name, "record")
+        return redirect(f"/outcome/{quote(found[0]['account_id'], safe='')}")
+
+    @app.get("/go/<page>")
+    def go(page: str) -> Any:
+        if away := _logged_in():
+            return away
+        dashboard = _dashboard(page)
+        if dashboard is None:
+            return render_template("no_such.html", what="page", name=page, page="", near=[]), 404, _PLAIN
+        return redirect(address_of(page, _fitting(dashboard, chosen_before())))
+
+    @app.get("/my-csm/")
+    def csms() -> Any:
+        if away := _logged_in():
+            return away
+        return render_template("my_csm.html", names=names_of("owner"), chosen=own_csm()), 200, _PLAIN
+
+    @app.get("/my-csm/nobody")
+    def every_csm() -> Any:
+        answer = redirect("/my-csm/")
+        answer.delete_cookie(_CSM)
+        return answer
+
+    @app.get("/my-csm/of/<path:name>")
+    def my_csm(name: str) -> Any:
+        if away := _logged_in():
+            return away
+        if not is_name("owner", name):
+            return _no_such("owner", name, "my-csm/of")
+        answer = redirect(address_of("call-list", {"owner": [name]}))
+        secure = bool(app.config.get("SESSION_COOKIE_SECURE"))
+        answer.set_cookie(_CSM, name, max_age=_YEAR, httponly=True, samesite="Lax", secure=secure)
+        return answer
+
+
+def _logged_in() -> Any:
+    """None for whoever is; else the way to the log-in and back."""
+    if current_user.is_authenticated:
+        return None
+    return redirect(f"/login/?next={quote(request.full_path.rstrip('?'))}")
+
+
+def _lead_to(page: str, name: str) -> Any:
+    if page == "contacts" and not may_see_contacts():
+        return render_template("no_contacts.html", name=name), 403, _PLAIN
+    column = PAGES[page]
+    if not is_name(column, name):
+        return _no_such(column, name, page)
+    return redirect(address_of(page, {column: [name]}))
+
+
+def _no_such(column: str, name: str, page: str) -> Any:
+    near = nearest(name, names_of(column))
+    return render_template("no_such.html", what=_WHAT[column], name=name, page=page, near=near), 404, _PLAIN
+
+
+def nearest(name: str, names: list[str], most: int = 5) -> list[str]:
+    """Those of the names that may have been meant, the likeliest first."""
+    by_small = {known.casefold(): known for known in names}
+    small = name.casefold().strip()
+    begun = [known for key, known in by_small.items() if small and (small in key or key in small)]
+    alike = [by_small[key] for key in difflib.get_close_matches(small, by_small, n=most, cutoff=0.6)]
+    return list(dict.fromkeys([*([by_small[small]] if small in by_small else []), *alike, *sorted(begun)]))[:most]
+
+
+# ---------------------------------------------------------------- filters of the page before
+
+
+def _dashboard(slug: str) -> Any:
+    from superset.extensions import db
+    from superset.models.dashboard import Dashboard
+
+    column = Dashboard.id == int(slug) if slug.isdecimal() else Dashboard.slug == slug
+    return db.session.query(Dashboard).filter(column).one_or_none()
+
+
+def chosen_before() -> dict[str, list[str]]:
+    """What was chosen on the page that the link was clicked on, by column; on none, the person's own CSM."""
+    before = urlsplit(request.referrer or "")
+    own = {"owner": [csm]} if (csm := own_csm()) else {}
+    if before.netloc != request.host or not before.path.startswith(_DASHBOARD):
+        return own
+    dashboard = _dashboard(before.path.removeprefix(_DASHBOARD).strip("/"))
+    key = parse_qs(before.query).get("native_filters_key", [""])[0]
+    state = _state_of(dashboard, key) if dashboard is not None and key else None
+    return own if state is None else _values(state)
+
+
+def _state_of(dashboard: Any, key: str) -> Any:
+    """What Superset keeps of the filters of a page, or None: it forgets, and gives a page only to who may see it."""
+    from superset.commands.dashboard.filter_state.get import GetFilterStateCommand
+    from superset.commands.temporary_cache.exceptions import TemporaryCacheGetFailedError
+    from superset.commands.temporary_cache.parameters import CommandParameters
+    from superset.exceptions import SupersetException
+
+    try:
+        kept = GetFilterStateCommand(CommandParameters(resource_id=dashboard.id, key=key)).run()
+        return json.loads(kept) if kept else None
+    except (SupersetException, TemporaryCacheGetFailedError, ValueError, RecursionError):
+        return None
+
+
+def _values(state: Any) -> dict[str, list[str]]:
+    """The chosen values by column; whatever else a browser sent to be kept is left out."""
+    found: dict[str, list[str]] = {}
+    for column in CARRIED:
+        mask = state.get(f"NATIVE_FILTER-{column}") if isinstance(state, dict) else None
+        kept = mask.get("filterState") if isinstance(mask, dict) else None
+        values = kept.get("value") if isinstance(kept, dict) else None
+        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+            found[column] = values
+    return found
+
+
+def _fitting(dashboard: Any, chosen: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Those of the chosen values that the filters of a page can hold."""
+    fitting = {}
+    for native in json.loads(dashboard.json_metadata or "{}").get("native_filter_configuration", []):
+        column = str(native.get("id", "")).removeprefix("NATIVE_FILTER-")
+        values = chosen.get(column, [])
+        if values and (len(values) == 1 or native.get("controlValues", {}).get("multiSelect")):
+            fitting[column] = values
+    return fitting

@@ -22,14 +22,7 @@ _OURS = ("usage-set-up", "warming")
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Use of the dashboards</title>
-<style>
-body { font-family: Inter, Helvetica, Arial, sans-serif; color: #1d2a35; margin: 24px auto; max-width: 1000px;
-       padding: 0 16px; line-height: 1.4; }
-h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid #d8e0e6; }
-th { background: #eef2f5; } td.n, th.n { text-align: right; } a { color: #1b6ca8; } .quiet { color: #5a6873; }
-</style></head><body>
+<link rel="stylesheet" href="/usage-style/small-pages.css?{{ usage_style }}"></head><body class="wide">
 <h1>Use of the dashboards</h1>
 <p class="quiet">{{ since }} to {{ now }} (UTC), from Superset's log.
 For administrators only: it is about people. <a href="/superset/dashboard/health/">Data status</a></p>

@@ -109,7 +109,7 @@ _KEYS = "account_id account application_key application application_type segment
 _CALL_LIST = (
     "rank urgency urgency_rank account_id account segment region owner reason news new_reasons "
     "applications_at_risk applications_owned arr_at_risk annual_value renewal_date days_to_renewal "
-    "last_used_on health health_color health_change account_page contacts"
+    "last_used_on health health_color health_change call_reason reason_in_short usage_trend"
 )
 
 TABLES = {
@@ -119,7 +119,7 @@ TABLES = {
             "build",
             "the build itself",
             "build_id",
-            "build_id as_of newest_week data_through sentence health_link",
+            "build_id as_of newest_week data_through sentence",
             may_be_empty=False,
         ),
         _table(
@@ -141,14 +141,14 @@ TABLES = {
             "account x application x period of complete weeks",
             "period account_id application_key",
             f"period {_KEYS} is_subscribed weeks_subscribed weeks_used clicks records_created clicks_per_week "
-            "active_users account_active_users is_used is_ranked rank_in_application account_page application_page contacts",
+            "active_users account_active_users is_used is_ranked rank_in_application",
         ),
         _table(
             "usage_changes",
             "account x subscribed application now and a year ago: its last 13 complete weeks against last year's",
             "account_id application_key",
             f"{_KEYS} weeks_compared clicks clicks_last_year clicks_change clicks_change_share records_created "
-            "records_last_year records_change records_change_share movement account_page contacts",
+            "records_last_year records_change records_change_share movement",
         ),
         _table(
             "subscription_overview",
@@ -157,14 +157,14 @@ TABLES = {
             f"{_KEYS} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
             "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
             "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
-            "came_back clicks_outside_subscription reason account_page application_page contacts",
+            "came_back clicks_outside_subscription reason usage_trend",
         ),
         _table(
             "ended_subscriptions",
             "account x application whose subscription has ended",
             "account_id application_key",
             f"{_KEYS} start_date end_date end_reason what_ended last_used_on clicks_per_week_before_end "
-            "clicks_outside_subscription annual_value account_page",
+            "clicks_outside_subscription annual_value",
         ),
         _table(
             "accounts_summary",
@@ -174,7 +174,7 @@ TABLES = {
             "notice_date end_date end_reason applications_owned applications_used applications_never_used "
             "applications_low applications_inactive applications_ended applications_notice active_users breadth depth "
             "seats annual_value renewal_date days_to_renewal last_used_on days_silent_before_end use_before_end is_in_reference "
-            "account_page contacts",
+            "contacts usage_trend",
             may_be_empty=False,
         ),
         _table(
@@ -183,7 +183,7 @@ TABLES = {
             "account_id application_key",
             f"{_KEYS} usage_state weekly_active_users monthly_active_users stickiness seats seat_utilization "
             "regular_users regular_users_lost top_user_share depends_on_one has_champion champion_is_silent "
-            "champion_last_used_on users_going_on what_of_users annual_value account_page contacts",
+            "champion_last_used_on users_going_on what_of_users annual_value",
         ),
         _table(
             "onboarding",
@@ -191,20 +191,20 @@ TABLES = {
             "account_id application_key period_number",
             f"{_KEYS} period_number start_date end_date weeks_subscribed onboarding_state first_used_on "
             "days_to_first_use steady_week weeks_to_steady_use peers peers_days_to_first_use "
-            "peers_weeks_to_steady_use reason annual_value account_page contacts",
+            "peers_weeks_to_steady_use reason annual_value",
         ),
         _table(
             "peers",
             "account x subscribed application (or all applications of the account) x measure",
             "account_id application_key peer_measure",
-            f"{_KEYS} peer_measure peer_value peer_group peers percentile group_median why_no_percentile account_page",
+            f"{_KEYS} peer_measure peer_value peer_group peers percentile group_median why_no_percentile",
         ),
         _table(
             "expansion",
             "finding x account x application (or the whole account)",
             "account_id application_key expansion_kind",
             f"{_KEYS} expansion_kind reason peers peers_share peers_annual_value seats monthly_active_users "
-            "seat_utilization annual_value renewal_date account_page contacts",
+            "seat_utilization annual_value renewal_date",
         ),
         _table(
             "growth",
@@ -223,7 +223,7 @@ TABLES = {
             "an anomalous week lately, in words",
             "week_start scope account application_key",
             f"week_start scope {_KEYS} measure anomaly_type direction confidence anomaly_status first_week last_week is_event_row observed_per_week "
-            "expected_per_week change_per_week change_share p_value strength cause what_happened account_page",
+            "expected_per_week change_per_week change_share p_value strength cause what_happened",
         ),
         _table(
             "anomaly_rates",
@@ -243,8 +243,7 @@ TABLES = {
             "a risk: target x account x application (or all applications of the account)",
             "target account_id application_key",
             f"target risk {_KEYS} rank probability probability_text risk_lift driver positive_signal recent_clicks usual_clicks "
-            "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week "
-            "account_page contacts",
+            "recent_of_usual annual_value value_at_risk renewal_date days_to_renewal listed_since method_in_force as_of_week",
         ),
         _table(
             "risk_methods",
@@ -277,7 +276,7 @@ TABLES = {
             "account x application (or the account as a whole) subscribed in the newest week",
             "account_id application_key",
             f"{_KEYS} health health_color health_before health_change biggest_factor health_reason health_arithmetic "
-            "factors_not_known account_page",
+            "factors_not_known",
         ),
         _table(
             "health_factor_points",
@@ -309,15 +308,14 @@ TABLES = {
             "account x renewal date of the days ahead",
             "account_id renewal_date",
             "account_id account segment region owner renewal_date renewal_week days_to_renewal applications_renewing renewing "
-            "arr_renewing renewal_status health health_color renewal_priority reasons churn_probability account_page",
+            "arr_renewing renewal_status health health_color renewal_priority reasons churn_probability",
         ),
         _table(
             "call_list_history",
             "week x account on the call list that was issued for it",
             "as_of_week account_id",
             "as_of_week rank urgency urgency_rank account_id account segment region owner reason call_reasons news "
-            "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_as_of "
-            "account_page",
+            "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_as_of",
         ),
         _table(
             "subscription_history",
@@ -371,7 +369,7 @@ TABLES = {
             "call_status",
             "an account on the call list of the build that is shown, with what became of it",
             "account_id",
-            f"{_CALL_LIST} call_status call_status_text outcome_at was_reached record_outcome",
+            f"{_CALL_LIST} call_status call_status_text outcome_at was_reached",
             schema="outcomes",
         ),
         _table(

@@ -45,7 +45,7 @@ _NOWHERE = "usage.invalid"
 _XLSX = ("application", "vnd.openxmlformats-officedocument.spreadsheetml.sheet")
 _COLUMNS = [
     ("account", "Account", 34),
-    ("urgency", "Urgency", 14),
+    ("urgency", "Priority", 14),
     ("news", "News", 14),
     ("reason", "Details", 80),
     ("new_reasons", "What is new", 34),

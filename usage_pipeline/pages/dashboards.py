@@ -7,6 +7,7 @@ Superset's own importer skips a chart that it cannot find without a word, and dr
 is gone: both are found here, before anything is imported.
 """
 
+import copy
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,12 +19,16 @@ import yaml
 
 from usage_pipeline.core.tables import COLUMNS, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
 from usage_pipeline.pages.help_tab import help_text, place_help
+from usage_pipeline.pages.page_frame import place_frame
 from usage_pipeline.privacy.encryption import open_database
 
 ASSETS = Path(__file__).parents[2] / "superset" / "assets"
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 # ids that Superset gives out: they differ in every installation and never belong into a file
 _INSTANCE_KEYS = {"chartsInScope", "chartId", "slice_id", "datasource_id", "dashboard_id", "query_context", "id_column"}
+
+# the chart of the data's state, on top of every page
+STATE_CHART = "e2a0a5c7-3d0c-5d57-9c11-6a7c6f2f8a10"
 
 
 @dataclass
@@ -111,10 +116,13 @@ def used_columns(params: dict[str, Any]) -> set[str]:
     return used
 
 
+_BUBBLE = ("x", "y", "size")
+
+
 def used_metrics(params: dict[str, Any]) -> set[str]:
     """The saved metrics that a chart's parameters name."""
     used: set[str] = set()
-    for key in ("metrics", "metrics_b", "percent_metrics", "timeseries_limit_metric", "metric", "x_axis_sort"):
+    for key in ("metrics", "metrics_b", "percent_metrics", "timeseries_limit_metric", "metric", "x_axis_sort", *_BUBBLE):
         value = params.get(key)
         used |= {m for m in (value if isinstance(value, list) else [value]) if isinstance(m, str)}
     return used
@@ -242,6 +250,8 @@ def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
     help_cell = dashboard.get("position", {}).get("MARKDOWN-help", {})
     if help_cell.get("meta", {}).get("code") != help_of(dashboard, assets):
         problems.append("the tab that says what the figures mean is not up to date; run `make format`")
+    if not _has_frame(dashboard, assets):
+        problems.append("the line on top or the order of the filters is not that of all pages; run `make format`")
     for uuid in chart_uuids(dashboard):
         if uuid not in assets.charts:
             problems.append(f"shows the chart {uuid}, which is that of no file under charts/")
@@ -265,6 +275,15 @@ def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
     if "responses" in schemas and schemas != {"responses"}:
         problems.append("mixes how CSMs answer with other charts; that has a dashboard of its own, for their head")
     return problems
+
+
+def _has_frame(dashboard: dict[str, Any], assets: Assets) -> bool:
+    made = copy.deepcopy(dashboard)
+    try:
+        place_frame(made, assets.charts[STATE_CHART])
+    except (KeyError, ValueError):  # not of the form of a page, or no line leads to it
+        return False
+    return made == dashboard
 
 
 def dataset_columns(table: Table) -> list[dict[str, Any]]:
@@ -326,6 +345,7 @@ def normalise(folder: Path = ASSETS) -> list[Path]:
                 content["columns"] = dataset_columns(table)
                 content["metrics"] = dataset_metrics(table)
             if uuid in assets.dashboards:
+                place_frame(content, assets.charts[STATE_CHART])
                 place_help(content, help_of(content, assets))
             file, text = assets.files[uuid], dump(content)
             if file.read_text(encoding="utf-8") != text:

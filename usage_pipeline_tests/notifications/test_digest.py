@@ -106,7 +106,7 @@ def test_each_owner_gets_exactly_his_own_accounts_and_never_a_contact(
         ordered = of_owner.sort_values("rank")
         assert list(listed["Account"]) == list(ordered["account"])
         assert list(listed["Details"]) == list(ordered["reason"])
-        assert list(listed["Urgency"]) == list(ordered["urgency"])
+        assert list(listed["Priority"]) == list(ordered["urgency"])
         first = ordered.head(lib.LISTED)
         read = Words(html)
         assert [text for text in read.texts if text in set(calls["account"])] == list(first["account"])

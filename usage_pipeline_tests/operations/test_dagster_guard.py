@@ -49,6 +49,7 @@ PASSWORD = "correct horse battery"
 
 _CODE = """
 import dagster as dg
+from usage_pipeline_tests.support.processes import end
 
 @dg.asset
 def table():
@@ -102,8 +103,7 @@ def _process(command: list[str], home: Path, answers: Callable[[], bool], **more
             time.sleep(0.3)
         yield
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        end(process)
 
 
 def _answers(url: str) -> bool:

@@ -23,6 +23,7 @@ from PIL import Image
 from usage_pipeline.operations.local import SUPERSET_PYTHON, superset_environment
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.fake_smtp import FakeSmtp, serving_mail
+from usage_pipeline_tests.support.processes import end
 from usage_pipeline_tests.support.servers import SupersetServer, free_port, serving
 from usage_pipeline_tests.support.superset_client import log_in
 from usage_pipeline_tests.support.visitors import GOOD_KEY, Visitor, start_problems
@@ -61,12 +62,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
     try:
         yield
     finally:
-        started.terminate()
-        try:
-            started.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
+        end(started, 60)
 
 
 @dataclass

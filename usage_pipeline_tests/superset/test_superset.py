@@ -341,7 +341,7 @@ def test_a_viewer_gets_no_contact_on_any_way(superset: SupersetServer, page: Any
         assert answer.status_code in (401, 403, 404, 405, 400), f"{answer.url}: {answer.status_code}"
         assert not any(email in answer.text for email in contacts["email"].head(50))
     listed = json.dumps(viewer.get("/api/v1/dashboard/?q=(page_size:100)").json())
-    assert "Low and inactive" in listed
+    assert "Adoption and risk" in listed
     assert '"Contacts"' not in listed
     page.goto(f"{superset.url}/superset/dashboard/contacts/")
     page.wait_for_timeout(3000)

@@ -26,6 +26,7 @@ from usage_pipeline.operations.local import (
     superset_environment,
 )
 from usage_pipeline_tests.support.lakes import write_config
+from usage_pipeline_tests.support.processes import end
 
 
 @dataclass
@@ -104,5 +105,4 @@ def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterato
                 time.sleep(0.5)
         yield url
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        end(process)

@@ -103,6 +103,12 @@ ACTIVITY_TABLES = [
         checks=["defs/activity/use_outside_subscriptions"],
     ),
     sql_table(
+        "usage_trends",
+        schema="core",
+        group="activity",
+        description="The last 13 complete weeks of each application of each account, and of the account, as small bars.",
+    ),
+    sql_table(
         "subscription_overview",
         schema="mart",
         group="activity",

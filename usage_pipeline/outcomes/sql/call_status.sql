@@ -21,13 +21,13 @@ SELECT
     calls.health,
     calls.health_color,
     calls.health_change,
-    calls.account_page,
-    calls.contacts,
+    calls.call_reason,
+    calls.reason_in_short,
+    calls.usage_trend,
     given.call_status,
     given.call_status_text,
     given.outcome_at,
-    given.was_reached,
-    '<a href="/outcome/' || url_encode(calls.account_id) || '">record</a>' AS record_outcome
+    given.was_reached
 FROM shown.mart.call_list AS calls
 INNER JOIN given ON calls.account_id = given.account_id
 ORDER BY calls.rank

@@ -110,12 +110,14 @@ SELECT
         WHEN around_end.clicks_after > 0 THEN '; ' || around_end.clicks_after || ' clicks after it' ELSE ''
     END AS use_before_end,
     names.is_in_reference,
-    names.account_page,
-    names.contacts
+    names.contacts,
+    trends.usage_trend
 FROM core.account_names AS names
 INNER JOIN core.account_subscriptions AS subscriptions ON names.account_id = subscriptions.account_id
 INNER JOIN totals ON names.account_id = totals.account_id
 LEFT JOIN account_applications ON names.account_id = account_applications.account_id
 LEFT JOIN around_end ON names.account_id = around_end.account_id
 LEFT JOIN users ON names.account_id = users.account_id
+LEFT JOIN core.usage_trends AS trends
+    ON names.account_id = trends.account_id AND trends.application_key = 'all'
 ORDER BY names.account

@@ -17,8 +17,7 @@ SELECT
     CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
     account_applications.clicks_per_week_before_end,
     CAST(account_applications.clicks_outside_subscription AS BIGINT) AS clicks_outside_subscription,
-    account_applications.annual_value,
-    names.account_page
+    account_applications.annual_value
 FROM core.account_application_states AS account_applications
 INNER JOIN core.account_subscriptions AS accounts ON account_applications.account_id = accounts.account_id
 INNER JOIN core.account_names AS names ON account_applications.account_id = names.account_id

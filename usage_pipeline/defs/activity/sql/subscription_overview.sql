@@ -100,12 +100,14 @@ SELECT
                     ELSE ''
                 END
     END AS reason,
-    names.account_page,
-    applications.application_page,
-    names.contacts
+    trends.usage_trend
 FROM core.account_application_states AS account_applications
 CROSS JOIN newest
 CROSS JOIN history
 INNER JOIN core.account_names AS names ON account_applications.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON account_applications.application = applications.application_key
+LEFT JOIN core.usage_trends AS trends
+    ON
+        account_applications.account_id = trends.account_id
+        AND account_applications.application = trends.application_key
 ORDER BY names.account, applications.application

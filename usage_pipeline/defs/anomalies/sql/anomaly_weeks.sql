@@ -329,8 +329,7 @@ SELECT
     END
     || CASE WHEN told.ending IS NOT NULL AND told.z < 0 THEN '; ' || told.ending ELSE '' END
     || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END
-        AS what_happened,
-    names.account_page
+        AS what_happened
 FROM told
 LEFT JOIN core.application_names AS applications ON told.application = applications.application_key
 LEFT JOIN core.account_names AS names ON told.account_id = names.account_id

@@ -74,8 +74,7 @@ SELECT
         ELSE ''
     END AS health_reason,
     CASE WHEN scores.health IS NOT NULL THEN factors.arithmetic END AS health_arithmetic,
-    coalesce(missing.factors_not_known, '') AS factors_not_known,
-    names.account_page
+    coalesce(missing.factors_not_known, '') AS factors_not_known
 FROM core.health_scores AS scores
 INNER JOIN newest ON scores.as_of_week = newest.as_of_week
 INNER JOIN core.account_names AS names ON scores.account_id = names.account_id

@@ -33,14 +33,12 @@ by_kind AS (
         min(urgency_rank) AS urgency_rank,
         min(kind_order) AS kind_order,
         count(*) AS applications,
+        min(application) = 'all applications' AS is_of_account,
         CASE
-            WHEN count(*) > 1
-                THEN
-                    call_reason || ': '
-                    || string_agg(application, ', ' ORDER BY annual_value DESC NULLS LAST, application)
+            WHEN count(*) > 1 THEN string_agg(application, ', ' ORDER BY annual_value DESC NULLS LAST, application)
             WHEN min(application) = 'all applications' THEN min(short_text)
-            ELSE call_reason || ': ' || min(application) || ' (' || min(short_text) || ')'
-        END AS words
+            ELSE min(application) || ' (' || min(short_text) || ')'
+        END AS what
     FROM strongest
     GROUP BY account_id, call_reason
 ),
@@ -56,7 +54,13 @@ in_order AS (
 as_text AS (
     SELECT
         account_id,
-        string_agg(words, '; ' ORDER BY nth) FILTER (WHERE nth <= 3)
+        min(call_reason) FILTER (WHERE nth = 1) AS call_reason,
+        min(what) FILTER (WHERE nth = 1)
+        || CASE WHEN any_value(kinds) > 1 THEN '; ' || (any_value(kinds) - 1) || ' more' ELSE '' END AS reason_in_short,
+        string_agg(
+            CASE WHEN applications = 1 AND is_of_account THEN what ELSE call_reason || ': ' || what END, '; '
+            ORDER BY nth
+        ) FILTER (WHERE nth <= 3)
         || CASE WHEN any_value(kinds) > 3 THEN '; and ' || (any_value(kinds) - 3) || ' more' ELSE '' END AS reason
     FROM in_order
     GROUP BY account_id
@@ -68,6 +72,8 @@ by_account AS (
         min(ordered.urgency_rank) AS urgency_rank,
         arg_min(ordered.urgency, ordered.urgency_rank) AS urgency,
         any_value(as_text.reason) AS reason,
+        any_value(as_text.call_reason) AS call_reason,
+        any_value(as_text.reason_in_short) AS reason_in_short,
         coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new this week'), '')
             AS new_reasons
     FROM ordered
@@ -145,8 +151,9 @@ SELECT
     health.health,
     coalesce(health.health_color, 'not known') AS health_color,
     health.health_change,
-    accounts.account_page,
-    accounts.contacts
+    by_account.call_reason,
+    by_account.reason_in_short,
+    accounts.usage_trend
 FROM by_account
 INNER JOIN mart.accounts_summary AS accounts ON by_account.account_id = accounts.account_id
 INNER JOIN at_risk ON by_account.account_id = at_risk.account_id

@@ -20,8 +20,7 @@ SELECT
     issued.health,
     issued.health_color,
     -- the build is not named: the one that issues a week does not know its own name yet
-    issued.issued_as_of,
-    names.account_page
+    issued.issued_as_of
 FROM core.call_snapshots AS issued
 LEFT JOIN core.account_names AS names ON issued.account_id = names.account_id
 ORDER BY issued.as_of_week, issued.rank

@@ -127,8 +127,7 @@ SELECT
         WHEN signs.urgency_rank IS NULL THEN 'calm' ELSE ['Urgent', 'This week', 'Watch'][signs.urgency_rank]
     END AS renewal_priority,
     coalesce(signs.reasons, '') AS reasons,
-    probabilities.churn_probability,
-    names.account_page
+    probabilities.churn_probability
 FROM renewals
 INNER JOIN core.account_names AS names ON renewals.account_id = names.account_id
 LEFT JOIN mart.account_health AS health

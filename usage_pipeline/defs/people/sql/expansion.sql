@@ -113,9 +113,7 @@ SELECT
     found.monthly_active_users,
     found.seat_utilization,
     found.annual_value,
-    CAST(summary.renewal_date AS TIMESTAMP) AS renewal_date,
-    names.account_page,
-    names.contacts
+    CAST(summary.renewal_date AS TIMESTAMP) AS renewal_date
 FROM found
 INNER JOIN core.account_names AS names ON found.account_id = names.account_id
 INNER JOIN mart.accounts_summary AS summary ON found.account_id = summary.account_id

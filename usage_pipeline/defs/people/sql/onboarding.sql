@@ -203,9 +203,7 @@ SELECT
                     ELSE '; its peers take ' || CAST(judged.peers_weeks_to_steady_use AS BIGINT) || ' weeks'
                 END
     END AS reason,
-    judged.annual_value,
-    names.account_page,
-    names.contacts
+    judged.annual_value
 FROM judged
 INNER JOIN core.account_names AS names ON judged.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON judged.application = applications.application_key

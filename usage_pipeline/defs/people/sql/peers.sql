@@ -107,8 +107,7 @@ SELECT
                 CASE ranked.peers WHEN 0 THEN 'no' ELSE 'only ' || ranked.peers END
                 || CASE ranked.peers WHEN 1 THEN ' peer (' ELSE ' peers (' END || ranked.peer_group || ')'
         ELSE ''
-    END AS why_no_percentile,
-    names.account_page
+    END AS why_no_percentile
 FROM ranked
 INNER JOIN core.account_names AS names ON ranked.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON ranked.application_key = applications.application_key

@@ -304,9 +304,7 @@ SELECT
                     || ' regular users did not come in the last ' || $regular_recent_weeks || ' weeks'
         END
     ) AS what_of_users,
-    figures.annual_value,
-    names.account_page,
-    names.contacts
+    figures.annual_value
 FROM figures
 INNER JOIN core.account_names AS names ON figures.account_id = names.account_id
 LEFT JOIN core.application_names AS applications ON figures.application = applications.application_key

@@ -87,9 +87,7 @@ SELECT
     END AS days_to_renewal,
     CAST(coalesce(since.first_week, scores.as_of_week) AS TIMESTAMP) AS listed_since,
     scores.method AS method_in_force,
-    CAST(scores.as_of_week AS TIMESTAMP) AS as_of_week,
-    names.account_page,
-    names.contacts
+    CAST(scores.as_of_week AS TIMESTAMP) AS as_of_week
 FROM core.risk_scores AS scores
 INNER JOIN core.risk_methods AS methods ON scores.target = methods.target
 INNER JOIN core.account_names AS names ON scores.account_id = names.account_id

@@ -51,8 +51,7 @@ SELECT
         ELSE '.'
     END
     || $held_back
-    || ' Build ' || $build_id || '.' AS sentence,
-    '<a href="/superset/dashboard/health/">data status</a>' AS health_link
+    || ' Build ' || $build_id || '.' AS sentence
 FROM newest
 CROSS JOIN counts
 CROSS JOIN suspect

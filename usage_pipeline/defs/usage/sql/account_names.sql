@@ -44,8 +44,5 @@ SELECT
     state,
     coalesce(owner, 'no CSM') AS owner,
     is_in_reference,
-    '<a href="/account/' || url_encode(account) || '">open</a>' AS account_page,
-    CASE
-        WHEN $has_contacts THEN '<a href="/contacts/' || url_encode(account) || '">contacts</a>'
-    END AS contacts
+    CASE WHEN $has_contacts THEN 'contacts' END AS contacts
 FROM labelled

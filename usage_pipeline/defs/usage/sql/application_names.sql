@@ -36,6 +36,5 @@ SELECT
     application_key,
     application,
     application_type,
-    is_in_reference,
-    '<a href="/application/' || url_encode(application) || '">open</a>' AS application_page
+    is_in_reference
 FROM labelled

@@ -103,10 +103,7 @@ SELECT
                     PARTITION BY rankable.period, rankable.application, rankable.is_ranked
                     ORDER BY rankable.clicks_per_week DESC
                 )
-    END AS rank_in_application,
-    names.account_page,
-    applications.application_page,
-    names.contacts
+    END AS rank_in_application
 FROM rankable
 INNER JOIN core.account_names AS names ON rankable.account_id = names.account_id
 INNER JOIN core.application_names AS applications ON rankable.application = applications.application_key

@@ -61,9 +61,7 @@ SELECT
         WHEN abs(changed.clicks_change) < $change_relative_floor * greatest(changed.clicks_last_year, 1) THEN 'steady'
         WHEN changed.clicks_change > 0 THEN 'gainer'
         ELSE 'decliner'
-    END AS movement,
-    names.account_page,
-    names.contacts
+    END AS movement
 FROM changed
 INNER JOIN
     core.account_application_states AS account_applications

@@ -1,0 +1,102 @@
+"""What every page has alike: the line on top, and the bar of filters.
+
+Belongs here: the way to the other pages, the state of the data beside it, the order of filters. `make format` writes it
+into the YAML. Does not: how it looks (`superset/usage_superset/static/pages.css`), and how filters are carried along
+(`usage_superset/page_links.py`).
+"""
+
+from typing import Any
+
+ROW, LINE, STATE = "ROW-frame", "MARKDOWN-frame", "CHART-frame"
+# by slug, in the order in which somebody asks: whom to call, how things are, how good the data is
+PAGES = {
+    "call-list": "Call list",
+    "applications-accounts": "Applications",
+    "usage-over-time": "Usage over time",
+    "changes": "Changes in usage",
+    "low-inactive": "Adoption and risk",
+    "kpi-sheet": "KPI sheet",
+    "health": "Data status",
+}
+# pages of one account or application: reached by its name, not from the line
+_BESIDE = {"account", "application", "contacts", "responses"}
+# one order everywhere; what a page has besides stands behind it
+FILTERS = ("owner", "segment", "region", "account", "application", "application_type", "period", "time")
+# pages with charts of another schema alone (personal data, how CSMs answer) hold no other chart
+_WITHOUT_STATE = {"contacts", "responses"}
+_HEIGHT = 6
+# one color a meaning, on every page: good, attention, bad, plain, and what is past or not known
+_GOOD, _ATTENTION, _BAD, _PLAIN, _PAST = "#4c9f70", "#edae49", "#d1495b", "#1b6ca8", "#9aa5b1"
+LABEL_COLORS = {
+    **dict.fromkeys(("green", "active", "reactivated", "Reactivated", "expansion"), _GOOD),
+    **dict.fromkeys(("amber", "This week", "low", "lapsed", "contraction", "Spikes", "notice received"), _ATTENTION),
+    **dict.fromkeys(("red", "Urgent", "churned", "inactive", "Usage drops", "Anomalous week", "anomaly_clicks"), _BAD),
+    **dict.fromkeys(("new", "came", "Clicks", "clicks_sum", "Share to whom it happened"), _PLAIN),
+    **dict.fromkeys(("users", "Active users"), "#2a9d8f"),
+    **dict.fromkeys(("records_sum", "Records created"), "#7a5195"),
+    **dict.fromkeys(("not known", "Watch", "expired", "ended", "never adopted", "said"), _PAST),
+    **dict.fromkeys(("clicks_last_year_sum", "Clicks last year", "records_last_year_sum", "Records last year"), _PAST),
+    "Actual, as issued": "#D9730D",
+    "Actual, back-test": _PLAIN,
+    "Predicted, as issued": "#F2B880",
+    "Predicted, back-test": "#9DB4C9",
+    "Probability that was said": "#9DB4C9",
+}
+
+
+def frame_text(slug: str, title: str) -> str:
+    """The line on top in Markdown: the page's title, and links to the others."""
+    links = [f"**{name}**" if page == slug else f"[{name}](/go/{page})" for page, name in PAGES.items()]
+    return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)"]) + "\n"
+
+
+def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
+    """Puts the line and the filters of a dashboard in place; `state` is the chart of the data's state.
+
+    Raises ValueError for a page that is neither in the line nor known to be reached otherwise.
+    """
+    slug = dashboard["slug"]
+    if slug not in PAGES and slug not in _BESIDE:
+        raise ValueError(f"{slug}: no line of pages leads to it; add it to PAGES or to _BESIDE of page_frame.py")
+    position, parents = dashboard["position"], ["ROOT_ID", "GRID_ID", ROW]
+    with_state = slug not in _WITHOUT_STATE
+    position["GRID_ID"]["children"] = [ROW, *(cell for cell in position["GRID_ID"]["children"] if cell != ROW)]
+    position[ROW] = {
+        "children": [LINE, STATE] if with_state else [LINE],
+        "id": ROW,
+        "meta": {"background": "BACKGROUND_TRANSPARENT"},
+        "parents": parents[:-1],
+        "type": "ROW",
+    }
+    position[LINE] = {
+        "children": [],
+        "id": LINE,
+        "meta": {
+            "code": frame_text(slug, dashboard["dashboard_title"]),
+            "height": _HEIGHT,
+            "width": 9 if with_state else 12,
+        },
+        "parents": parents,
+        "type": "MARKDOWN",
+    }
+    position.pop(STATE, None)
+    if with_state:
+        position[STATE] = {
+            "children": [],
+            "id": STATE,
+            "meta": {"height": _HEIGHT, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
+            "parents": parents,
+            "type": "CHART",
+        }
+    dashboard["metadata"]["label_colors"] = dict(LABEL_COLORS)
+    _order_filters(dashboard["metadata"])
+
+
+def _order_filters(metadata: dict[str, Any]) -> None:
+    metadata["filter_bar_orientation"] = "HORIZONTAL"
+
+    def place(native: dict[str, Any]) -> int:
+        column = str(native["id"]).removeprefix("NATIVE_FILTER-")
+        return FILTERS.index(column) if column in FILTERS else len(FILTERS)
+
+    metadata["native_filter_configuration"].sort(key=place)
