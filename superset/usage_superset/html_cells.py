@@ -73,7 +73,7 @@ def drawn(frame: Any, pages: frozenset[str] = frozenset()) -> Any:
     """
     made = frame.copy(deep=False)
     for place, column in enumerate(frame.columns):
-        if not frame.dtypes.iloc[place].hasobject:
+        if frame.dtypes.iloc[place].kind != "O":
             continue
         values = frame.iloc[:, place]
         page, named_by = LINKS.get(column, ("", None)) if isinstance(column, str) else ("", None)

@@ -2,7 +2,6 @@
 
 import re
 from collections import defaultdict
-from urllib.parse import unquote
 
 import duckdb
 import pandas as pd
@@ -208,13 +207,6 @@ def test_only_a_model_in_force_makes_a_call(warehouse: duckdb.DuckDBPyConnection
     (by_model,) = warehouse.execute("SELECT count(*) FROM mart.usage_risks WHERE method_in_force = 'model'").fetchone()
     assert by_rule > 0, "the small demo gets the rule"
     assert reasons["call_reason"].str.startswith("likely").sum() == by_model
-
-
-def test_a_link_names_the_account_whatever_the_name(calls: pd.DataFrame) -> None:
-    for row in calls.itertuples():
-        href = re.fullmatch(r'<a href="/account/([^"/]+)">open</a>', row.account_page)
-        assert href
-        assert unquote(href[1]) == row.account
 
 
 def test_renewals_are_those_of_the_file_that_was_delivered(

@@ -276,7 +276,7 @@ def anomalous(
             FROM generate_series(DATE '2025-08-18', DATE '2025-11-03', INTERVAL 7 DAYS) AS s (w);
         CREATE TABLE core.account_applications AS SELECT 1 AS account_application_id, 'm' AS account_id, 'permits' AS application;
         CREATE TABLE core.account_names AS SELECT 'm' AS account_id, 'Mapleton' AS account, 'City' AS segment,
-            'West' AS region, 'Ana' AS owner, '' AS account_page;
+            'West' AS region, 'Ana' AS owner;
         CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
             'Community' AS application_type;
         CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start,

@@ -77,8 +77,6 @@ def test_without_any_answer_it_is_there_with_the_columns_of_the_catalogue(settin
     publish(settings, 1, {"A1": USUAL, "A/2 <b>": USUAL})
     assert renew_outcomes(settings)
     assert statuses(settings) == {"A1": "Open", "A/2 <b>": "Open"}
-    links = {row["account_id"]: row["record_outcome"] for row in shown(settings)}
-    assert links["A/2 <b>"] == '<a href="/outcome/A%2F2%20%3Cb%3E">record</a>'
     (kind,) = shown(settings, "outcomes.reason_usefulness")
     assert (kind["call_reason"], kind["reason_answers"], kind["is_moved_down"]) == ("inactive", 0, False)
     assert kind["useful_share"] != kind["useful_share"], "not known is not 0"

@@ -29,7 +29,7 @@ class Client:
 
     def charts(self) -> dict[str, int]:
         """Dataset ids by title of the charts that the account is listed."""
-        listed = self.get("/api/v1/chart/?q=(page_size:100)").json()["result"]
+        listed = self.get("/api/v1/chart/?q=(page_size:500)").json()["result"]
         return {chart["slice_name"]: chart["datasource_id"] for chart in listed if chart["datasource_id"]}
 
 

@@ -106,7 +106,7 @@ ACTIVITY_TABLES = [
         "usage_trends",
         schema="core",
         group="activity",
-        description="The last 13 complete weeks of each application of each account, and of the account, as small bars.",
+        description="The last 13 complete weeks of each account and each of its applications, as small bars.",
     ),
     sql_table(
         "subscription_overview",
