@@ -229,7 +229,8 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     from usage_superset.html_cells import draw_data_as_text
     from usage_superset.log_ins import add_log_ins
     from usage_superset.outcome_form import add_outcomes
-    from usage_superset.page_links import add_links, address_of, own_csm
+    from usage_superset.page_addresses import address_of
+    from usage_superset.page_links import add_links, own_csm
     from usage_superset.page_style import add_style
     from usage_superset.request_guard import guard_requests
     from usage_superset.request_limits import add_turns

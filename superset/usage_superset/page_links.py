@@ -12,7 +12,6 @@ Tables hold thousands of these links; a filter as Superset writes it (in Rison) 
 has to load.
 """
 
-import difflib
 import json
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -21,30 +20,16 @@ from flask import redirect, render_template, request
 from flask_login import current_user
 from sqlalchemy import text
 
+from usage_superset.page_addresses import DASHBOARD, PAGES, address_of, nearest
 from usage_superset.rows import is_name, names_of, rows_of
 
-# the pages that a name leads to, and the column that their filter is on
-PAGES = {"account": "account", "application": "application", "contacts": "account", "call-list": "owner"}
 # filters that mean the same on every page that has them
 CARRIED = ("owner", "segment", "region", "account", "application")
 _WHAT = {"account": "account", "application": "application", "owner": "CSM"}
-_DASHBOARD = "/superset/dashboard/"
 _CSM = "usage_csm"
 _YEAR = 365 * 86_400
 _CONTACTS = text("SELECT schema_perm FROM tables WHERE table_name = 'account_contacts' AND schema = 'personal'")
 _PLAIN = {"Cache-Control": "no-store"}
-
-
-def address_of(page: str, chosen: dict[str, list[str]]) -> str:
-    """The address of a page with filters set: values by column, whatever characters they have."""
-    filters = ",".join(_filter(column, values) for column, values in chosen.items() if values)
-    return f"{_DASHBOARD}{page}/" + (f"?native_filters={quote(f'({filters})', safe='')}" if filters else "")
-
-
-def _filter(column: str, values: list[str]) -> str:
-    listed = ",".join("'" + value.replace("!", "!!").replace("'", "!'") + "'" for value in values)
-    state = f"extraFormData:(filters:!((col:{column},op:IN,val:!({listed})))),filterState:(value:!({listed}))"
-    return f"NATIVE_FILTER-{column}:({state},id:NATIVE_FILTER-{column},ownState:())"
 
 
 def may_see_contacts() -> bool:
@@ -74,7 +59,7 @@ def add_links(app: Any) -> None:
 
     @app.get("/data-status/")
     def data_status() -> Any:
-        return redirect(f"{_DASHBOARD}health/")
+        return redirect(f"{DASHBOARD}health/")
 
     @app.get("/record/<path:name>")
     def record(name: str) -> Any:
@@ -139,15 +124,6 @@ def _no_such(column: str, name: str, page: str) -> Any:
     return render_template("no_such.html", what=_WHAT[column], name=name, page=page, near=near), 404, _PLAIN
 
 
-def nearest(name: str, names: list[str], most: int = 5) -> list[str]:
-    """Those of the names that may have been meant, the likeliest first."""
-    by_small = {known.casefold(): known for known in names}
-    small = name.casefold().strip()
-    begun = [known for key, known in by_small.items() if small and (small in key or key in small)]
-    alike = [by_small[key] for key in difflib.get_close_matches(small, by_small, n=most, cutoff=0.6)]
-    return list(dict.fromkeys([*([by_small[small]] if small in by_small else []), *alike, *sorted(begun)]))[:most]
-
-
 # ---------------------------------------------------------------- filters of the page before
 
 
@@ -163,9 +139,9 @@ def chosen_before() -> dict[str, list[str]]:
     """What was chosen on the page that the link was clicked on, by column; on none, the person's own CSM."""
     before = urlsplit(request.referrer or "")
     own = {"owner": [csm]} if (csm := own_csm()) else {}
-    if before.netloc != request.host or not before.path.startswith(_DASHBOARD):
+    if before.netloc != request.host or not before.path.startswith(DASHBOARD):
         return own
-    dashboard = _dashboard(before.path.removeprefix(_DASHBOARD).strip("/"))
+    dashboard = _dashboard(before.path.removeprefix(DASHBOARD).strip("/"))
     key = parse_qs(before.query).get("native_filters_key", [""])[0]
     state = _state_of(dashboard, key) if dashboard is not None and key else None
     return own if state is None else _values(state)

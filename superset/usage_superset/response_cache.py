@@ -4,9 +4,9 @@ For a result that is kept, Superset still reads the request through its schemas,
 all rows as JSON: five times the work of giving the bytes. They are given to readers, who may only ask for what stored
 charts hold (usage_security.py). At each request it is asked anew who it is and whether he may ask
 for data (Superset's own decorator stands before this), whether he may not explore, whether he may read the schema of
-the dataset: that is all that Superset itself would find out. The key holds the request to the byte, the build, and when
-a chart or a dataset was last changed. What was read from another database than the warehouse is never kept
-(build_cache.py).
+the dataset: that is all that Superset itself would find out. The key holds the request to the byte, the build,
+the pages that names may be links to, and when a chart or a dataset was last changed. What was read from another
+database than the warehouse is never kept (build_cache.py).
 """
 
 import gzip
@@ -21,6 +21,7 @@ from sqlalchemy import text
 from superset.extensions import cache_manager, db
 
 from superset import security_manager
+from usage_superset.html_cells import open_pages
 
 # what an answer depends on beside request and build: datasets and charts as they are now
 _WATCHED = ("tables", "table_columns", "sql_metrics", "slices")
@@ -73,7 +74,9 @@ def _key() -> str | None:
         return None
     if security_manager.can_access("can_read", "Explore") or security_manager.can_access_all_datasources():
         return None
-    told = b"\n".join([repr(tuple(state)).encode(), request.query_string, request.get_data()])
+    # names are links to the pages that are open to the person
+    links = ",".join(sorted(open_pages())).encode()
+    told = b"\n".join([repr(tuple(state)).encode(), links, request.query_string, request.get_data()])
     return "answer " + hashlib.sha256(told).hexdigest()
 
 

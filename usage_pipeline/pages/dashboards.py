@@ -116,21 +116,17 @@ def used_columns(params: dict[str, Any]) -> set[str]:
     return used
 
 
-_BUBBLE = ("x", "y", "size")
+_METRIC_KEYS = (
+    *("metrics", "metrics_b", "percent_metrics", "timeseries_limit_metric", "metric", "x_axis_sort"),
+    # of bubbles
+    *("x", "y", "size"),
+)
 
 
 def used_metrics(params: dict[str, Any]) -> set[str]:
     """The saved metrics that a chart's parameters name."""
     used: set[str] = set()
-    for key in (
-        "metrics",
-        "metrics_b",
-        "percent_metrics",
-        "timeseries_limit_metric",
-        "metric",
-        "x_axis_sort",
-        *_BUBBLE,
-    ):
+    for key in _METRIC_KEYS:
         value = params.get(key)
         used |= {m for m in (value if isinstance(value, list) else [value]) if isinstance(m, str)}
     return used

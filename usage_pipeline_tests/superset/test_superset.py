@@ -16,7 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import TimeoutError as TooLate
 from usage_superset.chart_queries import payload
-from usage_superset.page_links import PAGES, address_of
+from usage_superset.page_addresses import PAGES, address_of
 
 from usage_pipeline.operations.local import SUPERSET, LocalError, set_up_superset
 from usage_pipeline_tests.support.demo_home import Demo
