@@ -224,6 +224,7 @@ TALISMAN_CONFIG = {
 def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     """Bounds this process's memory, answers to no other name than its own, opens the call list, guards requests."""
     from flask import redirect, request
+    from usage_superset.account_brief import add_brief
     from usage_superset.chart_guard import guard_charts
     from usage_superset.exports import add_exports
     from usage_superset.html_cells import draw_data_as_text
@@ -252,6 +253,7 @@ def FLASK_APP_MUTATOR(app: Any) -> None:  # noqa: N802
     render_no_templates()
     add_style(app)
     add_links(app)
+    add_brief(app)
     add_exports(app, PUBLISHED)
     add_usage_report(app)
     add_outcomes(app, FEEDBACK)

@@ -53,7 +53,7 @@ def add_links(app: Any) -> None:
     for page in PAGES:
 
         def lead(name: str, page: str = page) -> Any:
-            return _logged_in() or _lead_to(page, name)
+            return logged_in() or _lead_to(page, name)
 
         app.add_url_rule(f"/{page}/<path:name>", f"link_to_{page}", lead)
 
@@ -63,16 +63,16 @@ def add_links(app: Any) -> None:
 
     @app.get("/record/<path:name>")
     def record(name: str) -> Any:
-        if away := _logged_in():
+        if away := logged_in():
             return away
         found = rows_of("accounts_summary", ["account_id"], {"account": name})
         if not found:
-            return _no_such("account", name, "record")
+            return no_such("account", name, "record")
         return redirect(f"/outcome/{quote(found[0]['account_id'], safe='')}")
 
     @app.get("/go/<page>")
     def go(page: str) -> Any:
-        if away := _logged_in():
+        if away := logged_in():
             return away
         dashboard = _dashboard(page)
         if dashboard is None:
@@ -81,7 +81,7 @@ def add_links(app: Any) -> None:
 
     @app.get("/my-csm/")
     def csms() -> Any:
-        if away := _logged_in():
+        if away := logged_in():
             return away
         return render_template("my_csm.html", names=names_of("owner"), chosen=own_csm()), 200, _PLAIN
 
@@ -93,17 +93,17 @@ def add_links(app: Any) -> None:
 
     @app.get("/my-csm/of/<path:name>")
     def my_csm(name: str) -> Any:
-        if away := _logged_in():
+        if away := logged_in():
             return away
         if not is_name("owner", name):
-            return _no_such("owner", name, "my-csm/of")
+            return no_such("owner", name, "my-csm/of")
         answer = redirect(address_of("call-list", {"owner": [name]}))
         secure = bool(app.config.get("SESSION_COOKIE_SECURE"))
         answer.set_cookie(_CSM, name, max_age=_YEAR, httponly=True, samesite="Lax", secure=secure)
         return answer
 
 
-def _logged_in() -> Any:
+def logged_in() -> Any:
     """None for whoever is; else the way to the log-in and back."""
     if current_user.is_authenticated:
         return None
@@ -115,11 +115,12 @@ def _lead_to(page: str, name: str) -> Any:
         return render_template("no_contacts.html", name=name), 403, _PLAIN
     column = PAGES[page]
     if not is_name(column, name):
-        return _no_such(column, name, page)
+        return no_such(column, name, page)
     return redirect(address_of(page, {column: [name]}))
 
 
-def _no_such(column: str, name: str, page: str) -> Any:
+def no_such(column: str, name: str, page: str) -> Any:
+    """The answer to a name that nobody has, with those that may have been meant."""
     near = nearest(name, names_of(column))
     return render_template("no_such.html", what=_WHAT[column], name=name, page=page, near=near), 404, _PLAIN
 

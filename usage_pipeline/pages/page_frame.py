@@ -47,7 +47,8 @@ LABEL_COLORS = {
 def frame_text(slug: str, title: str) -> str:
     """The line on top in Markdown: the page's title, and links to the others."""
     links = [f"**{name}**" if page == slug else f"[{name}](/go/{page})" for page, name in PAGES.items()]
-    return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)"]) + "\n"
+    brief = ["[Account brief](/brief/)"] if slug == "account" else []
+    return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)", *brief]) + "\n"
 
 
 def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
