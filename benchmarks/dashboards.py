@@ -80,7 +80,7 @@ def serving(settings: Settings, folder: Path) -> Iterator[str]:
     known = (folder / local.ACCOUNTS).exists()
     local.demo_accounts(folder)
     local.set_up_superset(settings, folder, only_if_changed=known, say=say)
-    service = local.services(settings, settings.home, folder)["SUPERSET_PORT"]
+    service = local.services(settings, settings.home.root, folder)["SUPERSET_PORT"]
     (folder / "superset.log").unlink(missing_ok=True)
     local.start({"SUPERSET_PORT": service}, folder, say, seconds=600)
     try:
@@ -261,7 +261,7 @@ def main() -> None:
     assert build is not None
     say(f"{platform.machine()}, {psutil.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}; {build.build_id}:")
     say(f"{build.rows['usage_by_week']:,} rows of usage_by_week, {build.rows['user_weeks']:,} of user_weeks")
-    folder = settings.home / "benchmark"
+    folder = settings.home.root / "benchmark"
     with serving(settings, folder) as url:
         client = Client(url, folder)
         if "charts" in arguments.parts:

@@ -25,13 +25,13 @@ AS_OF = datetime(2025, 12, 31, tzinfo=UTC)
 
 def measure(settings: Settings, accounts: int = 3000, applications: int = 20, weeks: int = 104) -> dict[str, float]:
     """Seconds of each step, and the peak of the process, in GB."""
-    file = settings.home / "subscriptions.parquet"
+    file = settings.home.root / "subscriptions.parquet"
     source = Source(path=str(file), columns={name: name for name in SUBSCRIPTIONS.names})
     sources = settings.sources.model_copy(update={"subscriptions": source})
     settings = settings.model_copy(update={"as_of": AS_OF, "sources": sources})
     warehouse = warehouse_of(settings)
     file.parent.mkdir(parents=True, exist_ok=True)
-    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.home.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with warehouse.get_connection() as connection:
         write_accounts(connection, accounts, applications, weeks)
         _write_people(connection)

@@ -151,7 +151,7 @@ def queries_of(demo: Path) -> dict[str, dict[str, list[str]]]:
     from usage_pipeline.config.settings import load_settings
 
     settings = load_settings(demo / "sources.yaml")
-    folder = settings.home / "benchmark"
+    folder = settings.home.root / "benchmark"
     found: dict[str, dict[str, list[str]]] = {}
     with serving(settings, folder) as url:
         client = Client(url, folder)
@@ -218,7 +218,7 @@ def measure(folder: Path, accounts: int, *, keep: bool, once: bool) -> None:
     current = store_of(settings).current()
     assert current is not None
     build = store_of(settings).path(current.build_id)
-    places = {"facts": settings.facts_dir, "warehouse": settings.warehouse_path, "build": build}
+    places = {"facts": settings.home.facts_dir, "warehouse": settings.home.warehouse_path, "build": build}
     note("mb", lambda: {name: weight(place) for name, place in places.items()})
     note("build_rows", lambda: current.rows)
     kept = folder / "queries.json"

@@ -169,8 +169,8 @@ def explain(
     from usage_pipeline.resources import warehouse_of
 
     settings = settings_of(config)
-    if not settings.warehouse_path.exists():
-        raise fail(f"{settings.warehouse_path}: no such file; run `usage-pipeline refresh` first")
+    if not settings.home.warehouse_path.exists():
+        raise fail(f"{settings.home.warehouse_path}: no such file; run `usage-pipeline refresh` first")
     try:
         day = date.fromisoformat(week) if week else None
     except ValueError as error:
@@ -361,7 +361,7 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
     from usage_pipeline.operations import local
 
     settings = settings_of(config)
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     if with_demo_accounts:
         local.demo_accounts(folder)
     try:
@@ -420,7 +420,7 @@ def demo_advance(
     for line in add_week(DEMO, late=late, broken=broken, changed=changed):
         say(line)
     settings = settings_of(config)
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     servers = local.services(settings, config.absolute(), folder)
     if not local.running(folder, local.DAEMON):
         say("Dagster does not run: `make demo` starts it, and takes in the new week")
@@ -483,7 +483,7 @@ def backup(
     from usage_pipeline.operations.backup import back_up
 
     settings = settings_of(config)
-    if any(local.running(settings.home / "run", name) for name in local.SERVERS):
+    if any(local.running(settings.home.root / "run", name) for name in local.SERVERS):
         raise fail("servers run on this home, whose databases must stand still: `make stop` first")
     if out != "-" and Path(out).exists():
         raise fail(f"{out} is there already: name another file, or remove it")
@@ -501,7 +501,7 @@ def backup(
                     files = back_up(settings, stream, tell)
     except LockTimeoutError as error:
         raise fail(str(error)) from error
-    tell(f"{files:,} files of {settings.home} packed")
+    tell(f"{files:,} files of {settings.home.root} packed")
 
 
 @app.command()
@@ -549,7 +549,7 @@ def stop(config: ConfigOption = None) -> None:
     path = config or DEMO / "sources.yaml"
     names: list[str] = []
     if path.exists():
-        folder = settings_of(path).home / "run"
+        folder = settings_of(path).home.root / "run"
         names = [name for name in local.SERVERS if local.running(folder, name)]
         # one that has died is forgotten too, or a doctor would start it again
         for name in local.SERVERS:
@@ -575,7 +575,7 @@ def manage_people(config: Path | None, *arguments: str, password: str = "") -> N
 
     settings = settings_of(config)
     try:
-        local.manage_people(settings, settings.home / "run", list(arguments), password, say)
+        local.manage_people(settings, settings.home.root / "run", list(arguments), password, say)
     except local.LocalError as error:
         raise fail(str(error)) from error
 
@@ -633,7 +633,7 @@ def deliveries_accept(
         file = accept(settings, source, progress=say)
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
-    forget_inputs(settings.home)
+    forget_inputs(settings.home.root)
     record_status(settings)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 
@@ -663,7 +663,7 @@ def outcomes_list(config: ConfigOption = None) -> None:
     from usage_pipeline.outcomes.records import read_records
 
     settings = settings_of(config)
-    found = read_records(settings.feedback_dir, settings.history_dir)
+    found = read_records(settings.home.feedback_dir, settings.home.history_dir)
     for record in found:
         status = f"{record.status} until {record.snoozed_until}" if record.snoozed_until else record.status
         reached = {True: "reached", False: "not reached", None: "not tried"}[record.was_reached]
@@ -681,13 +681,13 @@ def outcomes_verify(config: ConfigOption = None) -> None:
     """Say which records were changed or are missing."""
     from usage_pipeline.outcomes.records import problems, read_records
 
-    settings = settings_of(config)
-    found = problems(settings.feedback_dir, settings.history_dir)
+    home = settings_of(config).home
+    found = problems(home.feedback_dir, home.history_dir)
     for problem in found:
         say(f"{problem.name} {problem.words}")
     if found:
-        raise fail(f"{len(found)} findings in {settings.feedback_dir} and its copies in history")
-    say(f"{len(read_records(settings.feedback_dir, settings.history_dir)):,} records, none changed or missing")
+        raise fail(f"{len(found)} findings in {home.feedback_dir} and its copies in history")
+    say(f"{len(read_records(home.feedback_dir, home.history_dir)):,} records, none changed or missing")
 
 
 KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores, months, health or calls")]

@@ -159,4 +159,4 @@ class Warehouse(DuckDBResource):
 
 
 def warehouse_of(settings: Settings) -> Warehouse:
-    return Warehouse(database=str(settings.warehouse_path), lock_seconds=settings.ingest.wait_seconds)
+    return Warehouse(database=str(settings.home.warehouse_path), lock_seconds=settings.ingest.wait_seconds)

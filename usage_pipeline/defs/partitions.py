@@ -15,9 +15,9 @@ def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
 
     Where as_of is pinned, they end there, be it in the past or ahead; otherwise they go on with the clock.
     """
-    end = (settings.running_week + WEEK).isoformat() if settings.as_of_is_pinned else None
+    end = (settings.clock.running_week + WEEK).isoformat() if settings.clock.is_pinned else None
     return dg.WeeklyPartitionsDefinition(
-        start_date=settings.history_start.isoformat(),
+        start_date=settings.clock.history_start.isoformat(),
         end_date=end,
         timezone=settings.timezone,
         day_offset=1,  # weeks begin on Monday

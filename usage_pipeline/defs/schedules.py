@@ -16,7 +16,7 @@ refresh = dg.define_asset_job(
 
 def window_tags(settings: Settings) -> dict[str, str]:
     """The tags that make one run cover all weeks of the look-back window."""
-    return range_tags(max(settings.window_start, settings.history_start), settings.running_week)
+    return range_tags(max(settings.clock.window_start, settings.clock.history_start), settings.clock.running_week)
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

@@ -72,9 +72,9 @@ def delivered_at(file: Path) -> datetime:
 
 def write_delivery(settings: Settings, name: str, rows: pa.Table, fingerprint: str) -> Path:
     """Puts a delivery in force, and clears what was held back."""
-    file = _folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
+    file = _folder(settings.home.history_dir, name) / _file_name(settings, name, fingerprint)
     _write(file, name, rows)
-    clear(settings.history_dir, name)
+    clear(settings.home.history_dir, name)
     return file
 
 
@@ -84,7 +84,8 @@ def _folder(history_dir: Path, name: str) -> Path:
 
 def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
     # numbered, because two deliveries can be taken on one as_of
-    return f"{len(deliveries(settings.history_dir, name)) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
+    number = len(deliveries(settings.home.history_dir, name)) + 1
+    return f"{number:05d}_{settings.clock.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
 
 
 def _write(file: Path, name: str, rows: pa.Table) -> None:
@@ -146,10 +147,10 @@ class HeldBack:
 
 def read_held_back(settings: Settings, name: str) -> HeldBack | None:
     """What is held back of a source; None where the newest delivery is in force."""
-    known, taken = _state(settings.history_dir, name), deliveries(settings.history_dir, name)
+    known, taken = _state(settings.home.history_dir, name), deliveries(settings.home.history_dir, name)
     if known is None or not taken or settings.sources.get(name) is None:
         return None
-    file = _held_folder(settings.history_dir, name) / known["file"] if known["file"] else None
+    file = _held_folder(settings.home.history_dir, name) / known["file"] if known["file"] else None
     if file is not None and not file.exists():
         # accepted, by a run that was killed right after
         file = None
@@ -176,10 +177,10 @@ def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, p
     if before and before.file and before.file.stem.endswith(fingerprint):
         file = before.file
     else:
-        file = _held_folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
+        file = _held_folder(settings.home.history_dir, name) / _file_name(settings, name, fingerprint)
         _write(file, name, rows)
-    _remember(settings.history_dir, name, None, file, problems, delivered_at(file))
-    for other in held_back_files(settings.history_dir, name):
+    _remember(settings.home.history_dir, name, None, file, problems, delivered_at(file))
+    for other in held_back_files(settings.home.history_dir, name):
         if other != file:
             other.unlink()
     return _must_read(settings, name)
@@ -188,10 +189,10 @@ def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, p
 def report_missing(settings: Settings, name: str, reason: str) -> HeldBack:
     """Remembers why there is nothing to take; what was held back before stays, to be accepted."""
     before = read_held_back(settings, name)
-    now = settings.as_of.replace(tzinfo=None)
+    now = settings.clock.as_of.replace(tzinfo=None)
     since = before.since if before and before.missing else now
     _remember(
-        settings.history_dir,
+        settings.home.history_dir,
         name,
         reason,
         before.file if before else None,
@@ -214,7 +215,7 @@ def accept(settings: Settings, name: str, progress: Callable[[str], None] = lamb
     if name not in SOURCES:
         raise NoDeliveryError(f"'{name}' is no reference source: name one of {', '.join(SOURCES)}")
     lock = file_lock(
-        settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir), progress=progress
+        settings.home.history_lock, settings.ingest.wait_seconds, what=str(settings.home.history_dir), progress=progress
     )
     with lock:
         held_back = read_held_back(settings, name)
@@ -222,10 +223,10 @@ def accept(settings: Settings, name: str, progress: Callable[[str], None] = lamb
             raise NoDeliveryError(f"nothing of {as_text(name)} is held back: there is nothing to accept")
         if held_back.file is None:
             raise NoDeliveryError(f"there is nothing to accept of {as_text(name)}: {held_back}")
-        number = f"{len(deliveries(settings.history_dir, name)) + 1:05d}"
-        file = _folder(settings.history_dir, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
+        number = f"{len(deliveries(settings.home.history_dir, name)) + 1:05d}"
+        file = _folder(settings.home.history_dir, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
         held_back.file.replace(file)
-        clear(settings.history_dir, name)
+        clear(settings.home.history_dir, name)
     return file
 
 
@@ -233,7 +234,7 @@ def describe(settings: Settings, name: str) -> list[str]:
     """What is in force of a source, and what is held back, a line each."""
     if settings.sources.get(name) is None:
         return [f"{name}: not configured"]
-    taken = deliveries(settings.history_dir, name)
+    taken = deliveries(settings.home.history_dir, name)
     if not taken:
         return [f"{name}: nothing taken yet"]
     rows = counted(count_parquet(taken[-1]), "row", "rows")

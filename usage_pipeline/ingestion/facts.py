@@ -142,7 +142,7 @@ def difference(
     if sorted((f["key"], f["etag"]) for f in manifest.files) != sorted((f.key, f.etag) for f in files):
         return "changed"
     settled = settled_on(settings.completeness, week)
-    if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= settings.as_of_day:
+    if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= settings.clock.as_of_day:
         return "over since it was read"
     return None
 
@@ -154,8 +154,8 @@ def settled_on(completeness: CompletenessSettings, week: date) -> date:
 
 def newest_due_week(settings: Settings) -> date:
     """The newest week that could be complete by `as_of`."""
-    due = settings.running_week - WEEK
-    while settled_on(settings.completeness, due) > settings.as_of_day:
+    due = settings.clock.running_week - WEEK
+    while settled_on(settings.completeness, due) > settings.clock.as_of_day:
         due -= WEEK
     return due
 
@@ -166,7 +166,7 @@ def made_otherwise(settings: Settings) -> dict[str, str]:
     After an ingest these are weeks before the look-back window, and weeks whose files have left the lake.
     """
     found = {}
-    for week, manifest in read_manifests(settings.facts_dir).items():
+    for week, manifest in read_manifests(settings.home.facts_dir).items():
         now = mapping_fingerprint(settings.sources.usage.at(week), settings)
         if manifest.mapping != now:
             found[manifest.week] = _differs(json.loads(manifest.mapping), json.loads(now))
@@ -200,10 +200,12 @@ def outdated_weeks(settings: Settings) -> dict[date, str]:
 
     Lists the window's weeks and reads no file.
     """
-    reader, known = UsageReader(settings, retries=False), read_manifests(settings.facts_dir)
+    reader, known = UsageReader(settings, retries=False), read_manifests(settings.home.facts_dir)
     found = {}
     try:
-        for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
+        for week in weeks_between(
+            max(settings.clock.window_start, settings.clock.history_start), settings.clock.running_week
+        ):
             files = reader.files_of(week)
             if files and (why := difference(settings, known.get(week), files, reader.source, week)):
                 found[week] = why
@@ -218,8 +220,11 @@ def vanished_weeks(settings: Settings) -> list[date]:
     if not source.partitioned:
         return []
     lake, vanished = Lake(settings, retries=False), []
-    for week in read_manifests(settings.facts_dir):
-        if settings.window_start <= week <= settings.running_week and not lake.files_of_week(source, week).files:
+    for week in read_manifests(settings.home.facts_dir):
+        if (
+            settings.clock.window_start <= week <= settings.clock.running_week
+            and not lake.files_of_week(source, week).files
+        ):
             vanished.append(week)
     return vanished
 
@@ -231,22 +236,22 @@ def lake_oddities(settings: Settings) -> list[Named]:
         return [item for shape in source.file_sets.values() for item in lake.files(shape.path, shape.format).named]
     assert source.path is not None
     named = lake.beside_the_weeks(source.path, source.partition_calendar)
-    for week in weeks_between(settings.window_start, settings.running_week):
+    for week in weeks_between(settings.clock.window_start, settings.clock.running_week):
         named += lake.files_of_week(source, week).named
     return list(dict.fromkeys(named))
 
 
 def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
     """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the history first."""
-    week, erased = f"week={manifest.week}", Erased.read(settings.home)
+    week, erased = f"week={manifest.week}", Erased.read(settings.home.root)
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
-        rejected = settings.history_dir / "rejected" / week / name
+        rejected = settings.home.history_dir / "rejected" / week / name
         with atomic_write(rejected) as tmp_path:
             rows.write_rejected(tmp_path)
             forget_users(tmp_path, erased)
-        manifest.rejected_file = str(rejected.relative_to(settings.history_dir))
-    target = settings.facts_dir / week / "facts.parquet"
+        manifest.rejected_file = str(rejected.relative_to(settings.home.history_dir))
+    target = settings.home.facts_dir / week / "facts.parquet"
     for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
     with atomic_write(target) as tmp_path:
@@ -287,14 +292,14 @@ def ingest_weeks(
     """
     wanted, not_read = list(weeks), dict[date, str]()
     with file_lock(
-        facts_lock(settings.facts_dir),
+        facts_lock(settings.home.facts_dir),
         settings.ingest.wait_seconds,
-        what=str(settings.facts_dir),
+        what=str(settings.home.facts_dir),
         who=run,
         progress=progress,
     ):
-        known = read_manifests(settings.facts_dir, wanted)
-        in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
+        known = read_manifests(settings.home.facts_dir, wanted)
+        in_window = [week for week in wanted if settings.clock.window_start <= week <= settings.clock.running_week]
         if len(in_window) < len(wanted):
             progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
         for week, found in _ingest_side_by_side(settings, in_window, known, now, run, progress):
@@ -302,7 +307,7 @@ def ingest_weeks(
                 known[week] = found
             else:
                 not_read[week] = str(found)
-    if not_read and not any(settings.facts_dir.glob("week=*/facts.parquet")):
+    if not_read and not any(settings.home.facts_dir.glob("week=*/facts.parquet")):
         # nothing is there and nothing came: no run can go on from that
         raise LakeError(next(iter(not_read.values())))
     return Ingested({week: known.get(week) for week in wanted}, not_read)
@@ -403,7 +408,7 @@ def _ingest_week(
         mapping=mapping_fingerprint(reader.source.at(week), settings),
         notes=rows.notes,
         run=run,
-        as_of_day=settings.as_of_day.isoformat(),
+        as_of_day=settings.clock.as_of_day.isoformat(),
         unreadable=rows.unreadable,
     )
     _write_week(settings, rows, manifest)

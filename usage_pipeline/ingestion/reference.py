@@ -93,7 +93,7 @@ def take_delivery(settings: Settings, schema: SourceSchema) -> Delivery:
         return Delivery(None, 0, False, None)
     nearby = Nearby(Lake(settings), settings, keeps_in_memory=schema is CONTACTS and contacts_key() is not None)
     # an erasure that begins now waits, and then finds what was kept here
-    lock = file_lock(settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir))
+    lock = file_lock(settings.home.history_lock, settings.ingest.wait_seconds, what=str(settings.home.history_dir))
     try:
         with closing(connect()) as connection:
             if schema is CONTACTS:
@@ -149,20 +149,22 @@ def _keep(
     mapping: Mapping,
 ) -> Delivery:
     """Writes the rows that are open to the history: in force, or held back; not where they are in force already."""
-    erased = Erased.read(settings.home)
+    erased = Erased.read(settings.home.root)
     rows = _rows(connection, mapping, schema, erased)
     # of all rows: that a person was taken out makes no delivery new
     fingerprint = _fingerprint(connection)
-    before = deliveries(settings.history_dir, schema.name)
+    before = deliveries(settings.home.history_dir, schema.name)
     if before and before[-1].stem.endswith(fingerprint):
-        clear(settings.history_dir, schema.name)
+        clear(settings.home.history_dir, schema.name)
         return Delivery(before[-1], rows.num_rows, False, mapping)
     if before:
         with connect() as other:
             if schema is CONTACTS:
                 keep_spill_private(other)
             known = _read_taken(other, reading_of(settings, source), before[-1], source, schema, erased)
-            problems = problems_of(settings, schema, compare(other, settings.facts_dir, schema, (rows, mapping), known))
+            problems = problems_of(
+                settings, schema, compare(other, settings.home.facts_dir, schema, (rows, mapping), known)
+            )
         if problems:
             held_back = hold_back(settings, schema.name, rows, fingerprint, problems)
             return _in_force(reading_of(settings, source), schema, source, held_back)
@@ -197,7 +199,7 @@ def _read_taken(
 
 def _without_delivery(settings: Settings, schema: SourceSchema, source: Source, reason: str) -> Delivery:
     """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
-    if not deliveries(settings.history_dir, schema.name):
+    if not deliveries(settings.home.history_dir, schema.name):
         raise NoDeliveryError(
             f"no delivery of {as_text(schema.name)} can be read, and there is none before it: {reason}. Deliver it, "
             f"or take sources.{schema.name} out of the configuration"

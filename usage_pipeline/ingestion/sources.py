@@ -108,7 +108,7 @@ class Nearby:
         self.lake = lake
         self.keeps_in_memory = keeps_in_memory and hasattr(os, "memfd_create")
         self._in_memory: list[int] = []
-        self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
+        self.folder = settings.home.root / "spill" / f"lake-{uuid.uuid4().hex}"
         self._paths: dict[LakeFile, Path] = {}
 
     def path(self, file: LakeFile, file_format: str) -> Path:

@@ -43,7 +43,7 @@ def closing_time(settings: Settings, month: date) -> datetime:
     """The moment from which a month (its first day) is closed: that of the monthly refresh in the month after."""
     minute, hour, day = (int(part) for part in settings.schedule.monthly.split()[:3])
     after = (month + timedelta(days=31)).replace(day=day)
-    return datetime(after.year, after.month, after.day, hour, minute, tzinfo=settings.as_of.tzinfo)
+    return datetime(after.year, after.month, after.day, hour, minute, tzinfo=settings.clock.as_of.tzinfo)
 
 
 def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> list[date]:
@@ -55,7 +55,7 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
     complete = connection.execute(
         "SELECT reference_day FROM core.kpi_periods WHERE period = 'month' AND is_complete ORDER BY reference_day"
     ).fetchall()
-    months = [month for (month,) in complete if closing_time(settings, month) <= settings.as_of]
+    months = [month for (month,) in complete if closing_time(settings, month) <= settings.clock.as_of]
     closed = [file.stem for file in kept_files(settings, MONTHS)]
     withdrawn = {entry.period for entry in entries(settings, [MONTHS]) if entry.is_withdrawn} - set(closed)
     newer = [month for month in months if f"{month:%Y-%m}" > closed[-1]] if closed else months[-1:]
@@ -63,7 +63,7 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
     made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
     proposed = {}
     for month in due:
-        rows = rows_to_keep(connection, settings.as_of, load_sql("kpis", "closing_rows"), {"month": month})
+        rows = rows_to_keep(connection, settings.clock.as_of, load_sql("kpis", "closing_rows"), {"month": month})
         proposed[f"{month:%Y-%m}"] = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
     propose(settings, MONTHS, proposed)
     return due
@@ -71,9 +71,11 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
 
 def _made_of(settings: Settings, catalogue: KpiCatalogue) -> dict[str, Any]:
     """What the sheet is computed from, in short."""
-    delivered = {name: deliveries(settings.history_dir, name) for name in ("subscriptions", "accounts", "applications")}
+    delivered = {
+        name: deliveries(settings.home.history_dir, name) for name in ("subscriptions", "accounts", "applications")
+    }
     return {
-        "weeks": {manifest.week: _week(manifest) for manifest in read_manifests(settings.facts_dir).values()},
+        "weeks": {manifest.week: _week(manifest) for manifest in read_manifests(settings.home.facts_dir).values()},
         "deliveries": {name: files[-1].name if files else None for name, files in delivered.items()},
         "groups": settings.groups.model_dump(mode="json"),
         "computed": {entry.name: entry.computed.model_dump(mode="json") for entry in catalogue.entries},

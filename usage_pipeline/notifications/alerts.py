@@ -33,9 +33,9 @@ def look(settings: Settings, now: datetime) -> list[Finding]:
 
     Of an installation whose first run has not ended there is nothing to judge yet.
     """
-    if not settings.status_path.exists():
+    if not settings.home.status_path.exists():
         return []
-    data = check_freshness(settings, BuildStore(settings.published_dir))
+    data = check_freshness(settings, BuildStore(settings.home.published_dir))
     return [*data, *check_runs(settings, now), *check_held_deliveries(settings)]
 
 
@@ -50,7 +50,7 @@ def raise_alerts(
     if not channels:
         say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
         return
-    folder = settings.mail_dir
+    folder = settings.home.mail_dir
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     file = folder / "incidents.json"
@@ -175,7 +175,7 @@ def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str
             lines.append(f"What is wrong: {found['words']}.")
             if found["remedy"]:
                 lines.append(f"What to do: {found['remedy']}.")
-    lines.append(_what_stands(settings.published_dir))
+    lines.append(_what_stands(settings.home.published_dir))
     if settings.mail.pages_url:
         lines.append(f"More: {settings.mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
     return [*lines, f"Incident {incident['id']}."]

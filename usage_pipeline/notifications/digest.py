@@ -131,9 +131,9 @@ def read_digests(store: BuildStore, build: Build, handled: Collection[str] = fro
 
 def handled_accounts(settings: Settings, store: BuildStore, build: Build) -> set[str]:
     """Accounts on the list of a build that are done or snoozed, and have no new reason."""
-    records = read_records(settings.feedback_dir, settings.history_dir)
+    records = read_records(settings.home.feedback_dir, settings.home.history_dir)
     warehouse = (store.path(build.build_id) / "warehouse.duckdb").resolve()
-    found = standings_of(warehouse, records, settings.as_of_day)
+    found = standings_of(warehouse, records, settings.clock.as_of_day)
     return {account for account, standing in found.items() if standing.status != "open"}
 
 
@@ -217,7 +217,7 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
 
 def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
     """Writes what an owner would be sent, and sends nothing. Raises DigestError where there is nothing to write."""
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     build = store.current()
     missing = [f"mail.{name}" for name in ("from_address", "pages_url") if getattr(settings.mail, name) is None]
     if missing:
@@ -276,9 +276,9 @@ def read_round(mail_dir: Path) -> dict[str, Any]:
 
 def worth_another_try(settings: Settings) -> list[str]:
     """Owners whose digest of the newest week could not be sent, and may be now."""
-    if why_not(settings, BuildStore(settings.published_dir)):
+    if why_not(settings, BuildStore(settings.home.published_dir)):
         return []
-    last = read_round(settings.mail_dir).get("round", {})
+    last = read_round(settings.home.mail_dir).get("round", {})
     refused, recipients = last.get("refused", {}), settings.mail.recipients
     failed = last.get("failed", {})
     return [owner for owner in failed if refused.get(owner) != recipients.get(owner, refused.get(owner))]
@@ -288,7 +288,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
     """Sends what was not sent yet of the newest week, and remembers it. Raises LockTimeoutError where another run is
     at it.
     """
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     if reason := why_not(settings, store):
         return Round(not_sent_because=reason)
     build = store.current()
@@ -323,7 +323,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                         "build": digest.build_id,
                         "calls": len(digest.calls),
                     }
-                    _keep(settings.mail_dir, build.newest_week, memory)
+                    _keep(settings.home.mail_dir, build.newest_week, memory)
                     say(f"{digest.owner}: {digest.subject}")
         if len(done.refused) > 1 and not done.sent and not done.sent_before:
             done.refused = {}  # a server that knows nobody is the wrong one, or set up wrongly
@@ -336,15 +336,15 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
 @contextmanager
 def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
     """What is remembered of a week, one run at a time; kept when the body ends."""
-    settings.mail_dir.mkdir(parents=True, exist_ok=True)
-    settings.mail_dir.chmod(0o700)  # addresses, and who was told what
-    with file_lock(settings.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
-        file = sent_file(settings.mail_dir, week)
+    settings.home.mail_dir.mkdir(parents=True, exist_ok=True)
+    settings.home.mail_dir.chmod(0o700)  # addresses, and who was told what
+    with file_lock(settings.home.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
+        file = sent_file(settings.home.mail_dir, week)
         memory: dict[str, Any] = {"week": week, "sent": {}, "round": {}}
         if file.exists():
             memory = json.loads(file.read_text(encoding="utf-8"))
         yield memory
-        _keep(settings.mail_dir, week, memory)
+        _keep(settings.home.mail_dir, week, memory)
 
 
 def _keep(mail_dir: Path, week: str, memory: dict[str, Any]) -> None:

@@ -157,11 +157,11 @@ def explain(
         "AND application_key = $application"
     )
     in_warehouse = _one(connection, sql, key)
-    shown, on_page = _shown(connection, settings.published_dir, sql, key, in_warehouse)
+    shown, on_page = _shown(connection, settings.home.published_dir, sql, key, in_warehouse)
     return Explanation(
         account=who,
         application=what,
-        as_of_day=settings.as_of_day,
+        as_of_day=settings.clock.as_of_day,
         week=_week(connection, settings, week_start),
         raw=raw,
         subscription=_subscription(connection, key),
@@ -177,7 +177,7 @@ def explain(
         anomalies=_anomalies(connection, key),
         anomalies_as_published=_issued(
             connection,
-            settings.history_dir / "anomalies" / f"{week_start}.parquet",
+            settings.home.history_dir / "anomalies" / f"{week_start}.parquet",
             "account_id = $account AND application = $application OR scope = 'application' "
             "AND application = $application OR scope = 'all' ORDER BY scope, measure",
             {k: key[k] for k in ("account", "application")},
@@ -197,7 +197,7 @@ def explain(
         risks=_risks(connection, key),
         scores_as_published=_issued(
             connection,
-            settings.history_dir / "scores" / f"{week_start}.parquet",
+            settings.home.history_dir / "scores" / f"{week_start}.parquet",
             "account_id = $account AND (application = $application OR application IS NULL) ORDER BY target",
             {k: key[k] for k in ("account", "application")},
         ),
@@ -266,9 +266,9 @@ def _near(low: str, known: Sequence[Named]) -> list[Named]:
 
 def _week(connection: duckdb.DuckDBPyConnection, settings: Settings, week: date) -> Week:
     row = _one(connection, "SELECT week_status, is_complete FROM core.weeks WHERE week_start = $week", {"week": week})
-    manifest = read_manifests(settings.facts_dir, [week]).get(week)
+    manifest = read_manifests(settings.home.facts_dir, [week]).get(week)
     if row is None:
-        status = "has not begun" if week > settings.running_week else "before the first week on record"
+        status = "has not begun" if week > settings.clock.running_week else "before the first week on record"
         return Week(week, status, False, settled_on(settings.completeness, week), manifest)
     return Week(week, row["week_status"], row["is_complete"], settled_on(settings.completeness, week), manifest)
 
@@ -276,7 +276,7 @@ def _week(connection: duckdb.DuckDBPyConnection, settings: Settings, week: date)
 def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) -> Raw:
     # rows that came late lie in the folder beside
     folders = [key["week"] - WEEK, key["week"], key["week"] + WEEK]
-    files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
+    files = [str(path) for week in folders if (path := facts_path(settings.home.facts_dir, week)).exists()]
     found: list[Row] = []
     if files:
         found = _all(
@@ -286,7 +286,7 @@ def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) ->
             "AND account_id = $account AND application = $application ORDER BY day, user_id, folder",
             key | {"files": files},
         )
-    rows = [row for row in found if (row["day"] or key["week"]) <= settings.as_of_day]
+    rows = [row for row in found if (row["day"] or key["week"]) <= settings.clock.as_of_day]
     usage = settings.sources.usage
     records = [row["records_created"] for row in rows if row["records_created"] is not None]
     sums = {
@@ -300,8 +300,8 @@ def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) ->
 def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row, folders: list[date]) -> list[Row]:
     """Rows of the account that were kept aside, in the week's folder, or of its days in the folders beside."""
     found: list[Row] = []
-    for folder, manifest in read_manifests(settings.facts_dir, folders).items():
-        file = settings.history_dir / (manifest.rejected_file or "")
+    for folder, manifest in read_manifests(settings.home.facts_dir, folders).items():
+        file = settings.home.history_dir / (manifest.rejected_file or "")
         if manifest.rejected_file is None or not file.exists():
             continue
         found += _all(

@@ -62,12 +62,12 @@ class Health:
     @cached_property
     def manifests(self) -> dict[date, WeekManifest]:
         with self._told("the facts cannot be read"):
-            return read_manifests(self.settings.facts_dir)
+            return read_manifests(self.settings.home.facts_dir)
         return {}
 
     @cached_property
     def store(self) -> BuildStore:
-        return BuildStore(self.settings.published_dir)
+        return BuildStore(self.settings.home.published_dir)
 
     @cached_property
     def shown(self) -> Build | None:
@@ -201,7 +201,7 @@ class Health:
     def _reference(self, name: str) -> dict[str, Any]:
         if self.settings.sources.get(name) is None:
             return {"source": words.as_text(name), "delivery": "not delivered"}
-        files, held_back = deliveries(self.settings.history_dir, name), self.held_back.get(name)
+        files, held_back = deliveries(self.settings.home.history_dir, name), self.held_back.get(name)
         delivery = "delivered" if files else "nothing taken in yet"
         row: dict[str, Any] = {
             "source": words.as_text(name),
@@ -317,7 +317,7 @@ class Health:
 
     def _clicks_by_date(self) -> dict[date, int]:
         """Clicks of the facts up to as_of by week of the day: rows can come late, into the folder of the next week."""
-        files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
+        files = [str(facts_path(self.settings.home.facts_dir, week)) for week in self.manifests]
         with self._told("the facts cannot be added up"), duckdb.connect() as connection:
             if files:
                 sql = (
@@ -330,7 +330,7 @@ class Health:
     @property
     def _counted_until(self) -> date:
         """The last day that the pages count: later rows wait in the facts until their day has come."""
-        return self._local(self.shown.as_of).date() if self.shown else self.settings.as_of_day
+        return self._local(self.shown.as_of).date() if self.shown else self.settings.clock.as_of_day
 
     def _clicks_published(self) -> dict[date, int]:
         if self.shown is None:
@@ -344,7 +344,7 @@ class Health:
         return {}
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, stem: str) -> None:
-        path = (self.settings.published_dir / "current" / f"{stem}.duckdb").resolve()
+        path = (self.settings.home.published_dir / "current" / f"{stem}.duckdb").resolve()
         attach(connection, path, "build")
 
     @cached_property
@@ -355,7 +355,7 @@ class Health:
                 "rejected_because": reason,
                 "rows_rejected": rows,
                 "share_of_rows": rows / manifest.rows_read if manifest.rows_read else None,
-                "kept_in": f"{self.settings.history_dir.name}/{manifest.rejected_file}",
+                "kept_in": f"{self.settings.home.history_dir.name}/{manifest.rejected_file}",
             }
             for manifest in self.manifests.values()
             for reason, rows in manifest.rejected.items()
@@ -375,7 +375,7 @@ class Health:
 
     def _without_places(self, text: str) -> str:
         """A text without the places of the lake and of the data home: long, the same everywhere, nobody's business."""
-        for place in (self.settings.sources.usage.path, str(self.settings.home)):
+        for place in (self.settings.sources.usage.path, str(self.settings.home.root)):
             text = text.replace(f"{place.rstrip('/')}/", "") if place else text
         sources = [self.settings.sources.get(schema.name) for schema in REFERENCE]
         for place in [shape.path for source in sources if source for shape in source.file_sets.values()]:
@@ -407,7 +407,7 @@ class Health:
 
     def _unmatched_users(self) -> dict[str, Any]:
         row: dict[str, Any] = {"unmatched_kind": "users"}
-        files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
+        files = [str(facts_path(self.settings.home.facts_dir, week)) for week in self.manifests]
         if self.settings.sources.contacts is None or self.shown is None or not files:
             return row | {"examples": "nothing to compare: contacts or users are not delivered yet"}
         values = {"files": files, "as_of_day": self._counted_until}

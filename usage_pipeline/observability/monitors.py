@@ -49,9 +49,9 @@ def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
         return
     newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings)
     through = f"complete through the week of {newest}"
-    days = (settings.as_of_day - settled_on(settings.completeness, due)).days
+    days = (settings.clock.as_of_day - settled_on(settings.completeness, due)).days
     if newest >= due:
-        yield Finding("data", "ok", f"{through}, the newest that can be by {settings.as_of_day}")
+        yield Finding("data", "ok", f"{through}, the newest that can be by {settings.clock.as_of_day}")
     elif newest == due - WEEK and days < 1:
         yield Finding("data", "ok", f"{through}; that of {due} counts as whole since today, the next run takes it in")
     else:
@@ -81,7 +81,7 @@ def _why_missing(store: BuildStore, build: Build) -> str:
 def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Of refreshes alone: a single table that somebody made by hand mends and breaks none."""
     rows = status_rows(
-        settings.status_path,
+        settings.home.status_path,
         "SELECT run, run_result, ended_at, failure FROM status.runs WHERE run_kind = 'refresh' "
         "ORDER BY coalesce(started_at, ended_at) DESC",  # one that could not be started has an end only
     )
@@ -100,7 +100,7 @@ def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("runs", "warning", words, "run `usage-pipeline refresh`")
     elif good:
         yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
-    tick = None if settings.as_of_is_pinned else last_tick(settings, now)
+    tick = None if settings.clock.is_pinned else last_tick(settings, now)
     zone = ZoneInfo(settings.timezone)
     late = tick is not None and now - tick > timedelta(hours=_RUN_HOURS)
     if tick and late and good and good["ended_at"].replace(tzinfo=zone) < tick:

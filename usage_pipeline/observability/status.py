@@ -38,10 +38,10 @@ def status_locked(status_path: Path) -> AbstractContextManager[None]:
 
 def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Replaces the status file with what the instance, the facts, the history and the builds say now."""
-    folder = settings.status_path.parent.parent
+    folder = settings.home.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with status_locked(settings.status_path):
-        show_new(folder, lambda made: _write(made / settings.status_path.name, Health(settings, instance)))
+    with status_locked(settings.home.status_path):
+        show_new(folder, lambda made: _write(made / settings.home.status_path.name, Health(settings, instance)))
 
 
 def _write(file: Path, health: Health) -> None:
@@ -70,7 +70,7 @@ def _schema(table: Table) -> pa.Schema:
 def _clock(health: Health) -> pa.Table:
     """What the views ask for the time: a pinned as_of stands still, otherwise it is that of the reading."""
     settings, last = health.settings, health.last_publishing
-    pinned = settings.as_of.replace(tzinfo=None) if settings.as_of_is_pinned else None
+    pinned = settings.clock.as_of.replace(tzinfo=None) if settings.clock.is_pinned else None
     row: dict[str, Any] = {
         "timezone": settings.timezone,
         "pinned_as_of": pinned,

@@ -44,13 +44,13 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
 
     Raises LockTimeoutError where a run holds what is to be copied for longer than `ingest.wait_seconds`.
     """
-    home, wait, files = settings.home, settings.ingest.wait_seconds, 0
+    home, wait, files = settings.home.root, settings.ingest.wait_seconds, 0
     with ExitStack() as held:
-        for lock in (facts_lock(settings.facts_dir), settings.history_lock):
+        for lock in (facts_lock(settings.home.facts_dir), settings.home.history_lock):
             held.enter_context(file_lock(lock, wait, what=str(lock.parent), who="backup", progress=progress))
         held.enter_context(warehouse_of(settings).locked())
         # Superset's folder of outcomes is not packed: history has a copy of each
-        keep(settings.feedback_dir, settings.history_dir)
+        keep(settings.home.feedback_dir, settings.home.history_dir)
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
                 # written after every run, or answer: not kept from it for as long as the rest takes
@@ -64,9 +64,9 @@ def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = 
 def _of_its_own(settings: Settings, place: str) -> AbstractContextManager[None]:
     """The lock of a place that is written between runs too."""
     if place == "status":
-        return status_locked(settings.status_path)
+        return status_locked(settings.home.status_path)
     if place == "outcomes":
-        lock = outcomes_lock(settings.outcomes_path)
+        lock = outcomes_lock(settings.home.outcomes_path)
         return file_lock(lock, settings.ingest.wait_seconds, what=str(lock.parent), who="backup")
     return nullcontext()
 

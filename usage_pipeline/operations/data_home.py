@@ -232,11 +232,11 @@ def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: f
     A place that somebody writes to for longer than `seconds` is left to the next refresh.
     """
     locks: list[tuple[AbstractContextManager[None], Callable[[], list[str]]]] = [
-        (_held(facts_lock(settings.facts_dir), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
-        (_held(settings.history_lock, seconds), lambda: clean_history(settings.history_dir)),
+        (_held(facts_lock(settings.home.facts_dir), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
+        (_held(settings.home.history_lock, seconds), lambda: clean_history(settings.home.history_dir)),
         (_warehouse_locked(settings, seconds), lambda: clean_warehouse(settings)),
-        (status_locked(settings.status_path), lambda: _clean_shown(settings.status_path)),
-        (_held(outcomes_lock(settings.outcomes_path), seconds), lambda: _clean_shown(settings.outcomes_path)),
+        (status_locked(settings.home.status_path), lambda: _clean_shown(settings.home.status_path)),
+        (_held(outcomes_lock(settings.home.outcomes_path), seconds), lambda: _clean_shown(settings.home.outcomes_path)),
     ]
     done = _clean_the_rest(settings)
     for held, work in locks:
@@ -263,8 +263,10 @@ def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
 
     The caller holds `facts_lock`.
     """
-    done = _remove(_unfinished_below(settings.facts_dir) + _unfinished_below(settings.history_dir / "rejected"))
-    spill = settings.home / "spill"
+    done = _remove(
+        _unfinished_below(settings.home.facts_dir) + _unfinished_below(settings.home.history_dir / "rejected")
+    )
+    spill = settings.home.root / "spill"
     left = [p for p in (spill.iterdir() if spill.is_dir() else ()) if _age(p) >= young or _is_orphan(p)]
     return done + _remove(left)
 
@@ -280,7 +282,7 @@ def _is_orphan(spilled: Path) -> bool:
 def clean_history(history_dir: Path) -> list[str]:
     """The history without rejected rows; deliveries of contacts are encrypted where a key has come since.
 
-    The caller holds `Settings.history_lock`. Raises ContactsKeyError where the key is none.
+    The caller holds `DataHome.history_lock`. Raises ContactsKeyError where the key is none.
     """
     folders = [p for p in (history_dir.iterdir() if history_dir.is_dir() else ()) if p.is_dir()]
     left = [path for folder in folders if folder.name != "rejected" for path in _unfinished_below(folder)]
@@ -293,10 +295,10 @@ def clean_warehouse(settings: Settings) -> list[str]:
 
     Contacts are encrypted where a key has come since. Raises ContactsKeyError where theirs is another.
     """
-    path, done = settings.warehouse_path, []
-    left = [*_unfinished_below(path.parent), *_unfinished_below(settings.models_dir)]
+    path, done = settings.home.warehouse_path, []
+    left = [*_unfinished_below(path.parent), *_unfinished_below(settings.home.models_dir)]
     left += [spilled for name in _SPILLED if (spilled := path.with_name(name)).exists()]
-    for file in (path, settings.private_contacts_path):
+    for file in (path, settings.home.private_contacts_path):
         log = file.with_name(f"{file.name}.wal")
         if log.exists() and not file.exists():
             left.append(log)
@@ -305,14 +307,14 @@ def clean_warehouse(settings: Settings) -> list[str]:
             with open_to_write(file) as connection:
                 connection.execute("CHECKPOINT")
             done.append(f"{log} was left by a process that was killed: taken in")
-    done = _remove(left) + done + BuildStore(settings.published_dir).finish()
+    done = _remove(left) + done + BuildStore(settings.home.published_dir).finish()
     return done + [line for file in databases_of_contacts(settings) for line in encrypt_plain(file)]
 
 
 def databases_of_contacts(settings: Settings) -> list[Path]:
     """Every database below the home that holds names, addresses and telephone numbers; written under one lock."""
-    of_builds = sorted(settings.published_dir.glob("[0-9]*/contacts.duckdb"))
-    return [file for file in (settings.private_contacts_path, *of_builds) if file.exists()]
+    of_builds = sorted(settings.home.published_dir.glob("[0-9]*/contacts.duckdb"))
+    return [file for file in (settings.home.private_contacts_path, *of_builds) if file.exists()]
 
 
 def _clean_shown(shown: Path) -> list[str]:
@@ -321,8 +323,10 @@ def _clean_shown(shown: Path) -> list[str]:
 
 def _clean_the_rest(settings: Settings) -> list[str]:
     """Of places whose writers hold no lock, or a lock of their own; nothing there names a person."""
-    tops = [path for path in (settings.home.iterdir() if settings.home.is_dir() else ()) if is_tmp_path(path.name)]
-    folders = [settings.mail_dir, settings.home / "erased", settings.published_dir / "kpi-sheets"]
+    tops = [
+        path for path in (settings.home.root.iterdir() if settings.home.root.is_dir() else ()) if is_tmp_path(path.name)
+    ]
+    folders = [settings.home.mail_dir, settings.home.root / "erased", settings.home.published_dir / "kpi-sheets"]
     left = [*tops, *(path for folder in folders for path in _unfinished_below(folder))]
     return _remove([path for path in left if _age(path) >= _YOUNG_SECONDS])
 

@@ -46,18 +46,18 @@ _LISTED = 3
 
 def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     """Every finding, in one order. `now` is the moment of the machine; data is judged by `as_of`."""
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("servers", lambda: _servers(settings, config)),
         ("data", lambda: check_freshness(settings, store)),
         ("runs", lambda: check_runs(settings, now)),
         ("sources", lambda: check_held_deliveries(settings)),
-        ("checks", lambda: _checks(settings.status_path)),
-        ("files", lambda: _set_aside(settings.status_path)),
+        ("checks", lambda: _checks(settings.home.status_path)),
+        ("files", lambda: _set_aside(settings.home.status_path)),
         ("builds", lambda: _builds(store)),
         ("outcomes", lambda: _outcomes(settings)),
-        ("home", lambda: _home(settings.home)),
-        ("modes", lambda: _modes(settings.home)),
+        ("home", lambda: _home(settings.home.root)),
+        ("modes", lambda: _modes(settings.home.root)),
         ("key", lambda: _key(settings)),
         ("disk", lambda: _disk(settings, store)),
         ("memory", lambda: _memory(settings)),
@@ -87,7 +87,7 @@ def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.
 
 
 def _servers(settings: Settings, config: Path) -> Iterator[Finding]:
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     for service in local.services(settings, config, folder).values():
         if not _stamp(folder, service).exists():
             yield Finding("servers", "ok", f"{service.name} was not started here, or was stopped: not watched")
@@ -126,7 +126,7 @@ def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
 
     Raises LockTimeoutError where another doctor is at it.
     """
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     found = []
     with file_lock(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
         for service in local.services(settings, config, folder).values():
@@ -233,13 +233,13 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
 
 def _outcomes(settings: Settings) -> Iterator[Finding]:
     """Records of outcomes that were changed or are missing; and whether the pages show the newest."""
-    found = problems(settings.feedback_dir, settings.history_dir)
+    found = problems(settings.home.feedback_dir, settings.home.history_dir)
     for problem in found[:_LISTED]:
         yield Finding("outcomes", "failed", f"{problem.name} {problem.words}", "ask who can write there")
     if len(found) > _LISTED:
         yield Finding("outcomes", "failed", f"{len(found) - _LISTED} more", "`usage-pipeline outcomes verify` has all")
     if not found:
-        records = read_records(settings.feedback_dir, settings.history_dir)
+        records = read_records(settings.home.feedback_dir, settings.home.history_dir)
         yield Finding("outcomes", "ok", f"{len(records):,} recorded, none changed or missing")
 
 
@@ -289,14 +289,14 @@ def _key(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings, store: BuildStore) -> Iterator[Finding]:
-    limits, free = settings.doctor, shutil.disk_usage(settings.home).free / _MEGABYTE
+    limits, free = settings.doctor, shutil.disk_usage(settings.home.root).free / _MEGABYTE
     sizes = [
         sum(file.stat().st_size for file in store.path(build.build_id).iterdir()) / _MEGABYTE
         for build in store.builds()
     ]
     builds = limits.free_builds * max(sizes, default=0)
     wanted = max(builds, limits.minimum_free_mb)
-    words = f"{_size(free)} free at {settings.home}, wanted {_size(wanted)}"
+    words = f"{_size(free)} free at {settings.home.root}, wanted {_size(wanted)}"
     words += f" ({limits.free_builds} builds of {_size(max(sizes))})" if builds > limits.minimum_free_mb else ""
     remedy = "make room, keep fewer builds (publish.keep_builds), or change doctor.minimum_free_mb and free_builds"
     level: Level = "failed" if free < wanted else "warning" if free < 2 * wanted else "ok"

@@ -106,7 +106,7 @@ def erase(
     person = _Person(settings, account_id, user_id)
     with _whatever_cannot_be_read(account_id, user_id):
         seen = person.look()
-    known_before = Erased.read(settings.home).key_of(account_id, user_id)
+    known_before = Erased.read(settings.home.root).key_of(account_id, user_id)
     if not person.is_known and known_before is None:
         raise EraseError(near or person.not_found())
     words = [user_id, *sorted(person.details)]
@@ -114,11 +114,11 @@ def erase(
         seen.key = known_before
         seen.notes = _not_reached(settings, words)
         return seen
-    remember(settings.home, account_id, user_id)
+    remember(settings.home.root, account_id, user_id)
     with _whatever_cannot_be_read(account_id, user_id):
         done = person.remove(progress)
         person.must_be_gone()
-    done.key = Erased.read(settings.home).key_of(account_id, user_id)
+    done.key = Erased.read(settings.home.root).key_of(account_id, user_id)
     done.notes = _not_reached(settings, words)
     return done
 
@@ -140,7 +140,7 @@ def _account(settings: Settings, text: str) -> tuple[str, str | None]:
 
     An account that only contacts name is known nowhere else, so a text that is no name is taken as an id.
     """
-    if not settings.warehouse_path.exists():
+    if not settings.home.warehouse_path.exists():
         return text.strip(), None
     with warehouse_of(settings).read() as connection:
         try:
@@ -157,7 +157,7 @@ class _Person:
     def __init__(self, settings: Settings, account: str, user: str) -> None:
         self.settings, self.account, self.user = settings, account, user
         self.values = {"account": account, "user": user}
-        self.store = BuildStore(settings.published_dir)
+        self.store = BuildStore(settings.home.published_dir)
         # by which they can be told where there are no columns: addresses and numbers; and names, which others may have
         self.details: set[str] = set()
         self.names: set[str] = set()
@@ -173,11 +173,14 @@ class _Person:
             "rejected rows (history)": sum(self._in_parquet(f) for f in self._rejected()),
             "facts": sum(self._in_parquet(f, or_none=False) for f in self._facts()),
         }
-        if self.settings.warehouse_path.exists():
+        if self.settings.home.warehouse_path.exists():
             with warehouse_of(self.settings).read() as connection:
                 places |= self._in_tables(connection, "warehouse")
-        if self.settings.private_contacts_path.exists():
-            with warehouse_of(self.settings).locked(), open_database(self.settings.private_contacts_path) as connection:
+        if self.settings.home.private_contacts_path.exists():
+            with (
+                warehouse_of(self.settings).locked(),
+                open_database(self.settings.home.private_contacts_path) as connection,
+            ):
                 places |= self._in_tables(connection, "private contacts")
         for build in self.store.builds():
             if (file := self._contacts_of(build)).exists():
@@ -190,7 +193,7 @@ class _Person:
     def not_found(self) -> str:
         """What to say where nothing is known of them, with the ids of the account that come near."""
         known: list[str] = []
-        for file in (self.settings.warehouse_path, self.settings.private_contacts_path):
+        for file in (self.settings.home.warehouse_path, self.settings.home.private_contacts_path):
             if not file.exists():
                 continue
             with warehouse_of(self.settings).locked(), open_database(file) as connection:
@@ -205,7 +208,7 @@ class _Person:
         """Records whose note tells of them: by an address or id that tells, or, of their own account, by their name."""
         settings = self.settings
         found = []
-        for folder in (kept_folder(settings.history_dir), settings.feedback_dir):
+        for folder in (kept_folder(settings.home.history_dir), settings.home.feedback_dir):
             for file in files_in(folder):
                 record = read(file).record
                 if record is None or record.note is None:
@@ -228,16 +231,16 @@ class _Person:
             ) from error
 
     def _facts(self) -> list[Path]:
-        return [facts_path(self.settings.facts_dir, week) for week in read_manifests(self.settings.facts_dir)]
+        return [facts_path(self.settings.home.facts_dir, week) for week in read_manifests(self.settings.home.facts_dir)]
 
     def _rejected(self) -> list[Path]:
-        return sorted((self.settings.history_dir / "rejected").glob("week=*/*.parquet"))
+        return sorted((self.settings.home.history_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
-        return deliveries_of_contacts(self.settings.history_dir)
+        return deliveries_of_contacts(self.settings.home.history_dir)
 
     def _reasons_to_hold_back(self) -> list[Path]:
-        return sorted((self.settings.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
+        return sorted((self.settings.home.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
 
     def _contacts_of(self, build: Build) -> Path:
         return self.store.path(build.build_id) / "contacts.duckdb"
@@ -314,12 +317,12 @@ class _Person:
         shared = self._shared()
         telling, names = sorted(self.details - shared), sorted(self.names - shared)
         foreign = _foreign_folders(self.settings)
-        for file in walk(self.settings.home):
-            place = place_of(self.settings.home, file)
+        for file in walk(self.settings.home.root):
+            place = place_of(self.settings.home.root, file)
             is_foreign = any(file.is_relative_to(folder) for folder in foreign)
             if file.is_symlink() or is_foreign or (place and place.personal == "logs"):
                 continue
-            is_known = place is not None and place.knows(PurePosixPath(file.relative_to(self.settings.home)))
+            is_known = place is not None and place.knows(PurePosixPath(file.relative_to(self.settings.home.root)))
             user = [self.user] if len(self.user) >= _TELLING else []
             words = telling if is_known else [*telling, *names, *user]
             try:
@@ -356,7 +359,7 @@ class _Person:
         for file in self._deliveries():
             with duckdb.connect() as connection:
                 look_into(connection, parquet_rows(connection, file))
-        private = self.settings.private_contacts_path
+        private = self.settings.home.private_contacts_path
         if words and private.exists():
             with warehouse_of(self.settings).locked(), open_database(private) as connection:
                 for table in [table for table, is_contacts in _tables_with_users(connection) if is_contacts]:
@@ -367,11 +370,13 @@ class _Person:
 
     def remove(self, progress: Progress) -> Erasure:
         """Takes the person out of every place; they stand on the list already."""
-        settings, erased = self.settings, Erased.read(self.settings.home)
+        settings, erased = self.settings, Erased.read(self.settings.home.root)
         done = Erasure(self.account, self.user)
         wait = settings.ingest.wait_seconds
-        with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="erase", progress=progress):
-            _say(clean_history(settings.history_dir), progress)
+        with file_lock(
+            settings.home.history_lock, wait, what=str(settings.home.history_dir), who="erase", progress=progress
+        ):
+            _say(clean_history(settings.home.history_dir), progress)
             place = "contacts as delivered (history)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
             done.places["reasons to hold back (history)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
@@ -380,7 +385,7 @@ class _Person:
                 self._forget_note(file)
             done.places["notes on outcomes"] = len(telling)
         with file_lock(
-            facts_lock(settings.facts_dir), wait, what=str(settings.facts_dir), who="erase", progress=progress
+            facts_lock(settings.home.facts_dir), wait, what=str(settings.home.facts_dir), who="erase", progress=progress
         ):
             # also what readers that were killed have spilled: nobody reads while this is held
             _say(clean_facts(settings), progress)
@@ -389,7 +394,10 @@ class _Person:
         warehouse = warehouse_of(settings)
         with warehouse.locked():
             _say(clean_warehouse(settings), progress)
-            databases = {"warehouse": settings.warehouse_path, "private contacts": settings.private_contacts_path}
+            databases = {
+                "warehouse": settings.home.warehouse_path,
+                "private contacts": settings.home.private_contacts_path,
+            }
             for where, file in databases.items():
                 if file.exists():
                     done.places |= self._rewrite_database(file, where, erased)
@@ -483,7 +491,7 @@ def _lake_paths(sources: Sources) -> list[str]:
 def _foreign_folders(settings: Settings) -> list[Path]:
     """The lake, where it lies below the home: it is somebody else's there too."""
     found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(settings.sources) if "://" not in path]
-    return [path for path in found if path != settings.home and path.is_relative_to(settings.home)]
+    return [path for path in found if path != settings.home.root and path.is_relative_to(settings.home.root)]
 
 
 def _not_reached(settings: Settings, words: list[str]) -> list[str]:
@@ -495,7 +503,7 @@ def _not_reached(settings: Settings, words: list[str]) -> list[str]:
     )
     notes = [lake, "backups and copies of the data home, and what people have downloaded from dashboards"]
     telling = [word for word in words if len(word) >= _TELLING]
-    for file in _files_that_say(settings.home, telling):
+    for file in _files_that_say(settings.home.root, telling):
         notes.append(f"{file} still says the id or an e-mail address: a log or a state of Dagster or Superset")
     if short := [word for word in words if len(word) < _TELLING]:
         notes.append(f"logs were not searched for '{short[0]}', which is too short to tell a person by")

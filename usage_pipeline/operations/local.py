@@ -80,7 +80,7 @@ def input_fingerprint(settings: Settings) -> str:
         if file.suffix in (".py", ".sql", ".yaml"):
             digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
-    digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.as_of_day.isoformat().encode())
+    digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.clock.as_of_day.isoformat().encode())
     digest.update(f"{date_format()} {currency()}".encode())
     for line in _lake_state(settings):
         digest.update(f"{line}\n".encode())
@@ -91,7 +91,7 @@ def _lake_state(settings: Settings) -> Iterator[str]:
     """Every file that a refresh would read, or why it cannot be listed: that is for the run to report."""
     usage, lake = settings.sources.usage, Lake(settings, retries=False)
     if usage.partitioned:
-        for week in weeks_between(settings.window_start, settings.running_week):
+        for week in weeks_between(settings.clock.window_start, settings.clock.running_week):
             try:
                 yield from (f"{file.key} {file.etag}" for file in lake.files_of_week(usage, week).files)
             except LakeError as error:
@@ -126,15 +126,15 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
         raise LocalError("\n".join(problems))
     # first of all: what a killed run left may be what fills the disk
     clean(settings, say)
-    stamp = _stamp(settings.home)
+    stamp = _stamp(settings.home.root)
     fingerprint = input_fingerprint(settings)
     current = store_of(settings).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
-        if not (settings.status_path.exists() and settings.outcomes_path.exists()):
+        if not (settings.home.status_path.exists() and settings.home.outcomes_path.exists()):
             record_status(settings)
         return True
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     definitions, run_id = build_definitions(settings), str(uuid4())
     with dg.DagsterInstance.get() as instance, heartbeat(instance, run_id):
         result = definitions.resolve_job_def("refresh").execute_in_process(
@@ -153,7 +153,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
 
 def record_status(settings: Settings) -> None:
     """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     with dg.DagsterInstance.get() as instance:
         write_status(settings, instance)
     renew_outcomes(settings)
@@ -365,15 +365,15 @@ def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
     """What Superset's processes need to know; secrets are made once per installation, readable by their owner only."""
     home = folder / "superset"
     home.mkdir(parents=True, exist_ok=True)
-    make_folder(settings.feedback_dir)
+    make_folder(settings.home.feedback_dir)
     return {
         "SUPERSET_CONFIG_PATH": str(SUPERSET / "superset_config.py"),
         "SUPERSET_HOME": str(home),
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
-        "USAGE_PUBLISHED": str(settings.published_dir),
-        "USAGE_STATUS": str(settings.status_path.parent.parent),
-        "USAGE_OUTCOMES": str(settings.outcomes_path.parent.parent),
-        "USAGE_FEEDBACK": str(settings.feedback_dir),
+        "USAGE_PUBLISHED": str(settings.home.published_dir),
+        "USAGE_STATUS": str(settings.home.status_path.parent.parent),
+        "USAGE_OUTCOMES": str(settings.home.outcomes_path.parent.parent),
+        "USAGE_FEEDBACK": str(settings.home.feedback_dir),
         # only a demo has accounts of its own; people of a real installation are added one by one
         "USAGE_ACCOUNTS": str(folder / ACCOUNTS) if (folder / ACCOUNTS).exists() else "",
         "PYTHONPATH": str(SUPERSET),
@@ -486,7 +486,7 @@ _SOCKET_LENGTH = 100
 def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
     """The servers of a local installation by name, in the order of their start."""
     dagster_port = _port(folder, WEBSERVER, "DAGSTER_PORT", 3000)
-    home = {"DAGSTER_HOME": str(dagster_home(settings.home))}
+    home = {"DAGSTER_HOME": str(dagster_home(settings.home.root))}
     workspace = _workspace(folder)
     found = [
         Service(
@@ -502,7 +502,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
             DAEMON,
             [_command("dagster-daemon"), "run", "-w", str(workspace)],
             home,
-            lambda: _daemon_answers(settings.home, folder),
+            lambda: _daemon_answers(settings.home.root, folder),
             after=CODE,
         ),
         web_server(

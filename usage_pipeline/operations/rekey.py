@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 def files_of_contacts(settings: Settings) -> list[Path]:
     """Every file below the home that holds names, addresses and telephone numbers of contacts."""
-    return [*deliveries_of_contacts(settings.history_dir), *databases_of_contacts(settings)]
+    return [*deliveries_of_contacts(settings.home.history_dir), *databases_of_contacts(settings)]
 
 
 def key_problems(settings: Settings) -> list[str]:
@@ -63,10 +63,12 @@ def rekey(settings: Settings, progress: Progress = lambda _: None) -> int:
     """
     new, old = contacts_key(), contacts_key(OLD_KEY_VARIABLE)
     wait, done = settings.ingest.wait_seconds, 0
-    with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="rekey", progress=progress):
-        done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings.history_dir))
+    with file_lock(
+        settings.home.history_lock, wait, what=str(settings.home.history_dir), who="rekey", progress=progress
+    ):
+        done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings.home.history_dir))
         # what a run before left unfinished is of another key, or of none
-        clean_history(settings.history_dir)
+        clean_history(settings.home.history_dir)
     with warehouse_of(settings).locked():
         done += sum(_change(file, old, new, progress) for file in databases_of_contacts(settings))
         clean_warehouse(settings)

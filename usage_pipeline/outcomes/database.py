@@ -51,10 +51,10 @@ def outcomes_lock(outcomes_path: Path) -> Path:
 
 def keep_records(settings: Settings, seconds: float) -> int:
     """Copies new records into history; returns how many. Raises LockTimeoutError where a run holds history."""
-    if not files_in(settings.feedback_dir):
+    if not files_in(settings.home.feedback_dir):
         return 0
     with history_locked(settings, seconds):
-        return keep(settings.feedback_dir, settings.history_dir)
+        return keep(settings.home.feedback_dir, settings.home.history_dir)
 
 
 def renew_outcomes(settings: Settings) -> bool:
@@ -62,22 +62,22 @@ def renew_outcomes(settings: Settings) -> bool:
 
     Before the first build there is nothing to show. Raises LockTimeoutError where another is at it.
     """
-    build = BuildStore(settings.published_dir).current()
+    build = BuildStore(settings.home.published_dir).current()
     if build is None:
         return False
     # a run that holds history for long must not keep an answer from the pages: the next look copies it
     with suppress(LockTimeoutError):
         keep_records(settings, 0)
-    folder = settings.outcomes_path.parent.parent
-    with file_lock(outcomes_lock(settings.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
+    folder = settings.home.outcomes_path.parent.parent
+    with file_lock(outcomes_lock(settings.home.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
         made_of = _made_of(settings, build.build_id)
-        written = settings.outcomes_path.with_name(_MADE_OF)
-        if settings.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
+        written = settings.home.outcomes_path.with_name(_MADE_OF)
+        if settings.home.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
             return False
 
         def write(made: Path) -> None:
-            warehouse = (settings.published_dir / build.build_id / "warehouse.duckdb").resolve()
-            _write(made / settings.outcomes_path.name, warehouse, settings)
+            warehouse = (settings.home.published_dir / build.build_id / "warehouse.duckdb").resolve()
+            _write(made / settings.home.outcomes_path.name, warehouse, settings)
             (made / _MADE_OF).write_text(made_of, encoding="utf-8")
 
         show_new(folder, write)
@@ -86,10 +86,10 @@ def renew_outcomes(settings: Settings) -> bool:
 
 def _made_of(settings: Settings, build_id: str) -> str:
     """Of what the content depends on: records by name and size, the build, the day, the rules."""
-    digest = hashlib.sha256(f"{build_id} {settings.as_of_day} {settings.outcomes!r}".encode())
+    digest = hashlib.sha256(f"{build_id} {settings.clock.as_of_day} {settings.outcomes!r}".encode())
     for table in OUTCOME_TABLES:
         digest.update(f"{table.full_name} {table.column_names}".encode())
-    for folder in (settings.feedback_dir, kept_folder(settings.history_dir)):
+    for folder in (settings.home.feedback_dir, kept_folder(settings.home.history_dir)):
         for file in files_in(folder):
             with suppress(FileNotFoundError):
                 state = file.stat()
@@ -98,14 +98,14 @@ def _made_of(settings: Settings, build_id: str) -> str:
 
 
 def _write(file: Path, warehouse: Path, settings: Settings) -> None:
-    records = read_records(settings.feedback_dir, settings.history_dir)
+    records = read_records(settings.home.feedback_dir, settings.home.history_dir)
     with duckdb.connect(str(file)) as connection:
         attach_shown(connection, warehouse)
         for schema in sorted({table.schema for table in OUTCOME_TABLES}):
             connection.execute(f"CREATE SCHEMA {schema}")
         owners = dict(connection.execute("SELECT account_id, owner FROM shown.mart.call_list").fetchall())
         reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
-        standings = _standings(owners, reasons, records, settings.as_of_day)
+        standings = _standings(owners, reasons, records, settings.clock.as_of_day)
         rows = {
             "call_status": [_status_row(account, found) for account, found in standings.items()],
             "reason_usefulness": usefulness_rows(
@@ -201,7 +201,7 @@ def _utc(moment: datetime) -> datetime:
 
 def usefulness_rows(records: list[Record], settings: Settings, listed: set[str]) -> list[dict[str, Any]]:
     """A row a kind of reason that is on the list or was answered; without answers, shares are not known."""
-    found = usefulness(records, settings.as_of_day, settings.outcomes)
+    found = usefulness(records, settings.clock.as_of_day, settings.outcomes)
     return [
         {
             "call_reason": kind,
@@ -220,7 +220,7 @@ def usefulness_rows(records: list[Record], settings: Settings, listed: set[str])
 def _response_rows(
     owners: dict[str, str | None], standings: dict[str, Standing], records: list[Record], settings: Settings
 ) -> list[dict[str, Any]]:
-    since = settings.as_of_day - settings.outcomes.window_weeks * WEEK
+    since = settings.clock.as_of_day - settings.outcomes.window_weeks * WEEK
     return [
         {
             "owner": owner,

@@ -29,12 +29,12 @@ _INTRODUCTION = (
 
 def model_card(settings: Settings) -> str:
     """The card of what the published build rests on. Raises FileNotFoundError where there is none."""
-    build = settings.published_dir / "current" / "warehouse.duckdb"
+    build = settings.home.published_dir / "current" / "warehouse.duckdb"
     if not build.exists():
-        raise FileNotFoundError(f"{settings.published_dir}: no build yet; run `usage-pipeline refresh` first")
+        raise FileNotFoundError(f"{settings.home.published_dir}: no build yet; run `usage-pipeline refresh` first")
     with duckdb.connect(str(build), read_only=True) as connection:
         found = connection.execute("SELECT any_value(version) FROM mart.risk_methods").fetchone()
-    folder = settings.models_dir / str(found[0] if found else "")
+    folder = settings.home.models_dir / str(found[0] if found else "")
     figures = pd.read_parquet(folder / "figures.parquet")
     deciles = pd.read_parquet(folder / "deciles.parquet")
     parts = [

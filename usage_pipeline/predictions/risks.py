@@ -243,18 +243,18 @@ def fingerprint(settings: Settings) -> str:
 
 def version_of(settings: Settings) -> str:
     """Models are learned once a month: the month, and what they depend on."""
-    return f"{settings.as_of_day:%Y-%m}-{fingerprint(settings)}"
+    return f"{settings.clock.as_of_day:%Y-%m}-{fingerprint(settings)}"
 
 
 def folder_of(settings: Settings) -> Path:
-    return settings.models_dir / version_of(settings)
+    return settings.home.models_dir / version_of(settings)
 
 
 def folder_in_force(history: History) -> Path:
     """The folder of what `core.risk_methods` tells of: what the last run learned or found."""
     found = history.connection.execute("SELECT any_value(version) FROM warehouse.core.risk_methods").fetchone()
     assert found is not None
-    return history.settings.models_dir / str(found[0])
+    return history.settings.home.models_dir / str(found[0])
 
 
 def keep(learned: list[Learned], settings: Settings) -> Path:

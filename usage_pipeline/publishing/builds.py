@@ -308,4 +308,4 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 
 def store_of(settings: Settings) -> BuildStore:
     """The builds of a configuration."""
-    return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)
+    return BuildStore(settings.home.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)

@@ -14,7 +14,7 @@ An entry goes three steps, so that only what people saw is kept:
 `withdraw` moves an entry to `<kind>/withdrawn/`, with the reason beside it: nobody reads it there, its build cannot
 bring it back, and a later build may issue the same period anew.
 
-All of it is written under the lock of the folder (`Settings.history_lock`), which is taken before that of the
+All of it is written under the lock of the folder (`DataHome.history_lock`), which is taken before that of the
 warehouse.
 """
 
@@ -81,7 +81,7 @@ class Entry:
 
 
 def folder_of(settings: Settings, kind: str) -> Path:
-    return settings.history_dir / KINDS[kind]
+    return settings.home.history_dir / KINDS[kind]
 
 
 def history_locked(settings: Settings, seconds: float | None = None) -> AbstractContextManager[None]:
@@ -89,7 +89,7 @@ def history_locked(settings: Settings, seconds: float | None = None) -> Abstract
     afterwards.
     """
     wait = settings.ingest.wait_seconds if seconds is None else seconds
-    return file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="history")
+    return file_lock(settings.home.history_lock, wait, what=str(settings.home.history_dir), who="history")
 
 
 # ---------------------------------------------------------------- reading
@@ -139,7 +139,7 @@ def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Setting
     if week is None or kept.exists():
         propose(settings, kind, {})
         return Proposal(str(week) if week else None, kept if week else None, is_new=False)
-    rows = rows_to_keep(connection, settings.as_of, sql, {"week": week})
+    rows = rows_to_keep(connection, settings.clock.as_of, sql, {"week": week})
     (file,) = propose(settings, kind, {str(week): rows})
     return Proposal(str(week), file, is_new=True)
 
@@ -149,7 +149,7 @@ def propose(settings: Settings, kind: str, periods: dict[str, pa.Table]) -> list
     folder = folder_of(settings, kind) / "pending"
     files = [folder / f"{period}.parquet" for period in periods]
     for file, rows in zip(files, periods.values(), strict=True):
-        _write(rows, file, {"as_of": settings.as_of.isoformat()})
+        _write(rows, file, {"as_of": settings.clock.as_of.isoformat()})
     for file in folder.glob("*.parquet"):
         if file not in files:
             file.unlink()
@@ -170,7 +170,7 @@ def promote(settings: Settings) -> list[Entry]:
     Of a pinned build nothing is kept: it was rolled back to, and what it had to say was kept when it was new. The
     caller holds `history_locked`.
     """
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     build = store.current()
     if build is None or store.pinned is not None:
         return []
@@ -309,9 +309,9 @@ def interrupted_withdrawals(history_dir: Path) -> list[Path]:
 
 def _forget_what_was_made_of_it(settings: Settings, kind: str, period: str) -> None:
     """The workbook of a month, and the stamp by which a refresh would find that nothing changed."""
-    (settings.home / "inputs").unlink(missing_ok=True)
+    (settings.home.root / "inputs").unlink(missing_ok=True)
     if kind == MONTHS:
-        shutil.rmtree(settings.published_dir / "kpi-sheets" / period, ignore_errors=True)
+        shutil.rmtree(settings.home.published_dir / "kpi-sheets" / period, ignore_errors=True)
 
 
 def _not_kept(settings: Settings, kind: str, period: str) -> str:

@@ -70,4 +70,4 @@ def _day_of(folder: Path) -> date:
 
 
 def _folder(settings: Settings) -> Path:
-    return settings.history_dir / "builds"
+    return settings.home.history_dir / "builds"

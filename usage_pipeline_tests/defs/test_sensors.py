@@ -134,7 +134,7 @@ def test_a_week_that_was_read_while_it_ran_is_read_again_when_it_is_over(tmp_pat
     assert run_refresh(settled, instance, range_tags(date(2025, 2, 24), date(2025, 2, 24))).success
 
     def status() -> Any:
-        with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
             sql = "SELECT week_status FROM core.weeks WHERE week_start = '2025-03-03'"
             return connection.execute(sql).fetchone()
 

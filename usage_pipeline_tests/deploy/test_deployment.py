@@ -147,8 +147,8 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
 
 def test_webserver_and_daemon_load_the_same_place_as_the_local_ones(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path))
-    ours = local.services(settings, tmp_path / "sources.yaml", settings.home / "run")[local.CODE]
-    written = yaml.safe_load((settings.home / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    ours = local.services(settings, tmp_path / "sources.yaml", settings.home.root / "run")[local.CODE]
+    written = yaml.safe_load((settings.home.root / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     deployed = yaml.safe_load((REPO / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     assert deployed["location_name"] == written["location_name"]
     assert ours.address == f"unix:{written['socket']}"
@@ -190,10 +190,12 @@ def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_pat
 
 
 def warehouse_lock(settings: Settings) -> Path:
-    return settings.warehouse_path.with_suffix(".lock")
+    return settings.home.warehouse_path.with_suffix(".lock")
 
 
-@pytest.mark.parametrize("lock", [lambda s: facts_lock(s.facts_dir), lambda s: s.history_lock, warehouse_lock])
+@pytest.mark.parametrize(
+    "lock", [lambda s: facts_lock(s.home.facts_dir), lambda s: s.home.history_lock, warehouse_lock]
+)
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
@@ -345,11 +347,11 @@ def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(
 def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
-    (settings.home / "run").mkdir()
-    (settings.home / "run" / "elsewhere").symlink_to("/etc")
+    (settings.home.root / "run").mkdir()
+    (settings.home.root / "run" / "elsewhere").symlink_to("/etc")
     packed, said = io.BytesIO(), list[str]()
     files = back_up(settings, packed, said.append)
-    assert said == [f"{settings.home}/run/elsewhere is a link, and none of ours: left out"]
+    assert said == [f"{settings.home.root}/run/elsewhere is a link, and none of ours: left out"]
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == files
 

@@ -98,7 +98,7 @@ class Lab:
             for application in range(applications)
         ]
         write_week(self.folder / "lake", "year=2025/week=09", found)
-        weeks = weeks_between(self.settings.window_start, self.settings.running_week)
+        weeks = weeks_between(self.settings.clock.window_start, self.settings.clock.running_week)
         ingest_weeks(self.settings, weeks, now="2025-03-05T00:00:00")
 
     def deliver(self, rows: pd.DataFrame | int, day: str = "2025-03-05", start: int = 0) -> Delivery:
@@ -125,11 +125,11 @@ class Lab:
 
     @property
     def in_force(self) -> list[Path]:
-        return deliveries(self.settings.history_dir, self.source)
+        return deliveries(self.settings.home.history_dir, self.source)
 
     @property
     def held(self) -> list[Path]:
-        return kept.held_back_files(self.settings.history_dir, self.source)
+        return kept.held_back_files(self.settings.home.history_dir, self.source)
 
 
 # ---------------------------------------------------------------- what is held back
@@ -524,7 +524,7 @@ def test_a_source_that_is_missing_in_a_first_run_is_one_sentence(tmp_path, insta
     assert error.cls_name == "Failure"
     assert error.cause is None
     write_status(lab.settings, instance)
-    with duckdb.connect(str(lab.settings.status_path), read_only=True) as connection:
+    with duckdb.connect(str(lab.settings.home.status_path), read_only=True) as connection:
         (failure,) = connection.execute("SELECT failure FROM status.runs").fetchall()[0]
     assert failure == (
         "accounts: no delivery of accounts can be read, and there is none before it: accounts.csv: no such file or "
@@ -544,7 +544,7 @@ def test_the_command_says_it_in_a_few_lines_and_writes_the_status(tmp_path) -> N
     assert "Traceback" not in output
     assert output.count("no such file or folder") == 1
     assert len(output.splitlines()) < 20
-    assert lab.settings.status_path.exists()
+    assert lab.settings.home.status_path.exists()
 
 
 def test_a_first_delivery_without_a_row_is_taken_and_noted(tmp_path, instance) -> None:
@@ -567,7 +567,7 @@ def test_an_accepted_delivery_is_in_force_at_the_next_run(tmp_path) -> None:
         "accounts: in force is the delivery of Feb 26, 2025, 31 rows; 1 delivery kept" in lab.usage_pipeline("list")[1]
     )
     assert "the delivery of Mar 5, 2025 is held back: it has 3 rows" in lab.usage_pipeline("list")[1]
-    inputs = lab.settings.home / "inputs"
+    inputs = lab.settings.home.root / "inputs"
     inputs.write_text("what the last good run depended on")
     status, said = lab.usage_pipeline("accept", "accounts")
     assert (status, inputs.exists()) == (0, False), "a refresh --if-changed runs"
@@ -648,7 +648,7 @@ def test_an_erasure_reaches_what_is_held_back(tmp_path) -> None:
     assert erase(lab.settings, ident(1), "u1").places == {"contacts as delivered (history)": 2}
     for file in (*lab.in_force, *lab.held):
         assert "u1" not in pq.read_table(file)["user_id"].to_pylist()
-    assert all(b"person1@" not in f.read_bytes() for f in lab.settings.home.rglob("*") if f.is_file())
+    assert all(b"person1@" not in f.read_bytes() for f in lab.settings.home.root.rglob("*") if f.is_file())
     assert "it has 2 rows, 7 % of the 30 before" in (lab.take().held_back or "")
     assert lab.usage_pipeline("accept", "contacts")[0] == 0
     assert lab.loaded(lab.take()) == 2
@@ -724,7 +724,9 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
     with dg.DagsterInstance.ephemeral() as made:
         assert run_refresh(settings, made).success
         write_status(settings, made)
-        assert query(settings.status_path, "SELECT count(*) FROM status.sources WHERE held_back IS NOT NULL") == [(0,)]
+        assert query(settings.home.status_path, "SELECT count(*) FROM status.sources WHERE held_back IS NOT NULL") == [
+            (0,)
+        ]
         rows_of("subscriptions", 3).to_csv(folder / "subscriptions.csv", index=False)
         rows_of("accounts", 32).to_csv(folder / "accounts.csv", index=False)
         write_week(folder / "lake", "year=2025/week=09", [event(str(weeks[-1]), ident(31))], "part-1.parquet")
@@ -735,7 +737,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
 
 @pytest.mark.long
 def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
-    build = cut_off[0].published_dir / "current" / "warehouse.duckdb"
+    build = cut_off[0].home.published_dir / "current" / "warehouse.duckdb"
     states = "SELECT subscription_state, is_inferred, count(*) FROM mart.subscription_overview GROUP BY ALL ORDER BY 2"
     # the new account waits for its subscription: it uses something, and is taken to be subscribed since then
     assert query(build, states) == [("active subscription", False, 31), ("active subscription", True, 1)]
@@ -744,7 +746,7 @@ def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Sett
 
 
 def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
-    file = cut_off[0].status_path
+    file = cut_off[0].home.status_path
     ((summary, sentence),) = query(file, "SELECT summary, health_sentence FROM status.health")
     assert summary == "A delivery is held back: the one before stays in force"
     assert "Subscriptions: the delivery of Mar 5, 2025 is held back: it has 3 rows, 10 % of the 31 before" in sentence
@@ -765,7 +767,7 @@ def test_a_missing_source_is_named_on_the_page_without_its_place(cut_off: tuple[
     try:
         assert take_delivery(settings, SOURCE_SCHEMAS["accounts"]).held_back
         write_status(settings, made)
-        ((said,),) = query(settings.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
+        ((said,),) = query(settings.home.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
         assert "accounts.csv: no such file or folder" in said
         assert str(file.parent) not in said
     finally:

@@ -46,7 +46,7 @@ def at(
     file.write_text("\n".join(f"as_of: '{moment}'" if line.startswith("as_of:") else line for line in lines))
     settings = load_settings(file).model_copy(update={"groups": world.groups})
     _write_lake(world, folder, {(e[0], e[1], e[2], e[3]) for e in late or []})
-    ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now=moment)
+    ingest_weeks(settings, weeks_between(settings.clock.window_start, settings.clock.running_week), now=moment)
     take_delivery(settings, SUBSCRIPTIONS)
     return computed(world, settings), settings
 
@@ -90,7 +90,7 @@ def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_
     assert closed(connection, settings) == [date(2024, 12, 1)]
     connection, settings = at("2025-02-05T07:00:00", tmp_path)
     assert closed(connection, settings) == [date(2025, 1, 1)]
-    files = {file: file.read_bytes() for file in (settings.history_dir / "months").glob("*.parquet")}
+    files = {file: file.read_bytes() for file in (settings.home.history_dir / "months").glob("*.parquet")}
     assert sorted(file.name for file in files) == ["2024-12.parquet", "2025-01.parquet"]
     connection, settings = at("2025-02-20T09:00:00", tmp_path, [*EVENTS, ("a", "p", "v", date(2025, 1, 7), 5)])
     assert closed(connection, settings) == []

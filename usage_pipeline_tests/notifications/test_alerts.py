@@ -125,8 +125,8 @@ def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: 
 @pytest.mark.long
 def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
-    settings.models_dir.rename(config.parent / "models")
-    settings.models_dir.write_text("in the way")
+    settings.home.models_dir.rename(config.parent / "models")
+    settings.home.models_dir.write_text("in the way")
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_refresh(settings, instance).success
         write_status(settings, instance)
@@ -136,7 +136,7 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
         assert "runs: the last run failed on" in mail["Subject"]
         assert "none has ever succeeded: " in mail.get_content()
         assert "complete through the week of 2025-02-24" in mail.get_content()
-        settings.models_dir.unlink()
+        settings.home.models_dir.unlink()
         assert run_refresh(settings, instance).success
         write_status(settings, instance)
     tick(config)
@@ -146,8 +146,8 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
 @pytest.mark.long
 def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
-    settings.models_dir.rename(config.parent / "models")
-    settings.models_dir.write_text("in the way")
+    settings.home.models_dir.rename(config.parent / "models")
+    settings.home.models_dir.write_text("in the way")
     definitions = build_definitions(settings)
     sends = definitions.resolve_job_def("send_digests")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -161,7 +161,7 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
         assert tick(config) == "nothing to tell"
         (mail,) = office.mails
         assert f"run {failed.run_id[:8]} in the Dagster UI" in mail.get_content()
-        (health,) = status_rows(settings.status_path, "FROM status.health")
+        (health,) = status_rows(settings.home.status_path, "FROM status.health")
         assert health["summary"] == "The last run failed: older numbers stay up"
         sensor = definitions.resolve_sensor_def("lake_week_sensor")
         with dg.build_sensor_context(instance=instance) as context:
@@ -201,7 +201,9 @@ def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Pa
             made = dg.DagsterRun("refresh", str(uuid4()), asset_selection=assets, asset_check_selection=checks)
             instance.add_run(made.with_status(dg.DagsterRunStatus.SUCCESS))
         write_status(settings, instance)
-        assert {row["run_kind"] for row in status_rows(settings.status_path, "FROM status.runs")} == {"single tables"}
+        assert {row["run_kind"] for row in status_rows(settings.home.status_path, "FROM status.runs")} == {
+            "single tables"
+        }
         assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("published_build")]).success
         unlucky = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
         instance.report_run_failed(unlucky)

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import ConfigError, MailSettings, Settings, load_settings
 from usage_pipeline.defs.notifications.assets import digests as digests_asset
 from usage_pipeline.defs.notifications.checks import every_owner_with_calls_was_written_to
@@ -54,9 +55,9 @@ def owners_of(demo: Demo) -> list[str]:
 @pytest.fixture
 def settings(demo: Demo, office: FakeSmtp, tmp_path: Path) -> Settings:
     """The demo, its builds where they are, and a home of its own for what is remembered of mail."""
-    (tmp_path / "published").symlink_to(demo.settings.published_dir)
+    (tmp_path / "published").symlink_to(demo.settings.home.published_dir)
     mail = mail_to(office, recipients={owner: address_of(owner) for owner in owners_of(demo)})
-    return demo.settings.model_copy(update={"home": tmp_path, "mail": mail})
+    return demo.settings.model_copy(update={"home": DataHome(tmp_path), "mail": mail})
 
 
 def attachment(mail: Any) -> pd.DataFrame:
@@ -380,7 +381,9 @@ def test_no_secret_is_shown_by_the_settings(tmp_path: Path) -> None:
 def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: Path) -> None:
     config = tmp_path / "sources.yaml"
     text = (demo.folder / "sources.yaml").read_text(encoding="utf-8")
-    text = text.replace("home: home", f"home: {demo.settings.home}").replace("path: lake", f"path: {demo.folder}/lake")
+    text = text.replace("home: home", f"home: {demo.settings.home.root}").replace(
+        "path: lake", f"path: {demo.folder}/lake"
+    )
     config.write_text(f"{text}\nmail: {{from_address: usage@example.com, pages_url: {PAGES}}}\n", encoding="utf-8")
     owner = owners_of(demo)[0]
     done = CliRunner().invoke(

@@ -129,7 +129,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     monkeypatch.setattr(local, "services", small)
     monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 5)
     settings = load_settings(config)
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     made = small(settings, config, folder)
     local.start(made.values(), folder, print)
     yield made
@@ -140,7 +140,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
 
 def pid_of(config: Path, name: str) -> int:
-    process = local.running(load_settings(config).home / "run", name)
+    process = local.running(load_settings(config).home.root / "run", name)
     assert process is not None
     return process.pid
 
@@ -172,7 +172,7 @@ def test_a_server_that_was_killed_is_named_and_started_again(config: Path, serve
 def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
-    folder = load_settings(config).home / "run"
+    folder = load_settings(config).home.root / "run"
     hung = pid_of(config, "dagster-webserver")
     (folder / "dagster-webserver.hangs").touch()
     starting = findings(config, "warning")
@@ -203,7 +203,7 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
 def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
-    settings, folder = load_settings(config), load_settings(config).home / "run"
+    settings, folder = load_settings(config), load_settings(config).home.root / "run"
     with file_lock(folder / "restart.lock", 0, what="restarting", who="another"), pytest.raises(LockTimeoutError):
         doctor.restart(settings, config, print)
     killed = pid_of(config, "superset")
@@ -229,7 +229,7 @@ def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
 
 
 def test_a_server_that_was_stopped_is_not_started_again(config: Path, servers: dict[str, local.Service]) -> None:
-    folder = load_settings(config).home / "run"
+    folder = load_settings(config).home.root / "run"
     local.stop(folder, "superset", print)
     code, said = run_doctor(config, "--restart")
     assert code == 0, said
@@ -239,7 +239,7 @@ def test_a_server_that_was_stopped_is_not_started_again(config: Path, servers: d
 
 def test_a_server_that_died_keeps_its_port_unless_another_is_asked_for(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path))
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     folder.mkdir(parents=True)
     (folder / "superset.json").write_text(json.dumps({"pid": 4_000_000, "started": 1.0, "port": 12345}))
     assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12345
@@ -282,8 +282,8 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     folder = config.parent
     (folder / "lake" / "year=2025" / "week=09" / "part-1.parquet").write_bytes(b"PAR1 cut off")
     settings = load_settings(config)
-    (settings.models_dir).rename(folder / "models")
-    settings.models_dir.write_text("in the way")
+    (settings.home.models_dir).rename(folder / "models")
+    settings.home.models_dir.write_text("in the way")
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_refresh(settings, instance).success
         write_status(settings, instance)

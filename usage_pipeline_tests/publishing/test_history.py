@@ -48,7 +48,7 @@ def readable(settings: Settings, kind: str = SCORES) -> list[str]:
 
 
 def command(settings: Settings, *words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["history", *words, "-c", str(settings.home.parent / "sources.yaml")])
+    done = CliRunner().invoke(app, ["history", *words, "-c", str(settings.home.root.parent / "sources.yaml")])
     return done.exit_code, " ".join(done.output.split())
 
 
@@ -91,7 +91,9 @@ def test_of_a_build_behind_a_rollback_nothing_is_kept_until_it_is_released(setti
     propose(settings, SCORES, w2025_02_24=1)
     keep_as_published(settings)
     assert kept(settings) == []
-    assert (CliRunner().invoke(app, ["rollback", "--release", "-c", str(settings.home.parent / "sources.yaml")])).output
+    assert (
+        CliRunner().invoke(app, ["rollback", "--release", "-c", str(settings.home.root.parent / "sources.yaml")])
+    ).output
     assert kept(settings) == [WEEK]
 
 
@@ -123,10 +125,10 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
     ahead = settings.model_copy(update={"as_of": settings.as_of + timedelta(days=6)})
     with dg.DagsterInstance.ephemeral() as instance:
         # in the way of the publish
-        settings.published_dir.parent.mkdir(parents=True)
-        settings.published_dir.write_text("no folder")
+        settings.home.published_dir.parent.mkdir(parents=True)
+        settings.home.published_dir.write_text("no folder")
         assert not run_refresh(ahead, instance).success
-        settings.published_dir.unlink()
+        settings.home.published_dir.unlink()
         assert history.entries(settings) == []
         assert readable(settings) == ["2025-03-03"]
         assert run_refresh(settings, instance).success
@@ -152,17 +154,17 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
 def test_an_entry_is_listed_withdrawn_with_a_reason_and_restored(settings: Settings) -> None:
     propose(settings, SCORES, w2025_02_17=1, w2025_02_24=2)
     build = keep_as_published(settings)
-    (settings.home / "inputs").write_text("a stamp")
+    (settings.home.root / "inputs").write_text("a stamp")
     code, said = command(settings, "withdraw", "scores", "2025-02-27", "--reason", "clock  was ahead")
     assert code == 0, said
     assert f"scores of {WEEK} withdrawn" in said
     assert kept(settings) == readable(settings) == ["2025-02-17"]
-    assert not (settings.home / "inputs").exists(), "or the next refresh would find that nothing changed"
+    assert not (settings.home.root / "inputs").exists(), "or the next refresh would find that nothing changed"
     listed = command(settings, "list")[1]
     assert f"scores 2025-02-17 as of 2025-03-05 00:00 build {build.build_id} 1 rows" in listed
     assert f"scores {WEEK} as of 2025-03-05 00:00 build {build.build_id} 2 rows withdrawn 2" in listed
     assert listed.endswith(": clock was ahead")
-    (file,) = (settings.history_dir / "scores" / "withdrawn").glob("*.parquet")
+    (file,) = (settings.home.history_dir / "scores" / "withdrawn").glob("*.parquet")
     about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert about["build"] == build.build_id and about["withdrawn_by"]
     assert pq.read_metadata(file).num_rows == 2
@@ -172,7 +174,7 @@ def test_an_entry_is_listed_withdrawn_with_a_reason_and_restored(settings: Setti
         assert history.promote(settings) == []
     assert command(settings, "restore", "scores", WEEK)[0] == 0
     assert kept(settings) == ["2025-02-17", WEEK]
-    assert not list((settings.history_dir / "scores" / "withdrawn").iterdir())
+    assert not list((settings.home.history_dir / "scores" / "withdrawn").iterdir())
 
 
 def test_a_withdrawn_week_can_be_issued_anew_and_then_the_old_one_stays_aside(settings: Settings) -> None:
@@ -192,7 +194,7 @@ def test_a_withdrawn_week_can_be_issued_anew_and_then_the_old_one_stays_aside(se
 def test_a_month_that_is_withdrawn_takes_its_workbook_along(settings: Settings) -> None:
     propose(settings, MONTHS, w2025_01=2)
     keep_as_published(settings)
-    workbook = settings.published_dir / "kpi-sheets" / "2025-01" / "kpi-sheet-2025-01.xlsx"
+    workbook = settings.home.published_dir / "kpi-sheets" / "2025-01" / "kpi-sheet-2025-01.xlsx"
     workbook.parent.mkdir(parents=True)
     workbook.write_bytes(b"figures")
     assert command(settings, "withdraw", "months", "2025-01", "--reason", "a week was missing")[0] == 0

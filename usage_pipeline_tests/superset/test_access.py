@@ -457,7 +457,7 @@ def test_attacks_through_sql_lab_are_refused(
     visitors: dict[str, Visitor], places: Places, demo: Demo, tmp_path: Path
 ) -> None:
     """By SQL that is read before, and by DuckDB: the same again as an administrator, for whom nothing is read before."""
-    published = demo.settings.published_dir / "current"
+    published = demo.settings.home.published_dir / "current"
     before = {file.name: file.stat().st_mtime for file in published.iterdir()}
     for who in ("analyst", "admin"):
         for attack in ATTACKS:
@@ -467,7 +467,7 @@ def test_attacks_through_sql_lab_are_refused(
             assert "root:" not in text, sql
             if who == "analyst":
                 assert answer.status_code >= 400, f"{sql}: {text[:500]}"
-                assert str(demo.settings.published_dir) not in text, sql
+                assert str(demo.settings.home.published_dir) not in text, sql
     assert list(tmp_path.iterdir()) == []
     assert {file.name: file.stat().st_mtime for file in published.iterdir()} == before
     assert served(visitors["viewer"], places)

@@ -84,7 +84,7 @@ def number_of(build_id: str) -> int:
 @pytest.fixture(scope="module")
 def publisher(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Publisher:
     folder = tmp_path_factory.mktemp("publisher")
-    for path in (demo.settings.warehouse_path, demo.settings.private_contacts_path):
+    for path in (demo.settings.home.warehouse_path, demo.settings.home.private_contacts_path):
         shutil.copyfile(path, folder / path.name)
     made = Publisher(folder / "warehouse.duckdb", BuildStore(folder / "published"))
     made.publish()

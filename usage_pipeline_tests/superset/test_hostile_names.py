@@ -259,7 +259,7 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
     pages = "https://usage.example.com"
     mail = hostile_demo.settings.mail.model_copy(update={"from_address": "usage@example.com", "pages_url": pages})
     settings = hostile_demo.settings.model_copy(update={"mail": mail})
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     build = store.current()
     assert build is not None
     digests, _ = read_digests(store, build)
@@ -275,7 +275,7 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
 
 @pytest.mark.long
 def test_the_workbook_of_the_kpi_sheet_holds_names_as_texts(hostile_demo: Demo) -> None:
-    files = sorted(Path(hostile_demo.settings.published_dir).glob("kpi-sheets/*/*.xlsx"))
+    files = sorted(Path(hostile_demo.settings.home.published_dir).glob("kpi-sheets/*/*.xlsx"))
     assert files
     _check_workbook(files[-1])
 

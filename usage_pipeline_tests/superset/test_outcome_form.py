@@ -35,13 +35,13 @@ def feedback(demo: Demo) -> Iterator[Path]:
     """No record but those of the test."""
     keep_private()
     _forget(demo)
-    yield demo.settings.feedback_dir
+    yield demo.settings.home.feedback_dir
     _forget(demo)
 
 
 def _forget(demo: Demo) -> None:
-    kept = kept_folder(demo.settings.history_dir)
-    files = [*demo.settings.feedback_dir.glob("*.json"), *kept.glob("*.json")]
+    kept = kept_folder(demo.settings.home.history_dir)
+    files = [*demo.settings.home.feedback_dir.glob("*.json"), *kept.glob("*.json")]
     for file in files:
         file.unlink()
     if files:
@@ -70,7 +70,7 @@ def address(account_id: str) -> str:
 
 
 def records(demo: Demo) -> list[Record]:
-    return read_records(demo.settings.feedback_dir, demo.settings.history_dir)
+    return read_records(demo.settings.home.feedback_dir, demo.settings.home.history_dir)
 
 
 def filled(page: str, **given: str) -> dict[str, str]:
@@ -108,7 +108,7 @@ def test_whoever_sees_the_call_list_records_and_reads_it_back(
     assert {(r.application_key, r.call_reason) for r in found.reasons} == reasons_of(demo, call["account_id"])
     current = store_of(demo.settings).current()
     assert current and (found.build_id, str(found.week)) == (current.build_id, current.newest_week)
-    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+    assert problems(demo.settings.home.feedback_dir, demo.settings.home.history_dir) == []
 
 
 @pytest.mark.parametrize("who", ["pipeline", "nobody"])
@@ -201,7 +201,7 @@ def test_two_at_once_are_both_recorded(visitors: dict[str, Visitor], demo: Demo,
         thread.join()
     assert answers == dict.fromkeys(who, 200)
     assert {found.recorded_by for found in records(demo)} == set(who)
-    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+    assert problems(demo.settings.home.feedback_dir, demo.settings.home.history_dir) == []
     page = visitors["viewer"].get(address(call["account_id"])).text
     assert all(f"by {name}" in page for name in who), "everybody reads all of them at once"
 
@@ -338,5 +338,5 @@ def test_the_form_works_on_a_telephone_without_scripts(
     (found,) = records(demo)
     assert (found.recorded_by, found.status, found.snoozed_until) == (who, "snoozed", until)
     assert [(u.call_reason, u.is_useful, u.why_not) for u in found.useful] == [(kind, False, "known already")]
-    (file,) = demo.settings.feedback_dir.glob("*.json")
+    (file,) = demo.settings.home.feedback_dir.glob("*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -145,7 +145,7 @@ def test_templates_and_ctes_open_nothing_in_sql_lab(visitors: dict[str, Visitor]
         answer = analyst.run(sql, database)
         # Superset says 500 of whatever its SQL Lab refuses
         assert answer.status_code >= 400 and "SECURITY_ACCESS_ERROR" in answer.text, f"{sql}: {answer.text[:300]}"
-        assert str(demo.settings.published_dir) not in answer.text, sql
+        assert str(demo.settings.home.published_dir) not in answer.text, sql
     for sql in TEMPLATED:
         assert "templates are switched off" in visitors["admin"].run(sql, database).text, "for administrators too"
     listed = analyst.get("/api/v1/query/?q=(page_size:100)")

@@ -17,6 +17,7 @@ import requests
 from playwright.sync_api import TimeoutError as TooLate
 from usage_superset.chart_queries import payload
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.operations.local import SUPERSET, LocalError, set_up_superset
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
@@ -120,10 +121,12 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     for chart in ("retention_by_cohort.yaml", "users_per_week.yaml"):
         shutil.copy(SUPERSET / "assets" / "charts" / chart, tmp_path / "assets" / "charts")
     shutil.copytree(superset.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
-    shutil.copytree(demo.settings.status_path.parent.parent, settings.status_path.parent.parent, symlinks=True)
-    build = settings.published_dir / "current"
-    shutil.copytree(demo.settings.published_dir / "current", build)
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
+    shutil.copytree(
+        demo.settings.home.status_path.parent.parent, settings.home.status_path.parent.parent, symlinks=True
+    )
+    build = settings.home.published_dir / "current"
+    shutil.copytree(demo.settings.home.published_dir / "current", build)
     (build / "warehouse.duckdb").chmod(0o600)
     with duckdb.connect(str(build / "warehouse.duckdb")) as connection:
         connection.execute("DROP TABLE mart.retention")
@@ -411,7 +414,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     csv = pd.read_csv(download(page, menu, ["Download", "CSV"], tmp_path))
     xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
     image = download(page, menu, ["Download", "image"], tmp_path)
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         rows = connection.execute("FROM mart.call_list WHERE owner = 'Ana Ruiz' ORDER BY rank").df()
     assert len(rows) > 1
     for found in (csv, xlsx):
@@ -464,7 +467,7 @@ def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_accou
     superset: SupersetServer, page: Any, demo: Demo
 ) -> None:
     assert page.url.startswith(f"{superset.url}/superset/dashboard/call-list/")
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         first, second = connection.execute("SELECT account FROM mart.call_list ORDER BY rank LIMIT 2").fetchall()
     open_dashboard(page, superset, "call-list")
     row = page.locator("tr", has=page.locator("td", has_text=second[0])).first

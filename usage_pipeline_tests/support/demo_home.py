@@ -28,14 +28,14 @@ class Demo:
 
     @property
     def warehouse(self) -> Path:
-        return self.settings.published_dir / "current" / "warehouse.duckdb"
+        return self.settings.home.published_dir / "current" / "warehouse.duckdb"
 
     def raw(self) -> pd.DataFrame:
         """The raw rows of the window, read by pandas: what every number on a page is checked against."""
         frames = [pd.read_parquet(f) for f in sorted((self.folder / "lake" / "usage").rglob("*.parquet"))]
         rows = pd.concat(frames, ignore_index=True)
         rows["week_start"] = (rows["event_time"] - pd.to_timedelta(rows["event_time"].dt.weekday, "D")).dt.normalize()
-        return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
+        return rows[rows["week_start"] >= pd.Timestamp(self.settings.clock.window_start)].reset_index(drop=True)
 
 
 def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True, only: Sequence[str] = ()) -> Demo:

@@ -38,8 +38,8 @@ def run_refresh(
 
 def keep_as_published(settings: Settings) -> Build:
     """Publishes what is pending for history in a build of nothing else, as `published_build` does it."""
-    store = BuildStore(settings.published_dir)
-    newest = max((build.newest_week for build in store.builds()), default=str(settings.running_week))
+    store = BuildStore(settings.home.published_dir)
+    newest = max((build.newest_week for build in store.builds()), default=str(settings.clock.running_week))
     as_of = settings.as_of.isoformat()
     build = Build(store.next_id(as_of, "0" * 8), as_of, newest, "0" * 8, {})
     with history_locked(settings):

@@ -53,7 +53,7 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
         ingested = ingest_weeks(
             settings,
             asked,
-            now=settings.as_of.isoformat(),
+            now=settings.clock.as_of.isoformat(),
             run=short_run_id(context.run.run_id),
             progress=context.log.info,
         )

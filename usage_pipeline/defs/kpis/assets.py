@@ -199,7 +199,7 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
     if not closed:
         return dg.MaterializeResult(metadata={"closed": "no month is closed yet"})
     month = closed[-1].period
-    folder = settings.published_dir / "kpi-sheets" / month
+    folder = settings.home.published_dir / "kpi-sheets" / month
     file = folder / f"kpi-sheet-{month}.xlsx"
     is_new = not file.exists()
     if is_new:
@@ -207,7 +207,7 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
         from usage_pipeline.kpis.selection import Selection, read_selection
         from usage_pipeline.kpis.workbook import write_charts, write_workbook
 
-        store = BuildStore(settings.published_dir)
+        store = BuildStore(settings.home.published_dir)
         # the build that closed it, else the one that pages read; never one that nobody has seen
         wanted_build = {build.build_id: build for build in store.builds()}.get(closed[-1].build_id or "")
         shown = wanted_build or store.current()

@@ -115,8 +115,8 @@ def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     Copies outcomes that history does not have yet. One row: a kind of reason that was answered.
     """
     with history_locked(settings), warehouse.get_connection() as connection:
-        kept = keep(settings.feedback_dir, settings.history_dir)
-        records = read_records(settings.feedback_dir, settings.history_dir)
+        kept = keep(settings.home.feedback_dir, settings.home.history_dir)
+        records = read_records(settings.home.feedback_dir, settings.home.history_dir)
         rows = usefulness_rows(records, settings, set())
         connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(_USEFULNESS.columns)))
         connection.execute("CREATE OR REPLACE TABLE core.reason_usefulness AS SELECT * FROM given")

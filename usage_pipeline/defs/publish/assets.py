@@ -48,7 +48,7 @@ def _held_back(settings: Settings) -> str:
 
 def _fingerprint(connection: Any, settings: Settings) -> str:
     """Of the content of every published table: equal content is not published twice."""
-    digest = hashlib.sha256((settings.as_of.isoformat() + _held_back(settings)).encode())
+    digest = hashlib.sha256((settings.clock.as_of.isoformat() + _held_back(settings)).encode())
     for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
         columns = ", ".join(column.name for column in table.columns)
         if table.name == "build":
@@ -111,20 +111,20 @@ def published_build(
         if current and current.fingerprint == fingerprint and not is_something_to_keep:
             context.log.info(f"nothing changed: build {current.build_id} stays")
             return dg.MaterializeResult(metadata={"build": current.build_id, "is_new": False})
-        build_id = store.next_id(settings.as_of.isoformat(), fingerprint)
+        build_id = store.next_id(settings.clock.as_of.isoformat(), fingerprint)
         values = sql_values(settings) | {
             "build_id": build_id,
             "name": settings.name,
             "held_back": _held_back(settings),
-            "as_of_time": settings.as_of.replace(tzinfo=None),
+            "as_of_time": settings.clock.as_of.replace(tzinfo=None),
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('defs/publish', 'build')}", values)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
-    build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
+    build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {})
     try:
         with history_locked(settings), warehouse.locked():
-            build = store.publish(settings.warehouse_path, build, partial(attach_pending, settings, build))
+            build = store.publish(settings.home.warehouse_path, build, partial(attach_pending, settings, build))
     except PublishError as error:
         raise dg.Failure(
             f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
@@ -177,7 +177,7 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
             renew_outcomes(settings)
         build = store.path(current.build_id)
-        missing = missing_columns(dashboard, assets, build, settings.status_path, settings.outcomes_path)
+        missing = missing_columns(dashboard, assets, build, settings.home.status_path, settings.home.outcomes_path)
         if missing:
             raise dg.Failure(
                 f"build {current.build_id} or a file beside it lacks what the charts of {slug} use: "

@@ -22,7 +22,7 @@ def weeks_are_of_their_usual_size(warehouse: Warehouse, settings: dg.ResourcePar
             "SELECT CAST(week_start AS VARCHAR), week_status || ': ' || source_rows || ' rows' FROM core.weeks "
             "WHERE week_status IN ('far fewer rows than usual', 'far more rows than usual', 'many rows rejected') "
             "AND week_start >= $first ORDER BY week_start",
-            {"first": settings.window_start},
+            {"first": settings.clock.window_start},
         ).fetchall()
     return warning(not found, {"weeks": dg.MetadataValue.json(dict(found))})
 
@@ -30,7 +30,7 @@ def weeks_are_of_their_usual_size(warehouse: Warehouse, settings: dg.ResourcePar
 @dg.asset_check(asset="weeks", name="the_newest_week_has_arrived")
 def the_newest_week_has_arrived(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """The newest complete week is the last one that has ended and settled."""
-    expected = monday_of(settings.as_of_day - WEEK - timedelta(days=settings.completeness.settle_days))
+    expected = monday_of(settings.clock.as_of_day - WEEK - timedelta(days=settings.completeness.settle_days))
     with warehouse.read() as connection:
         found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     newest = found[0] if found else None
@@ -88,7 +88,7 @@ def lost_clicks(connection: duckdb.DuckDBPyConnection, settings: Settings) -> di
         "  UNION ALL SELECT week_start, 0, clicks, 0 FROM core.weekly_usage"
         "  UNION ALL SELECT CAST(week_start AS DATE), 0, 0, clicks FROM mart.usage_by_week"
         ") GROUP BY week_start HAVING NOT (sum(facts) = sum(core) AND sum(core) = coalesce(sum(mart), 0)) ORDER BY 1",
-        {"facts": f"{settings.facts_dir}/week=*/facts.parquet", "as_of_day": settings.as_of_day},
+        {"facts": f"{settings.home.facts_dir}/week=*/facts.parquet", "as_of_day": settings.clock.as_of_day},
     ).fetchall()
     return {week: {"facts": int(a), "warehouse": int(b), "published": int(c or 0)} for week, a, b, c in rows}
 
