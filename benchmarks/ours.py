@@ -44,7 +44,7 @@ def ingest(lake: Path, out: Path) -> Settings:
 
 def load_week(settings: Settings, first: date, last: date) -> None:
     """From facts to weekly users and weekly usage in the warehouse, of the weeks from `first` to `last`."""
-    with warehouse_of(settings).get_connection() as connection:
+    with warehouse_of(settings.home, settings.ingest.wait_seconds).get_connection() as connection:
         make_tables(connection)
         load_weeks(connection, settings, first, last)
 

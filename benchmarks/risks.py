@@ -29,7 +29,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
     source = Source(path=str(file), columns={name: name for name in SUBSCRIPTIONS.names})
     sources = settings.sources.model_copy(update={"subscriptions": source})
     settings = settings.model_copy(update={"as_of": AS_OF, "sources": sources})
-    warehouse = warehouse_of(settings)
+    warehouse = warehouse_of(settings.home, settings.ingest.wait_seconds)
     file.parent.mkdir(parents=True, exist_ok=True)
     settings.home.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with warehouse.get_connection() as connection:
@@ -53,7 +53,8 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
             learned.append(risks.learn_target(rows, target, settings))
             name = f"{target.key}: back-test and training, {len(rows):,} rows, {learned[-1].decision.method}"
             seconds[name] = time.perf_counter() - started
-        folder = risks.keep(learned, settings)
+        folder = risks.folder_of(settings)
+        risks.keep(learned, folder, settings.risk, settings.activity)
     with open_history(settings) as history:
         started = time.perf_counter()
         scores = risks.score_newest_week(history, folder)

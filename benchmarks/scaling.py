@@ -215,9 +215,9 @@ def measure(folder: Path, accounts: int, *, keep: bool, once: bool) -> None:
         if what == "first" and not once:
             add_week(demo)
     settings = load_settings(demo / "sources.yaml")
-    current = store_of(settings).current()
+    current = store_of(settings.home, settings.publish).current()
     assert current is not None
-    build = store_of(settings).path(current.build_id)
+    build = store_of(settings.home, settings.publish).path(current.build_id)
     places = {"facts": settings.home.facts_dir, "warehouse": settings.home.warehouse_path, "build": build}
     note("mb", lambda: {name: weight(place) for name, place in places.items()})
     note("build_rows", lambda: current.rows)

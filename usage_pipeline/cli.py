@@ -140,8 +140,9 @@ def model_card(
     """What is predicted, by which method, and the back-test behind it, as Markdown."""
     from usage_pipeline.predictions.model_card import model_card as card_of
 
+    settings = settings_of(config)
     try:
-        text = card_of(settings_of(config))
+        text = card_of(settings)
     except FileNotFoundError as error:
         raise fail(str(error)) from error
     if out:
@@ -176,7 +177,7 @@ def explain(
     except ValueError as error:
         raise fail(f"{week} is no day: write it as YYYY-MM-DD") from error
     try:
-        with warehouse_of(settings).read() as connection:
+        with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
             found = explained(connection, settings, account, application, day)
     except (ExplainError, LockTimeoutError) as error:
         raise fail(str(error)) from error
@@ -207,7 +208,8 @@ def kpi_export(
     from usage_pipeline.kpis.workbook import write_charts, write_workbook
     from usage_pipeline.publishing.builds import store_of
 
-    store = store_of(settings_of(config))
+    settings = settings_of(config)
+    store = store_of(settings.home, settings.publish)
     current = store.current()
     if current is None:
         raise fail(f"{store.folder}: there is no build yet; run `usage-pipeline refresh` first")
@@ -242,8 +244,9 @@ def digest_preview(
     """Write what a CSM would be sent this week, and send nothing."""
     from usage_pipeline.notifications.digest import DigestError, preview
 
+    settings = settings_of(config)
     try:
-        for file in preview(settings_of(config), csm, out):
+        for file in preview(settings, csm, out):
             say(f"{file} written")
     except DigestError as error:
         raise fail(str(error)) from error
@@ -297,7 +300,8 @@ def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
     from usage_pipeline.publishing.builds import store_of
 
-    store = store_of(settings_of(config))
+    settings = settings_of(config)
+    store = store_of(settings.home, settings.publish)
     current, pinned = store.current(), store.pinned
     if store.pin_problem:
         typer.secho(store.pin_problem, fg=typer.colors.YELLOW, err=True)
@@ -322,7 +326,7 @@ def rollback(
     from usage_pipeline.publishing.history import history_locked, promote
 
     settings = settings_of(config)
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     try:
         build = store.release() if release else store.rollback(build_id)
     except PublishError as error:
@@ -332,9 +336,9 @@ def rollback(
     if release:
         with (
             suppress(LockTimeoutError),
-            history_locked(settings, seconds=10),
+            history_locked(settings.home, seconds=10),
         ):  # if a run is at it, the next refresh does it
-            promote(settings)
+            promote(settings.home)
     try:
         record_status(settings)
     except (OSError, duckdb.Error, LockTimeoutError) as error:
@@ -493,12 +497,12 @@ def backup(
 
     try:
         if out == "-":
-            files = back_up(settings, sys.stdout.buffer, tell)
+            files = back_up(settings.home, settings.ingest.wait_seconds, sys.stdout.buffer, tell)
         else:
             with atomic_write(Path(out)) as tmp_path:
                 descriptor = os.open(tmp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
                 with os.fdopen(descriptor, "wb") as stream:
-                    files = back_up(settings, stream, tell)
+                    files = back_up(settings.home, settings.ingest.wait_seconds, stream, tell)
     except LockTimeoutError as error:
         raise fail(str(error)) from error
     tell(f"{files:,} files of {settings.home.root} packed")
@@ -615,7 +619,7 @@ def deliveries_list(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     for source in SOURCES:
-        for line in describe(settings, source):
+        for line in describe(settings.home.history_dir, settings.sources, source):
             say(line)
 
 
@@ -630,7 +634,7 @@ def deliveries_accept(
 
     settings = settings_of(config)
     try:
-        file = accept(settings, source, progress=say)
+        file = accept(settings.home, settings.sources, settings.ingest.wait_seconds, source, progress=say)
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     forget_inputs(settings.home.root)
@@ -650,7 +654,7 @@ def contacts_rekey(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     try:
-        changed = rekey(settings, progress=lambda line: say(f"  {line}"))
+        changed = rekey(settings.home, settings.ingest.wait_seconds, progress=lambda line: say(f"  {line}"))
         state = "encrypted with USAGE_CONTACTS_KEY" if contacts_key() else "plain, as USAGE_CONTACTS_KEY is not set"
     except (ContactsKeyError, LockTimeoutError) as error:
         raise fail(f"{error}; what is changed already stays, and this can be run again") from error
@@ -701,7 +705,7 @@ def history_list(config: ConfigOption = None) -> None:
     """List what is kept for good: week or month, as of when, which build, rows; and what was withdrawn, and why."""
     from usage_pipeline.publishing.history import entries
 
-    found = entries(settings_of(config))
+    found = entries(settings_of(config).home.history_dir)
     for entry in found:
         as_of = f"{entry.issued_as_of:%Y-%m-%d %H:%M}" if entry.issued_as_of else "-"
         line = f"{entry.kind:9}  {entry.period:10}  as of {as_of}  build {entry.build_id or '-'}  {entry.rows:,} rows"
@@ -728,7 +732,7 @@ def history_show(
     from usage_pipeline.publishing.kept_tables import KeptTableError, find_table
 
     try:
-        file, build = find_table(settings_of(config), table, date.fromisoformat(day))
+        file, build = find_table(settings_of(config).home.history_dir, table, date.fromisoformat(day))
     except KeptTableError as error:
         raise fail(str(error)) from error
     except ValueError as error:
@@ -754,7 +758,7 @@ def history_withdraw(
 
     settings = settings_of(config)
     try:
-        entry = withdraw(settings, kind, period, reason)
+        entry = withdraw(settings.home, settings.ingest.wait_seconds, kind, period, reason)
     except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} withdrawn: {entry.file}")
@@ -769,7 +773,7 @@ def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOp
 
     settings = settings_of(config)
     try:
-        entry = restore(settings, kind, period)
+        entry = restore(settings.home, settings.ingest.wait_seconds, kind, period)
     except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} restored; the next refresh brings them back to the pages")

@@ -74,7 +74,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
         jobs=[refresh, send_digests],
         schedules=[*refresh_schedules(settings, load), digest_retry(load)],
         sensors=[lake_sensor(settings, load), *status_sensors(load), alert_sensor(load), outcome_sensor(load)],
-        resources={"warehouse": warehouse_of(settings), "settings": settings},
+        resources={"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": console_log},
     )

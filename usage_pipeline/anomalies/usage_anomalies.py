@@ -69,7 +69,7 @@ _COUNTED_WEEKS = 26
 Floats = NDArray[np.float64]
 
 
-def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
+def replace_anomalies(connection: duckdb.DuckDBPyConnection, rules: AnomalySettings) -> dict[str, Any]:
     """Replaces `core.anomalies` and `core.expected_usage`; returns what there is to say of the run."""
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
@@ -95,7 +95,6 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             row, week = subscription_weeks["series"].to_numpy(), subscription_weeks["week"].to_numpy()
             counts = np.full(days.shape, np.nan)
             counts[row, week] = subscription_weeks[column].to_numpy(dtype=float, na_value=np.nan)
-            rules = settings.anomalies
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
@@ -276,4 +275,4 @@ def _write(
 def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
     """Proposes the newest week's anomalies for history; the caller holds it."""
     sql = "FROM core.anomalies WHERE week_start = $week ORDER BY scope, measure, account_id, application"
-    return propose_newest_week(connection, settings, ANOMALIES, sql)
+    return propose_newest_week(connection, settings.home.history_dir, settings.clock.as_of, ANOMALIES, sql)

@@ -50,6 +50,11 @@ class DataHome(RootModel[Path]):
         return self.root / "mail"
 
     @property
+    def spill_dir(self) -> Path:
+        """What does not fit in memory, and copies of files that are being read."""
+        return self.root / "spill"
+
+    @property
     def feedback_dir(self) -> Path:
         """What people record on pages: Superset writes it, and nothing here does."""
         return self.root / "feedback"

@@ -33,7 +33,7 @@ def refresh_schedules(settings: Settings, load: Callable[[], Settings]) -> list[
     The window is that of the moment: a code server runs for months, so `load` reads the configuration at every tick.
     """
 
-    def schedule(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
+    def one(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
         @dg.schedule(
             name=name,
             job=refresh,
@@ -48,6 +48,6 @@ def refresh_schedules(settings: Settings, load: Callable[[], Settings]) -> list[
         return asks_for_the_window
 
     return [
-        schedule("weekly_refresh", settings.schedule.weekly, "The week that has just ended."),
-        schedule("monthly_refresh", settings.schedule.monthly, "The month that has just ended."),
+        one("weekly_refresh", settings.schedule.weekly, "The week that has just ended."),
+        one("monthly_refresh", settings.schedule.monthly, "The month that has just ended."),
     ]

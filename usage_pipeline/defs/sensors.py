@@ -79,7 +79,8 @@ def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:
             description="Writes the status file.",
         )
         def after_run(context: dg.RunStatusSensorContext) -> None:
-            write_status(load(), context.instance)
+            settings = load()
+            write_status(settings, context.instance)
 
         return after_run
 
@@ -99,7 +100,8 @@ def outcome_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
     )
     def outcomes() -> dg.SkipReason:
         try:
-            is_new = renew_outcomes(load())
+            settings = load()
+            is_new = renew_outcomes(settings)
         except (ConfigError, LockTimeoutError, OSError, duckdb.Error) as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("brought to the pages" if is_new else "nothing new")

@@ -70,9 +70,9 @@ class _SourceCheck:
 
     def __init__(self, report: Report, settings: Settings, schema: SourceSchema, source: Source) -> None:
         self.report, self.settings, self.schema, self.source = report, settings, schema, source
-        self.lake = Lake(settings, retries=False)
+        self.lake = Lake(settings.store, retries=False)
         is_secret = schema is CONTACTS and contacts_key() is not None
-        self.nearby = Nearby(self.lake, settings, keeps_in_memory=is_secret)
+        self.nearby = Nearby(self.lake, settings.home.spill_dir, keeps_in_memory=is_secret)
         self.connection = connect()
 
     def run(self) -> None:

@@ -56,8 +56,10 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
         "SELECT reference_day FROM core.kpi_periods WHERE period = 'month' AND is_complete ORDER BY reference_day"
     ).fetchall()
     months = [month for (month,) in complete if closing_time(settings, month) <= settings.clock.as_of]
-    closed = [file.stem for file in kept_files(settings, MONTHS)]
-    withdrawn = {entry.period for entry in entries(settings, [MONTHS]) if entry.is_withdrawn} - set(closed)
+    closed = [file.stem for file in kept_files(settings.home.history_dir, MONTHS)]
+    withdrawn = {entry.period for entry in entries(settings.home.history_dir, [MONTHS]) if entry.is_withdrawn} - set(
+        closed
+    )
     newer = [month for month in months if f"{month:%Y-%m}" > closed[-1]] if closed else months[-1:]
     due = [month for month in months if month in newer or f"{month:%Y-%m}" in withdrawn]
     made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
@@ -65,7 +67,7 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
     for month in due:
         rows = rows_to_keep(connection, settings.clock.as_of, load_sql("kpis", "closing_rows"), {"month": month})
         proposed[f"{month:%Y-%m}"] = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
-    propose(settings, MONTHS, proposed)
+    propose(settings.home.history_dir, settings.clock.as_of, MONTHS, proposed)
     return due
 
 
@@ -90,7 +92,7 @@ def _week(manifest: WeekManifest) -> dict[str, Any]:
 
 def replace_reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
     """Replaces `mart.kpi_reported`: closed months as they were reported, beside what is computed of them now."""
-    files = readable_files(settings, MONTHS)
+    files = readable_files(settings.home.history_dir, MONTHS)
     rows = f"({load_sql('kpis', 'closing_rows')})".replace("$month", "NULL")
     closed = f"SELECT *, CAST(NULL AS TIMESTAMP) AS issued_as_of FROM {rows} LIMIT 0"
     if files:

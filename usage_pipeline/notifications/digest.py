@@ -219,7 +219,7 @@ def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
     """Writes what an owner would be sent, and sends nothing. Raises DigestError where there is nothing to write."""
     store = BuildStore(settings.home.published_dir)
     build = store.current()
-    missing = [f"mail.{name}" for name in ("from_address", "pages_url") if getattr(settings.mail, name) is None]
+    missing = [f"mail.{key}" for key in ("from_address", "pages_url") if getattr(settings.mail, key) is None]
     if missing:
         raise DigestError(f"{' and '.join(missing)}: missing; add it to the configuration (no mail.host is needed)")
     if build is None:
@@ -255,7 +255,7 @@ def why_not(settings: Settings, store: BuildStore) -> str:
         return "nothing is published yet"
     if store.pinned is not None:
         return f"a rollback holds build {store.pinned}: nothing is sent of numbers that somebody took back"
-    due = newest_due_week(settings)
+    due = newest_due_week(settings.clock, settings.completeness)
     if date.fromisoformat(build.newest_week) < due:
         return (
             f"data is complete through the week of {build.newest_week}, and that of {due} is due: nothing old is sent"

@@ -47,7 +47,7 @@ def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
     if build is None:
         yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
         return
-    newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings)
+    newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings.clock, settings.completeness)
     through = f"complete through the week of {newest}"
     days = (settings.clock.as_of_day - settled_on(settings.completeness, due)).days
     if newest >= due:
@@ -112,7 +112,7 @@ def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def check_held_deliveries(settings: Settings) -> Iterator[Finding]:
     """Each reference source of which something is held back; it is an incident of its own."""
-    found = list(all_held_back(settings))
+    found = list(all_held_back(settings.home.history_dir, settings.sources))
     if not found:
         yield Finding("sources", "ok", "no delivery is held back")
     for held_back in found:

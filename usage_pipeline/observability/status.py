@@ -41,7 +41,12 @@ def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
     folder = settings.home.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
     with status_locked(settings.home.status_path):
-        show_new(folder, lambda made: _write(made / settings.home.status_path.name, Health(settings, instance)))
+        show_new(
+            folder,
+            lambda made: _write(
+                made / settings.home.status_path.name, Health(settings.home, settings.clock, settings.sources, instance)
+            ),
+        )
 
 
 def _write(file: Path, health: Health) -> None:
@@ -69,10 +74,10 @@ def _schema(table: Table) -> pa.Schema:
 
 def _clock(health: Health) -> pa.Table:
     """What the views ask for the time: a pinned as_of stands still, otherwise it is that of the reading."""
-    settings, last = health.settings, health.last_publishing
-    pinned = settings.clock.as_of.replace(tzinfo=None) if settings.clock.is_pinned else None
+    clock, last = health.clock, health.last_publishing
+    pinned = clock.as_of.replace(tzinfo=None) if clock.is_pinned else None
     row: dict[str, Any] = {
-        "timezone": settings.timezone,
+        "timezone": clock.timezone,
         "pinned_as_of": pinned,
         "last_run_at": last["ended_at"] if last else None,
     }

@@ -268,21 +268,21 @@ def _modes(home: Path) -> Iterator[Finding]:
 
 def _key(settings: Settings) -> Iterator[Finding]:
     """Nothing is said of a home without a key and without encrypted files."""
-    problems = key_problems(settings)
+    problems = key_problems(settings.home)
     for problem in problems[:_LISTED]:
         yield Finding("key", "failed", problem)
     if len(problems) > _LISTED:
         yield Finding("key", "failed", f"{len(problems) - _LISTED} more files cannot be opened with that key")
     if problems or contacts_key() is None:
         return
-    plain = plain_files(settings)
+    plain = plain_files(settings.home)
     for path in plain[:_LISTED]:
         remedy = "the next refresh encrypts it, or `usage-pipeline contacts rekey` does now"
         yield Finding("key", "warning", f"{path} is not encrypted yet", remedy)
     if len(plain) > _LISTED:
         yield Finding("key", "warning", f"{len(plain) - _LISTED} more files of contacts are not encrypted yet")
     if not plain:
-        yield Finding("key", "ok", f"all {len(files_of_contacts(settings))} files of contacts are encrypted")
+        yield Finding("key", "ok", f"all {len(files_of_contacts(settings.home))} files of contacts are encrypted")
 
 
 # ---------------------------------------------------------------- disk and memory

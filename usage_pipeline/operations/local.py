@@ -89,7 +89,7 @@ def input_fingerprint(settings: Settings) -> str:
 
 def _lake_state(settings: Settings) -> Iterator[str]:
     """Every file that a refresh would read, or why it cannot be listed: that is for the run to report."""
-    usage, lake = settings.sources.usage, Lake(settings, retries=False)
+    usage, lake = settings.sources.usage, Lake(settings.store, retries=False)
     if usage.partitioned:
         for week in weeks_between(settings.clock.window_start, settings.clock.running_week):
             try:
@@ -122,13 +122,13 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
     written in any case. Raises LocalError where contacts cannot be opened with the key that is set.
     """
-    if problems := key_problems(settings):
+    if problems := key_problems(settings.home):
         raise LocalError("\n".join(problems))
     # first of all: what a killed run left may be what fills the disk
-    clean(settings, say)
+    clean(settings.home, say)
     stamp = _stamp(settings.home.root)
     fingerprint = input_fingerprint(settings)
-    current = store_of(settings).current()
+    current = store_of(settings.home, settings.publish).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
         if not (settings.home.status_path.exists() and settings.home.outcomes_path.exists()):
@@ -363,12 +363,12 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
     """What Superset's processes need to know; secrets are made once per installation, readable by their owner only."""
-    home = folder / "superset"
-    home.mkdir(parents=True, exist_ok=True)
+    superset_home = folder / "superset"
+    superset_home.mkdir(parents=True, exist_ok=True)
     make_folder(settings.home.feedback_dir)
     return {
         "SUPERSET_CONFIG_PATH": str(SUPERSET / "superset_config.py"),
-        "SUPERSET_HOME": str(home),
+        "SUPERSET_HOME": str(superset_home),
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
         "USAGE_PUBLISHED": str(settings.home.published_dir),
         "USAGE_STATUS": str(settings.home.status_path.parent.parent),
@@ -486,14 +486,14 @@ _SOCKET_LENGTH = 100
 def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
     """The servers of a local installation by name, in the order of their start."""
     dagster_port = _port(folder, WEBSERVER, "DAGSTER_PORT", 3000)
-    home = {"DAGSTER_HOME": str(dagster_home(settings.home.root))}
+    of_dagster = {"DAGSTER_HOME": str(dagster_home(settings.home.root))}
     workspace = _workspace(folder)
     found = [
         Service(
             CODE,
             # `dagster code-server` forgets its runs when definitions are loaded anew
             [_command("dagster"), "api", "grpc", "--socket", str(_socket(folder)), "-m", "usage_pipeline.definitions"],
-            home | {CONFIG_VARIABLE: str(config)},
+            of_dagster | {CONFIG_VARIABLE: str(config)},
             lambda: _code_answers(_socket(folder)),
             address=f"unix:{_socket(folder)}",
         ),
@@ -501,7 +501,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
         Service(
             DAEMON,
             [_command("dagster-daemon"), "run", "-w", str(workspace)],
-            home,
+            of_dagster,
             lambda: _daemon_answers(settings.home.root, folder),
             after=CODE,
         ),
@@ -514,7 +514,7 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
             dagster_port,
             health=HEALTH,
             variable="DAGSTER_PORT",
-            environment=home,
+            environment=of_dagster,
             after=CODE,
         ),
     ]

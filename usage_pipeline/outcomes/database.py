@@ -53,7 +53,7 @@ def keep_records(settings: Settings, seconds: float) -> int:
     """Copies new records into history; returns how many. Raises LockTimeoutError where a run holds history."""
     if not files_in(settings.home.feedback_dir):
         return 0
-    with history_locked(settings, seconds):
+    with history_locked(settings.home, seconds):
         return keep(settings.home.feedback_dir, settings.home.history_dir)
 
 

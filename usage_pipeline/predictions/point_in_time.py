@@ -78,7 +78,7 @@ class History:
         if file != self._loaded:
             open_parquet(self.connection, file, RAW)
             try:
-                reading = reading_of(self.settings, source)
+                reading = reading_of(self.settings.timezone, self.settings.currency, source)
                 mapping = settled_mapping(self.connection, reading, source, SUBSCRIPTIONS)
             except SourceError:
                 # of a time when its columns were others: the next one that can be read tells it

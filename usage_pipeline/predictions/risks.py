@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from usage_pipeline.config.settings import RiskSettings, Settings
+from usage_pipeline.config.settings import ActivitySettings, RiskSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import literal, load_sql, run_sql
@@ -71,8 +71,7 @@ class Target:
         after = f", after a gap of {rules.lead_weeks} weeks" if rules.lead_weeks else ""
         return f"{_EVENTS[self.key]} within {within}{after}"
 
-    def definition(self, settings: Settings) -> str:
-        rules, activity = settings.risk, settings.activity
+    def definition(self, rules: RiskSettings, activity: ActivitySettings) -> str:
         if self.is_about_use:
             return (
                 f"Of applications that are active and stay subscribed: in at least one of the next {rules.low_weeks} "
@@ -257,31 +256,28 @@ def folder_in_force(history: History) -> Path:
     return history.settings.home.models_dir / str(found[0])
 
 
-def keep(learned: list[Learned], settings: Settings) -> Path:
-    """Writes models, card and back-test into a folder of their own beside the builds, whole or not at all."""
-    folder = folder_of(settings)
+def keep(learned: list[Learned], folder: Path, risk: RiskSettings, activity: ActivitySettings) -> None:
+    """Writes models, card and back-test into a folder, which is called as their version: whole or not at all."""
     with atomic_write(folder) as tmp_path:
         tmp_path.mkdir()
-        cards = [_card(one, settings) for one in learned]
+        cards = [_card(one, folder.name, risk, activity) for one in learned]
         (tmp_path / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
         for one in learned:
             if one.model is not None:
                 save_model(one.model, tmp_path / f"{one.target.slug}.skops")
-        for name, frame in _tables(learned, settings.risk).items():
+        for name, frame in _tables(learned, risk).items():
             frame.to_parquet(tmp_path / f"{name}.parquet", index=False)
         if folder.exists():
             shutil.rmtree(folder)
-    return folder
 
 
-def _card(one: Learned, settings: Settings) -> dict[str, Any]:
-    rules = settings.risk
+def _card(one: Learned, version: str, risk: RiskSettings, activity: ActivitySettings) -> dict[str, Any]:
     return {
         "target": one.target.key,
-        "title": one.target.title(rules),
-        "definition": one.target.definition(settings),
-        "horizon_days": one.target.horizon_days(rules),
-        "version": version_of(settings),
+        "title": one.target.title(risk),
+        "definition": one.target.definition(risk, activity),
+        "horizon_days": one.target.horizon_days(risk),
+        "version": version,
         "kind": one.model.kind if one.model else None,
         "learned_from": str(one.span[0]) if one.span else None,
         "learned_until": str(one.span[1]) if one.span else None,
@@ -461,7 +457,7 @@ def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) ->
 def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
     """Proposes the newest week's scores for history; the caller holds it."""
     sql = "FROM core.risk_scores WHERE as_of_week = $week ORDER BY target, account_id, application"
-    return propose_newest_week(connection, settings, SCORES, sql)
+    return propose_newest_week(connection, settings.home.history_dir, settings.clock.as_of, SCORES, sql)
 
 
 def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
@@ -470,7 +466,7 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
 
     Returns the number of weeks issued.
     """
-    files = [str(file) for file in readable_files(settings, SCORES)]
+    files = [str(file) for file in readable_files(settings.home.history_dir, SCORES)]
     rows = "FROM core.risk_scores LIMIT 0"
     if files:
         kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"

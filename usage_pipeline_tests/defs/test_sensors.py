@@ -88,7 +88,9 @@ def test_weeks_that_vanish_are_kept_and_told(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
     assert run_refresh(settings, instance).success
     (tmp_path / "lake" / "year=2025" / "week=06" / "part-0.parquet").unlink()
-    assert vanished_weeks(settings) == [date(2025, 2, 3)]
+    assert vanished_weeks(settings.home.facts_dir, settings.clock, settings.store, settings.sources) == [
+        date(2025, 2, 3)
+    ]
     result = run_refresh(settings, instance)
     assert result.success
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}

@@ -174,7 +174,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_path: Path) -> None:
     settings = load_settings(home / "sources.yaml")
     packed = io.BytesIO()
-    files = back_up(settings, packed)
+    files = back_up(settings.home, settings.ingest.wait_seconds, packed)
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == files
     for file in (f for f in (tmp_path / "home").rglob("*") if f.is_file() and not f.is_symlink()):
@@ -187,6 +187,11 @@ def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_pat
     kept = {str(f.relative_to(home / "home")) for f in (home / "home").rglob("*") if f.is_file() and not f.is_symlink()}
     lost = {f for f in kept if not (tmp_path / "home" / f).exists()}
     assert all(f.endswith((".lock", ".holder")) for f in lost), lost
+
+
+def pack(folder: Path, to: io.BytesIO) -> int:
+    settings = load_settings(folder / "sources.yaml")
+    return back_up(settings.home, settings.ingest.wait_seconds, to)
 
 
 def warehouse_lock(settings: Settings) -> Path:
@@ -203,7 +208,7 @@ def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock:
         file_lock(lock(settings), 0, what="the home", who="run 1"),
         pytest.raises(LockTimeoutError, match=r"held by run 1"),
     ):
-        back_up(hurried, io.BytesIO())
+        back_up(hurried.home, hurried.ingest.wait_seconds, io.BytesIO())
 
 
 def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
@@ -215,16 +220,16 @@ def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
         yield place / name / "gone"
         yield from paths(place, name)
 
-    packed, whole = io.BytesIO(), back_up(load_settings(home / "sources.yaml"), io.BytesIO())
+    packed, whole = io.BytesIO(), pack(home, io.BytesIO())
     monkeypatch.setattr(backup, "_paths", with_one_that_goes)
-    assert back_up(load_settings(home / "sources.yaml"), packed) == whole
+    assert pack(home, packed) == whole
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == whole
 
 
 def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:
     packed = io.BytesIO()
-    back_up(load_settings(home / "sources.yaml"), packed)
+    pack(home, packed)
     packed.seek(0)
     with pytest.raises(BackupError, match=r"holds facts.* already: restore into an empty place"):
         restore(home / "home", packed)
@@ -334,7 +339,7 @@ def test_nothing_is_written_behind_a_link_or_twice(tmp_path: Path) -> None:
 def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(home: Path, tmp_path: Path) -> None:
     """Before: its folders were refused."""
     packed, folder = io.BytesIO(), tmp_path / "unpacked"
-    files = back_up(load_settings(home / "sources.yaml"), packed)
+    files = pack(home, packed)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
         archive.extractall(folder, filter="data")
@@ -350,7 +355,7 @@ def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None
     (settings.home.root / "run").mkdir()
     (settings.home.root / "run" / "elsewhere").symlink_to("/etc")
     packed, said = io.BytesIO(), list[str]()
-    files = back_up(settings, packed, said.append)
+    files = back_up(settings.home, settings.ingest.wait_seconds, packed, said.append)
     assert said == [f"{settings.home.root}/run/elsewhere is a link, and none of ours: left out"]
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == files
@@ -358,7 +363,7 @@ def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None
 
 def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
     packed = io.BytesIO()
-    back_up(load_settings(home / "sources.yaml"), packed)
+    pack(home, packed)
     with pytest.raises(BackupError, match="cut off"):
         restore(tmp_path / "home", io.BytesIO(packed.getvalue()[:5000]))
 

@@ -331,7 +331,7 @@ def test_limits_of_reference_sources_and_facts_have_nothing_to_do_with_each_othe
     from usage_pipeline.ingestion.facts import mapping_fingerprint
 
     settings = Lab(tmp_path).settings
-    assert "min_rows" not in mapping_fingerprint(settings.sources.usage, settings)
+    assert "min_rows" not in mapping_fingerprint(settings.sources.usage, settings.timezone, settings.completeness)
 
 
 # ---------------------------------------------------------------- again, and good again
@@ -355,10 +355,10 @@ def test_a_delivery_that_is_fine_again_clears_what_was_held_back(tmp_path, rows:
     lab = Lab(tmp_path)
     lab.deliver(31)
     lab.deliver(3)
-    assert read_held_back(lab.settings, "accounts") is not None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is not None
     delivery = lab.deliver(rows)
     assert (delivery.held_back, delivery.rows) == (None, rows)
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
     assert not lab.held
     assert len(lab.in_force) == (1 if rows == 31 else 2)
 
@@ -437,7 +437,7 @@ def test_a_source_that_is_missing_for_a_day_leaves_the_delivery_before_in_force(
     assert lab.take("2025-03-06").held_back == delivery.held_back, "since the same day"
     shutil.rmtree(lab.file) if lab.file.is_dir() else lab.file.unlink(missing_ok=True)
     assert lab.deliver(31, "2025-03-07").held_back is None
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
 
 
 def test_an_expression_that_fails_on_a_row_holds_the_delivery_back_without_repeating_the_value(tmp_path) -> None:
@@ -606,7 +606,7 @@ def test_an_acceptance_that_was_killed_half_way_has_happened(tmp_path) -> None:
     lab.deliver(3)
     (file,) = lab.held
     file.replace(file.parents[1] / file.name)
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
     delivery = lab.take()
     assert (delivery.rows, delivery.held_back) == (3, None)
     assert not file.parent.exists()
@@ -617,13 +617,13 @@ def test_what_is_held_back_is_part_of_a_backup(tmp_path) -> None:
     lab.deliver(31)
     said = lab.deliver(3).held_back
     archive = io.BytesIO()
-    back_up(lab.settings, archive)
+    back_up(lab.settings.home, lab.settings.ingest.wait_seconds, archive)
     archive.seek(0)
     restore(tmp_path / "elsewhere", archive)
     elsewhere = load_settings(
         write_config(tmp_path, home="elsewhere", sources=yaml.safe_load(lab.config.read_text())["sources"])
     )
-    assert str(read_held_back(elsewhere, "accounts")) == said
+    assert str(read_held_back(elsewhere.home.history_dir, elsewhere.sources, "accounts")) == said
 
 
 # ---------------------------------------------------------------- people

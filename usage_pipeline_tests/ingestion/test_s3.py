@@ -140,7 +140,7 @@ def test_what_will_not_go_away_is_asked_once(tmp_path, store: Store, code: str, 
     store.refuse(status, code)
     started = time.monotonic()
     with pytest.raises(LakeError, match=said):
-        Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6))
+        Lake(config(tmp_path, store).store).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6))
     assert len(store.log()) == 1
     assert time.monotonic() - started < 15
 
@@ -149,7 +149,7 @@ def test_what_may_go_away_is_tried_again(tmp_path, store: Store) -> None:
     write_week(tmp_path / "raw", "year=2025/week=06", [event("2025-02-03")])
     store.upload(tmp_path / "raw", "usage")
     store.refuse(503, "SlowDown", times=2)
-    found = Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6)).files
+    found = Lake(config(tmp_path, store).store).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6)).files
     assert len(found) == 1
 
 

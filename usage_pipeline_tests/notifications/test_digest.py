@@ -207,8 +207,9 @@ def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
 def test_nothing_is_sent_of_a_build_that_is_held_or_old_and_nothing_without_a_server(
     settings: Settings, demo: Demo, office: FakeSmtp, tmp_path: Path
 ) -> None:
-    store = store_of(settings)
-    assert "mail.host is not set" in lib.why_not(settings.model_copy(update={"mail": MailSettings()}), store)
+    store = store_of(settings.home, settings.publish)
+    unsent = settings.model_copy(update={"mail": MailSettings()})
+    assert "mail.host is not set" in lib.why_not(unsent, store)
     later = load_settings(demo.folder / "sources.yaml", as_of=demo.settings.as_of.replace(month=12, day=20))
     late = settings.model_copy(update={"as_of": later.as_of})
     assert "nothing old is sent" in lib.why_not(late, store)

@@ -27,7 +27,7 @@ NEWEST = date(2026, 11, 9)
 
 
 def explained(settings: Settings, account: str, application: str, day: date | None = None) -> Explanation:
-    with warehouse_of(settings).read() as connection:
+    with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
         return explain(connection, settings, account, application, day)
 
 
@@ -50,7 +50,7 @@ def test_numbers_days_and_users_equal_pandas_on_the_raw_rows(demo: Demo) -> None
     raw = demo.raw()
     keys = ["account_id", "application", "week_start"]
     some = raw[raw["week_start"] <= pd.Timestamp(NEWEST)][keys].drop_duplicates().sample(25, random_state=3)
-    with warehouse_of(demo.settings).read() as connection:
+    with warehouse_of(demo.settings.home, demo.settings.ingest.wait_seconds).read() as connection:
         for account, application, week in some.itertuples(index=False):
             # any day of the week names it
             found = explain(connection, demo.settings, account, application, week.date() + timedelta(days=3))

@@ -67,7 +67,7 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
         assert run_refresh(settings, instance).success
         write_status(settings, instance)
         after_trouble = settings.home.status_path.resolve()
-        shown = store_of(settings).current()
+        shown = store_of(settings.home, settings.publish).current()
         accounts = folder / "lake" / "accounts.csv"
         accounts.write_text(accounts.read_text().replace("account_id", "customer", 1))
         # as if none had been taken before: otherwise the delivery before would stay in force
@@ -257,7 +257,7 @@ def test_a_rollback_is_told_at_once(tmp_path, instance, monkeypatch) -> None:
     assert run_refresh(settings, instance).success
     write_week(tmp_path / "lake", "year=2025/week=07", [event("2025-02-10", clicks=9)])
     assert run_refresh(settings, instance).success
-    newest = store_of(settings).builds()[-1].build_id
+    newest = store_of(settings.home, settings.publish).builds()[-1].build_id
     assert CliRunner().invoke(app, ["rollback", "-c", str(config)]).exit_code == 0
     health = health_of(settings.home.status_path)
     assert health["summary"] == "An older build is held: new numbers are not shown"
@@ -330,7 +330,7 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
 def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     story: Story, server: SupersetServer, browser: Any
 ) -> None:
-    shown = store_of(story.settings).current()
+    shown = store_of(story.settings.home, story.settings.publish).current()
     assert shown is not None
     assert shown.build_id == story.shown_before_failure
     text = shown_on(browser, server, "health")

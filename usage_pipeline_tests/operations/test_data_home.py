@@ -156,7 +156,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
     settings = settings.model_copy(update={"as_of": settings.as_of + timedelta(hours=1)})
     assert {name.split("/")[0] for name in left_over(settings.home.root)} >= {"facts", "history", "published"}
-    shown = store_of(settings).current()
+    shown = store_of(settings.home, settings.publish).current()
     assert shown is not None, "what was published stays up"
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
@@ -164,10 +164,10 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     assert left_over(settings.home.root) == []
     assert not list((settings.home.root / "spill").iterdir())
     assert unknown(settings.home.root) == []
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     current = store.current()
     assert current == store.builds()[-1] and current.build_id > shown.build_id
-    entries = history.entries(settings)
+    entries = history.entries(settings.home.history_dir)
     kinds = ("anomalies", "scores", "health", "calls")
     assert [(entry.kind, entry.period) for entry in entries] == [(kind, "2025-02-24") for kind in kinds]
     # as people saw them, in the build of the run that was killed before it could keep them
@@ -188,7 +188,7 @@ def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Pat
 
 
 def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(settings: Settings) -> None:
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     first, second = store.builds()
     store.pin_file.write_text(first.build_id)  # and killed before the link was moved
     facts = settings.home.facts_dir / f".facts.parquet.{'0' * 32}"
@@ -197,11 +197,11 @@ def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(set
     young.mkdir(parents=True)
     said: list[str] = []
     with file_lock(facts_lock(settings.home.facts_dir), 1, what="the facts", who="a run"):
-        clean(settings, said.append, seconds=0)
+        clean(settings.home, said.append, seconds=0)
     assert facts.exists(), "a run that writes may need it"
     assert any("is held by a run" in line for line in said)
     assert store.current() == first
-    clean(settings, said.append)
+    clean(settings.home, said.append)
     assert not facts.exists() and young.exists()
     store.release()
     assert store.current() == second
@@ -210,7 +210,7 @@ def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(set
 @pytest.mark.parametrize("text", ["", "00009-2024-01-01-gone", "\x00"])
 def test_a_pin_that_holds_nothing_is_said_and_does_not_block(folder: Path, settings: Settings, text: str) -> None:
     """A rollback on a full disk left an empty file, and no build was shown from then on."""
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     store.pin_file.write_text(text)
     assert store.pinned is None
     assert store.pin_problem is not None and "rollback --release" in store.pin_problem
@@ -242,7 +242,7 @@ from usage_pipeline.publishing.builds import store_of
 from usage_pipeline.publishing.builds import Build
 config, what, limit = sys.argv[1:]
 settings = load_settings(config)
-store = store_of(settings)
+store = store_of(settings.home, settings.publish)
 build = Build(store.next_id("2025-03-05", "f" * 8), "2025-03-05", "2025-02-24", "f" * 8, {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 if what == "rollback":
@@ -264,7 +264,7 @@ def on_a_full_disk(folder: Path, what: str, limit: int) -> str:
 def test_on_a_full_disk_what_was_published_stays_up_and_nothing_is_left(
     folder: Path, settings: Settings, what: str, limit: int
 ) -> None:
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     before = store.current()
     on_a_full_disk(folder, what, limit)
     assert store.current() == before
@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, smal
     folder = small_disk / "copy"
     shutil.copytree(made, folder, symlinks=True)
     settings = load_settings(folder / "sources.yaml")
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     before = store.current()
     filler = small_disk / "filler"
     with filler.open("wb") as stream:
@@ -423,7 +423,7 @@ def test_a_delivery_that_is_held_back_is_erased_like_one_that_was_taken(settings
 def test_entries_without_their_build_are_listed_too(settings: Settings) -> None:
     """A build goes after five; what it brought stays."""
     keep_as_published(settings)
-    assert all(entry.build_id for entry in history.entries(settings))
+    assert all(entry.build_id for entry in history.entries(settings.home.history_dir))
 
 
 def test_copies_of_lake_files_go_once_their_process_has_ended(settings: Settings) -> None:
@@ -434,5 +434,5 @@ def test_copies_of_lake_files_go_once_their_process_has_ended(settings: Settings
     for name, owner in owners.items():
         (spill / name).mkdir(parents=True)
         (spill / name / OWNER).write_text(json.dumps(owner))
-    clean(settings)
+    clean(settings.home)
     assert sorted(path.name for path in spill.iterdir() if path.name in owners) == ["elsewhere", "mine"]

@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.observability.monitors import check_runs, last_tick
@@ -47,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run_refresh(load_settings(config), instance).success
         write_week(folder / "lake", "year=2025/week=09", [event("2025-02-25", clicks=3)])
         assert run_refresh(load_settings(config), instance).success
-        write_status(load_settings(config), instance)
+        settings = load_settings(config)
+        write_status(settings, instance)
     os.umask(before)
     return folder
 
@@ -119,7 +121,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     """Two real servers, started as `up` starts its own; small ones, so that a test can end them often."""
     ports = {"dagster-webserver": free_port(), "superset": free_port()}
 
-    def small(settings: Settings, config: Path, folder: Path) -> dict[str, local.Service]:
+    def small(home: DataHome, config: Path, folder: Path) -> dict[str, local.Service]:
         def one(name: str) -> local.Service:
             command = [sys.executable, "-c", SERVER, str(ports[name]), str(folder / f"{name}.hangs")]
             return local.web_server(name, command, ports[name], health="/health", variable="SOME_PORT")
@@ -130,7 +132,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 5)
     settings = load_settings(config)
     folder = settings.home.root / "run"
-    made = small(settings, config, folder)
+    made = small(settings.home, config, folder)
     local.start(made.values(), folder, print)
     yield made
     for hang in folder.glob("*.hangs"):
@@ -300,7 +302,8 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
 
 
 def test_a_link_that_leads_nowhere_fails_and_the_remedy_mends_it(config: Path) -> None:
-    store = store_of(load_settings(config))
+    settings = load_settings(config)
+    store = store_of(settings.home, settings.publish)
     shown = store.current()
     assert shown is not None
     store.link.unlink()
@@ -315,7 +318,8 @@ def test_a_link_that_leads_nowhere_fails_and_the_remedy_mends_it(config: Path) -
 
 
 def test_a_build_that_is_broken_fails_where_it_is_shown_and_warns_where_it_is_kept(config: Path) -> None:
-    store = store_of(load_settings(config))
+    settings = load_settings(config)
+    store = store_of(settings.home, settings.publish)
     before, shown = store.builds()
     (store.path(before.build_id) / "contacts.duckdb").unlink()
     (line,) = findings(config, "warning")

@@ -51,8 +51,8 @@ def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, st
                     [account, *reason],
                 )
     (folder / "build.json").write_text(json.dumps(asdict(build)))
-    store_of(settings).rollback(build.build_id)
-    store_of(settings).release()
+    store_of(settings.home, settings.publish).rollback(build.build_id)
+    store_of(settings.home, settings.publish).release()
     return build
 
 
@@ -118,7 +118,7 @@ def test_after_a_rollback_the_rows_are_those_of_the_older_build_and_every_answer
     record(settings.home.feedback_dir, "A2", reasons=_as_issued())
     renew_outcomes(settings)
     assert statuses(settings) == {"A2": "Done Nov 24, 2026"}
-    store_of(settings).rollback(older.build_id)
+    store_of(settings.home, settings.publish).rollback(older.build_id)
     assert renew_outcomes(settings)
     assert statuses(settings) == {"A1": "Open", "A2": "Done Nov 24, 2026"}
 
@@ -194,7 +194,7 @@ def test_the_data_home_knows_its_places_and_cleans_what_was_killed(settings: Set
     left = [folder / "999999-aaaaaaaa", folder / ".current.999999-aaaaaaaa"]
     left[0].mkdir()
     left[1].symlink_to("999999-aaaaaaaa")
-    clean(settings)
+    clean(settings.home)
     assert not any(path.exists() or path.is_symlink() for path in left)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}
     assert date(2026, 11, 9) == records.read_records(settings.home.feedback_dir, settings.home.history_dir)[0].week

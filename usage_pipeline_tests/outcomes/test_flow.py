@@ -49,7 +49,7 @@ def useless(folder: Path, kind: str, count: int = 20) -> None:
 def test_the_step_copies_records_and_says_which_kinds_move_down(settings: Settings) -> None:
     useless(settings.home.feedback_dir, "inactive")
     useless(settings.home.feedback_dir, "usage drop", 19)
-    resources = {"warehouse": warehouse_of(settings), "settings": settings}
+    resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
     for _ in range(2):  # a second run gives the same table
         result = dg.materialize([reason_usefulness], resources=resources)
         assert result.success
@@ -62,7 +62,7 @@ def test_the_step_copies_records_and_says_which_kinds_move_down(settings: Settin
 
 
 def test_without_records_the_table_is_there_and_empty(settings: Settings) -> None:
-    resources = {"warehouse": warehouse_of(settings), "settings": settings}
+    resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
     assert dg.materialize([reason_usefulness], resources=resources).success
     with duckdb.connect(str(settings.home.warehouse_path)) as connection:
         assert connection.execute("FROM core.reason_usefulness").fetchall() == []
@@ -115,7 +115,7 @@ def issued(demo: Demo, account_id: str) -> list[dict[str, Any]]:
 def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
     demo: Demo, with_outcomes: Settings
 ) -> None:
-    settings, store = with_outcomes, store_of(with_outcomes)
+    settings, store = with_outcomes, store_of(with_outcomes.home, with_outcomes.publish)
     build = store.current()
     assert build is not None
 
@@ -142,7 +142,7 @@ def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
 def test_a_restore_merges_and_never_replaces(settings: Settings, tmp_path: Path) -> None:
     first = record(settings.home.feedback_dir, "A1", "as it was")
     packed = BytesIO()
-    backup.back_up(settings, packed)
+    backup.back_up(settings.home, settings.ingest.wait_seconds, packed)
     assert b"as it was" in packed.getvalue(), "its copy was made for the backup"
     later = record(settings.home.feedback_dir, "A2", now=MOMENT + timedelta(hours=1))
     new_home = tmp_path / "new"
@@ -162,7 +162,7 @@ def test_a_restore_merges_and_never_replaces(settings: Settings, tmp_path: Path)
 def test_a_note_that_was_erased_since_the_backup_stays_erased_where_it_is(settings: Settings, tmp_path: Path) -> None:
     file = record(settings.home.feedback_dir, "A1", "Anna Archer called")
     packed = BytesIO()
-    backup.back_up(settings, packed)
+    backup.back_up(settings.home, settings.ingest.wait_seconds, packed)
     new_home = tmp_path / "new"
     shutil.copytree(settings.home.feedback_dir, new_home / "feedback")
     records.forget_note(new_home / "feedback" / file.name)

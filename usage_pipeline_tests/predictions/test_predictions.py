@@ -665,8 +665,8 @@ def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
     model = risk_models.best_of(learn(rows, settings.risk))
     in_force = replace(learned, model=model, decision=replace(learned.decision, method="model"))
     others = [risks.learn_target(rows[:0], other, settings) for other in risks.TARGETS[1:]]
-    home = settings.model_copy(update={"home": DataHome(tmp_path)})
-    folder = risks.keep([in_force, *others], home)
+    folder = risks.folder_of(settings.model_copy(update={"home": DataHome(tmp_path)}))
+    risks.keep([in_force, *others], folder, settings.risk, settings.activity)
     scores = risks.score_week(history, weeks_on_record(demo)[-1], folder)
     low = scores[scores["target"] == "low usage"]
     assert (low["method"] == "model").all() and low["probability"].between(0, 1).all()

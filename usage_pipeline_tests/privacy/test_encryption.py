@@ -85,11 +85,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_contacts(folder, *CONTACTS)
         assert command("refresh", "-c", str(config))[0] == 0
         settings = load_settings(config)
-        assert all(not is_encrypted(file) for file in files_of_contacts(settings)), "no key: nothing has changed"
+        assert all(not is_encrypted(file) for file in files_of_contacts(settings.home)), "no key: nothing has changed"
         patch.setenv(KEY_VARIABLE, KEY)
         write_contacts(folder, *CONTACTS, EMIL)
         assert command("refresh", "-c", str(config))[0] == 0
-        hold_back(settings, "contacts", pa.table({"name": ["Emil Egger"], "phone": ["+1 217 555 0166"]}), "f", ["few"])
+        hold_back(
+            settings.home.history_dir,
+            settings.clock.as_of,
+            "contacts",
+            pa.table({"name": ["Emil Egger"], "phone": ["+1 217 555 0166"]}),
+            "f",
+            ["few"],
+        )
     assert len(list(settings.home.published_dir.glob("0*/contacts.duckdb"))) == 2
     return folder
 
@@ -139,7 +146,9 @@ def all_that_tell(folder: Path) -> dict[str, list[str]]:
 def test_no_file_below_the_home_tells_a_name_an_address_or_a_number(settings: Settings) -> None:
     """Also of the build and the delivery that were made before there was a key."""
     assert all_that_tell(settings.home.root) == {}
-    assert len(files_of_contacts(settings)) == 6, "the private one, two builds, two deliveries, one that is held back"
+    assert len(files_of_contacts(settings.home)) == 6, (
+        "the private one, two builds, two deliveries, one that is held back"
+    )
     with open_database(settings.home.published_dir / "current" / "contacts.duckdb") as connection:
         found = connection.execute("SELECT name, email, phone FROM personal.account_contacts").fetchall()
     assert sorted(found) == sorted(row[2:] for row in (*CONTACTS, EMIL)), "whoever has the key finds all of it"
@@ -152,15 +161,15 @@ def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeyp
     """So that the test above proves something."""
     monkeypatch.delenv(KEY_VARIABLE)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
-    assert rekey(settings) == 6
+    assert rekey(settings.home, settings.ingest.wait_seconds) == 6
     assert len(all_that_tell(settings.home.root)) == 6
-    assert plain_files(settings) == []
+    assert plain_files(settings.home) == []
 
 
 @pytest.mark.long
 def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Settings, tmp_path: Path) -> None:
     packed = io.BytesIO()
-    back_up(settings, packed)
+    back_up(settings.home, settings.ingest.wait_seconds, packed)
     assert not any(word.encode() in packed.getvalue() for word in WORDS)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
@@ -195,9 +204,9 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
     packed.write_bytes(gzip.compress((settings.home.root.parent / "contacts.csv").read_bytes()))
     table = tmp_path / "contacts.parquet"
     pd.read_csv(settings.home.root.parent / "contacts.csv").to_parquet(table, compression=None)
-    lake = Lake(settings)
+    lake = Lake(settings.store)
     monkeypatch.setattr(lake, "_copy", lambda _, target: target.write_bytes(table.read_bytes()))
-    nearby = Nearby(lake, settings, keeps_in_memory=True)
+    nearby = Nearby(lake, settings.home.spill_dir, keeps_in_memory=True)
     text = nearby.path(LakeFile(str(packed), 1, "", ""), "csv")
     copied = nearby.path(LakeFile("s3://bucket/contacts.parquet", 1, "", ""), "parquet")
     assert "Emil Egger" in text.read_text()
@@ -244,7 +253,7 @@ def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, key: str | None, sentence: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, key) if key else monkeypatch.delenv(KEY_VARIABLE)
-    before = {file: file.read_bytes() for file in files_of_contacts(settings)}
+    before = {file: file.read_bytes() for file in files_of_contacts(settings.home)}
     for words in (["refresh"], ["erase", "a", "u-anna"], ["contacts", "rekey"]):
         code, output = command(*words, "-c", config_of(settings))
         said = sentence if words[0] != "contacts" or "is no key" in sentence else f"set {OLD_KEY_VARIABLE} to it"
@@ -254,7 +263,7 @@ def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     told = [finding for finding in findings if finding.about == "key"]
     assert told and all(finding.level == "failed" for finding in told) and sentence in told[0].words
     assert not any("is broken" in finding.words for finding in findings), "the builds are sound"
-    assert {file: file.read_bytes() for file in files_of_contacts(settings)} == before
+    assert {file: file.read_bytes() for file in files_of_contacts(settings.home)} == before
 
 
 @pytest.mark.long
@@ -279,7 +288,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
     def rows() -> set[str]:
         with duckdb.connect() as connection:
             found = set()
-            for number, file in enumerate(files_of_contacts(settings)):
+            for number, file in enumerate(files_of_contacts(settings.home)):
                 if file.suffix == ".parquet":
                     found |= {
                         row[0]
@@ -295,7 +304,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
                     found |= {row[0] for row in connection.execute(f"SELECT name FROM f{number}.{table}").fetchall()}
         return found
 
-    modes = {file: file.stat().st_mode for file in files_of_contacts(settings)}
+    modes = {file: file.stat().st_mode for file in files_of_contacts(settings.home)}
     people = rows()
     for new, old, files in ((OTHER, KEY, 6), (OTHER, KEY, 0), (None, OTHER, 6), (None, None, 0), (KEY, None, 6)):
         monkeypatch.setenv(KEY_VARIABLE, new or "")
@@ -303,29 +312,29 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
         code, output = command("contacts", "rekey", "-c", config_of(settings))
         assert code == 0 and f"{files} files rewritten" in output, output
         assert KEY not in output and OTHER not in output
-        assert all(is_encrypted(file) == (new is not None) for file in files_of_contacts(settings))
+        assert all(is_encrypted(file) == (new is not None) for file in files_of_contacts(settings.home))
         assert rows() == people
-        assert {file: file.stat().st_mode for file in files_of_contacts(settings)} == modes
+        assert {file: file.stat().st_mode for file in files_of_contacts(settings.home)} == modes
     assert command("refresh", "-c", config_of(settings))[0] == 0
 
 
 @pytest.mark.long
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of both keys lie beside each other then, and one that is unfinished, plain."""
-    first, *_, last = files_of_contacts(settings)
+    first, *_, last = files_of_contacts(settings.home)
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     monkeypatch.setattr(
         "usage_pipeline.operations.rekey.databases_of_contacts", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
     monkeypatch.undo()
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     left = first.with_name(f".{first.name}.{'0' * 32}")
     left.write_text("Anna Archer")
-    assert 0 < rekey(settings) < 6
+    assert 0 < rekey(settings.home, settings.ingest.wait_seconds) < 6
     assert not left.exists() and all_that_tell(settings.home.root) == {}
     monkeypatch.delenv(OLD_KEY_VARIABLE)
     assert [finding.level for finding in doctor._key(settings)] == ["ok"]
@@ -339,7 +348,7 @@ def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
-    rekey(settings)
+    rekey(settings.home, settings.ingest.wait_seconds)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     monkeypatch.delenv(OLD_KEY_VARIABLE)
     found = list(doctor._key(settings))
@@ -363,8 +372,8 @@ def test_a_person_is_erased_from_encrypted_files(settings: Settings) -> None:
     assert done.places["private contacts, contacts"] == 1
     assert sum("build" in place for place in done.places) == 2
     assert done.places["contacts as delivered (history)"] == 2
-    assert all_that_tell(settings.home.root) == {} and plain_files(settings) == []
-    for file in files_of_contacts(settings):
+    assert all_that_tell(settings.home.root) == {} and plain_files(settings.home) == []
+    for file in files_of_contacts(settings.home):
         with duckdb.connect() as connection:
             if file.suffix == ".parquet":
                 rows = connection.execute(f"FROM {parquet_rows(connection, file)}").fetchall()
@@ -471,7 +480,7 @@ def test_a_connection_of_superset_may_do_what_one_to_a_plain_file_may_and_shows_
     assert list((tmp_path / "empty").iterdir()) == [], "the empty files are removed"
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     monkeypatch.delenv(KEY_VARIABLE)
-    rekey(settings)
+    rekey(settings.home, settings.ingest.wait_seconds)
     plain = json.loads(connected(settings, tmp_path, KEY).stdout)
     assert list((tmp_path / "made").iterdir()) == []
     assert KEY not in done.stdout + done.stderr
@@ -561,13 +570,13 @@ def test_superset_shows_the_new_file_after_a_change_of_the_key(served: tuple[Vis
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KEY_VARIABLE, OTHER)
         patch.setenv(OLD_KEY_VARIABLE, KEY)
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
         answer = manager.post("/api/v1/chart/data", asked)
         assert not shown(answer) and "encrypted with another key" in answer.text, answer.text[:500]
         assert KEY not in answer.text and OTHER not in answer.text
         patch.setenv(KEY_VARIABLE, KEY)
         patch.setenv(OLD_KEY_VARIABLE, OTHER)
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
     assert shown(manager.post("/api/v1/chart/data", asked))
 
 

@@ -106,7 +106,7 @@ def test_whoever_sees_the_call_list_records_and_reads_it_back(
         *("done", True),
     )
     assert {(r.application_key, r.call_reason) for r in found.reasons} == reasons_of(demo, call["account_id"])
-    current = store_of(demo.settings).current()
+    current = store_of(demo.settings.home, demo.settings.publish).current()
     assert current and (found.build_id, str(found.week)) == (current.build_id, current.newest_week)
     assert problems(demo.settings.home.feedback_dir, demo.settings.home.history_dir) == []
 
@@ -210,7 +210,7 @@ def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
     visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]
 ) -> None:
     """The build before has other rows; what was recorded belongs to no build."""
-    viewer, store = visitors["viewer"], store_of(demo.settings)
+    viewer, store = visitors["viewer"], store_of(demo.settings.home, demo.settings.publish)
     before = viewer.get(address(call["account_id"])).text
     send(viewer, call["account_id"], filled(before, status="done", note="before the rollback"))
     current = store.current()

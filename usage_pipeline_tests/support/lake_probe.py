@@ -64,7 +64,7 @@ def read_usage(config: Path) -> UsageOutcome:
         found.unreadable[week] = dict(manifest.unreadable)
         if manifest.lost:
             found.does_not_add_up[week] = manifest.lost
-    found.named |= {item.key: item.reason for item in lake_oddities(settings)}
+    found.named |= {item.key: item.reason for item in lake_oddities(settings.clock, settings.store, settings.sources)}
     files = [str(file) for file in sorted(settings.home.facts_dir.glob("week=*/facts.parquet"))]
     if files:
         rows = duckdb.sql(

@@ -42,12 +42,12 @@ def keep_as_published(settings: Settings) -> Build:
     newest = max((build.newest_week for build in store.builds()), default=str(settings.clock.running_week))
     as_of = settings.as_of.isoformat()
     build = Build(store.next_id(as_of, "0" * 8), as_of, newest, "0" * 8, {})
-    with history_locked(settings):
-        attach_pending(settings, build, store.path(build.build_id))
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        attach_pending(settings.home.history_dir, build, store.path(build.build_id))
         store.path(build.build_id).mkdir(parents=True, exist_ok=True)
         (store.path(build.build_id) / "build.json").write_text(json.dumps(asdict(build)), encoding="utf-8")
         store.finish()
-        promote(settings)
+        promote(settings.home)
     return build
 
 

@@ -294,7 +294,7 @@ def test_a_second_refresh_publishes_nothing(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
     assert run_refresh(settings, instance).success
-    assert len(store_of(settings).builds()) == 1
+    assert len(store_of(settings.home, settings.publish).builds()) == 1
 
 
 @pytest.mark.long
@@ -317,14 +317,14 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
 
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
-    shown = store_of(settings).current()
+    shown = store_of(settings.home, settings.publish).current()
     write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-24", clicks=99)])
     # the table loses what its key promises
     broken = tables.Table("usage_by_week", "x", ("account_id",), tables.TABLES["usage_by_week"].columns)
     monkeypatch.setitem(tables.TABLES, "usage_by_week", broken)
     result = run_refresh(settings, instance)
     assert not result.success
-    assert store_of(settings).current() == shown
+    assert store_of(settings.home, settings.publish).current() == shown
     write_status(settings, instance)
     runs = query(settings.home.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
     assert list(runs["run_result"]) == ["succeeded", "failed"]
@@ -337,13 +337,13 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
 def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
-    shown = store_of(settings).current()
+    shown = store_of(settings.home, settings.publish).current()
     shutil.rmtree(settings.home.facts_dir)
     settings.home.warehouse_path.unlink()
     for folder in sorted((tmp_path / "lake").glob("year=*/week=*"))[:-2]:
         shutil.rmtree(folder)
     assert not run_refresh(settings, instance).success
-    assert store_of(settings).current() == shown
+    assert store_of(settings.home, settings.publish).current() == shown
     write_status(settings, instance)
     error = query(settings.home.status_path, "SELECT failure FROM status.runs WHERE run_result = 'failed'")["failure"][
         0

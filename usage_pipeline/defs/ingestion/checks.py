@@ -98,7 +98,10 @@ def few_rows_are_rejected(settings: dg.ResourceParam[Settings]) -> dg.AssetCheck
 @dg.asset_check(asset="usage_facts", name="no_week_vanished_from_the_lake")
 def no_week_vanished(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Every week of the window that was read once still has files; the facts of one that has none are kept."""
-    vanished = [week.isoformat() for week in vanished_weeks(settings)]
+    vanished = [
+        week.isoformat()
+        for week in vanished_weeks(settings.home.facts_dir, settings.clock, settings.store, settings.sources)
+    ]
     return warning(not vanished, {"weeks": dg.MetadataValue.json(vanished)})
 
 
@@ -111,7 +114,7 @@ def delivery_check(source: str) -> dg.AssetChecksDefinition:
         description=f"The newest delivery of {words.as_text(source)} is in force: nothing is held back or missing.",
     )
     def check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        held_back = read_held_back(settings, source)
+        held_back = read_held_back(settings.home.history_dir, settings.sources, source)
         return warning(held_back is None, {"held_back": str(held_back)} if held_back else {})
 
     return check
@@ -121,7 +124,7 @@ def delivery_check(source: str) -> dg.AssetChecksDefinition:
 def everything_is_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Nothing lies below the path of usage that is not read: files and folders that are not, each with the reason."""
     try:
-        named = lake_oddities(settings)
+        named = lake_oddities(settings.clock, settings.store, settings.sources)
     except LakeError as error:
         return warning(False, {"not_listed": str(error)})
     below = settings.sources.usage.path or ""
@@ -145,7 +148,7 @@ def facts_were_made_alike(settings: dg.ResourceParam[Settings]) -> dg.AssetCheck
 
     A longer `lookback_weeks` for one refresh reads weeks before the window again, where the lake still has them.
     """
-    otherwise = made_otherwise(settings)
+    otherwise = made_otherwise(settings.home.facts_dir, settings.timezone, settings.sources, settings.completeness)
     remedy = "set lookback_weeks so that the window holds them, refresh once, and set it back"
     metadata: dict[str, Any] = {"weeks": dg.MetadataValue.json(otherwise)} | ({"remedy": remedy} if otherwise else {})
     return warning(not otherwise, metadata)

@@ -146,8 +146,8 @@ def closed_months(
 
     One file: a month; written once, by the first run after the monthly refresh is due that finds it complete.
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.read() as connection:
             months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
     context.log.info(f"closed once they are published: {', '.join(months) or 'nothing is due'}")
@@ -195,7 +195,7 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
 
     Made once a month, from the first build after the month was closed; pages offer it as /kpi-sheets/newest.
     """
-    closed = [entry for entry in entries(settings, [MONTHS]) if not entry.is_withdrawn]
+    closed = [entry for entry in entries(settings.home.history_dir, [MONTHS]) if not entry.is_withdrawn]
     if not closed:
         return dg.MaterializeResult(metadata={"closed": "no month is closed yet"})
     month = closed[-1].period

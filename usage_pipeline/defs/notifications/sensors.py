@@ -54,7 +54,8 @@ def digest_retry(load: Callable[[], Settings]) -> dg.ScheduleDefinition:
         description="Sends digests that could not be sent, once the mail server takes them.",
     )
     def tries_again() -> dg.RunRequest | dg.SkipReason:
-        if not worth_another_try(load()):
+        settings = load()
+        if not worth_another_try(settings):
             return dg.SkipReason("every digest was sent, or refused for good")
         return dg.RunRequest()
 

@@ -86,12 +86,18 @@ def call_snapshots(
 
     One file: a complete week; written once. One row: week x account.
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.get_connection() as connection:
             columns = ", ".join(ISSUED.columns)
-            proposal = propose_newest_week(connection, settings, CALLS, f"SELECT {columns} FROM ({_PROPOSED})")
-            weeks = ISSUED.replace(connection, settings)
+            proposal = propose_newest_week(
+                connection,
+                settings.home.history_dir,
+                settings.clock.as_of,
+                CALLS,
+                f"SELECT {columns} FROM ({_PROPOSED})",
+            )
+            weeks = ISSUED.replace(connection, settings.home.history_dir)
     context.log.info(f"{weeks} weeks of the call list are on record")
     return proposal_result(context, proposal, "the call list")
 
@@ -114,7 +120,7 @@ def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 
     Copies outcomes that history does not have yet. One row: a kind of reason that was answered.
     """
-    with history_locked(settings), warehouse.get_connection() as connection:
+    with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
         kept = keep(settings.home.feedback_dir, settings.home.history_dir)
         records = read_records(settings.home.feedback_dir, settings.home.history_dir)
         rows = usefulness_rows(records, settings, set())

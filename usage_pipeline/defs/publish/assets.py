@@ -42,7 +42,7 @@ def _held_back(settings: Settings) -> str:
     """What readers of every page have to know of reference data that is not the newest; empty where all is."""
     return "".join(
         f" Held back: {as_text(found.source)}; those of {day(delivered_at(found.in_force))} are shown."
-        for found in all_held_back(settings)
+        for found in all_held_back(settings.home.history_dir, settings.sources)
     )
 
 
@@ -97,14 +97,14 @@ def published_build(
     A build that does not pass its checks is not shown, and the one before stays up. Anomalies, scores and closed months
     are kept for good of a build that is shown, and of no other.
     """
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     with warehouse.locked():
         for line in store.finish():
             context.log.warning(line)
     if problem := store.pin_problem:
         context.log.warning(problem)
     _keep_what_is_shown(context, settings)
-    is_something_to_keep = any(pending_files(settings, kind) for kind in KINDS)
+    is_something_to_keep = any(pending_files(settings.home.history_dir, kind) for kind in KINDS)
     with warehouse.get_connection(with_contacts=True) as connection:
         fingerprint = _fingerprint(connection, settings)
         current = store.current()
@@ -123,8 +123,10 @@ def published_build(
     assert found is not None
     build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {})
     try:
-        with history_locked(settings), warehouse.locked():
-            build = store.publish(settings.home.warehouse_path, build, partial(attach_pending, settings, build))
+        with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.locked():
+            build = store.publish(
+                settings.home.warehouse_path, build, partial(attach_pending, settings.home.history_dir, build)
+            )
     except PublishError as error:
         raise dg.Failure(
             f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
@@ -146,10 +148,10 @@ def published_build(
 
 
 def _keep_what_is_shown(context: dg.AssetExecutionContext, settings: Settings) -> None:
-    with history_locked(settings):
-        for entry in promote(settings):
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        for entry in promote(settings.home):
             context.log.info(f"{entry.kind} of {entry.period} are kept, as build {entry.build_id} shows them")
-        if kept := keep_tables(settings):
+        if kept := keep_tables(settings.home, settings.publish):
             context.log.info(f"the small tables of build {kept.name} are kept")
 
 
@@ -167,7 +169,7 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
     def dashboard_in_superset(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
-        store = store_of(settings)
+        store = store_of(settings.home, settings.publish)
         current = store.current()
         if current is None:
             raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
