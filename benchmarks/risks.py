@@ -50,7 +50,7 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
         for target in risks.TARGETS:
             started = time.perf_counter()
             rows = risks.rows_of(history, target)
-            learned.append(risks.learn_target(rows, target, settings))
+            learned.append(risks.learn_target(rows, target, settings.risk, settings.activity.inactive_weeks))
             name = f"{target.key}: back-test and training, {len(rows):,} rows, {learned[-1].decision.method}"
             seconds[name] = time.perf_counter() - started
         folder = risks.folder_of(settings)

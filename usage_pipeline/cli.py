@@ -142,7 +142,7 @@ def model_card(
 
     settings = settings_of(config)
     try:
-        text = card_of(settings)
+        text = card_of(settings.home, settings.name)
     except FileNotFoundError as error:
         raise fail(str(error)) from error
     if out:

@@ -4,7 +4,8 @@ put into words' reach.
 Belongs here: from tables to arrays and back. Does not: what is out of the ordinary (`spikes.py`).
 """
 
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ from scipy.special import ndtr
 from usage_pipeline.anomalies.common_events import Together, common_moves, slow_losses, usual_error
 from usage_pipeline.anomalies.detector import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.anomalies.holidays import is_known, working_days
-from usage_pipeline.config.settings import AnomalySettings, Settings
+from usage_pipeline.config.settings import AnomalySettings
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newest_week
@@ -272,7 +273,7 @@ def _write(
     connection.unregister("expected")
 
 
-def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, history_dir: Path, as_of: datetime) -> Proposal:
     """Proposes the newest week's anomalies for history; the caller holds it."""
     sql = "FROM core.anomalies WHERE week_start = $week ORDER BY scope, measure, account_id, application"
-    return propose_newest_week(connection, settings.home.history_dir, settings.clock.as_of, ANOMALIES, sql)
+    return propose_newest_week(connection, history_dir, as_of, ANOMALIES, sql)

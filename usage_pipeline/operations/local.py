@@ -156,7 +156,7 @@ def record_status(settings: Settings) -> None:
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     with dg.DagsterInstance.get() as instance:
         write_status(settings, instance)
-    renew_outcomes(settings)
+    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
 
 
 # ---------------------------------------------------------------- processes

@@ -67,7 +67,7 @@ def _write_lake(world: World, folder: Path, late: set[Any]) -> None:
 
 
 def reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue | None = None) -> Any:
-    replace_reported(connection, settings, catalogue or read_kpis())
+    replace_reported(connection, settings.home, settings.groups, catalogue or read_kpis())
     assert schema_violation(connection, TABLES["kpi_reported"]) is None
     return connection.execute("FROM mart.kpi_reported").df()
 
@@ -80,7 +80,9 @@ def of(rows: pd.DataFrame, kpi: str, entity: str, period: str = "month") -> Any:
 
 def closed(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[date]:
     """The months that a run closes which is published."""
-    months = close_months(connection, settings, read_kpis())
+    months = close_months(
+        connection, settings.home, settings.clock.as_of, settings.groups, settings.schedule, read_kpis()
+    )
     keep_as_published(settings)
     return months
 
@@ -192,6 +194,7 @@ def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_pa
 
 def test_the_moment_of_closing_is_that_of_the_monthly_refresh(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path, schedule={"monthly": "30 6 3 * *"}, timezone="America/Chicago"))
-    assert closing_time(settings, date(2025, 12, 1)).isoformat().startswith("2026-01-03T06:30")
+    closing = closing_time(settings.clock.as_of, settings.schedule, date(2025, 12, 1))
+    assert closing.isoformat().startswith("2026-01-03T06:30")
     with pytest.raises(ConfigError, match=r"schedule\.monthly"):
         load_settings(write_config(tmp_path, schedule={"monthly": "0 7 */5 * *"}))

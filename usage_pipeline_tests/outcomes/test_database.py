@@ -24,6 +24,10 @@ from usage_pipeline_tests.support.outcomes import MOMENT, record
 SINCE = datetime(2026, 10, 19)
 
 
+def renew(settings: Settings) -> bool:
+    return renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(write_config(tmp_path, as_of="2026-11-22"))
@@ -69,13 +73,13 @@ USUAL = [("permits", "inactive", SINCE, 1)]
 
 
 def test_before_the_first_build_there_is_nothing(settings: Settings) -> None:
-    assert not renew_outcomes(settings)
+    assert not renew(settings)
     assert not settings.home.outcomes_path.exists()
 
 
 def test_without_any_answer_it_is_there_with_the_columns_of_the_catalogue(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL, "A/2 <b>": USUAL})
-    assert renew_outcomes(settings)
+    assert renew(settings)
     assert statuses(settings) == {"A1": "Open", "A/2 <b>": "Open"}
     links = {row["account_id"]: row["record_outcome"] for row in shown(settings)}
     assert links["A/2 <b>"] == '<a href="/outcome/A%2F2%20%3Cb%3E">record</a>'
@@ -88,23 +92,23 @@ def test_without_any_answer_it_is_there_with_the_columns_of_the_catalogue(settin
 
 def test_an_empty_list_has_the_same_columns(settings: Settings) -> None:
     publish(settings, 1, {})
-    assert renew_outcomes(settings)
+    assert renew(settings)
     with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         assert [broken.problem for t in OUTCOME_TABLES if (broken := schema_violation(connection, t))] == []
 
 
 def test_it_is_written_for_an_answer_another_build_or_another_day_only(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL, "A2": USUAL, "A3": USUAL})
-    assert [renew_outcomes(settings) for _ in range(3)] == [True, False, False]
+    assert [renew(settings) for _ in range(3)] == [True, False, False]
     record(settings.home.feedback_dir, "A1", reasons=_as_issued())
     record(settings.home.feedback_dir, "A2", status="snoozed", snoozed_until="2026-11-30", reasons=_as_issued())
-    assert [renew_outcomes(settings) for _ in range(3)] == [True, False, False]
+    assert [renew(settings) for _ in range(3)] == [True, False, False]
     assert statuses(settings) == {"A1": "Done Nov 24, 2026", "A2": "Snoozed until Nov 30, 2026", "A3": "Open"}
     later = settings.model_copy(update={"as_of": settings.as_of + timedelta(days=8)})
-    assert renew_outcomes(later)
+    assert renew(later)
     assert statuses(settings)["A2"] == "Open: snoozed until Nov 30, 2026"
     publish(settings, 2, {"A1": [*USUAL, ("tax", "inactive", SINCE, 2)]})
-    assert renew_outcomes(later)
+    assert renew(later)
     assert statuses(settings) == {"A1": "Open: something new since Nov 24, 2026"}
 
 
@@ -116,10 +120,10 @@ def test_after_a_rollback_the_rows_are_those_of_the_older_build_and_every_answer
     older = publish(settings, 1, {"A1": USUAL, "A2": USUAL})
     publish(settings, 2, {"A2": USUAL})
     record(settings.home.feedback_dir, "A2", reasons=_as_issued())
-    renew_outcomes(settings)
+    renew(settings)
     assert statuses(settings) == {"A2": "Done Nov 24, 2026"}
     store_of(settings.home, settings.publish).rollback(older.build_id)
-    assert renew_outcomes(settings)
+    assert renew(settings)
     assert statuses(settings) == {"A1": "Open", "A2": "Done Nov 24, 2026"}
 
 
@@ -127,14 +131,14 @@ def test_records_are_kept_in_history_unless_a_run_holds_it_and_nobody_waits(sett
     publish(settings, 1, {"A1": USUAL})
     file = record(settings.home.feedback_dir, "A1", reasons=_as_issued())
     with file_lock(settings.home.history_lock, 1, what="history"):
-        assert renew_outcomes(settings)
+        assert renew(settings)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}, "the pages do not wait for the copy"
     kept = records.kept_folder(settings.home.history_dir) / file.name
     assert not kept.exists()
-    renew_outcomes(settings)
+    renew(settings)
     assert kept.read_bytes() == file.read_bytes()
     file.unlink()
-    renew_outcomes(settings)
+    renew(settings)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}, "what was kept counts, whatever becomes of the file"
 
 
@@ -145,7 +149,7 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
         record(
             settings.home.feedback_dir, f"A{n}", now=MOMENT + timedelta(minutes=n), useful=useful, reasons=_as_issued()
         )
-    renew_outcomes(settings)
+    renew(settings)
     (kind,) = shown(settings, "outcomes.reason_usefulness")
     assert (kind["reason_answers"], kind["useful_answers"], kind["useful_share"]) == (25, 5, 0.2)
     assert kind["is_moved_down"] and kind["why_not_useful"] == "known already (20)"
@@ -158,7 +162,7 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
 def test_no_note_and_no_name_of_who_recorded_is_in_the_file(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL})
     record(settings.home.feedback_dir, "A1", "Mrs. Secretly asked for a discount", recorded_by="quirkyname")
-    renew_outcomes(settings)
+    renew(settings)
     content = settings.home.outcomes_path.resolve().read_bytes()
     assert b"Secretly" not in content and b"quirkyname" not in content
 
@@ -187,7 +191,7 @@ def test_the_data_home_knows_its_places_and_cleans_what_was_killed(settings: Set
     publish(settings, 1, {"A1": USUAL})
     record(settings.home.feedback_dir, "A1")
     for _ in range(2):
-        renew_outcomes(settings)
+        renew(settings)
     records.note_restored(Path("/nowhere"), settings.home.history_dir)
     assert unknown(settings.home.root) == []
     folder = settings.home.outcomes_path.parent.parent

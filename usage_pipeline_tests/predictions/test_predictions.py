@@ -661,10 +661,13 @@ def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
     target = risks.TARGETS[0]
     settings = demo.settings
     rows = risks.rows_of(history, target)
-    learned = risks.learn_target(rows, target, settings)
+    learned = risks.learn_target(rows, target, settings.risk, settings.activity.inactive_weeks)
     model = risk_models.best_of(learn(rows, settings.risk))
     in_force = replace(learned, model=model, decision=replace(learned.decision, method="model"))
-    others = [risks.learn_target(rows[:0], other, settings) for other in risks.TARGETS[1:]]
+    others = [
+        risks.learn_target(rows[:0], other, settings.risk, settings.activity.inactive_weeks)
+        for other in risks.TARGETS[1:]
+    ]
     folder = risks.folder_of(settings.model_copy(update={"home": DataHome(tmp_path)}))
     risks.keep([in_force, *others], folder, settings.risk, settings.activity)
     scores = risks.score_week(history, weeks_on_record(demo)[-1], folder)

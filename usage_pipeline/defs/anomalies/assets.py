@@ -68,7 +68,9 @@ def anomaly_snapshots(
     with history_locked(settings.home, settings.ingest.wait_seconds):
         promote(settings.home)
         with warehouse.read() as connection:
-            proposal = usage_anomalies.propose_anomaly_snapshot(connection, settings)
+            proposal = usage_anomalies.propose_anomaly_snapshot(
+                connection, settings.home.history_dir, settings.clock.as_of
+            )
     return proposal_result(context, proposal, "anomalies")
 
 

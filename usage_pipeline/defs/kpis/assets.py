@@ -149,7 +149,15 @@ def closed_months(
     with history_locked(settings.home, settings.ingest.wait_seconds):
         promote(settings.home)
         with warehouse.read() as connection:
-            months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
+            proposed = closing.close_months(
+                connection,
+                settings.home,
+                settings.clock.as_of,
+                settings.groups,
+                settings.schedule,
+                catalogue.read_kpis(),
+            )
+            months = [f"{month:%Y-%m}" for month in proposed]
     context.log.info(f"closed once they are published: {', '.join(months) or 'nothing is due'}")
     return dg.MaterializeResult(metadata={"closed_now": dg.MetadataValue.json(months)})
 
@@ -177,7 +185,7 @@ def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> 
     One row: KPI x entity x period that ends with a closed month.
     """
     with warehouse.get_connection() as connection:
-        closing.replace_reported(connection, settings, catalogue.read_kpis())
+        closing.replace_reported(connection, settings.home, settings.groups, catalogue.read_kpis())
         rows = count_rows(connection, "mart.kpi_reported")
         restated = count_rows(connection, "mart.kpi_reported WHERE is_revised")
     return dg.MaterializeResult(metadata={"dagster/row_count": rows, "restated": restated})

@@ -123,7 +123,7 @@ def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
         kept = keep(settings.home.feedback_dir, settings.home.history_dir)
         records = read_records(settings.home.feedback_dir, settings.home.history_dir)
-        rows = usefulness_rows(records, settings, set())
+        rows = usefulness_rows(records, settings.clock.as_of_day, settings.outcomes, set())
         connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(_USEFULNESS.columns)))
         connection.execute("CREATE OR REPLACE TABLE core.reason_usefulness AS SELECT * FROM given")
         connection.unregister("given")

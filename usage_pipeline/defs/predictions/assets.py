@@ -143,7 +143,7 @@ def score_snapshots(
     with history_locked(settings.home, settings.ingest.wait_seconds):
         promote(settings.home)
         with warehouse.get_connection() as connection:
-            proposal = risks.propose_score_snapshot(connection, settings)
+            proposal = risks.propose_score_snapshot(connection, settings.home.history_dir, settings.clock.as_of)
             weeks = risks.replace_issued(connection, settings)
     context.log.info(f"{weeks} weeks of scores are on record")
     return proposal_result(context, proposal, "scores")

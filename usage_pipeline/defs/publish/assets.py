@@ -177,7 +177,7 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
             # of a run that is under way; it is written again when the run has ended
             write_status(settings, context.instance)
         if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
-            renew_outcomes(settings)
+            renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
         build = store.path(current.build_id)
         missing = missing_columns(dashboard, assets, build, settings.home.status_path, settings.home.outcomes_path)
         if missing:
