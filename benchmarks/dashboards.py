@@ -81,8 +81,8 @@ def serving(settings: Settings, folder: Path) -> Iterator[str]:
         os.environ["SUPERSET_PORT"] = str(probe.getsockname()[1])
     known = (folder / local.ACCOUNTS).exists()
     local.demo_accounts(folder)
-    local.set_up_superset(settings, folder, only_if_changed=known, say=say)
-    service = local.services(settings, settings.home.root, folder)["SUPERSET_PORT"]
+    local.set_up_superset(settings.home, folder, only_if_changed=known, say=say)
+    service = local.services(settings.home, settings.home.root, folder)["SUPERSET_PORT"]
     (folder / "superset.log").unlink(missing_ok=True)
     local.start({"SUPERSET_PORT": service}, folder, say, seconds=600)
     try:

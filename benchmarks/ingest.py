@@ -156,7 +156,7 @@ def refresh(folder: Path, accounts: int) -> None:
                 .resolve_job_def("refresh")
                 .execute_in_process(
                     instance=instance,
-                    tags=window_tags(settings),
+                    tags=window_tags(settings.clock),
                     raise_on_error=False,
                     run_config={"loggers": {"console": {"config": {}}}},
                 )

@@ -88,7 +88,7 @@ def refresh(demo: Path) -> dict[str, Any]:
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=window_tags(settings),
+            tags=window_tags(settings.clock),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )

@@ -246,7 +246,7 @@ def digest_preview(
 
     settings = settings_of(config)
     try:
-        for file in preview(settings, csm, out):
+        for file in preview(settings.home, settings.clock.as_of_day, settings.mail, settings.name, csm, out):
             say(f"{file} written")
     except DigestError as error:
         raise fail(str(error)) from error
@@ -340,7 +340,7 @@ def rollback(
         ):  # if a run is at it, the next refresh does it
             promote(settings.home)
     try:
-        record_status(settings)
+        record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
     except (OSError, duckdb.Error, LockTimeoutError) as error:
         # whoever rolls back is in need: what was asked for is done
         say(f"data status and outcomes are not renewed yet, the next refresh does it: {error}")
@@ -369,7 +369,7 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
     if with_demo_accounts:
         local.demo_accounts(folder)
     try:
-        servers = local.services(settings, config.absolute(), folder)
+        servers = local.services(settings.home, config.absolute(), folder)
         for server in servers.values():
             if not local.running(folder, server.name):
                 local.check_port(server)
@@ -377,7 +377,7 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
         if not local.refresh(settings, only_if_changed=True, say=steps.inner):
             raise fail("the run failed; its log is above")
         steps.step("setting up Superset")
-        local.set_up_superset(settings, folder, only_if_changed=True, say=steps.inner)
+        local.set_up_superset(settings.home, folder, only_if_changed=True, say=steps.inner)
         steps.step("starting the servers")
         local.start(servers.values(), folder, steps.inner)
     except local.LocalError as error:
@@ -425,7 +425,7 @@ def demo_advance(
         say(line)
     settings = settings_of(config)
     folder = settings.home.root / "run"
-    servers = local.services(settings, config.absolute(), folder)
+    servers = local.services(settings.home, config.absolute(), folder)
     if not local.running(folder, local.DAEMON):
         say("Dagster does not run: `make demo` starts it, and takes in the new week")
         return
@@ -462,7 +462,7 @@ def doctor(
     path = (path if path.exists() or config else DEMO / "sources.yaml").absolute()
     settings = settings_of(path)
     try:
-        findings = doctors.restart(settings, path, say) if restart else []
+        findings = doctors.restart(settings.home, path, say) if restart else []
     except LockTimeoutError as error:
         raise fail("another `doctor --restart` is at it: let it end") from error
     findings += doctors.examine(settings, path, datetime.now().astimezone())
@@ -470,7 +470,7 @@ def doctor(
     for finding in findings:
         typer.secho(str(finding), fg=colours[finding.level])
     if alert:
-        doctors.tell(settings, findings, datetime.now().astimezone(), say)
+        doctors.tell(settings.home, settings.mail, settings.name, findings, datetime.now().astimezone(), say)
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")
@@ -579,7 +579,7 @@ def manage_people(config: Path | None, *arguments: str, password: str = "") -> N
 
     settings = settings_of(config)
     try:
-        local.manage_people(settings, settings.home.root / "run", list(arguments), password, say)
+        local.manage_people(settings.home, settings.home.root / "run", list(arguments), password, say)
     except local.LocalError as error:
         raise fail(str(error)) from error
 
@@ -638,7 +638,7 @@ def deliveries_accept(
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     forget_inputs(settings.home.root)
-    record_status(settings)
+    record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 
 

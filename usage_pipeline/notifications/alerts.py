@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
@@ -35,22 +36,32 @@ def look(settings: Settings, now: datetime) -> list[Finding]:
     """
     if not settings.home.status_path.exists():
         return []
-    data = check_freshness(settings, BuildStore(settings.home.published_dir))
-    return [*data, *check_runs(settings, now), *check_held_deliveries(settings)]
+    data = check_freshness(settings.clock, settings.completeness, BuildStore(settings.home.published_dir))
+    return [
+        *data,
+        *check_runs(settings.home.status_path, settings.clock, settings.schedule, now),
+        *check_held_deliveries(settings.home.history_dir, settings.sources),
+    ]
 
 
 def raise_alerts(
-    settings: Settings, findings: Sequence[Finding], looked_at: Collection[str], now: datetime, say: Say
+    home: DataHome,
+    mail: MailSettings,
+    name: str,
+    findings: Sequence[Finding],
+    looked_at: Collection[str],
+    now: datetime,
+    say: Say,
 ) -> None:
     """Opens and ends incidents by what was found, and tells of each that was not told yet.
 
     Says what was told and what could not be. Raises LockTimeoutError where another process has been at it for minutes.
     """
-    channels = _channels(settings.name, settings.mail)
+    channels = _channels(name, mail)
     if not channels:
         say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
         return
-    folder = settings.home.mail_dir
+    folder = home.mail_dir
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     file = folder / "incidents.json"
@@ -65,7 +76,7 @@ def raise_alerts(
                 if not state or _kind(channel) in away:
                     continue
                 try:
-                    tell(incident, state, _words(settings.home.published_dir, settings.mail, incident, state))
+                    tell(incident, state, _words(home.published_dir, mail, incident, state))
                     say(f"{incident['id']} {state}, told by {channel}")
                 except mailer.RecipientError as error:
                     say(f"{incident['id']} could not be told by {channel}: {error}")

@@ -17,7 +17,9 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import Sources
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.numbered import show_new
 from usage_pipeline.core.sql import load_sql
@@ -36,16 +38,14 @@ def status_locked(status_path: Path) -> AbstractContextManager[None]:
     return file_lock(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
 
 
-def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
+def write_status(home: DataHome, clock: Clock, sources: Sources, instance: dg.DagsterInstance) -> None:
     """Replaces the status file with what the instance, the facts, the history and the builds say now."""
-    folder = settings.home.status_path.parent.parent
+    folder = home.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with status_locked(settings.home.status_path):
+    with status_locked(home.status_path):
         show_new(
             folder,
-            lambda made: _write(
-                made / settings.home.status_path.name, Health(settings.home, settings.clock, settings.sources, instance)
-            ),
+            lambda made: _write(made / home.status_path.name, Health(home, clock, sources, instance)),
         )
 
 

@@ -147,7 +147,7 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
 
 def test_webserver_and_daemon_load_the_same_place_as_the_local_ones(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path))
-    ours = local.services(settings, tmp_path / "sources.yaml", settings.home.root / "run")[local.CODE]
+    ours = local.services(settings.home, tmp_path / "sources.yaml", settings.home.root / "run")[local.CODE]
     written = yaml.safe_load((settings.home.root / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     deployed = yaml.safe_load((REPO / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     assert deployed["location_name"] == written["location_name"]
@@ -167,7 +167,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = load_settings(write_config(folder))
     with dg.DagsterInstance.ephemeral() as made:
         assert run_refresh(settings, made).success
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
     return folder
 
 

@@ -523,7 +523,7 @@ def test_a_source_that_is_missing_in_a_first_run_is_one_sentence(tmp_path, insta
     error = result.failure_data_for_node("accounts").error
     assert error.cls_name == "Failure"
     assert error.cause is None
-    write_status(lab.settings, instance)
+    write_status(lab.settings.home, lab.settings.clock, lab.settings.sources, instance)
     with duckdb.connect(str(lab.settings.home.status_path), read_only=True) as connection:
         (failure,) = connection.execute("SELECT failure FROM status.runs").fetchall()[0]
     assert failure == (
@@ -680,11 +680,11 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
         before = len(hook.bodies)
         for _ in range(2):
             findings = [f for f in look(lab.settings, NOW) if f.about in ("accounts", "subscriptions")]
-            raise_alerts(lab.settings, findings, LOOKED_AT, NOW, print)
+            raise_alerts(lab.settings.home, lab.settings.mail, lab.settings.name, findings, LOOKED_AT, NOW, print)
         return [(body["about"], body["state"]) for body in hook.bodies[before:]]
 
     with dg.DagsterInstance.ephemeral() as made:
-        write_status(lab.settings, made)
+        write_status(lab.settings.home, lab.settings.clock, lab.settings.sources, made)
     assert deliver(31, 31) == []
     assert deliver(31, 3) == [("subscriptions", "open")]
     assert "it has 3 rows, 10 % of the 31 before" in hook.bodies[-1]["text"]
@@ -723,7 +723,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
     settings = load_settings(config)
     with dg.DagsterInstance.ephemeral() as made:
         assert run_refresh(settings, made).success
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
         assert query(settings.home.status_path, "SELECT count(*) FROM status.sources WHERE held_back IS NOT NULL") == [
             (0,)
         ]
@@ -731,7 +731,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
         rows_of("accounts", 32).to_csv(folder / "accounts.csv", index=False)
         write_week(folder / "lake", "year=2025/week=09", [event(str(weeks[-1]), ident(31))], "part-1.parquet")
         assert run_refresh(settings, made).success
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
         yield settings, made
 
 
@@ -766,7 +766,7 @@ def test_a_missing_source_is_named_on_the_page_without_its_place(cut_off: tuple[
     file.rename(file.with_suffix(".away"))
     try:
         assert take_delivery(settings, SOURCE_SCHEMAS["accounts"]).held_back
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
         ((said,),) = query(settings.home.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
         assert "accounts.csv: no such file or folder" in said
         assert str(file.parent) not in said

@@ -65,7 +65,7 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
         after_trouble = settings.home.status_path.resolve()
         shown = store_of(settings.home, settings.publish).current()
         accounts = folder / "lake" / "accounts.csv"
@@ -73,7 +73,7 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
         # as if none had been taken before: otherwise the delivery before would stay in force
         shutil.rmtree(settings.home.history_dir / "reference" / "accounts")
         assert not run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     assert shown is not None
     return Story(folder, settings, after_trouble, settings.home.status_path.resolve(), shown.build_id)
 
@@ -134,7 +134,7 @@ def test_each_source_says_what_came_and_when(demo: Demo) -> None:
 
 def test_a_source_that_is_not_configured_is_not_delivered(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     sources = ask(settings.home.status_path, "FROM status.sources").set_index("source")
     assert sources.at["usage", "delivery"] == "nothing taken in yet"
     assert set(sources.drop("usage")["delivery"]) == {"not delivered"}
@@ -227,7 +227,7 @@ def test_facts_that_cannot_be_read_are_told_and_stop_nothing(tmp_path, instance)
     broken = settings.home.facts_dir / "week=2025-01-06" / "facts.parquet"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"PAR1 and then nothing")
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     assert "The facts cannot be read: " in health_of(settings.home.status_path)["health_sentence"]
 
 
@@ -235,7 +235,7 @@ def test_old_files_are_taken_away_and_the_newest_is_shown(tmp_path, instance) ->
     settings = load_settings(write_config(tmp_path))
     written = []
     for _ in range(7):
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
         written.append(settings.home.status_path.resolve())
     assert len(set(written)) == 7, "a path never changes its content"
     assert [file.exists() for file in written] == [False] * 2 + [True] * 5
@@ -358,7 +358,7 @@ def test_a_status_that_is_replaced_is_seen_at_the_next_look(story: Story, server
     pinned = story.settings.home.published_dir / "pinned"
     pinned.write_text(story.shown_before_failure)
     try:
-        write_status(story.settings, instance)
+        write_status(story.settings.home, story.settings.clock, story.settings.sources, instance)
         assert "shown, held by a rollback" in set(data_of(viewer, "builds_kept")[state])
     finally:
         pinned.unlink()

@@ -160,7 +160,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     assert shown is not None, "what was published stays up"
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     assert left_over(settings.home.root) == []
     assert not list((settings.home.root / "spill").iterdir())
     assert unknown(settings.home.root) == []
@@ -219,7 +219,7 @@ def test_a_pin_that_holds_nothing_is_said_and_does_not_block(folder: Path, setti
     later = settings.model_copy(update={"as_of": settings.as_of + timedelta(minutes=1)})
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(later, instance, only=["published_build"]).success
-        write_status(later, instance)
+        write_status(later.home, later.clock, later.sources, instance)
     assert store.current() == store.builds()[-1]
     assert len(store.builds()) == 3
     with duckdb.connect(str(settings.home.status_path), read_only=True) as connection:

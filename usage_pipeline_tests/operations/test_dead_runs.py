@@ -152,7 +152,9 @@ def test_after_a_killed_refresh_the_servers_go_on_by_themselves(
     with ExitStack() as servers:
         with refreshing(config, settings) as process:
             (dead,) = runs(settings)
-            dagster = [s for s in local.services(settings, config, folder).values() if s.name != local.SUPERSET_SERVER]
+            dagster = [
+                s for s in local.services(settings.home, config, folder).values() if s.name != local.SUPERSET_SERVER
+            ]
             for service in dagster:
                 servers.callback(local.stop, folder, service.name, print)
             local.start(dagster, folder, print)

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_week(folder / "lake", "year=2025/week=09", [event("2025-02-25", clicks=3)])
         assert run_refresh(load_settings(config), instance).success
         settings = load_settings(config)
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     os.umask(before)
     return folder
 
@@ -194,7 +194,7 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
             said.append(line)
             (folder / "dagster-webserver.hangs").unlink(missing_ok=True)
 
-        assert doctor.restart(settings, config, say) == []
+        assert doctor.restart(settings.home, config, say) == []
     assert said[0] == "dagster-webserver stopped"
     assert not psutil.pid_exists(hung) or psutil.Process(hung).status() == psutil.STATUS_ZOMBIE
     assert stamp.exists()
@@ -207,7 +207,7 @@ def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
 ) -> None:
     settings, folder = load_settings(config), load_settings(config).home.root / "run"
     with file_lock(folder / "restart.lock", 0, what="restarting", who="another"), pytest.raises(LockTimeoutError):
-        doctor.restart(settings, config, print)
+        doctor.restart(settings.home, config, print)
     killed = pid_of(config, "superset")
     os.kill(killed, signal.SIGKILL)
     psutil.Process(killed).wait(5)
@@ -244,10 +244,10 @@ def test_a_server_that_died_keeps_its_port_unless_another_is_asked_for(tmp_path:
     folder = settings.home.root / "run"
     folder.mkdir(parents=True)
     (folder / "superset.json").write_text(json.dumps({"pid": 4_000_000, "started": 1.0, "port": 12345}))
-    assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12345
+    assert local.services(settings.home, tmp_path / "sources.yaml", folder)["superset"].port == 12345
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUPERSET_PORT", "12346")
-        assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12346
+        assert local.services(settings.home, tmp_path / "sources.yaml", folder)["superset"].port == 12346
 
 
 # ---------------------------------------------------------------- data, runs, checks
@@ -271,11 +271,11 @@ def test_a_refresh_that_was_due_and_did_not_come_is_told_where_the_clock_rules(c
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     settings = load_settings(config)
     soon, late = datetime.now(UTC), datetime.now(UTC) + timedelta(days=9)
-    assert [f.level for f in check_runs(settings, soon)] == ["ok"]
-    ok, missed = check_runs(settings, late)
+    assert [f.level for f in check_runs(settings.home.status_path, settings.clock, settings.schedule, soon)] == ["ok"]
+    ok, missed = check_runs(settings.home.status_path, settings.clock, settings.schedule, late)
     assert (ok.level, missed.level) == ("ok", "warning")
     assert "none has succeeded since the refresh that was due" in missed.words
-    tick = last_tick(settings, datetime(2025, 3, 5, 12, tzinfo=UTC))
+    tick = last_tick(settings.timezone, settings.schedule, datetime(2025, 3, 5, 12, tzinfo=UTC))
     assert tick == datetime(2025, 3, 3, 6, tzinfo=UTC), "Mondays at 06:00"
 
 
@@ -288,7 +288,7 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     settings.home.models_dir.write_text("in the way")
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     code, said = run_doctor(config)
     assert code == 1
     assert "failed   runs      the last run failed" in said

@@ -130,7 +130,7 @@ def test_superset_and_all_its_processes_write_for_their_owner_only(settings: Set
     folder = settings.home.root / "run"
     before = os.umask(0o022)
     try:
-        with serving(superset_environment(settings, folder), folder):
+        with serving(superset_environment(settings.home, folder), folder):
             umasks = {
                 line.split()[1]
                 for process in psutil.Process().children(recursive=True)

@@ -120,7 +120,7 @@ def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
     assert build is not None
 
     def told() -> list[str]:
-        digests, _ = read_digests(store, build, handled_accounts(settings, store, build))
+        digests, _ = read_digests(store, build, handled_accounts(settings.home, settings.clock.as_of_day, store, build))
         return sorted(call["account_id"] for digest in digests for call in digest.calls)
 
     all_of = told()

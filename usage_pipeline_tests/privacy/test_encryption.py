@@ -179,7 +179,7 @@ def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Se
     shutil.rmtree(settings.home.root)
     restore(settings.home.root, packed)
     assert command("refresh", "-c", config_of(settings))[0] == 0
-    assert [f.level for f in doctor._key(settings)] == ["ok"]
+    assert [f.level for f in doctor._key(settings.home)] == ["ok"]
 
 
 def test_what_does_not_fit_in_memory_is_encrypted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monk
     assert 0 < rekey(settings.home, settings.ingest.wait_seconds) < 6
     assert not left.exists() and all_that_tell(settings.home.root) == {}
     monkeypatch.delenv(OLD_KEY_VARIABLE)
-    assert [finding.level for finding in doctor._key(settings)] == ["ok"]
+    assert [finding.level for finding in doctor._key(settings.home)] == ["ok"]
     with open_database(last):
         pass
 
@@ -351,7 +351,7 @@ def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
     rekey(settings.home, settings.ingest.wait_seconds)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     monkeypatch.delenv(OLD_KEY_VARIABLE)
-    found = list(doctor._key(settings))
+    found = list(doctor._key(settings.home))
     assert {finding.level for finding in found} == {"warning"}
     assert "is not encrypted yet" in found[0].words
     # what a killed run of the time before left is taken in, and encrypted
@@ -456,7 +456,9 @@ _TAKEN_EVER = ("PRAGMA add_parquet_key('k', '0123456789abcdef')",)
 def connected(settings: Settings, folder: Path, key: str) -> subprocess.CompletedProcess[str]:
     published = (settings.home.published_dir / "current").resolve()
     statements = [sql.format(folder=folder / "made", published=published) for sql in (*STATEMENTS, *ASKED)]
-    environment = os.environ | superset_environment(settings, folder) | {"PYTHONPATH": str(SUPERSET), KEY_VARIABLE: key}
+    environment = (
+        os.environ | superset_environment(settings.home, folder) | {"PYTHONPATH": str(SUPERSET), KEY_VARIABLE: key}
+    )
     return subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", CONNECTION],
         input=json.dumps(statements),

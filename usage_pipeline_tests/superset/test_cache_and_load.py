@@ -100,7 +100,7 @@ def environment(
     for name in ("secret_key", "accounts.json", "superset/superset.db"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(superset.folder / name, folder / name)
-    return superset_environment(demo.settings, folder) | {"USAGE_PUBLISHED": str(publisher.store.folder)}
+    return superset_environment(demo.settings.home, folder) | {"USAGE_PUBLISHED": str(publisher.store.folder)}
 
 
 @pytest.fixture(scope="module")

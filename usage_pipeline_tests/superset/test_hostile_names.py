@@ -79,7 +79,7 @@ def hostile_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance, with_workbook=True).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     return Demo(folder, settings, {})
 
 
@@ -265,7 +265,7 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
     digests, _ = read_digests(store, build)
     assert digests
     for digest in digests:
-        made = write(settings, digest, "somebody@example.com")
+        made = write(settings.mail, settings.name, digest, "somebody@example.com")
         (drawn,) = [part.get_content() for part in made.walk() if part.get_content_type() == "text/html"]
         assert all(link.startswith(f"{pages}/") for link in re.findall(r'href="([^"]*)"', drawn))
         assert not re.search(r"<(img|svg|script|b)\b", drawn)

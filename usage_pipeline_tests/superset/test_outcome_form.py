@@ -288,7 +288,9 @@ def test_how_csms_answer_is_for_their_head_alone(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
 ) -> None:
     superset.passwords["lead"] = "made for this test only"
-    manage_people(demo.settings, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print)
+    manage_people(
+        demo.settings.home, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print
+    )
     dataset, database = places.datasets["csm_responses"], places.databases["Usage outcomes"]
     asked = ask_for(dataset, columns=["owner", "answered_share"])
     lead = Visitor(superset, "lead").post("/api/v1/chart/data", asked)

@@ -250,7 +250,7 @@ def test_no_page_is_framed(superset: SupersetServer, visitors: dict[str, Visitor
 
 
 def run_in_superset(superset: SupersetServer, demo: Demo, code: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | superset_environment(demo.settings, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
+    environment = os.environ | superset_environment(demo.settings.home, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
     return subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=False
     )

@@ -74,7 +74,7 @@ def metadata_of(server: SupersetServer) -> dict[str, Any]:
 def test_setting_up_twice_gives_no_difference(superset: SupersetServer, demo: Demo) -> None:
     before = metadata_of(superset)
     lines: list[str] = []
-    set_up_superset(demo.settings, superset.folder, only_if_changed=False, say=lines.append)
+    set_up_superset(demo.settings.home, superset.folder, only_if_changed=False, say=lines.append)
     assert metadata_of(superset) == before
     assert any(line.startswith(f"{len(CHARTS)} of {len(CHARTS)} charts answer") for line in lines)
 
@@ -102,7 +102,7 @@ def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServe
         "VALUES ('somebody''s own chart', 'table', '{}', 0, randomblob(16), current_timestamp, current_timestamp)"
     )
     connection.close()
-    set_up_superset(demo.settings, superset.folder, only_if_changed=False, say=print)
+    set_up_superset(demo.settings.home, superset.folder, only_if_changed=False, say=print)
     after = metadata_of(superset)
     assert sorted(r[1:] for r in after["rights"]) == sorted(r[1:] for r in before["rights"])
     names = {row[2] for row in after["charts"]}
@@ -139,11 +139,11 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     }.items():
         monkeypatch.setenv(f"USAGE_{name}", value)
     lines: list[str] = []
-    set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=lines.append)
+    set_up_superset(settings.home, tmp_path / "run", only_if_changed=False, say=lines.append)
     assert lines[-1] == "where a chart is newer than the build, it works after the next refresh"
     (tmp_path / "assets" / "charts" / "users_per_week.yaml").unlink()
     with pytest.raises(LocalError, match="0 of 1 charts answer"):
-        set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=print)
+        set_up_superset(settings.home, tmp_path / "run", only_if_changed=False, say=print)
 
 
 def test_databases_allow_no_writing(superset: SupersetServer) -> None:
@@ -525,7 +525,7 @@ def test_duckdb_behind_superset_reads_no_file_of_the_machine(superset: SupersetS
         "            x.execute(sa.text(q)); print('ALLOWED', q)\n"
         "        except Exception as e: print('refused', type(e).__name__)\n"
     )
-    environment = os.environ | superset_environment(demo.settings, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
+    environment = os.environ | superset_environment(demo.settings.home, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
     done = subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=False
     )

@@ -47,6 +47,6 @@ def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = Tr
             assert run_refresh(settings, instance, only=upstream_of(settings, *only)).success
         else:
             assert run_refresh(settings, instance, with_workbook=True).success
-            write_status(settings, instance)
+            write_status(settings.home, settings.clock, settings.sources, instance)
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
     return Demo(folder, settings, truth)

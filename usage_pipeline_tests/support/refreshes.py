@@ -29,7 +29,7 @@ def run_refresh(
     wanted = [dg.AssetKey(name) for name in names if with_workbook or only or name != "kpi_workbook"]
     return job.execute_in_process(
         instance=instance,
-        tags=tags or window_tags(settings),
+        tags=tags or window_tags(settings.clock),
         raise_on_error=False,
         asset_selection=wanted,
         run_config={"loggers": {"console": {"config": {}}}},

@@ -325,7 +325,7 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
     result = run_refresh(settings, instance)
     assert not result.success
     assert store_of(settings.home, settings.publish).current() == shown
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     runs = query(settings.home.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
     assert list(runs["run_result"]) == ["succeeded", "failed"]
     assert "usage_by_week_schema" in runs["failure"][1]
@@ -344,7 +344,7 @@ def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, i
         shutil.rmtree(folder)
     assert not run_refresh(settings, instance).success
     assert store_of(settings.home, settings.publish).current() == shown
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     error = query(settings.home.status_path, "SELECT failure FROM status.runs WHERE run_result = 'failed'")["failure"][
         0
     ]
@@ -356,7 +356,7 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     (tmp_path / "lake").mkdir()
     settings = load_settings(write_config(tmp_path))
     assert not run_refresh(settings, instance).success
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     error = query(settings.home.status_path, "SELECT failure FROM status.runs")["failure"][0]
     assert "no complete week of usage" in error
     assert "sources check" in error
@@ -451,7 +451,7 @@ def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_d
         settings, "SELECT usage_state, CAST(last_used_on AS DATE) AS used FROM mart.subscription_overview"
     )
     assert account_application["usage_state"][0] == "new"
-    write_status(settings, instance)
+    write_status(settings.home, settings.clock, settings.sources, instance)
     row = query(settings.home.status_path, "SELECT * FROM status.reconciled_weeks ORDER BY week_start").iloc[0]
     assert (row["reconciled"], row["clicks_by_date"], row["published_difference"]) == (
         "yes; only late rows, from the folder beside",

@@ -34,7 +34,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[str]
         settings = load_settings(folder / "sources.yaml")
         outdated = outdated_weeks(settings)
         result = run_refresh(settings, instance)
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     assert result.success
     return settings, done, result, outdated
 

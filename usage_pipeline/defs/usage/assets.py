@@ -103,7 +103,10 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     other_days = [
         week for week, facts in known.items() if not facts.endswith(_days_counted(settings.clock.as_of_day, week))
     ]
-    there = {week: _identity(settings, week) for week in sorted({*asked, *other_days})}
+    there = {
+        week: _identity(settings.home.facts_dir, settings.clock.as_of_day, week)
+        for week in sorted({*asked, *other_days})
+    }
     changed = [week for week, facts in there.items() if known.get(week) != facts]
     for start, end in contiguous_ranges(changed):
         # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
@@ -116,13 +119,13 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     return changed
 
 
-def _identity(settings: Settings, week: date) -> str:
+def _identity(facts_dir: Path, as_of_day: date, week: date) -> str:
     """What tells one facts file of a week from the next, and its days that are counted from those that wait.
 
     Each file is put in place whole, so its inode is new.
     """
-    facts = facts_path(settings.home.facts_dir, week)
-    counted = _days_counted(settings.clock.as_of_day, week)
+    facts = facts_path(facts_dir, week)
+    counted = _days_counted(as_of_day, week)
     if not facts.exists():
         return f"none{counted}"
     stat = facts.stat()
