@@ -18,7 +18,7 @@ from usage_pipeline_tests.support.histories import TABLES, make_table
 
 def measure(settings: Settings, accounts: int = 3000, applications: int = 20, weeks: int = 104) -> dict[str, float]:
     """Seconds of each table, on usage in two thirds of all weeks."""
-    warehouse = warehouse_of(settings)
+    warehouse = warehouse_of(settings.home, settings.ingest.wait_seconds)
     with warehouse.get_connection() as connection:
         write_accounts(connection, accounts, applications, weeks)
     values = sql_values(settings) | {"as_of_day": date(2025, 12, 31)}

@@ -264,7 +264,7 @@ def ours_rollup(lake: Path, out: Path) -> None:
     # by week alone: the day of an event is not looked at
     columns = {name: name for name in COLUMNS if name != "event_time"}
     settings = settings_of(lake, out, columns)
-    source, reader = settings.sources.usage, Lake(settings)
+    source, reader = settings.sources.usage, Lake(settings.store)
     connections = [_duckdb(threads=1) for _ in range(2)]
 
     def one(file: Path) -> None:

@@ -59,8 +59,10 @@ def quantile(values: list[float], share: float) -> float:
 
 def prepared(folder: Path | None, accounts: int) -> Settings:
     """A lake with a published build: the one in `folder`, as it is if it has one, or a demo made here."""
-    if folder is not None and store_of(load_settings(folder / "sources.yaml")).current():
-        return load_settings(folder / "sources.yaml")
+    if folder is not None:
+        settings = load_settings(folder / "sources.yaml")
+        if store_of(settings.home, settings.publish).current():
+            return settings
     if folder is None:
         folder = REPO / "data" / "benchmarks" / f"dashboards-{accounts}"
         if not (folder / "sources.yaml").exists():
@@ -79,8 +81,8 @@ def serving(settings: Settings, folder: Path) -> Iterator[str]:
         os.environ["SUPERSET_PORT"] = str(probe.getsockname()[1])
     known = (folder / local.ACCOUNTS).exists()
     local.demo_accounts(folder)
-    local.set_up_superset(settings, folder, only_if_changed=known, say=say)
-    service = local.services(settings, settings.home, folder)["SUPERSET_PORT"]
+    local.set_up_superset(settings.home, folder, only_if_changed=known, say=say)
+    service = local.services(settings.home, settings.home.root, folder)["SUPERSET_PORT"]
     (folder / "superset.log").unlink(missing_ok=True)
     local.start({"SUPERSET_PORT": service}, folder, say, seconds=600)
     try:
@@ -257,15 +259,15 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=400)
     arguments = parser.parse_args()
     settings = prepared(arguments.lake, arguments.accounts)
-    build = store_of(settings).current()
+    build = store_of(settings.home, settings.publish).current()
     assert build is not None
     say(f"{platform.machine()}, {psutil.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}; {build.build_id}:")
     say(f"{build.rows['usage_by_week']:,} rows of usage_by_week, {build.rows['user_weeks']:,} of user_weeks")
-    folder = settings.home / "benchmark"
+    folder = settings.home.root / "benchmark"
     with serving(settings, folder) as url:
         client = Client(url, folder)
         if "charts" in arguments.parts:
-            charts(client, store_of(settings).path(build.build_id))
+            charts(client, store_of(settings.home, settings.publish).path(build.build_id))
         if "users" in arguments.parts:
             many_users(url, folder)
         if "pages" in arguments.parts:

@@ -113,7 +113,7 @@ def growth(folder: Path, events_a_week: int) -> None:
         shutil.rmtree(lake, ignore_errors=True)
         write_lake(lake / "lake", weeks=before + 9, events_a_week=events_a_week)
         settings = settings_of(lake / "lake", lake / "out")
-        weeks = list(weeks_between(settings.window_start, settings.running_week))
+        weeks = list(weeks_between(settings.clock.window_start, settings.clock.running_week))
         ingest_weeks(settings, weeks[:before], now="benchmark")
         load_week(settings, weeks[0], weeks[before - 1])
         for number in range(before, before + 9):
@@ -156,7 +156,7 @@ def refresh(folder: Path, accounts: int) -> None:
                 .resolve_job_def("refresh")
                 .execute_in_process(
                     instance=instance,
-                    tags=window_tags(settings),
+                    tags=window_tags(settings.clock),
                     raise_on_error=False,
                     run_config={"loggers": {"console": {"config": {}}}},
                 )

@@ -35,22 +35,22 @@ def settings_of(lake: Path, out: Path, columns: dict[str, str] | None = None) ->
 def ingest(lake: Path, out: Path) -> Settings:
     """From raw files to facts, through all checks of files and rows."""
     settings = settings_of(lake, out)
-    weeks = weeks_between(settings.window_start, settings.running_week)
+    weeks = weeks_between(settings.clock.window_start, settings.clock.running_week)
     ingest_weeks(settings, weeks, now=settings.as_of.isoformat())
-    lost = {m.week: m.lost for m in read_manifests(settings.facts_dir).values() if m.lost}
+    lost = {m.week: m.lost for m in read_manifests(settings.home.facts_dir).values() if m.lost}
     assert not lost, lost
     return settings
 
 
 def load_week(settings: Settings, first: date, last: date) -> None:
     """From facts to weekly users and weekly usage in the warehouse, of the weeks from `first` to `last`."""
-    with warehouse_of(settings).get_connection() as connection:
+    with warehouse_of(settings.home, settings.ingest.wait_seconds).get_connection() as connection:
         make_tables(connection)
         load_weeks(connection, settings, first, last)
 
 
 def load(settings: Settings) -> None:
-    load_week(settings, settings.window_start, settings.running_week)
+    load_week(settings, settings.clock.window_start, settings.clock.running_week)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ AS_OF = datetime(2025, 12, 31, tzinfo=UTC)
 
 def measure(settings: Settings, accounts: int = 3000, applications: int = 20, weeks: int = 104) -> dict[str, float]:
     """Seconds of each step, and the peak of the process, in GB."""
-    file = settings.home / "subscriptions.parquet"
+    file = settings.home.root / "subscriptions.parquet"
     source = Source(path=str(file), columns={name: name for name in SUBSCRIPTIONS.names})
     sources = settings.sources.model_copy(update={"subscriptions": source})
     settings = settings.model_copy(update={"as_of": AS_OF, "sources": sources})
-    warehouse = warehouse_of(settings)
+    warehouse = warehouse_of(settings.home, settings.ingest.wait_seconds)
     file.parent.mkdir(parents=True, exist_ok=True)
-    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.home.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with warehouse.get_connection() as connection:
         write_accounts(connection, accounts, applications, weeks)
         _write_people(connection)
@@ -50,10 +50,11 @@ def measure(settings: Settings, accounts: int = 3000, applications: int = 20, we
         for target in risks.TARGETS:
             started = time.perf_counter()
             rows = risks.rows_of(history, target)
-            learned.append(risks.learn_target(rows, target, settings))
+            learned.append(risks.learn_target(rows, target, settings.risk, settings.activity.inactive_weeks))
             name = f"{target.key}: back-test and training, {len(rows):,} rows, {learned[-1].decision.method}"
             seconds[name] = time.perf_counter() - started
-        folder = risks.keep(learned, settings)
+        folder = risks.folder_of(settings)
+        risks.keep(learned, folder, settings.risk, settings.activity)
     with open_history(settings) as history:
         started = time.perf_counter()
         scores = risks.score_newest_week(history, folder)

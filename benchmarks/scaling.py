@@ -88,7 +88,7 @@ def refresh(demo: Path) -> dict[str, Any]:
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=window_tags(settings),
+            tags=window_tags(settings.clock),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )
@@ -151,7 +151,7 @@ def queries_of(demo: Path) -> dict[str, dict[str, list[str]]]:
     from usage_pipeline.config.settings import load_settings
 
     settings = load_settings(demo / "sources.yaml")
-    folder = settings.home / "benchmark"
+    folder = settings.home.root / "benchmark"
     found: dict[str, dict[str, list[str]]] = {}
     with serving(settings, folder) as url:
         client = Client(url, folder)
@@ -215,10 +215,10 @@ def measure(folder: Path, accounts: int, *, keep: bool, once: bool) -> None:
         if what == "first" and not once:
             add_week(demo)
     settings = load_settings(demo / "sources.yaml")
-    current = store_of(settings).current()
+    current = store_of(settings.home, settings.publish).current()
     assert current is not None
-    build = store_of(settings).path(current.build_id)
-    places = {"facts": settings.facts_dir, "warehouse": settings.warehouse_path, "build": build}
+    build = store_of(settings.home, settings.publish).path(current.build_id)
+    places = {"facts": settings.home.facts_dir, "warehouse": settings.home.warehouse_path, "build": build}
     note("mb", lambda: {name: weight(place) for name, place in places.items()})
     note("build_rows", lambda: current.rows)
     kept = folder / "queries.json"

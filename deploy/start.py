@@ -115,7 +115,7 @@ def wait_for_configuration(environment: dict[str, str]) -> None:
 _LOOK = """
 import sys
 from usage_pipeline.cli import settings_of
-home = settings_of(None).home
+home = settings_of(None).home.root
 sys.exit(0 if str(home) == "/data" else f"home: {home} is no volume; in a container write `home: /data`")
 """
 

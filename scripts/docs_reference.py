@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 REPO = Path(__file__).parents[1]
@@ -69,16 +69,23 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(inside[0])}"
     if origin is dict:
         return f"mapping of {type_name(inside[1])}"
+    if is_a_value(annotation):
+        return type_name(annotation.model_fields["root"].annotation)
     known = {"str": "text", "SecretStr": "text", "int": "whole number", "float": "number", "bool": "true or false"}
     known |= {"date": "day", "datetime": "day or moment", "Path": "path", "Expression": "{sql: expression}"}
     name = getattr(annotation, "__name__", str(annotation))
     return known.get(name, name)
 
 
+def is_a_value(annotation: Any) -> bool:
+    """Whether a model is written as one value, without keys."""
+    return isinstance(annotation, type) and issubclass(annotation, RootModel)
+
+
 def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a type is made of."""
+    """The models that a type is made of: those with keys of their own."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [] if is_a_value(annotation) else [annotation]
     return [model for one in typing.get_args(annotation) for model in models_in(one)]
 
 

@@ -140,8 +140,9 @@ def model_card(
     """What is predicted, by which method, and the back-test behind it, as Markdown."""
     from usage_pipeline.predictions.model_card import model_card as card_of
 
+    settings = settings_of(config)
     try:
-        text = card_of(settings_of(config))
+        text = card_of(settings.home, settings.name)
     except FileNotFoundError as error:
         raise fail(str(error)) from error
     if out:
@@ -169,14 +170,14 @@ def explain(
     from usage_pipeline.resources import warehouse_of
 
     settings = settings_of(config)
-    if not settings.warehouse_path.exists():
-        raise fail(f"{settings.warehouse_path}: no such file; run `usage-pipeline refresh` first")
+    if not settings.home.warehouse_path.exists():
+        raise fail(f"{settings.home.warehouse_path}: no such file; run `usage-pipeline refresh` first")
     try:
         day = date.fromisoformat(week) if week else None
     except ValueError as error:
         raise fail(f"{week} is no day: write it as YYYY-MM-DD") from error
     try:
-        with warehouse_of(settings).read() as connection:
+        with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
             found = explained(connection, settings, account, application, day)
     except (ExplainError, LockTimeoutError) as error:
         raise fail(str(error)) from error
@@ -207,7 +208,8 @@ def kpi_export(
     from usage_pipeline.kpis.workbook import write_charts, write_workbook
     from usage_pipeline.publishing.builds import store_of
 
-    store = store_of(settings_of(config))
+    settings = settings_of(config)
+    store = store_of(settings.home, settings.publish)
     current = store.current()
     if current is None:
         raise fail(f"{store.folder}: there is no build yet; run `usage-pipeline refresh` first")
@@ -242,8 +244,9 @@ def digest_preview(
     """Write what a CSM would be sent this week, and send nothing."""
     from usage_pipeline.notifications.digest import DigestError, preview
 
+    settings = settings_of(config)
     try:
-        for file in preview(settings_of(config), csm, out):
+        for file in preview(settings.home, settings.clock.as_of_day, settings.mail, settings.name, csm, out):
             say(f"{file} written")
     except DigestError as error:
         raise fail(str(error)) from error
@@ -297,7 +300,8 @@ def builds(config: ConfigOption = None) -> None:
     """List the builds that are kept, and which one pages read."""
     from usage_pipeline.publishing.builds import store_of
 
-    store = store_of(settings_of(config))
+    settings = settings_of(config)
+    store = store_of(settings.home, settings.publish)
     current, pinned = store.current(), store.pinned
     if store.pin_problem:
         typer.secho(store.pin_problem, fg=typer.colors.YELLOW, err=True)
@@ -322,7 +326,7 @@ def rollback(
     from usage_pipeline.publishing.history import history_locked, promote
 
     settings = settings_of(config)
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     try:
         build = store.release() if release else store.rollback(build_id)
     except PublishError as error:
@@ -332,11 +336,11 @@ def rollback(
     if release:
         with (
             suppress(LockTimeoutError),
-            history_locked(settings, seconds=10),
+            history_locked(settings.home, seconds=10),
         ):  # if a run is at it, the next refresh does it
-            promote(settings)
+            promote(settings.home)
     try:
-        record_status(settings)
+        record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
     except (OSError, duckdb.Error, LockTimeoutError) as error:
         # whoever rolls back is in need: what was asked for is done
         say(f"data status and outcomes are not renewed yet, the next refresh does it: {error}")
@@ -361,11 +365,11 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
     from usage_pipeline.operations import local
 
     settings = settings_of(config)
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     if with_demo_accounts:
         local.demo_accounts(folder)
     try:
-        servers = local.services(settings, config.absolute(), folder)
+        servers = local.services(settings.home, config.absolute(), folder)
         for server in servers.values():
             if not local.running(folder, server.name):
                 local.check_port(server)
@@ -373,7 +377,7 @@ def bring_up(config: Path, steps: Steps, *, with_demo_accounts: bool) -> None:
         if not local.refresh(settings, only_if_changed=True, say=steps.inner):
             raise fail("the run failed; its log is above")
         steps.step("setting up Superset")
-        local.set_up_superset(settings, folder, only_if_changed=True, say=steps.inner)
+        local.set_up_superset(settings.home, folder, only_if_changed=True, say=steps.inner)
         steps.step("starting the servers")
         local.start(servers.values(), folder, steps.inner)
     except local.LocalError as error:
@@ -420,8 +424,8 @@ def demo_advance(
     for line in add_week(DEMO, late=late, broken=broken, changed=changed):
         say(line)
     settings = settings_of(config)
-    folder = settings.home / "run"
-    servers = local.services(settings, config.absolute(), folder)
+    folder = settings.home.root / "run"
+    servers = local.services(settings.home, config.absolute(), folder)
     if not local.running(folder, local.DAEMON):
         say("Dagster does not run: `make demo` starts it, and takes in the new week")
         return
@@ -458,7 +462,7 @@ def doctor(
     path = (path if path.exists() or config else DEMO / "sources.yaml").absolute()
     settings = settings_of(path)
     try:
-        findings = doctors.restart(settings, path, say) if restart else []
+        findings = doctors.restart(settings.home, path, say) if restart else []
     except LockTimeoutError as error:
         raise fail("another `doctor --restart` is at it: let it end") from error
     findings += doctors.examine(settings, path, datetime.now().astimezone())
@@ -466,7 +470,7 @@ def doctor(
     for finding in findings:
         typer.secho(str(finding), fg=colours[finding.level])
     if alert:
-        doctors.tell(settings, findings, datetime.now().astimezone(), say)
+        doctors.tell(settings.home, settings.mail, settings.name, findings, datetime.now().astimezone(), say)
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")
@@ -483,7 +487,7 @@ def backup(
     from usage_pipeline.operations.backup import back_up
 
     settings = settings_of(config)
-    if any(local.running(settings.home / "run", name) for name in local.SERVERS):
+    if any(local.running(settings.home.root / "run", name) for name in local.SERVERS):
         raise fail("servers run on this home, whose databases must stand still: `make stop` first")
     if out != "-" and Path(out).exists():
         raise fail(f"{out} is there already: name another file, or remove it")
@@ -493,15 +497,15 @@ def backup(
 
     try:
         if out == "-":
-            files = back_up(settings, sys.stdout.buffer, tell)
+            files = back_up(settings.home, settings.ingest.wait_seconds, sys.stdout.buffer, tell)
         else:
             with atomic_write(Path(out)) as tmp_path:
                 descriptor = os.open(tmp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
                 with os.fdopen(descriptor, "wb") as stream:
-                    files = back_up(settings, stream, tell)
+                    files = back_up(settings.home, settings.ingest.wait_seconds, stream, tell)
     except LockTimeoutError as error:
         raise fail(str(error)) from error
-    tell(f"{files:,} files of {settings.home} packed")
+    tell(f"{files:,} files of {settings.home.root} packed")
 
 
 @app.command()
@@ -549,7 +553,7 @@ def stop(config: ConfigOption = None) -> None:
     path = config or DEMO / "sources.yaml"
     names: list[str] = []
     if path.exists():
-        folder = settings_of(path).home / "run"
+        folder = settings_of(path).home.root / "run"
         names = [name for name in local.SERVERS if local.running(folder, name)]
         # one that has died is forgotten too, or a doctor would start it again
         for name in local.SERVERS:
@@ -575,7 +579,7 @@ def manage_people(config: Path | None, *arguments: str, password: str = "") -> N
 
     settings = settings_of(config)
     try:
-        local.manage_people(settings, settings.home / "run", list(arguments), password, say)
+        local.manage_people(settings.home, settings.home.root / "run", list(arguments), password, say)
     except local.LocalError as error:
         raise fail(str(error)) from error
 
@@ -615,7 +619,7 @@ def deliveries_list(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     for source in SOURCES:
-        for line in describe(settings, source):
+        for line in describe(settings.home.history_dir, settings.sources, source):
             say(line)
 
 
@@ -630,11 +634,11 @@ def deliveries_accept(
 
     settings = settings_of(config)
     try:
-        file = accept(settings, source, progress=say)
+        file = accept(settings.home, settings.sources, settings.ingest.wait_seconds, source, progress=say)
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
-    forget_inputs(settings.home)
-    record_status(settings)
+    forget_inputs(settings.home.root)
+    record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 
 
@@ -650,7 +654,7 @@ def contacts_rekey(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     try:
-        changed = rekey(settings, progress=lambda line: say(f"  {line}"))
+        changed = rekey(settings.home, settings.ingest.wait_seconds, progress=lambda line: say(f"  {line}"))
         state = "encrypted with USAGE_CONTACTS_KEY" if contacts_key() else "plain, as USAGE_CONTACTS_KEY is not set"
     except (ContactsKeyError, LockTimeoutError) as error:
         raise fail(f"{error}; what is changed already stays, and this can be run again") from error
@@ -663,7 +667,7 @@ def outcomes_list(config: ConfigOption = None) -> None:
     from usage_pipeline.outcomes.records import read_records
 
     settings = settings_of(config)
-    found = read_records(settings.feedback_dir, settings.history_dir)
+    found = read_records(settings.home.feedback_dir, settings.home.history_dir)
     for record in found:
         status = f"{record.status} until {record.snoozed_until}" if record.snoozed_until else record.status
         reached = {True: "reached", False: "not reached", None: "not tried"}[record.was_reached]
@@ -681,13 +685,13 @@ def outcomes_verify(config: ConfigOption = None) -> None:
     """Say which records were changed or are missing."""
     from usage_pipeline.outcomes.records import problems, read_records
 
-    settings = settings_of(config)
-    found = problems(settings.feedback_dir, settings.history_dir)
+    home = settings_of(config).home
+    found = problems(home.feedback_dir, home.history_dir)
     for problem in found:
         say(f"{problem.name} {problem.words}")
     if found:
-        raise fail(f"{len(found)} findings in {settings.feedback_dir} and its copies in history")
-    say(f"{len(read_records(settings.feedback_dir, settings.history_dir)):,} records, none changed or missing")
+        raise fail(f"{len(found)} findings in {home.feedback_dir} and its copies in history")
+    say(f"{len(read_records(home.feedback_dir, home.history_dir)):,} records, none changed or missing")
 
 
 KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores, months, health or calls")]
@@ -701,7 +705,7 @@ def history_list(config: ConfigOption = None) -> None:
     """List what is kept for good: week or month, as of when, which build, rows; and what was withdrawn, and why."""
     from usage_pipeline.publishing.history import entries
 
-    found = entries(settings_of(config))
+    found = entries(settings_of(config).home.history_dir)
     for entry in found:
         as_of = f"{entry.issued_as_of:%Y-%m-%d %H:%M}" if entry.issued_as_of else "-"
         line = f"{entry.kind:9}  {entry.period:10}  as of {as_of}  build {entry.build_id or '-'}  {entry.rows:,} rows"
@@ -728,7 +732,7 @@ def history_show(
     from usage_pipeline.publishing.kept_tables import KeptTableError, find_table
 
     try:
-        file, build = find_table(settings_of(config), table, date.fromisoformat(day))
+        file, build = find_table(settings_of(config).home.history_dir, table, date.fromisoformat(day))
     except KeptTableError as error:
         raise fail(str(error)) from error
     except ValueError as error:
@@ -754,7 +758,7 @@ def history_withdraw(
 
     settings = settings_of(config)
     try:
-        entry = withdraw(settings, kind, period, reason)
+        entry = withdraw(settings.home, settings.ingest.wait_seconds, kind, period, reason)
     except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} withdrawn: {entry.file}")
@@ -769,7 +773,7 @@ def history_restore(kind: KindArgument, period: PeriodArgument, config: ConfigOp
 
     settings = settings_of(config)
     try:
-        entry = restore(settings, kind, period)
+        entry = restore(settings.home, settings.ingest.wait_seconds, kind, period)
     except (HistoryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     say(f"{entry.kind} of {entry.period} restored; the next refresh brings them back to the pages")

@@ -41,7 +41,7 @@ from usage_pipeline.resources import warehouse_of
 def build_definitions(settings: Settings, load: Callable[[], Settings] | None = None) -> dg.Definitions:
     """The definitions of one configuration; sensors and schedules ask `load` for it as it is at their tick."""
     load = load or (lambda: settings)
-    weeks = weekly_partitions(settings)
+    weeks = weekly_partitions(settings.clock)
     return dg.Definitions(
         assets=[
             *ingest_assets(weeks),
@@ -72,9 +72,9 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *MAIL_CHECKS,
         ],
         jobs=[refresh, send_digests],
-        schedules=[*refresh_schedules(settings, load), digest_retry(load)],
-        sensors=[lake_sensor(settings, load), *status_sensors(load), alert_sensor(load), outcome_sensor(load)],
-        resources={"warehouse": warehouse_of(settings), "settings": settings},
+        schedules=[*refresh_schedules(settings.timezone, settings.schedule, load), digest_retry(load)],
+        sensors=[lake_sensor(settings.schedule, load), *status_sensors(load), alert_sensor(load), outcome_sensor(load)],
+        resources={"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": console_log},
     )

@@ -15,7 +15,7 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import Field, PrivateAttr
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.privacy.encryption import PERSONAL, attach, contacts_beside, keep_spill_private
 
@@ -158,5 +158,6 @@ class Warehouse(DuckDBResource):
         attach(connection, contacts_beside(Path(self.database)), PERSONAL, read_only=read_only)
 
 
-def warehouse_of(settings: Settings) -> Warehouse:
-    return Warehouse(database=str(settings.warehouse_path), lock_seconds=settings.ingest.wait_seconds)
+def warehouse_of(home: DataHome, seconds: float) -> Warehouse:
+    """The warehouse of a data home, and how long to wait for another process that holds it."""
+    return Warehouse(database=str(home.warehouse_path), lock_seconds=seconds)

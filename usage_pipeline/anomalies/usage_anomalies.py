@@ -4,7 +4,8 @@ put into words' reach.
 Belongs here: from tables to arrays and back. Does not: what is out of the ordinary (`spikes.py`).
 """
 
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ from scipy.special import ndtr
 from usage_pipeline.anomalies.common_events import Together, common_moves, slow_losses, usual_error
 from usage_pipeline.anomalies.detector import KINDS, VERSION, Judged, Series, judge
 from usage_pipeline.anomalies.holidays import is_known, working_days
-from usage_pipeline.config.settings import AnomalySettings, Settings
+from usage_pipeline.config.settings import AnomalySettings
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.publishing.history import ANOMALIES, Proposal, propose_newest_week
@@ -69,7 +70,7 @@ _COUNTED_WEEKS = 26
 Floats = NDArray[np.float64]
 
 
-def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
+def replace_anomalies(connection: duckdb.DuckDBPyConnection, rules: AnomalySettings) -> dict[str, Any]:
     """Replaces `core.anomalies` and `core.expected_usage`; returns what there is to say of the run."""
     span = connection.execute("SELECT min(week_start), max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     assert span is not None
@@ -95,7 +96,6 @@ def replace_anomalies(connection: duckdb.DuckDBPyConnection, settings: Settings)
             row, week = subscription_weeks["series"].to_numpy(), subscription_weeks["week"].to_numpy()
             counts = np.full(days.shape, np.nan)
             counts[row, week] = subscription_weeks[column].to_numpy(dtype=float, na_value=np.nan)
-            rules = settings.anomalies
             floor = rules.absolute_floor_users if measure == "users" else rules.absolute_floor
             judged = judge(Series(counts, application, days), rules, floor)
             anomalies = [
@@ -273,7 +273,7 @@ def _write(
     connection.unregister("expected")
 
 
-def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+def propose_anomaly_snapshot(connection: duckdb.DuckDBPyConnection, history_dir: Path, as_of: datetime) -> Proposal:
     """Proposes the newest week's anomalies for history; the caller holds it."""
     sql = "FROM core.anomalies WHERE week_start = $week ORDER BY scope, measure, account_id, application"
-    return propose_newest_week(connection, settings, ANOMALIES, sql)
+    return propose_newest_week(connection, history_dir, as_of, ANOMALIES, sql)

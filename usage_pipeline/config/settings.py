@@ -1,8 +1,8 @@
 """`sources.yaml`: where the data lies, how its columns map onto ours, and the settings of a run.
 
 Belongs here: the typed configuration and its loading. Everything is checked before anything is read; each
-mistake is one sentence that names the file, the key, and the remedy. Does not: looking into the data
-(`ingestion/sources.py` matches columns against what the files really hold).
+mistake is one sentence that names the file, the key, and the remedy. Does not: paths (`data_home.py`), time
+(`clock.py`), and looking into the data (`ingestion/sources.py` matches columns against what the files really hold).
 
 Odd cases: relative paths are relative to the configuration's own folder; `${NAME}` and `${NAME:-default}` are
 taken from the environment, so that no secret and no path of a machine needs to stand in the file.
@@ -19,8 +19,10 @@ from zoneinfo import ZoneInfo, available_timezones
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.source_schemas import SOURCE_SCHEMAS
-from usage_pipeline.core.weeks import WEEK, PartitionCalendar, monday_of
+from usage_pipeline.core.weeks import PartitionCalendar, monday_of
 
 CONFIG_VARIABLE = "USAGE_PIPELINE_CONFIG"
 AS_OF_VARIABLE = "USAGE_PIPELINE_AS_OF"
@@ -670,7 +672,7 @@ class Settings(_Model):
     """A whole configuration. `as_of` is the only clock of the product."""
 
     name: str = Field(min_length=1, description="name of the configuration, shown on the pages")
-    home: Path = Field(description="the data home; everything that the pipeline writes lies below it")
+    home: DataHome = Field(description="the data home; everything that the pipeline writes lies below it")
     timezone: str = Field("UTC", description="zone in which days and weeks are cut")
     as_of: datetime = Field(description="the moment the run looks at the data from; default: now")
     as_of_is_pinned: bool = Field(False, description="set on loading: whether as_of was given")
@@ -715,75 +717,9 @@ class Settings(_Model):
         return self
 
     @property
-    def as_of_day(self) -> date:
-        return self.as_of.astimezone(ZoneInfo(self.timezone)).date()
-
-    @property
-    def running_week(self) -> date:
-        return monday_of(self.as_of_day)
-
-    @property
-    def window_start(self) -> date:
-        """First week that is listed and read."""
-        return self.running_week - self.lookback_weeks * WEEK
-
-    @property
-    def history_start(self) -> date:
-        """First week that partitions exist for; earlier than the window, so that old weeks stay visible."""
-        if self.first_week is not None:
-            return monday_of(self.first_week)
-        return monday_of(date(self.window_start.isocalendar().year, 1, 4))
-
-    @property
-    def facts_dir(self) -> Path:
-        return self.home / "facts"
-
-    @property
-    def history_dir(self) -> Path:
-        return self.home / "history"
-
-    @property
-    def history_lock(self) -> Path:
-        """Held by whoever writes what is kept for good, or takes people out of it."""
-        return self.history_dir / ".lock"
-
-    @property
-    def warehouse_path(self) -> Path:
-        return self.home / "warehouse" / "warehouse.duckdb"
-
-    @property
-    def private_contacts_path(self) -> Path:
-        """Beside the warehouse: the only private database with names, addresses and telephone numbers of contacts."""
-        return self.home / "warehouse" / "contacts.duckdb"
-
-    @property
-    def published_dir(self) -> Path:
-        return self.home / "published"
-
-    @property
-    def models_dir(self) -> Path:
-        return self.home / "models"
-
-    @property
-    def mail_dir(self) -> Path:
-        """What was sent to whom, and which incidents are open."""
-        return self.home / "mail"
-
-    @property
-    def feedback_dir(self) -> Path:
-        """What people record on pages: Superset writes it, and nothing here does."""
-        return self.home / "feedback"
-
-    @property
-    def outcomes_path(self) -> Path:
-        """The call list with its outcomes, as of now: each has a folder of its own, like the status file."""
-        return self.home / "outcomes" / "current" / "usage_outcomes.duckdb"
-
-    @property
-    def status_path(self) -> Path:
-        """The status file of now: each one has a folder of its own, and `current` is a link to the newest."""
-        # DuckDB names the catalog after the file: the same name as the schema's would be ambiguous
-        return self.home / "status" / "current" / "usage_status.duckdb"
+    def clock(self) -> Clock:
+        """`as_of` and what follows from it."""
+        return Clock(self.as_of, self.timezone, self.as_of_is_pinned, self.lookback_weeks, self.first_week)
 
 
 def _wants_embedded(usage: Source) -> str | None:
@@ -891,9 +827,9 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
     except ValidationError as error:
         raise ConfigError([f"{file}: {_sentence(problem)}" for problem in error.errors()]) from error
     settings = _anchor(settings, file.parent)
-    if (settings.home / "ledger").is_dir():
+    if (settings.home.root / "ledger").is_dir():
         sentence = "was made by a version with other names for tables and files; name a new folder and refresh into it"
-        raise ConfigError([f"{file}: home: {settings.home} {sentence}"])
+        raise ConfigError([f"{file}: home: {settings.home.root} {sentence}"])
     return settings
 
 
@@ -913,7 +849,7 @@ def _anchor(settings: Settings, base: Path) -> Settings:
     return settings.model_copy(
         update={
             "as_of": as_of,
-            "home": Path(_resolve(str(settings.home), base)),
+            "home": DataHome(Path(_resolve(str(settings.home.root), base))),
             "sources": settings.sources.model_copy(
                 update={name: source(settings.sources.get(name)) for name in SOURCE_SCHEMAS}
             ),

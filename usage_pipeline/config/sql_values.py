@@ -13,9 +13,9 @@ def sql_values(settings: Settings) -> dict[str, Any]:
     usage = settings.sources.usage
     return {
         "date_format": date_format(),
-        "as_of_day": settings.as_of_day,
-        "running_week": settings.running_week,
-        "window_start": settings.window_start,
+        "as_of_day": settings.clock.as_of_day,
+        "running_week": settings.clock.running_week,
+        "window_start": settings.clock.window_start,
         "settle_days": completeness.settle_days,
         "collapse_share": completeness.collapse_share,
         "explosion_share": completeness.explosion_share,

@@ -1,6 +1,6 @@
 """ISO weeks: the Monday that names a week, the lake folders it lies in, and which weeks a run wants.
 
-Belongs here: pure calendar rules. Does not: reading the clock (`Settings.as_of` is the only clock) or files.
+Belongs here: pure calendar rules. Does not: reading the clock (`config/clock.py` is the only clock) or files.
 
 A week is named by its Monday. Folders carry a year and a week number; which year that is differs:
 `iso` writes 2024-12-30 under year=2025/week=01, `calendar_year` writes it under year=2024/week=01, so that

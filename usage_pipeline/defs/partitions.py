@@ -4,22 +4,22 @@ from datetime import date
 
 import dagster as dg
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
 from usage_pipeline.core.weeks import WEEK
 
 _AHEAD = 520
 
 
-def weekly_partitions(settings: Settings) -> dg.WeeklyPartitionsDefinition:
+def weekly_partitions(clock: Clock) -> dg.WeeklyPartitionsDefinition:
     """Partitions from the first week of the history to the running week of `as_of`.
 
     Where as_of is pinned, they end there, be it in the past or ahead; otherwise they go on with the clock.
     """
-    end = (settings.running_week + WEEK).isoformat() if settings.as_of_is_pinned else None
+    end = (clock.running_week + WEEK).isoformat() if clock.is_pinned else None
     return dg.WeeklyPartitionsDefinition(
-        start_date=settings.history_start.isoformat(),
+        start_date=clock.history_start.isoformat(),
         end_date=end,
-        timezone=settings.timezone,
+        timezone=clock.timezone,
         day_offset=1,  # weeks begin on Monday
         # the running week has a partition; a pinned end is reached even where it lies ahead of the clock
         end_offset=_AHEAD if end else 1,

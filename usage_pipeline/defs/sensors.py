@@ -10,7 +10,7 @@ from datetime import date
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config.settings import ConfigError, Settings
+from usage_pipeline.config.settings import ConfigError, ScheduleSettings, Settings
 from usage_pipeline.core.locks import LockTimeoutError
 from usage_pipeline.core.weeks import contiguous_ranges
 from usage_pipeline.defs.schedules import range_tags, refresh
@@ -24,7 +24,7 @@ _OUTCOMES_SECONDS = 15
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
-def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDefinition:
+def lake_sensor(schedule: ScheduleSettings, load: Callable[[], Settings]) -> dg.SensorDefinition:
     """Looks at the lake and asks for the weeks that are new or changed; `load` reads the configuration as it is now.
 
     What is done is what the facts' manifests say, so a week of a failed run is asked for again, and so is a run that
@@ -35,7 +35,7 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
     @dg.sensor(
         name="lake_week_sensor",
         job=refresh,
-        minimum_interval_seconds=settings.schedule.poll_interval_seconds,
+        minimum_interval_seconds=schedule.poll_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="A run for exactly the weeks that are new or changed in the lake.",
     )
@@ -59,10 +59,9 @@ def lake_sensor(settings: Settings, load: Callable[[], Settings]) -> dg.SensorDe
         change = hashlib.sha256(repr((sorted(weeks.items()), wanted)).encode()).hexdigest()[:12]
         before = json.loads(context.cursor) if context.cursor else {}
         attempts = before.get("attempts", 0) + 1 if before.get("change") == change else 1
-        if attempts > settings.schedule.max_attempts:
+        if attempts > schedule.max_attempts:
             return dg.SkipReason(
-                f"{what}, and {settings.schedule.max_attempts} runs for that failed: see their logs, "
-                "then start a run by hand"
+                f"{what}, and {schedule.max_attempts} runs for that failed: see their logs, then start a run by hand"
             )
         requests = [dg.RunRequest(tags=tags) for tags in wanted]
         return dg.SensorResult(run_requests=requests, cursor=json.dumps({"change": change, "attempts": attempts}))
@@ -79,7 +78,8 @@ def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:
             description="Writes the status file.",
         )
         def after_run(context: dg.RunStatusSensorContext) -> None:
-            write_status(load(), context.instance)
+            settings = load()
+            write_status(settings.home, settings.clock, settings.sources, context.instance)
 
         return after_run
 
@@ -99,7 +99,8 @@ def outcome_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
     )
     def outcomes() -> dg.SkipReason:
         try:
-            is_new = renew_outcomes(load())
+            settings = load()
+            is_new = renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
         except (ConfigError, LockTimeoutError, OSError, duckdb.Error) as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("brought to the pages" if is_new else "nothing new")

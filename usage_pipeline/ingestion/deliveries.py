@@ -23,7 +23,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import DeliverySettings, Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import DeliverySettings, Source, Sources
 from usage_pipeline.config.source_schemas import CONTACTS, REFERENCE, SourceSchema
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import as_text, counted, day
@@ -70,11 +71,11 @@ def delivered_at(file: Path) -> datetime:
     return datetime.strptime(file.stem.split("_")[1], "%Y%m%dT%H%M%S")
 
 
-def write_delivery(settings: Settings, name: str, rows: pa.Table, fingerprint: str) -> Path:
+def write_delivery(history_dir: Path, as_of: datetime, name: str, rows: pa.Table, fingerprint: str) -> Path:
     """Puts a delivery in force, and clears what was held back."""
-    file = _folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
+    file = _folder(history_dir, name) / _file_name(history_dir, as_of, name, fingerprint)
     _write(file, name, rows)
-    clear(settings.history_dir, name)
+    clear(history_dir, name)
     return file
 
 
@@ -82,9 +83,10 @@ def _folder(history_dir: Path, name: str) -> Path:
     return history_dir / "reference" / name
 
 
-def _file_name(settings: Settings, name: str, fingerprint: str) -> str:
+def _file_name(history_dir: Path, as_of: datetime, name: str, fingerprint: str) -> str:
     # numbered, because two deliveries can be taken on one as_of
-    return f"{len(deliveries(settings.history_dir, name)) + 1:05d}_{settings.as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
+    number = len(deliveries(history_dir, name)) + 1
+    return f"{number:05d}_{as_of:%Y%m%dT%H%M%S}_{fingerprint}.parquet"
 
 
 def _write(file: Path, name: str, rows: pa.Table) -> None:
@@ -144,12 +146,16 @@ class HeldBack:
         return f"{self.found}; {self.remedy}"
 
 
-def read_held_back(settings: Settings, name: str) -> HeldBack | None:
-    """What is held back of a source; None where the newest delivery is in force."""
-    known, taken = _state(settings.history_dir, name), deliveries(settings.history_dir, name)
-    if known is None or not taken or settings.sources.get(name) is None:
+def read_held_back(history_dir: Path, sources: Sources, name: str) -> HeldBack | None:
+    """What is held back of a source; None where the newest delivery is in force, or the source is not configured."""
+    return _held_back(history_dir, name) if sources.get(name) else None
+
+
+def _held_back(history_dir: Path, name: str) -> HeldBack | None:
+    known, taken = _state(history_dir, name), deliveries(history_dir, name)
+    if known is None or not taken:
         return None
-    file = _held_folder(settings.history_dir, name) / known["file"] if known["file"] else None
+    file = _held_folder(history_dir, name) / known["file"] if known["file"] else None
     if file is not None and not file.exists():
         # accepted, by a run that was killed right after
         file = None
@@ -159,9 +165,9 @@ def read_held_back(settings: Settings, name: str) -> HeldBack | None:
     return HeldBack(name, since, known["missing"], file, tuple(known["problems"]), taken[-1])
 
 
-def all_held_back(settings: Settings) -> Iterator[HeldBack]:
+def all_held_back(history_dir: Path, sources: Sources) -> Iterator[HeldBack]:
     for name in SOURCES:
-        if held_back := read_held_back(settings, name):
+        if held_back := read_held_back(history_dir, sources, name):
             yield held_back
 
 
@@ -170,35 +176,37 @@ def held_back_files(history_dir: Path, name: str) -> list[Path]:
     return sorted(_held_folder(history_dir, name).glob("*.parquet"))
 
 
-def hold_back(settings: Settings, name: str, rows: pa.Table, fingerprint: str, problems: list[str]) -> HeldBack:
+def hold_back(
+    history_dir: Path, as_of: datetime, name: str, rows: pa.Table, fingerprint: str, problems: list[str]
+) -> HeldBack:
     """Keeps a delivery beside those in force; one that is held back already is not written again."""
-    before = read_held_back(settings, name)
+    before = _held_back(history_dir, name)
     if before and before.file and before.file.stem.endswith(fingerprint):
         file = before.file
     else:
-        file = _held_folder(settings.history_dir, name) / _file_name(settings, name, fingerprint)
+        file = _held_folder(history_dir, name) / _file_name(history_dir, as_of, name, fingerprint)
         _write(file, name, rows)
-    _remember(settings.history_dir, name, None, file, problems, delivered_at(file))
-    for other in held_back_files(settings.history_dir, name):
+    _remember(history_dir, name, None, file, problems, delivered_at(file))
+    for other in held_back_files(history_dir, name):
         if other != file:
             other.unlink()
-    return _must_read(settings, name)
+    return _must_read(history_dir, name)
 
 
-def report_missing(settings: Settings, name: str, reason: str) -> HeldBack:
+def report_missing(history_dir: Path, as_of: datetime, name: str, reason: str) -> HeldBack:
     """Remembers why there is nothing to take; what was held back before stays, to be accepted."""
-    before = read_held_back(settings, name)
-    now = settings.as_of.replace(tzinfo=None)
+    before = _held_back(history_dir, name)
+    now = as_of.replace(tzinfo=None)
     since = before.since if before and before.missing else now
     _remember(
-        settings.history_dir,
+        history_dir,
         name,
         reason,
         before.file if before else None,
         list(before.problems) if before else [],
         since,
     )
-    return _must_read(settings, name)
+    return _must_read(history_dir, name)
 
 
 def clear(history_dir: Path, name: str) -> None:
@@ -206,40 +214,40 @@ def clear(history_dir: Path, name: str) -> None:
     shutil.rmtree(_held_folder(history_dir, name), ignore_errors=True)
 
 
-def accept(settings: Settings, name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
+def accept(
+    home: DataHome, sources: Sources, wait_seconds: float, name: str, progress: Callable[[str], None] = lambda _: None
+) -> Path:
     """Puts the delivery that is held back in force; the next refresh loads it.
 
     Raises NoDeliveryError where there is none, LockTimeoutError where a run writes deliveries for too long.
     """
     if name not in SOURCES:
         raise NoDeliveryError(f"'{name}' is no reference source: name one of {', '.join(SOURCES)}")
-    lock = file_lock(
-        settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir), progress=progress
-    )
+    lock = file_lock(home.history_lock, wait_seconds, what=str(home.history_dir), progress=progress)
     with lock:
-        held_back = read_held_back(settings, name)
+        held_back = read_held_back(home.history_dir, sources, name)
         if held_back is None:
             raise NoDeliveryError(f"nothing of {as_text(name)} is held back: there is nothing to accept")
         if held_back.file is None:
             raise NoDeliveryError(f"there is nothing to accept of {as_text(name)}: {held_back}")
-        number = f"{len(deliveries(settings.history_dir, name)) + 1:05d}"
-        file = _folder(settings.history_dir, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
+        number = f"{len(deliveries(home.history_dir, name)) + 1:05d}"
+        file = _folder(home.history_dir, name) / f"{number}_{held_back.file.name.partition('_')[2]}"
         held_back.file.replace(file)
-        clear(settings.history_dir, name)
+        clear(home.history_dir, name)
     return file
 
 
-def describe(settings: Settings, name: str) -> list[str]:
+def describe(history_dir: Path, sources: Sources, name: str) -> list[str]:
     """What is in force of a source, and what is held back, a line each."""
-    if settings.sources.get(name) is None:
+    if sources.get(name) is None:
         return [f"{name}: not configured"]
-    taken = deliveries(settings.history_dir, name)
+    taken = deliveries(history_dir, name)
     if not taken:
         return [f"{name}: nothing taken yet"]
     rows = counted(count_parquet(taken[-1]), "row", "rows")
     kept = counted(len(taken), "delivery", "deliveries")
     lines = [f"{name}: in force is the delivery of {day(delivered_at(taken[-1]))}, {rows}; {kept} kept"]
-    held_back = read_held_back(settings, name)
+    held_back = read_held_back(history_dir, sources, name)
     return [*lines, *([f"  {held_back}"] if held_back else [])]
 
 
@@ -272,8 +280,8 @@ def _remember(
         tmp_path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _must_read(settings: Settings, name: str) -> HeldBack:
-    found = read_held_back(settings, name)
+def _must_read(history_dir: Path, name: str) -> HeldBack:
+    found = _held_back(history_dir, name)
     assert found is not None
     return found
 
@@ -371,10 +379,8 @@ def compare(
     )
 
 
-def problems_of(settings: Settings, schema: SourceSchema, found: Comparison) -> list[str]:
+def problems_of(source: Source, schema: SourceSchema, found: Comparison) -> list[str]:
     """What is wrong with a delivery by the limits of its source."""
-    source = settings.sources.get(schema.name)
-    assert source is not None
     return find_problems(source.deliveries, found, _IN_USE_WORDS.get(schema.name, "accounts"))
 
 

@@ -23,7 +23,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import CompletenessSettings, Settings, Source
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import CompletenessSettings, Settings, Source, Sources, StoreSettings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import WEEK, weeks_between
@@ -112,13 +114,12 @@ def read_manifests(facts_dir: Path, weeks: Iterable[date] | None = None) -> dict
     return manifests
 
 
-def mapping_fingerprint(source: Source, settings: Settings) -> str:
+def mapping_fingerprint(source: Source, timezone: str, completeness: CompletenessSettings) -> str:
     """Changes whenever the same files would give other facts: a re-mapped column, another zone, another limit."""
-    limits = settings.completeness
     parts = source.model_dump(mode="json", exclude=_NO_PART_OF_FACTS) | {
-        "timezone": settings.timezone,
-        "late_days": limits.late_days,
-        "largest_count": limits.largest_count,
+        "timezone": timezone,
+        "late_days": completeness.late_days,
+        "largest_count": completeness.largest_count,
     }
     return json.dumps(parts, sort_keys=True)
 
@@ -128,7 +129,12 @@ _NO_PART_OF_FACTS = {"deliveries", "end_reasons", "earlier"}
 
 
 def difference(
-    settings: Settings, manifest: WeekManifest | None, files: list[LakeFile], source: Source, week: date
+    clock: Clock,
+    completeness: CompletenessSettings,
+    manifest: WeekManifest | None,
+    files: list[LakeFile],
+    source: Source,
+    week: date,
 ) -> str | None:
     """What tells the facts of a week from what its files would give now; None where they are up to date.
 
@@ -137,12 +143,15 @@ def difference(
     """
     if manifest is None:
         return "new"
-    if manifest.mapping != mapping_fingerprint(source.at(week), settings) or manifest.version != FACTS_VERSION:
+    if (
+        manifest.mapping != mapping_fingerprint(source.at(week), clock.timezone, completeness)
+        or manifest.version != FACTS_VERSION
+    ):
         return "read in another way"
     if sorted((f["key"], f["etag"]) for f in manifest.files) != sorted((f.key, f.etag) for f in files):
         return "changed"
-    settled = settled_on(settings.completeness, week)
-    if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= settings.as_of_day:
+    settled = settled_on(completeness, week)
+    if manifest.as_of_day and date.fromisoformat(manifest.as_of_day) < settled <= clock.as_of_day:
         return "over since it was read"
     return None
 
@@ -152,22 +161,24 @@ def settled_on(completeness: CompletenessSettings, week: date) -> date:
     return week + WEEK + timedelta(days=completeness.settle_days)
 
 
-def newest_due_week(settings: Settings) -> date:
+def newest_due_week(clock: Clock, completeness: CompletenessSettings) -> date:
     """The newest week that could be complete by `as_of`."""
-    due = settings.running_week - WEEK
-    while settled_on(settings.completeness, due) > settings.as_of_day:
+    due = clock.running_week - WEEK
+    while settled_on(completeness, due) > clock.as_of_day:
         due -= WEEK
     return due
 
 
-def made_otherwise(settings: Settings) -> dict[str, str]:
+def made_otherwise(
+    facts_dir: Path, timezone: str, sources: Sources, completeness: CompletenessSettings
+) -> dict[str, str]:
     """Weeks whose facts were made by another configuration than today's, with what differs.
 
     After an ingest these are weeks before the look-back window, and weeks whose files have left the lake.
     """
     found = {}
-    for week, manifest in read_manifests(settings.facts_dir).items():
-        now = mapping_fingerprint(settings.sources.usage.at(week), settings)
+    for week, manifest in read_manifests(facts_dir).items():
+        now = mapping_fingerprint(sources.usage.at(week), timezone, completeness)
         if manifest.mapping != now:
             found[manifest.week] = _differs(json.loads(manifest.mapping), json.loads(now))
     return found
@@ -200,53 +211,57 @@ def outdated_weeks(settings: Settings) -> dict[date, str]:
 
     Lists the window's weeks and reads no file.
     """
-    reader, known = UsageReader(settings, retries=False), read_manifests(settings.facts_dir)
+    reader, known = UsageReader(settings, retries=False), read_manifests(settings.home.facts_dir)
     found = {}
     try:
-        for week in weeks_between(max(settings.window_start, settings.history_start), settings.running_week):
+        for week in weeks_between(
+            max(settings.clock.window_start, settings.clock.history_start), settings.clock.running_week
+        ):
             files = reader.files_of(week)
-            if files and (why := difference(settings, known.get(week), files, reader.source, week)):
+            if files and (
+                why := difference(settings.clock, settings.completeness, known.get(week), files, reader.source, week)
+            ):
                 found[week] = why
     finally:
         reader.close()
     return found
 
 
-def vanished_weeks(settings: Settings) -> list[date]:
+def vanished_weeks(facts_dir: Path, clock: Clock, store: StoreSettings, sources: Sources) -> list[date]:
     """Weeks of the window that have facts and no file in the lake any more; their facts are kept."""
-    source = settings.sources.usage
+    source = sources.usage
     if not source.partitioned:
         return []
-    lake, vanished = Lake(settings, retries=False), []
-    for week in read_manifests(settings.facts_dir):
-        if settings.window_start <= week <= settings.running_week and not lake.files_of_week(source, week).files:
+    lake, vanished = Lake(store, retries=False), []
+    for week in read_manifests(facts_dir):
+        if clock.window_start <= week <= clock.running_week and not lake.files_of_week(source, week).files:
             vanished.append(week)
     return vanished
 
 
-def lake_oddities(settings: Settings) -> list[Named]:
+def lake_oddities(clock: Clock, store: StoreSettings, sources: Sources) -> list[Named]:
     """What lies below the path of usage and is not read, each with the reason: of week folders, those of the window."""
-    source, lake = settings.sources.usage, Lake(settings, retries=False)
+    source, lake = sources.usage, Lake(store, retries=False)
     if not source.partitioned:
         return [item for shape in source.file_sets.values() for item in lake.files(shape.path, shape.format).named]
     assert source.path is not None
     named = lake.beside_the_weeks(source.path, source.partition_calendar)
-    for week in weeks_between(settings.window_start, settings.running_week):
+    for week in weeks_between(clock.window_start, clock.running_week):
         named += lake.files_of_week(source, week).named
     return list(dict.fromkeys(named))
 
 
-def _write_week(settings: Settings, rows: WeekRows, manifest: WeekManifest) -> None:
+def _write_week(home: DataHome, rows: WeekRows, manifest: WeekManifest) -> None:
     """Replaces the facts of a week, manifest within, with one atomic rename; rejected rows go to the history first."""
-    week, erased = f"week={manifest.week}", Erased.read(settings.home)
+    week, erased = f"week={manifest.week}", Erased.read(home.root)
     if manifest.rejected:
         name = f"{manifest.ingested_at.replace(':', '')}-{uuid.uuid4().hex[:8]}.parquet"
-        rejected = settings.history_dir / "rejected" / week / name
+        rejected = home.history_dir / "rejected" / week / name
         with atomic_write(rejected) as tmp_path:
             rows.write_rejected(tmp_path)
             forget_users(tmp_path, erased)
-        manifest.rejected_file = str(rejected.relative_to(settings.history_dir))
-    target = settings.facts_dir / week / "facts.parquet"
+        manifest.rejected_file = str(rejected.relative_to(home.history_dir))
+    target = home.facts_dir / week / "facts.parquet"
     for left in target.parent.glob(f".*{target.name}.*"):
         left.unlink()  # of a run that was killed: nobody else writes while this one does
     with atomic_write(target) as tmp_path:
@@ -287,14 +302,14 @@ def ingest_weeks(
     """
     wanted, not_read = list(weeks), dict[date, str]()
     with file_lock(
-        facts_lock(settings.facts_dir),
+        facts_lock(settings.home.facts_dir),
         settings.ingest.wait_seconds,
-        what=str(settings.facts_dir),
+        what=str(settings.home.facts_dir),
         who=run,
         progress=progress,
     ):
-        known = read_manifests(settings.facts_dir, wanted)
-        in_window = [week for week in wanted if settings.window_start <= week <= settings.running_week]
+        known = read_manifests(settings.home.facts_dir, wanted)
+        in_window = [week for week in wanted if settings.clock.window_start <= week <= settings.clock.running_week]
         if len(in_window) < len(wanted):
             progress(f"{len(wanted) - len(in_window)} weeks lie outside the look-back window and were left alone")
         for week, found in _ingest_side_by_side(settings, in_window, known, now, run, progress):
@@ -302,7 +317,7 @@ def ingest_weeks(
                 known[week] = found
             else:
                 not_read[week] = str(found)
-    if not_read and not any(settings.facts_dir.glob("week=*/facts.parquet")):
+    if not_read and not any(settings.home.facts_dir.glob("week=*/facts.parquet")):
         # nothing is there and nothing came: no run can go on from that
         raise LakeError(next(iter(not_read.values())))
     return Ingested({week: known.get(week) for week in wanted}, not_read)
@@ -377,7 +392,7 @@ def _ingest_week(
     if not files:
         return "have no file in the lake any more; their facts are kept" if before else "have no file in the lake"
     settings = reader.settings
-    if before and difference(settings, before, files, reader.source, week) is None:
+    if before and difference(settings.clock, settings.completeness, before, files, reader.source, week) is None:
         keys = {item["key"] for item in before.quarantined}
         if not keys:
             return "had nothing new and were not read"
@@ -400,13 +415,13 @@ def _ingest_week(
         rejected_file=None,
         ingested_at=now,
         seconds=round(time.perf_counter() - started, 3),
-        mapping=mapping_fingerprint(reader.source.at(week), settings),
+        mapping=mapping_fingerprint(reader.source.at(week), settings.timezone, settings.completeness),
         notes=rows.notes,
         run=run,
-        as_of_day=settings.as_of_day.isoformat(),
+        as_of_day=settings.clock.as_of_day.isoformat(),
         unreadable=rows.unreadable,
     )
-    _write_week(settings, rows, manifest)
+    _write_week(settings.home, rows, manifest)
     return manifest
 
 

@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import fs
 from urllib3.exceptions import HTTPError
 
-from usage_pipeline.config.settings import Settings, Source, StoreSettings
+from usage_pipeline.config.settings import Source, StoreSettings
 from usage_pipeline.core.weeks import PartitionCalendar, WeekFolder, folders_of, weeks_of
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class Lake:
     somebody else looks again soon.
     """
 
-    def __init__(self, settings: Settings, *, retries: bool = True) -> None:
-        self.store = settings.store
+    def __init__(self, store: StoreSettings, *, retries: bool = True) -> None:
+        self.store = store
         self.retries = retries
 
     def files(self, path: str, file_format: str) -> Listing:

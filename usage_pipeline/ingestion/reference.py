@@ -12,12 +12,14 @@ the delivery before. A source that is not configured gives an empty table.
 import hashlib
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config.settings import Settings, Source
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import CurrencySettings, Settings, Source
 from usage_pipeline.config.source_schemas import CONTACTS, SourceSchema
 from usage_pipeline.core.formatting import as_text, without_values
 from usage_pipeline.core.locks import file_lock
@@ -88,31 +90,34 @@ def take_delivery(settings: Settings, schema: SourceSchema) -> Delivery:
     What cannot be right, or cannot be read, is held back, and the delivery before is returned. Raises NoDeliveryError
     where there is none before, ContactsKeyError where what is kept of contacts cannot be opened.
     """
-    source = settings.sources.get(schema.name)
+    source, as_of = settings.sources.get(schema.name), settings.clock.as_of
     if source is None:
         return Delivery(None, 0, False, None)
-    nearby = Nearby(Lake(settings), settings, keeps_in_memory=schema is CONTACTS and contacts_key() is not None)
+    is_secret = schema is CONTACTS and contacts_key() is not None
+    nearby = Nearby(Lake(settings.store), settings.home.spill_dir, keeps_in_memory=is_secret)
     # an erasure that begins now waits, and then finds what was kept here
-    lock = file_lock(settings.history_lock, settings.ingest.wait_seconds, what=str(settings.history_dir))
+    lock = file_lock(settings.home.history_lock, settings.ingest.wait_seconds, what=str(settings.home.history_dir))
     try:
         with closing(connect()) as connection:
             if schema is CONTACTS:
                 keep_spill_private(connection)
+            reading = reading_of(settings.timezone, settings.currency, source)
             try:
-                mapping = _read_whole(connection, nearby, reading_of(settings, source), source, schema)
+                mapping = _read_whole(connection, nearby, reading, source, schema)
             except (LakeError, SourceError, duckdb.Error, OSError) as error:
                 problems = error.problems if isinstance(error, SourceError) else [first_line(error)]
+                reason = without_values("; ".join(problems))
                 with lock:
-                    return _without_delivery(settings, schema, source, without_values("; ".join(problems)))
+                    return _without_delivery(settings.home.history_dir, as_of, reading, schema, source, reason)
             with lock:
-                return _keep(connection, settings, schema, source, mapping)
+                return _keep(connection, settings.home, as_of, reading, schema, source, mapping)
     finally:
         nearby.clear()
 
 
-def reading_of(settings: Settings, source: Source) -> Reading:
+def reading_of(timezone: str, currency: CurrencySettings, source: Source) -> Reading:
     """How cells of a reference source are read; nothing of whole columns is settled yet."""
-    return Reading.of(settings.timezone, source, settings.currency)
+    return Reading.of(timezone, source, currency)
 
 
 def settled_mapping(
@@ -143,30 +148,32 @@ def _read_whole(
 
 def _keep(
     connection: duckdb.DuckDBPyConnection,
-    settings: Settings,
+    home: DataHome,
+    as_of: datetime,
+    reading: Reading,
     schema: SourceSchema,
     source: Source,
     mapping: Mapping,
 ) -> Delivery:
     """Writes the rows that are open to the history: in force, or held back; not where they are in force already."""
-    erased = Erased.read(settings.home)
+    erased = Erased.read(home.root)
     rows = _rows(connection, mapping, schema, erased)
     # of all rows: that a person was taken out makes no delivery new
     fingerprint = _fingerprint(connection)
-    before = deliveries(settings.history_dir, schema.name)
+    before = deliveries(home.history_dir, schema.name)
     if before and before[-1].stem.endswith(fingerprint):
-        clear(settings.history_dir, schema.name)
+        clear(home.history_dir, schema.name)
         return Delivery(before[-1], rows.num_rows, False, mapping)
     if before:
         with connect() as other:
             if schema is CONTACTS:
                 keep_spill_private(other)
-            known = _read_taken(other, reading_of(settings, source), before[-1], source, schema, erased)
-            problems = problems_of(settings, schema, compare(other, settings.facts_dir, schema, (rows, mapping), known))
+            known = _read_taken(other, reading, before[-1], source, schema, erased)
+            problems = problems_of(source, schema, compare(other, home.facts_dir, schema, (rows, mapping), known))
         if problems:
-            held_back = hold_back(settings, schema.name, rows, fingerprint, problems)
-            return _in_force(reading_of(settings, source), schema, source, held_back)
-    file = write_delivery(settings, schema.name, rows, fingerprint)
+            held_back = hold_back(home.history_dir, as_of, schema.name, rows, fingerprint, problems)
+            return _in_force(reading, schema, source, held_back)
+    file = write_delivery(home.history_dir, as_of, schema.name, rows, fingerprint)
     return Delivery(file, rows.num_rows, True, mapping)
 
 
@@ -195,14 +202,16 @@ def _read_taken(
         return _rows(connection, None, schema, erased), None
 
 
-def _without_delivery(settings: Settings, schema: SourceSchema, source: Source, reason: str) -> Delivery:
+def _without_delivery(
+    history_dir: Path, as_of: datetime, reading: Reading, schema: SourceSchema, source: Source, reason: str
+) -> Delivery:
     """The delivery in force, where there is nothing to take. Raises NoDeliveryError where none is in force."""
-    if not deliveries(settings.history_dir, schema.name):
+    if not deliveries(history_dir, schema.name):
         raise NoDeliveryError(
             f"no delivery of {as_text(schema.name)} can be read, and there is none before it: {reason}. Deliver it, "
             f"or take sources.{schema.name} out of the configuration"
         )
-    return _in_force(reading_of(settings, source), schema, source, report_missing(settings, schema.name, reason))
+    return _in_force(reading, schema, source, report_missing(history_dir, as_of, schema.name, reason))
 
 
 def _in_force(reading: Reading, schema: SourceSchema, source: Source, held_back: HeldBack) -> Delivery:

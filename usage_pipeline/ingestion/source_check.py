@@ -51,10 +51,10 @@ class Report:
 
 def check_sources(settings: Settings) -> Report:
     """Checks every source of a configuration; a problem of one does not hide those of another."""
-    report = Report()
+    report, clock = Report(), settings.clock
     report.lines.append(
-        f"as of {settings.as_of_day}, weeks of {settings.window_start} to {settings.running_week} (the running week), "
-        f"days cut in {settings.timezone}"
+        f"as of {clock.as_of_day}, weeks of {clock.window_start} to {clock.running_week} (the running week), "
+        f"days cut in {clock.timezone}"
     )
     for name, schema in SOURCE_SCHEMAS.items():
         source = settings.sources.get(name)
@@ -70,9 +70,9 @@ class _SourceCheck:
 
     def __init__(self, report: Report, settings: Settings, schema: SourceSchema, source: Source) -> None:
         self.report, self.settings, self.schema, self.source = report, settings, schema, source
-        self.lake = Lake(settings, retries=False)
+        self.lake = Lake(settings.store, retries=False)
         is_secret = schema is CONTACTS and contacts_key() is not None
-        self.nearby = Nearby(self.lake, settings, keeps_in_memory=is_secret)
+        self.nearby = Nearby(self.lake, settings.home.spill_dir, keeps_in_memory=is_secret)
         self.connection = connect()
 
     def run(self) -> None:
@@ -198,7 +198,7 @@ class _SourceCheck:
     # ---------------------------------------------------------------- usage in week folders
 
     def _check_weeks(self) -> None:
-        source, report, settings = self.source, self.report, self.settings
+        source, report, clock = self.source, self.report, self.settings.clock
         assert source.path is not None
         folders, calendar = self.lake.week_folders(source.path), source.partition_calendar
         self._named(self.lake.beside_the_weeks(source.path, calendar))
@@ -211,7 +211,7 @@ class _SourceCheck:
         weeks = {week for folder in folders for week in weeks_of(folder, calendar)}
         if not weeks:
             return
-        window = set(weeks_between(settings.window_start, settings.running_week))
+        window = set(weeks_between(clock.window_start, clock.running_week))
         inside = sorted(weeks & window)
         report.lines.append(
             f"usage: {len(folders)} week folders, {min(weeks)} to {max(weeks)}; {len(inside)} weeks in the window are "
@@ -225,7 +225,7 @@ class _SourceCheck:
             )
         if not inside:
             report.problems.append(
-                f"sources.usage.path: no week lies in the window {settings.window_start} to {settings.running_week}: "
+                f"sources.usage.path: no week lies in the window {clock.window_start} to {clock.running_week}: "
                 "set as_of to a day after the last week, or raise lookback_weeks"
             )
             return

@@ -26,7 +26,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Expression, FileSet, Settings, Source
+from usage_pipeline.config.settings import Expression, FileSet, Source
 from usage_pipeline.config.source_schemas import SourceColumn, SourceSchema
 from usage_pipeline.core.formatting import counted
 from usage_pipeline.core.processes import describe_this_process
@@ -104,11 +104,11 @@ class Nearby:
     is killed leaves nothing of it on the disk.
     """
 
-    def __init__(self, lake: Lake, settings: Settings, *, keeps_in_memory: bool = False) -> None:
+    def __init__(self, lake: Lake, spill_dir: Path, *, keeps_in_memory: bool = False) -> None:
         self.lake = lake
         self.keeps_in_memory = keeps_in_memory and hasattr(os, "memfd_create")
         self._in_memory: list[int] = []
-        self.folder = settings.home / "spill" / f"lake-{uuid.uuid4().hex}"
+        self.folder = spill_dir / f"lake-{uuid.uuid4().hex}"
         self._paths: dict[LakeFile, Path] = {}
 
     def path(self, file: LakeFile, file_format: str) -> Path:

@@ -118,11 +118,11 @@ class UsageReader:
         self.source = settings.sources.usage
         # why weeks were not read by the engine that is configured, counted
         self.remarks: Counter[str] = Counter()
-        self.lake = Lake(settings, retries=retries)
-        self.nearby = Nearby(self.lake, settings)
+        self.lake = Lake(settings.store, retries=retries)
+        self.nearby = Nearby(self.lake, settings.home.spill_dir)
         self.connection = connect()
         self.connection.execute(f"SET memory_limit = '{settings.ingest.memory_mb // workers}MB'")
-        self.connection.execute(f"SET temp_directory = {literal(settings.home / 'spill')}")
+        self.connection.execute(f"SET temp_directory = {literal(settings.home.spill_dir)}")
         if workers > 1:
             self.connection.execute(f"SET threads = {max(1, settings.ingest.cores // workers)}")
         if self.source.format == "parquet":
@@ -523,7 +523,7 @@ class UsageReader:
             "has_days": source.delivers("event_time"),
             "has_clicks": source.delivers("clicks"),
             "is_whole": not source.partitioned,
-            "is_first_week": week == self.settings.window_start,
+            "is_first_week": week == self.settings.clock.window_start,
         }
 
 

@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import GroupSettings, ScheduleSettings
 from usage_pipeline.core.formatting import day
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.core.weeks import WEEK
@@ -39,14 +40,21 @@ _OF_SUBSCRIPTIONS = ("is_subscribed", "seats", "annual_value", "usage_state", "i
 _UNKNOWN = "nothing that is on record has changed"
 
 
-def closing_time(settings: Settings, month: date) -> datetime:
+def closing_time(as_of: datetime, schedule: ScheduleSettings, month: date) -> datetime:
     """The moment from which a month (its first day) is closed: that of the monthly refresh in the month after."""
-    minute, hour, day = (int(part) for part in settings.schedule.monthly.split()[:3])
+    minute, hour, day = (int(part) for part in schedule.monthly.split()[:3])
     after = (month + timedelta(days=31)).replace(day=day)
-    return datetime(after.year, after.month, after.day, hour, minute, tzinfo=settings.as_of.tzinfo)
+    return datetime(after.year, after.month, after.day, hour, minute, tzinfo=as_of.tzinfo)
 
 
-def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> list[date]:
+def close_months(
+    connection: duckdb.DuckDBPyConnection,
+    home: DataHome,
+    as_of: datetime,
+    groups: GroupSettings,
+    schedule: ScheduleSettings,
+    catalogue: KpiCatalogue,
+) -> list[date]:
     """Proposes the months that are due for history, each once; returns them. The caller holds history.
 
     Due is what is complete and came after the last one closed; where none was closed yet, the newest alone. A month
@@ -55,27 +63,27 @@ def close_months(connection: duckdb.DuckDBPyConnection, settings: Settings, cata
     complete = connection.execute(
         "SELECT reference_day FROM core.kpi_periods WHERE period = 'month' AND is_complete ORDER BY reference_day"
     ).fetchall()
-    months = [month for (month,) in complete if closing_time(settings, month) <= settings.as_of]
-    closed = [file.stem for file in kept_files(settings, MONTHS)]
-    withdrawn = {entry.period for entry in entries(settings, [MONTHS]) if entry.is_withdrawn} - set(closed)
+    months = [month for (month,) in complete if closing_time(as_of, schedule, month) <= as_of]
+    closed = [file.stem for file in kept_files(home.history_dir, MONTHS)]
+    withdrawn = {entry.period for entry in entries(home.history_dir, [MONTHS]) if entry.is_withdrawn} - set(closed)
     newer = [month for month in months if f"{month:%Y-%m}" > closed[-1]] if closed else months[-1:]
     due = [month for month in months if month in newer or f"{month:%Y-%m}" in withdrawn]
-    made_of = json.dumps(_made_of(settings, catalogue), sort_keys=True).encode()
+    made_of = json.dumps(_made_of(home, groups, catalogue), sort_keys=True).encode()
     proposed = {}
     for month in due:
-        rows = rows_to_keep(connection, settings.as_of, load_sql("kpis", "closing_rows"), {"month": month})
+        rows = rows_to_keep(connection, as_of, load_sql("kpis", "closing_rows"), {"month": month})
         proposed[f"{month:%Y-%m}"] = rows.replace_schema_metadata((rows.schema.metadata or {}) | {MADE_OF: made_of})
-    propose(settings, MONTHS, proposed)
+    propose(home.history_dir, as_of, MONTHS, proposed)
     return due
 
 
-def _made_of(settings: Settings, catalogue: KpiCatalogue) -> dict[str, Any]:
+def _made_of(home: DataHome, groups: GroupSettings, catalogue: KpiCatalogue) -> dict[str, Any]:
     """What the sheet is computed from, in short."""
-    delivered = {name: deliveries(settings.history_dir, name) for name in ("subscriptions", "accounts", "applications")}
+    delivered = {name: deliveries(home.history_dir, name) for name in ("subscriptions", "accounts", "applications")}
     return {
-        "weeks": {manifest.week: _week(manifest) for manifest in read_manifests(settings.facts_dir).values()},
+        "weeks": {manifest.week: _week(manifest) for manifest in read_manifests(home.facts_dir).values()},
         "deliveries": {name: files[-1].name if files else None for name, files in delivered.items()},
-        "groups": settings.groups.model_dump(mode="json"),
+        "groups": groups.model_dump(mode="json"),
         "computed": {entry.name: entry.computed.model_dump(mode="json") for entry in catalogue.entries},
         "titles": {kpi.title: kpi.name for kpi in catalogue.kpis},
     }
@@ -86,15 +94,17 @@ def _week(manifest: WeekManifest) -> dict[str, Any]:
     return {"files": files, "mapping": f"{manifest.version} {manifest.mapping}", "clicks": manifest.clicks}
 
 
-def replace_reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
+def replace_reported(
+    connection: duckdb.DuckDBPyConnection, home: DataHome, groups: GroupSettings, catalogue: KpiCatalogue
+) -> None:
     """Replaces `mart.kpi_reported`: closed months as they were reported, beside what is computed of them now."""
-    files = readable_files(settings, MONTHS)
+    files = readable_files(home.history_dir, MONTHS)
     rows = f"({load_sql('kpis', 'closing_rows')})".replace("$month", "NULL")
     closed = f"SELECT *, CAST(NULL AS TIMESTAMP) AS issued_as_of FROM {rows} LIMIT 0"
     if files:
         closed = f"FROM read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE kpi_closed AS {closed}")
-    connection.register("kpi_reasons", _reasons(connection, files, _made_of(settings, catalogue), catalogue))
+    connection.register("kpi_reasons", _reasons(connection, files, _made_of(home, groups, catalogue), catalogue))
     run_sql(connection, f"CREATE OR REPLACE TABLE mart.kpi_reported AS {load_sql('kpis', 'kpi_reported')}", {})
     connection.unregister("kpi_reasons")
     connection.execute("DROP TABLE kpi_closed")

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
@@ -33,24 +34,34 @@ def look(settings: Settings, now: datetime) -> list[Finding]:
 
     Of an installation whose first run has not ended there is nothing to judge yet.
     """
-    if not settings.status_path.exists():
+    if not settings.home.status_path.exists():
         return []
-    data = check_freshness(settings, BuildStore(settings.published_dir))
-    return [*data, *check_runs(settings, now), *check_held_deliveries(settings)]
+    data = check_freshness(settings.clock, settings.completeness, BuildStore(settings.home.published_dir))
+    return [
+        *data,
+        *check_runs(settings.home.status_path, settings.clock, settings.schedule, now),
+        *check_held_deliveries(settings.home.history_dir, settings.sources),
+    ]
 
 
 def raise_alerts(
-    settings: Settings, findings: Sequence[Finding], looked_at: Collection[str], now: datetime, say: Say
+    home: DataHome,
+    mail: MailSettings,
+    name: str,
+    findings: Sequence[Finding],
+    looked_at: Collection[str],
+    now: datetime,
+    say: Say,
 ) -> None:
     """Opens and ends incidents by what was found, and tells of each that was not told yet.
 
     Says what was told and what could not be. Raises LockTimeoutError where another process has been at it for minutes.
     """
-    channels = _channels(settings.mail)
+    channels = _channels(name, mail)
     if not channels:
         say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
         return
-    folder = settings.mail_dir
+    folder = home.mail_dir
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     file = folder / "incidents.json"
@@ -60,25 +71,27 @@ def raise_alerts(
         _keep(file, incidents)
         away: set[str] = set()
         for incident in incidents:
-            for name, tell in channels.items():
-                state = _pending(incident, name)
-                if not state or _kind(name) in away:
+            for channel, tell in channels.items():
+                state = _pending(incident, channel)
+                if not state or _kind(channel) in away:
                     continue
                 try:
-                    tell(settings, incident, state)
-                    say(f"{incident['id']} {state}, told by {name}")
+                    tell(incident, state, _words(home.published_dir, mail, incident, state))
+                    say(f"{incident['id']} {state}, told by {channel}")
                 except mailer.RecipientError as error:
-                    say(f"{incident['id']} could not be told by {name}: {error}")
+                    say(f"{incident['id']} could not be told by {channel}: {error}")
                     if not (error.is_final and _is_heard(incident, state)):
                         continue
                 except mailer.DeliveryError as error:
-                    say(f"{incident['id']} could not be told by {name}: {error}")
-                    away.add(_kind(name))
+                    say(f"{incident['id']} could not be told by {channel}: {error}")
+                    away.add(_kind(channel))
                     continue
-                incident["told"].setdefault(name, []).append(state)
+                incident["told"].setdefault(channel, []).append(state)
                 _keep(file, incidents)
         # of what is over everybody knows, or nobody was ever told
-        _keep(file, [i for i in incidents if i["ended_at"] is None or any(_pending(i, name) for name in channels)])
+        _keep(
+            file, [i for i in incidents if i["ended_at"] is None or any(_pending(i, channel) for channel in channels)]
+        )
 
 
 def _open_and_end(
@@ -124,13 +137,15 @@ def _keep(file: Path, incidents: list[dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- telling
 
 
-def _channels(mail: MailSettings) -> dict[str, Callable[[Settings, dict[str, Any], str], None]]:
-    """What tells of an incident, by name: each address is a channel of its own, told and tried again by itself."""
-    found: dict[str, Callable[[Settings, dict[str, Any], str], None]] = {}
+def _channels(name: str, mail: MailSettings) -> dict[str, Callable[[dict[str, Any], str, list[str]], None]]:
+    """What tells of an incident and its state in words, by name: each address is a channel of its own, told and tried
+    again by itself.
+    """
+    found: dict[str, Callable[[dict[str, Any], str, list[str]], None]] = {}
     for address in mail.alerts if mail.host else []:
-        found[f"mail to {address}"] = partial(_mail, address)
+        found[f"mail to {address}"] = partial(_mail, address, name, mail)
     if mail.webhook:
-        found["webhook"] = _webhook
+        found["webhook"] = partial(_webhook, name, mail)
     return found
 
 
@@ -139,23 +154,23 @@ def _kind(channel: str) -> str:
     return channel.partition(" ")[0]
 
 
-def _mail(address: str, settings: Settings, incident: dict[str, Any], state: str) -> None:
-    text = "\n\n".join(_words(settings, incident, state)) + "\n"
-    mailer.send(settings.mail, mailer.message(settings.mail, address, _title(settings.name, incident, state), text))
+def _mail(address: str, name: str, mail: MailSettings, incident: dict[str, Any], state: str, words: list[str]) -> None:
+    text = "\n\n".join(words) + "\n"
+    mailer.send(mail, mailer.message(mail, address, _title(name, incident, state), text))
 
 
-def _webhook(settings: Settings, incident: dict[str, Any], state: str) -> None:
-    assert settings.mail.webhook is not None
+def _webhook(name: str, mail: MailSettings, incident: dict[str, Any], state: str, words: list[str]) -> None:
+    assert mail.webhook is not None
     body = {
-        "text": "\n".join([_title(settings.name, incident, state), *_words(settings, incident, state)]),
+        "text": "\n".join([_title(name, incident, state), *words]),
         "level": "ok" if state == "over" else incident["level"],
         "incident": incident["id"],
         "state": state,
         "about": incident["about"],
         "since": incident["opened_at"],
-        "installation": settings.name,
+        "installation": name,
     }
-    mailer.post_json(settings.mail.webhook.get_secret_value(), body, settings.mail.timeout_seconds)
+    mailer.post_json(mail.webhook.get_secret_value(), body, mail.timeout_seconds)
 
 
 def _title(name: str, incident: dict[str, Any], state: str) -> str:
@@ -164,7 +179,7 @@ def _title(name: str, incident: dict[str, Any], state: str) -> str:
     return f"{name}: {incident['about']}: {mailer.one_line(incident['found'][0]['words'])[:120]}"
 
 
-def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str]:
+def _words(published_dir: Path, mail: MailSettings, incident: dict[str, Any], state: str) -> list[str]:
     since = day_and_time(datetime.fromisoformat(incident["opened_at"]))
     if state == "over":
         until = day_and_time(datetime.fromisoformat(incident["ended_at"]))
@@ -175,9 +190,9 @@ def _words(settings: Settings, incident: dict[str, Any], state: str) -> list[str
             lines.append(f"What is wrong: {found['words']}.")
             if found["remedy"]:
                 lines.append(f"What to do: {found['remedy']}.")
-    lines.append(_what_stands(settings.published_dir))
-    if settings.mail.pages_url:
-        lines.append(f"More: {settings.mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
+    lines.append(_what_stands(published_dir))
+    if mail.pages_url:
+        lines.append(f"More: {mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
     return [*lines, f"Incident {incident['id']}."]
 
 

@@ -26,7 +26,9 @@ from urllib.parse import quote
 import duckdb
 import jinja2
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import CompletenessSettings, MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import counted, currency, day
 from usage_pipeline.core.locks import file_lock
@@ -129,11 +131,11 @@ def read_digests(store: BuildStore, build: Build, handled: Collection[str] = fro
     return found, len(nobodys)
 
 
-def handled_accounts(settings: Settings, store: BuildStore, build: Build) -> set[str]:
+def handled_accounts(home: DataHome, as_of_day: date, store: BuildStore, build: Build) -> set[str]:
     """Accounts on the list of a build that are done or snoozed, and have no new reason."""
-    records = read_records(settings.feedback_dir, settings.history_dir)
+    records = read_records(home.feedback_dir, home.history_dir)
     warehouse = (store.path(build.build_id) / "warehouse.duckdb").resolve()
-    found = standings_of(warehouse, records, settings.as_of_day)
+    found = standings_of(warehouse, records, as_of_day)
     return {account for account, standing in found.items() if standing.status != "open"}
 
 
@@ -161,22 +163,22 @@ def _templates() -> jinja2.Environment:
     return made
 
 
-def write(settings: Settings, digest: Digest, to: str) -> EmailMessage:
+def write(mail: MailSettings, name: str, digest: Digest, to: str) -> EmailMessage:
     """The mail: text, HTML and the workbook."""
-    pages = str(settings.mail.pages_url)
+    pages = str(mail.pages_url)
     shown = [call | {"page": page_of(pages, "account", call["account"])} for call in digest.calls]
     values = {
         "digest": digest,
         "calls": shown[:LISTED],
         "further": len(shown) - LISTED,
         "colours": _COLOURS,
-        "name": settings.name,
+        "name": name,
         "list_page": page_of(pages, "call-list", digest.owner),
         "health_page": f"{pages}/superset/dashboard/health/",
     }
     text, html = (_templates().get_template(f"digest.{kind}").render(values) for kind in ("txt", "html"))
-    key = hashlib.sha256(f"{settings.name} {digest.week} {digest.owner} {to}".encode()).hexdigest()[:24]
-    made = mailer.message(settings.mail, to, digest.subject, text, html, message_id=f"calls-{digest.week}-{key}")
+    key = hashlib.sha256(f"{name} {digest.week} {digest.owner} {to}".encode()).hexdigest()[:24]
+    made = mailer.message(mail, to, digest.subject, text, html, message_id=f"calls-{digest.week}-{key}")
     main, sub = _XLSX
     made.add_attachment(workbook(digest, shown), maintype=main, subtype=sub, filename=f"calls-{digest.week}.xlsx")
     return made
@@ -215,21 +217,21 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
     return made.getvalue()
 
 
-def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
+def preview(home: DataHome, as_of_day: date, mail: MailSettings, name: str, owner: str, folder: Path) -> list[Path]:
     """Writes what an owner would be sent, and sends nothing. Raises DigestError where there is nothing to write."""
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(home.published_dir)
     build = store.current()
-    missing = [f"mail.{name}" for name in ("from_address", "pages_url") if getattr(settings.mail, name) is None]
+    missing = [f"mail.{key}" for key in ("from_address", "pages_url") if getattr(mail, key) is None]
     if missing:
         raise DigestError(f"{' and '.join(missing)}: missing; add it to the configuration (no mail.host is needed)")
     if build is None:
         raise DigestError("nothing is published yet: run `usage-pipeline refresh` first")
-    digests, _ = read_digests(store, build, handled_accounts(settings, store, build))
+    digests, _ = read_digests(store, build, handled_accounts(home, as_of_day, store, build))
     found = next((digest for digest in digests if digest.owner == owner), None)
     if found is None:
         known = ", ".join(digest.owner for digest in digests) or "nobody"
         raise DigestError(f"there is nobody to call for '{owner}', who would be sent nothing; {known} would be")
-    made = write(settings, found, settings.mail.recipients.get(owner, f"no-address-yet@{_NOWHERE}"))
+    made = write(mail, name, found, mail.recipients.get(owner, f"no-address-yet@{_NOWHERE}"))
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"calls-{found.week}"
     parts = {".eml": made.as_bytes(policy=SMTP)}
@@ -246,16 +248,16 @@ def preview(settings: Settings, owner: str, folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- sending it
 
 
-def why_not(settings: Settings, store: BuildStore) -> str:
+def why_not(clock: Clock, completeness: CompletenessSettings, mail: MailSettings, store: BuildStore) -> str:
     """Why no digest may go out now; empty where it may."""
     build = store.current()
-    if settings.mail.host is None:
+    if mail.host is None:
         return "mail.host is not set: nobody is written to"
     if build is None:
         return "nothing is published yet"
     if store.pinned is not None:
         return f"a rollback holds build {store.pinned}: nothing is sent of numbers that somebody took back"
-    due = newest_due_week(settings)
+    due = newest_due_week(clock, completeness)
     if date.fromisoformat(build.newest_week) < due:
         return (
             f"data is complete through the week of {build.newest_week}, and that of {due} is due: nothing old is sent"
@@ -274,12 +276,14 @@ def read_round(mail_dir: Path) -> dict[str, Any]:
     return found
 
 
-def worth_another_try(settings: Settings) -> list[str]:
+def worth_another_try(
+    home: DataHome, clock: Clock, completeness: CompletenessSettings, mail: MailSettings
+) -> list[str]:
     """Owners whose digest of the newest week could not be sent, and may be now."""
-    if why_not(settings, BuildStore(settings.published_dir)):
+    if why_not(clock, completeness, mail, BuildStore(home.published_dir)):
         return []
-    last = read_round(settings.mail_dir).get("round", {})
-    refused, recipients = last.get("refused", {}), settings.mail.recipients
+    last = read_round(home.mail_dir).get("round", {})
+    refused, recipients = last.get("refused", {}), mail.recipients
     failed = last.get("failed", {})
     return [owner for owner in failed if refused.get(owner) != recipients.get(owner, refused.get(owner))]
 
@@ -288,13 +292,15 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
     """Sends what was not sent yet of the newest week, and remembers it. Raises LockTimeoutError where another run is
     at it.
     """
-    store = BuildStore(settings.published_dir)
-    if reason := why_not(settings, store):
+    store = BuildStore(settings.home.published_dir)
+    if reason := why_not(settings.clock, settings.completeness, settings.mail, store):
         return Round(not_sent_because=reason)
     build = store.current()
     assert build is not None
-    with _remembered(settings, build.newest_week) as memory:
-        digests, nobodys = read_digests(store, build, handled_accounts(settings, store, build))
+    with _remembered(settings.home.mail_dir, build.newest_week) as memory:
+        digests, nobodys = read_digests(
+            store, build, handled_accounts(settings.home, settings.clock.as_of_day, store, build)
+        )
         done = Round(week=build.newest_week, accounts_without_owner=nobodys)
         away = ""
         for digest in digests:
@@ -307,7 +313,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                 done.failed[digest.owner] = away
             else:
                 try:
-                    mailer.send(settings.mail, write(settings, digest, to))
+                    mailer.send(settings.mail, write(settings.mail, settings.name, digest, to))
                 except mailer.RecipientError as error:
                     done.failed[digest.owner] = str(error)
                     if error.is_final:
@@ -323,7 +329,7 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
                         "build": digest.build_id,
                         "calls": len(digest.calls),
                     }
-                    _keep(settings.mail_dir, build.newest_week, memory)
+                    _keep(settings.home.mail_dir, build.newest_week, memory)
                     say(f"{digest.owner}: {digest.subject}")
         if len(done.refused) > 1 and not done.sent and not done.sent_before:
             done.refused = {}  # a server that knows nobody is the wrong one, or set up wrongly
@@ -334,17 +340,17 @@ def send_digests(settings: Settings, say: Callable[[str], None], now: Callable[[
 
 
 @contextmanager
-def _remembered(settings: Settings, week: str) -> Iterator[dict[str, Any]]:
+def _remembered(mail_dir: Path, week: str) -> Iterator[dict[str, Any]]:
     """What is remembered of a week, one run at a time; kept when the body ends."""
-    settings.mail_dir.mkdir(parents=True, exist_ok=True)
-    settings.mail_dir.chmod(0o700)  # addresses, and who was told what
-    with file_lock(settings.mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
-        file = sent_file(settings.mail_dir, week)
+    mail_dir.mkdir(parents=True, exist_ok=True)
+    mail_dir.chmod(0o700)  # addresses, and who was told what
+    with file_lock(mail_dir / "digests.lock", _SECONDS_TO_WAIT, what="the digests"):
+        file = sent_file(mail_dir, week)
         memory: dict[str, Any] = {"week": week, "sent": {}, "round": {}}
         if file.exists():
             memory = json.loads(file.read_text(encoding="utf-8"))
         yield memory
-        _keep(settings.mail_dir, week, memory)
+        _keep(mail_dir, week, memory)
 
 
 def _keep(mail_dir: Path, week: str, memory: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import duckdb
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import CompletenessSettings, Settings, Sources
 from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK, monday_of
 from usage_pipeline.ingestion.facts import WeekManifest, facts_path, read_manifests, settled_on
@@ -151,18 +152,18 @@ def explain(
         raise ExplainError("there is no complete week yet: name a week, or see `usage-pipeline sources check`")
     key = {"account": who.key, "application": what.key, "week": week_start}
     usage = settings.sources.usage
-    raw = _raw(connection, settings, key)
+    raw = _raw(connection, settings.home, settings.clock.as_of_day, settings.sources, key)
     sql = (
         "FROM mart.usage_by_week WHERE CAST(week_start AS DATE) = $week AND account_id = $account "
         "AND application_key = $application"
     )
     in_warehouse = _one(connection, sql, key)
-    shown, on_page = _shown(connection, settings.published_dir, sql, key, in_warehouse)
+    shown, on_page = _shown(connection, settings.home.published_dir, sql, key, in_warehouse)
     return Explanation(
         account=who,
         application=what,
-        as_of_day=settings.as_of_day,
-        week=_week(connection, settings, week_start),
+        as_of_day=settings.clock.as_of_day,
+        week=_week(connection, settings.home.facts_dir, settings.clock.running_week, settings.completeness, week_start),
         raw=raw,
         subscription=_subscription(connection, key),
         page=Number(on_page, _agreement(on_page, raw.sums)),
@@ -177,7 +178,7 @@ def explain(
         anomalies=_anomalies(connection, key),
         anomalies_as_published=_issued(
             connection,
-            settings.history_dir / "anomalies" / f"{week_start}.parquet",
+            settings.home.history_dir / "anomalies" / f"{week_start}.parquet",
             "account_id = $account AND application = $application OR scope = 'application' "
             "AND application = $application OR scope = 'all' ORDER BY scope, measure",
             {k: key[k] for k in ("account", "application")},
@@ -197,7 +198,7 @@ def explain(
         risks=_risks(connection, key),
         scores_as_published=_issued(
             connection,
-            settings.history_dir / "scores" / f"{week_start}.parquet",
+            settings.home.history_dir / "scores" / f"{week_start}.parquet",
             "account_id = $account AND (application = $application OR application IS NULL) ORDER BY target",
             {k: key[k] for k in ("account", "application")},
         ),
@@ -264,19 +265,25 @@ def _near(low: str, known: Sequence[Named]) -> list[Named]:
 # ---------------------------------------------------------------- the week and its raw rows
 
 
-def _week(connection: duckdb.DuckDBPyConnection, settings: Settings, week: date) -> Week:
+def _week(
+    connection: duckdb.DuckDBPyConnection,
+    facts_dir: Path,
+    running_week: date,
+    completeness: CompletenessSettings,
+    week: date,
+) -> Week:
     row = _one(connection, "SELECT week_status, is_complete FROM core.weeks WHERE week_start = $week", {"week": week})
-    manifest = read_manifests(settings.facts_dir, [week]).get(week)
+    manifest = read_manifests(facts_dir, [week]).get(week)
     if row is None:
-        status = "has not begun" if week > settings.running_week else "before the first week on record"
-        return Week(week, status, False, settled_on(settings.completeness, week), manifest)
-    return Week(week, row["week_status"], row["is_complete"], settled_on(settings.completeness, week), manifest)
+        status = "has not begun" if week > running_week else "before the first week on record"
+        return Week(week, status, False, settled_on(completeness, week), manifest)
+    return Week(week, row["week_status"], row["is_complete"], settled_on(completeness, week), manifest)
 
 
-def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) -> Raw:
+def _raw(connection: duckdb.DuckDBPyConnection, home: DataHome, as_of_day: date, sources: Sources, key: Row) -> Raw:
     # rows that came late lie in the folder beside
     folders = [key["week"] - WEEK, key["week"], key["week"] + WEEK]
-    files = [str(path) for week in folders if (path := facts_path(settings.facts_dir, week)).exists()]
+    files = [str(path) for week in folders if (path := facts_path(home.facts_dir, week)).exists()]
     found: list[Row] = []
     if files:
         found = _all(
@@ -286,22 +293,22 @@ def _raw(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row) ->
             "AND account_id = $account AND application = $application ORDER BY day, user_id, folder",
             key | {"files": files},
         )
-    rows = [row for row in found if (row["day"] or key["week"]) <= settings.as_of_day]
-    usage = settings.sources.usage
+    rows = [row for row in found if (row["day"] or key["week"]) <= as_of_day]
+    usage = sources.usage
     records = [row["records_created"] for row in rows if row["records_created"] is not None]
     sums = {
         "clicks": sum(row["clicks"] for row in rows),
         "records": sum(records) if usage.delivers("records_created") else None,
         "users": len({row["user_id"] for row in rows} - {None}) if usage.delivers("user_id") else None,
     }
-    return Raw(rows, sums, _rejected(connection, settings, key, folders), len(found) - len(rows))
+    return Raw(rows, sums, _rejected(connection, home, key, folders), len(found) - len(rows))
 
 
-def _rejected(connection: duckdb.DuckDBPyConnection, settings: Settings, key: Row, folders: list[date]) -> list[Row]:
+def _rejected(connection: duckdb.DuckDBPyConnection, home: DataHome, key: Row, folders: list[date]) -> list[Row]:
     """Rows of the account that were kept aside, in the week's folder, or of its days in the folders beside."""
     found: list[Row] = []
-    for folder, manifest in read_manifests(settings.facts_dir, folders).items():
-        file = settings.history_dir / (manifest.rejected_file or "")
+    for folder, manifest in read_manifests(home.facts_dir, folders).items():
+        file = home.history_dir / (manifest.rejected_file or "")
         if manifest.rejected_file is None or not file.exists():
             continue
         found += _all(

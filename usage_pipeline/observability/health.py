@@ -21,7 +21,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import Sources
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core import formatting as words
 from usage_pipeline.core.sql import load_sql, run_sql
@@ -46,7 +48,9 @@ class Health:
     `health` is asked for last: its sentence is about the others, and about what could not be read for them.
     """
 
-    settings: Settings
+    home: DataHome
+    clock: Clock
+    configured: Sources
     instance: dg.DagsterInstance
     problems: list[str] = field(default_factory=list)
 
@@ -62,12 +66,12 @@ class Health:
     @cached_property
     def manifests(self) -> dict[date, WeekManifest]:
         with self._told("the facts cannot be read"):
-            return read_manifests(self.settings.facts_dir)
+            return read_manifests(self.home.facts_dir)
         return {}
 
     @cached_property
     def store(self) -> BuildStore:
-        return BuildStore(self.settings.published_dir)
+        return BuildStore(self.home.published_dir)
 
     @cached_property
     def shown(self) -> Build | None:
@@ -100,12 +104,12 @@ class Health:
         """A time of the machine's clock in the configured zone."""
         if not seconds:
             return None
-        return datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(self.settings.timezone)).replace(tzinfo=None)
+        return datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(self.clock.timezone)).replace(tzinfo=None)
 
     def _local(self, moment: str) -> datetime:
         """A time as facts and builds write it, in the configured zone."""
         found = datetime.fromisoformat(moment)
-        return found.astimezone(ZoneInfo(self.settings.timezone)).replace(tzinfo=None) if found.tzinfo else found
+        return found.astimezone(ZoneInfo(self.clock.timezone)).replace(tzinfo=None) if found.tzinfo else found
 
     # ---------------------------------------------------------------- runs and checks
 
@@ -199,9 +203,9 @@ class Health:
         }
 
     def _reference(self, name: str) -> dict[str, Any]:
-        if self.settings.sources.get(name) is None:
+        if self.configured.get(name) is None:
             return {"source": words.as_text(name), "delivery": "not delivered"}
-        files, held_back = deliveries(self.settings.history_dir, name), self.held_back.get(name)
+        files, held_back = deliveries(self.home.history_dir, name), self.held_back.get(name)
         delivery = "delivered" if files else "nothing taken in yet"
         row: dict[str, Any] = {
             "source": words.as_text(name),
@@ -228,7 +232,7 @@ class Health:
     def held_back(self) -> dict[str, HeldBack]:
         """What is held back of reference sources, by source."""
         with self._told("what is held back cannot be read"):
-            return {held_back.source: held_back for held_back in all_held_back(self.settings)}
+            return {held_back.source: held_back for held_back in all_held_back(self.home.history_dir, self.configured)}
         return {}
 
     def _event(self, asset: str) -> dg.EventLogEntry | None:
@@ -317,7 +321,7 @@ class Health:
 
     def _clicks_by_date(self) -> dict[date, int]:
         """Clicks of the facts up to as_of by week of the day: rows can come late, into the folder of the next week."""
-        files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
+        files = [str(facts_path(self.home.facts_dir, week)) for week in self.manifests]
         with self._told("the facts cannot be added up"), duckdb.connect() as connection:
             if files:
                 sql = (
@@ -330,7 +334,7 @@ class Health:
     @property
     def _counted_until(self) -> date:
         """The last day that the pages count: later rows wait in the facts until their day has come."""
-        return self._local(self.shown.as_of).date() if self.shown else self.settings.as_of_day
+        return self._local(self.shown.as_of).date() if self.shown else self.clock.as_of_day
 
     def _clicks_published(self) -> dict[date, int]:
         if self.shown is None:
@@ -344,7 +348,7 @@ class Health:
         return {}
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, stem: str) -> None:
-        path = (self.settings.published_dir / "current" / f"{stem}.duckdb").resolve()
+        path = (self.home.published_dir / "current" / f"{stem}.duckdb").resolve()
         attach(connection, path, "build")
 
     @cached_property
@@ -355,7 +359,7 @@ class Health:
                 "rejected_because": reason,
                 "rows_rejected": rows,
                 "share_of_rows": rows / manifest.rows_read if manifest.rows_read else None,
-                "kept_in": f"{self.settings.history_dir.name}/{manifest.rejected_file}",
+                "kept_in": f"{self.home.history_dir.name}/{manifest.rejected_file}",
             }
             for manifest in self.manifests.values()
             for reason, rows in manifest.rejected.items()
@@ -375,9 +379,9 @@ class Health:
 
     def _without_places(self, text: str) -> str:
         """A text without the places of the lake and of the data home: long, the same everywhere, nobody's business."""
-        for place in (self.settings.sources.usage.path, str(self.settings.home)):
+        for place in (self.configured.usage.path, str(self.home.root)):
             text = text.replace(f"{place.rstrip('/')}/", "") if place else text
-        sources = [self.settings.sources.get(schema.name) for schema in REFERENCE]
+        sources = [self.configured.get(schema.name) for schema in REFERENCE]
         for place in [shape.path for source in sources if source for shape in source.file_sets.values()]:
             text = text.replace(place, place.rstrip("/").rpartition("/")[2])
         return text
@@ -407,8 +411,8 @@ class Health:
 
     def _unmatched_users(self) -> dict[str, Any]:
         row: dict[str, Any] = {"unmatched_kind": "users"}
-        files = [str(facts_path(self.settings.facts_dir, week)) for week in self.manifests]
-        if self.settings.sources.contacts is None or self.shown is None or not files:
+        files = [str(facts_path(self.home.facts_dir, week)) for week in self.manifests]
+        if self.configured.contacts is None or self.shown is None or not files:
             return row | {"examples": "nothing to compare: contacts or users are not delivered yet"}
         values = {"files": files, "as_of_day": self._counted_until}
         with duckdb.connect() as connection:
@@ -503,7 +507,7 @@ class Health:
     def _sentence(self, counts: dict[str, int]) -> str:
         parts = [self._what_is_shown(), self._what_ran(), self._what_was_found(counts), *self._what_is_held_back()]
         parts += [f"{problem[0].upper()}{problem[1:]}." for problem in self.problems]
-        parts.append(f"Times are those of {self.settings.timezone}.")
+        parts.append(f"Times are those of {self.clock.timezone}.")
         return " ".join(parts)
 
     def _what_is_shown(self) -> str:

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import duckdb
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.settings import CompletenessSettings, ScheduleSettings, Sources
 from usage_pipeline.core.formatting import day_and_time
 from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK
@@ -42,16 +43,16 @@ class Finding:
         return f"{self.level:8} {self.about:9} {self.words}" + (f": {self.remedy}" if self.remedy else "")
 
 
-def check_freshness(settings: Settings, store: BuildStore) -> Iterator[Finding]:
+def check_freshness(clock: Clock, completeness: CompletenessSettings, store: BuildStore) -> Iterator[Finding]:
     build = store.current()
     if build is None:
         yield Finding("data", "failed", "nothing is published", "run `usage-pipeline refresh`; see builds below")
         return
-    newest, due = date.fromisoformat(build.newest_week), newest_due_week(settings)
+    newest, due = date.fromisoformat(build.newest_week), newest_due_week(clock, completeness)
     through = f"complete through the week of {newest}"
-    days = (settings.as_of_day - settled_on(settings.completeness, due)).days
+    days = (clock.as_of_day - settled_on(completeness, due)).days
     if newest >= due:
-        yield Finding("data", "ok", f"{through}, the newest that can be by {settings.as_of_day}")
+        yield Finding("data", "ok", f"{through}, the newest that can be by {clock.as_of_day}")
     elif newest == due - WEEK and days < 1:
         yield Finding("data", "ok", f"{through}; that of {due} counts as whole since today, the next run takes it in")
     else:
@@ -78,10 +79,10 @@ def _why_missing(store: BuildStore, build: Build) -> str:
     return ", ".join(f"{week} {status}" for week, status in rows)
 
 
-def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
+def check_runs(status_path: Path, clock: Clock, schedule: ScheduleSettings, now: datetime) -> Iterator[Finding]:
     """Of refreshes alone: a single table that somebody made by hand mends and breaks none."""
     rows = status_rows(
-        settings.status_path,
+        status_path,
         "SELECT run, run_result, ended_at, failure FROM status.runs WHERE run_kind = 'refresh' "
         "ORDER BY coalesce(started_at, ended_at) DESC",  # one that could not be started has an end only
     )
@@ -100,8 +101,8 @@ def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("runs", "warning", words, "run `usage-pipeline refresh`")
     elif good:
         yield Finding("runs", "ok", f"the last run succeeded {_moment(good['ended_at'])}")
-    tick = None if settings.as_of_is_pinned else last_tick(settings, now)
-    zone = ZoneInfo(settings.timezone)
+    tick = None if clock.is_pinned else last_tick(clock.timezone, schedule, now)
+    zone = ZoneInfo(clock.timezone)
     late = tick is not None and now - tick > timedelta(hours=_RUN_HOURS)
     if tick and late and good and good["ended_at"].replace(tzinfo=zone) < tick:
         words = f"none has succeeded since the refresh that was due {_moment(tick.astimezone(zone))}"
@@ -110,24 +111,24 @@ def check_runs(settings: Settings, now: datetime) -> Iterator[Finding]:
         )
 
 
-def check_held_deliveries(settings: Settings) -> Iterator[Finding]:
+def check_held_deliveries(history_dir: Path, sources: Sources) -> Iterator[Finding]:
     """Each reference source of which something is held back; it is an incident of its own."""
-    found = list(all_held_back(settings))
+    found = list(all_held_back(history_dir, sources))
     if not found:
         yield Finding("sources", "ok", "no delivery is held back")
     for held_back in found:
         yield Finding(held_back.source, "warning", held_back.found, held_back.remedy, needs_alert=True)
 
 
-def last_tick(settings: Settings, now: datetime) -> datetime | None:
+def last_tick(timezone: str, schedule: ScheduleSettings, now: datetime) -> datetime | None:
     """The last time that the weekly refresh was due."""
-    zone = ZoneInfo(settings.timezone)
+    zone = ZoneInfo(timezone)
     start = (now - timedelta(days=400)).astimezone(zone)
     windows = dg.TimeWindowPartitionsDefinition(
         start=start.strftime("%Y-%m-%d"),
         fmt="%Y-%m-%d",
-        cron_schedule=settings.schedule.weekly,
-        timezone=settings.timezone,
+        cron_schedule=schedule.weekly,
+        timezone=timezone,
     )
     with dg.partition_loading_context(effective_dt=now):
         last = windows.get_last_partition_window()

@@ -17,7 +17,9 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import Sources
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.numbered import show_new
 from usage_pipeline.core.sql import load_sql
@@ -36,12 +38,15 @@ def status_locked(status_path: Path) -> AbstractContextManager[None]:
     return file_lock(folder / ".lock", _SECONDS_TO_WAIT, what=str(folder))
 
 
-def write_status(settings: Settings, instance: dg.DagsterInstance) -> None:
+def write_status(home: DataHome, clock: Clock, sources: Sources, instance: dg.DagsterInstance) -> None:
     """Replaces the status file with what the instance, the facts, the history and the builds say now."""
-    folder = settings.status_path.parent.parent
+    folder = home.status_path.parent.parent
     # who writes also gathers inside: of two that end together, the later one knows of both
-    with status_locked(settings.status_path):
-        show_new(folder, lambda made: _write(made / settings.status_path.name, Health(settings, instance)))
+    with status_locked(home.status_path):
+        show_new(
+            folder,
+            lambda made: _write(made / home.status_path.name, Health(home, clock, sources, instance)),
+        )
 
 
 def _write(file: Path, health: Health) -> None:
@@ -69,10 +74,10 @@ def _schema(table: Table) -> pa.Schema:
 
 def _clock(health: Health) -> pa.Table:
     """What the views ask for the time: a pinned as_of stands still, otherwise it is that of the reading."""
-    settings, last = health.settings, health.last_publishing
-    pinned = settings.as_of.replace(tzinfo=None) if settings.as_of_is_pinned else None
+    clock, last = health.clock, health.last_publishing
+    pinned = clock.as_of.replace(tzinfo=None) if clock.is_pinned else None
     row: dict[str, Any] = {
-        "timezone": settings.timezone,
+        "timezone": clock.timezone,
         "pinned_as_of": pinned,
         "last_run_at": last["ended_at"] if last else None,
     }

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.files import FILE, SEALED, make_folder
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.facts import facts_lock
@@ -39,35 +39,35 @@ class BackupError(Exception):
     """What is there stands in the way; the message says what, and the remedy."""
 
 
-def back_up(settings: Settings, to: BinaryIO, progress: Callable[[str], None] = lambda _: None) -> int:
+def back_up(home: DataHome, wait_seconds: float, to: BinaryIO, progress: Callable[[str], None] = lambda _: None) -> int:
     """Writes the home to a stream as a tar file; returns the number of files.
 
     Raises LockTimeoutError where a run holds what is to be copied for longer than `ingest.wait_seconds`.
     """
-    home, wait, files = settings.home, settings.ingest.wait_seconds, 0
+    files = 0
     with ExitStack() as held:
-        for lock in (facts_lock(settings.facts_dir), settings.history_lock):
-            held.enter_context(file_lock(lock, wait, what=str(lock.parent), who="backup", progress=progress))
-        held.enter_context(warehouse_of(settings).locked())
+        for lock in (facts_lock(home.facts_dir), home.history_lock):
+            held.enter_context(file_lock(lock, wait_seconds, what=str(lock.parent), who="backup", progress=progress))
+        held.enter_context(warehouse_of(home, wait_seconds).locked())
         # Superset's folder of outcomes is not packed: history has a copy of each
-        keep(settings.feedback_dir, settings.history_dir)
+        keep(home.feedback_dir, home.history_dir)
         with tarfile.open(fileobj=to, mode="w|") as archive:
             for name in _KEPT:
                 # written after every run, or answer: not kept from it for as long as the rest takes
-                with _of_its_own(settings, name):
-                    files += sum(_add(archive, path, home, progress) for path in _paths(home, name))
+                with _of_its_own(home, wait_seconds, name):
+                    files += sum(_add(archive, path, home.root, progress) for path in _paths(home.root, name))
             # a tar file that was cut off between two files reads as a whole one
             archive.addfile(tarfile.TarInfo(_END))
     return files
 
 
-def _of_its_own(settings: Settings, place: str) -> AbstractContextManager[None]:
+def _of_its_own(home: DataHome, wait_seconds: float, place: str) -> AbstractContextManager[None]:
     """The lock of a place that is written between runs too."""
     if place == "status":
-        return status_locked(settings.status_path)
+        return status_locked(home.status_path)
     if place == "outcomes":
-        lock = outcomes_lock(settings.outcomes_path)
-        return file_lock(lock, settings.ingest.wait_seconds, what=str(lock.parent), who="backup")
+        lock = outcomes_lock(home.outcomes_path)
+        return file_lock(lock, wait_seconds, what=str(lock.parent), who="backup")
     return nullcontext()
 
 

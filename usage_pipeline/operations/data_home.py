@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.files import is_tmp_path, remove
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.numbered import unfinished
@@ -226,19 +226,19 @@ def _matches(path: str, pattern: str) -> bool:
 # ---------------------------------------------------------------- cleaning
 
 
-def clean(settings: Settings, progress: Progress = lambda _: None, *, seconds: float = 10) -> int:
+def clean(home: DataHome, progress: Progress = lambda _: None, *, seconds: float = 10) -> int:
     """Removes what killed processes left below the home, and brings to its end what can be; returns how much it was.
 
     A place that somebody writes to for longer than `seconds` is left to the next refresh.
     """
     locks: list[tuple[AbstractContextManager[None], Callable[[], list[str]]]] = [
-        (_held(facts_lock(settings.facts_dir), seconds), lambda: clean_facts(settings, young=_YOUNG_SECONDS)),
-        (_held(settings.history_lock, seconds), lambda: clean_history(settings.history_dir)),
-        (_warehouse_locked(settings, seconds), lambda: clean_warehouse(settings)),
-        (status_locked(settings.status_path), lambda: _clean_shown(settings.status_path)),
-        (_held(outcomes_lock(settings.outcomes_path), seconds), lambda: _clean_shown(settings.outcomes_path)),
+        (_held(facts_lock(home.facts_dir), seconds), lambda: clean_facts(home, young=_YOUNG_SECONDS)),
+        (_held(home.history_lock, seconds), lambda: clean_history(home.history_dir)),
+        (warehouse_of(home, seconds).locked(), lambda: clean_warehouse(home)),
+        (status_locked(home.status_path), lambda: _clean_shown(home.status_path)),
+        (_held(outcomes_lock(home.outcomes_path), seconds), lambda: _clean_shown(home.outcomes_path)),
     ]
-    done = _clean_the_rest(settings)
+    done = _clean_the_rest(home)
     for held, work in locks:
         try:
             with held:
@@ -254,17 +254,13 @@ def _held(lock: Path, seconds: float) -> AbstractContextManager[None]:
     return file_lock(lock, seconds, what=str(lock.parent), who="cleaning")
 
 
-def _warehouse_locked(settings: Settings, seconds: float) -> AbstractContextManager[None]:
-    return warehouse_of(settings).model_copy(update={"lock_seconds": seconds}).locked()
-
-
-def clean_facts(settings: Settings, *, young: float = 0) -> list[str]:
+def clean_facts(home: DataHome, *, young: float = 0) -> list[str]:
     """Facts, rejected rows, written under the same lock, and what readers spilled `young` seconds ago or before.
 
     The caller holds `facts_lock`.
     """
-    done = _remove(_unfinished_below(settings.facts_dir) + _unfinished_below(settings.history_dir / "rejected"))
-    spill = settings.home / "spill"
+    done = _remove(_unfinished_below(home.facts_dir) + _unfinished_below(home.history_dir / "rejected"))
+    spill = home.spill_dir
     left = [p for p in (spill.iterdir() if spill.is_dir() else ()) if _age(p) >= young or _is_orphan(p)]
     return done + _remove(left)
 
@@ -280,7 +276,7 @@ def _is_orphan(spilled: Path) -> bool:
 def clean_history(history_dir: Path) -> list[str]:
     """The history without rejected rows; deliveries of contacts are encrypted where a key has come since.
 
-    The caller holds `Settings.history_lock`. Raises ContactsKeyError where the key is none.
+    The caller holds `DataHome.history_lock`. Raises ContactsKeyError where the key is none.
     """
     folders = [p for p in (history_dir.iterdir() if history_dir.is_dir() else ()) if p.is_dir()]
     left = [path for folder in folders if folder.name != "rejected" for path in _unfinished_below(folder)]
@@ -288,15 +284,15 @@ def clean_history(history_dir: Path) -> list[str]:
     return [*_remove([*left, *interrupted_withdrawals(history_dir)]), *encrypted]
 
 
-def clean_warehouse(settings: Settings) -> list[str]:
+def clean_warehouse(home: DataHome) -> list[str]:
     """The warehouse, and models and builds, which are written under the same lock. The caller holds it.
 
     Contacts are encrypted where a key has come since. Raises ContactsKeyError where theirs is another.
     """
-    path, done = settings.warehouse_path, []
-    left = [*_unfinished_below(path.parent), *_unfinished_below(settings.models_dir)]
+    path, done = home.warehouse_path, []
+    left = [*_unfinished_below(path.parent), *_unfinished_below(home.models_dir)]
     left += [spilled for name in _SPILLED if (spilled := path.with_name(name)).exists()]
-    for file in (path, settings.private_contacts_path):
+    for file in (path, home.private_contacts_path):
         log = file.with_name(f"{file.name}.wal")
         if log.exists() and not file.exists():
             left.append(log)
@@ -305,24 +301,24 @@ def clean_warehouse(settings: Settings) -> list[str]:
             with open_to_write(file) as connection:
                 connection.execute("CHECKPOINT")
             done.append(f"{log} was left by a process that was killed: taken in")
-    done = _remove(left) + done + BuildStore(settings.published_dir).finish()
-    return done + [line for file in databases_of_contacts(settings) for line in encrypt_plain(file)]
+    done = _remove(left) + done + BuildStore(home.published_dir).finish()
+    return done + [line for file in databases_of_contacts(home) for line in encrypt_plain(file)]
 
 
-def databases_of_contacts(settings: Settings) -> list[Path]:
+def databases_of_contacts(home: DataHome) -> list[Path]:
     """Every database below the home that holds names, addresses and telephone numbers; written under one lock."""
-    of_builds = sorted(settings.published_dir.glob("[0-9]*/contacts.duckdb"))
-    return [file for file in (settings.private_contacts_path, *of_builds) if file.exists()]
+    of_builds = sorted(home.published_dir.glob("[0-9]*/contacts.duckdb"))
+    return [file for file in (home.private_contacts_path, *of_builds) if file.exists()]
 
 
 def _clean_shown(shown: Path) -> list[str]:
     return _remove(unfinished(shown.parent.parent))
 
 
-def _clean_the_rest(settings: Settings) -> list[str]:
+def _clean_the_rest(home: DataHome) -> list[str]:
     """Of places whose writers hold no lock, or a lock of their own; nothing there names a person."""
-    tops = [path for path in (settings.home.iterdir() if settings.home.is_dir() else ()) if is_tmp_path(path.name)]
-    folders = [settings.mail_dir, settings.home / "erased", settings.published_dir / "kpi-sheets"]
+    tops = [path for path in (home.root.iterdir() if home.root.is_dir() else ()) if is_tmp_path(path.name)]
+    folders = [home.mail_dir, home.root / "erased", home.published_dir / "kpi-sheets"]
     left = [*tops, *(path for folder in folders for path in _unfinished_below(folder))]
     return _remove([path for path in left if _age(path) >= _YOUNG_SECONDS])
 

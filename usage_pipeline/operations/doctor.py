@@ -15,7 +15,8 @@ from pathlib import Path
 import duckdb
 import psutil
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import DoctorSettings, IngestSettings, MailSettings, Settings
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.tables import schema_violation
 from usage_pipeline.notifications.alerts import LOOKED_AT, raise_alerts
@@ -46,21 +47,21 @@ _LISTED = 3
 
 def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     """Every finding, in one order. `now` is the moment of the machine; data is judged by `as_of`."""
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-        ("servers", lambda: _servers(settings, config)),
-        ("data", lambda: check_freshness(settings, store)),
-        ("runs", lambda: check_runs(settings, now)),
-        ("sources", lambda: check_held_deliveries(settings)),
-        ("checks", lambda: _checks(settings.status_path)),
-        ("files", lambda: _set_aside(settings.status_path)),
+        ("servers", lambda: _servers(settings.home, config)),
+        ("data", lambda: check_freshness(settings.clock, settings.completeness, store)),
+        ("runs", lambda: check_runs(settings.home.status_path, settings.clock, settings.schedule, now)),
+        ("sources", lambda: check_held_deliveries(settings.home.history_dir, settings.sources)),
+        ("checks", lambda: _checks(settings.home.status_path)),
+        ("files", lambda: _set_aside(settings.home.status_path)),
         ("builds", lambda: _builds(store)),
-        ("outcomes", lambda: _outcomes(settings)),
-        ("home", lambda: _home(settings.home)),
-        ("modes", lambda: _modes(settings.home)),
-        ("key", lambda: _key(settings)),
-        ("disk", lambda: _disk(settings, store)),
-        ("memory", lambda: _memory(settings)),
+        ("outcomes", lambda: _outcomes(settings.home)),
+        ("home", lambda: _home(settings.home.root)),
+        ("modes", lambda: _modes(settings.home.root)),
+        ("key", lambda: _key(settings.home)),
+        ("disk", lambda: _disk(settings.home.root, settings.doctor, store)),
+        ("memory", lambda: _memory(settings.ingest, settings.doctor)),
     ]
     findings: list[Finding] = []
     for about, look in parts:
@@ -73,12 +74,12 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     return findings
 
 
-def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.Say) -> None:
+def tell(home: DataHome, mail: MailSettings, name: str, findings: list[Finding], now: datetime, say: local.Say) -> None:
     """Tells the data team of what was found, once per incident, also where Dagster itself is down."""
     # checks and files that fail a run are told with the run
     looked_at = ("servers", *LOOKED_AT, "builds", "outcomes", "disk", "memory")
     try:
-        raise_alerts(settings, findings, looked_at, now, say)
+        raise_alerts(home, mail, name, findings, looked_at, now, say)
     except LockTimeoutError as error:
         say(str(error))
 
@@ -86,9 +87,9 @@ def tell(settings: Settings, findings: list[Finding], now: datetime, say: local.
 # ---------------------------------------------------------------- servers
 
 
-def _servers(settings: Settings, config: Path) -> Iterator[Finding]:
-    folder = settings.home / "run"
-    for service in local.services(settings, config, folder).values():
+def _servers(home: DataHome, config: Path) -> Iterator[Finding]:
+    folder = home.root / "run"
+    for service in local.services(home, config, folder).values():
         if not _stamp(folder, service).exists():
             yield Finding("servers", "ok", f"{service.name} was not started here, or was stopped: not watched")
             continue
@@ -121,15 +122,15 @@ def _answers_in_time(service: local.Service) -> bool:
     return found
 
 
-def restart(settings: Settings, config: Path, say: local.Say) -> list[Finding]:
+def restart(home: DataHome, config: Path, say: local.Say) -> list[Finding]:
     """Stops and starts again the servers that were started here and are down, and waits until they answer.
 
     Raises LockTimeoutError where another doctor is at it.
     """
-    folder = settings.home / "run"
+    folder = home.root / "run"
     found = []
     with file_lock(folder / "restart.lock", 0, what="restarting", who="usage-pipeline doctor --restart"):
-        for service in local.services(settings, config, folder).values():
+        for service in local.services(home, config, folder).values():
             stamp = _stamp(folder, service)
             if not stamp.exists() or _state_of(service, folder)[0] != "failed":
                 continue
@@ -231,15 +232,15 @@ def _problems(store: BuildStore, build: Build, *, whole: bool) -> list[str]:
     return problems
 
 
-def _outcomes(settings: Settings) -> Iterator[Finding]:
+def _outcomes(home: DataHome) -> Iterator[Finding]:
     """Records of outcomes that were changed or are missing; and whether the pages show the newest."""
-    found = problems(settings.feedback_dir, settings.history_dir)
+    found = problems(home.feedback_dir, home.history_dir)
     for problem in found[:_LISTED]:
         yield Finding("outcomes", "failed", f"{problem.name} {problem.words}", "ask who can write there")
     if len(found) > _LISTED:
         yield Finding("outcomes", "failed", f"{len(found) - _LISTED} more", "`usage-pipeline outcomes verify` has all")
     if not found:
-        records = read_records(settings.feedback_dir, settings.history_dir)
+        records = read_records(home.feedback_dir, home.history_dir)
         yield Finding("outcomes", "ok", f"{len(records):,} recorded, none changed or missing")
 
 
@@ -266,48 +267,48 @@ def _modes(home: Path) -> Iterator[Finding]:
         yield Finding("modes", "failed", f"{len(found) - _LISTED} more below {home} are open to others", remedy)
 
 
-def _key(settings: Settings) -> Iterator[Finding]:
+def _key(home: DataHome) -> Iterator[Finding]:
     """Nothing is said of a home without a key and without encrypted files."""
-    problems = key_problems(settings)
+    problems = key_problems(home)
     for problem in problems[:_LISTED]:
         yield Finding("key", "failed", problem)
     if len(problems) > _LISTED:
         yield Finding("key", "failed", f"{len(problems) - _LISTED} more files cannot be opened with that key")
     if problems or contacts_key() is None:
         return
-    plain = plain_files(settings)
+    plain = plain_files(home)
     for path in plain[:_LISTED]:
         remedy = "the next refresh encrypts it, or `usage-pipeline contacts rekey` does now"
         yield Finding("key", "warning", f"{path} is not encrypted yet", remedy)
     if len(plain) > _LISTED:
         yield Finding("key", "warning", f"{len(plain) - _LISTED} more files of contacts are not encrypted yet")
     if not plain:
-        yield Finding("key", "ok", f"all {len(files_of_contacts(settings))} files of contacts are encrypted")
+        yield Finding("key", "ok", f"all {len(files_of_contacts(home))} files of contacts are encrypted")
 
 
 # ---------------------------------------------------------------- disk and memory
 
 
-def _disk(settings: Settings, store: BuildStore) -> Iterator[Finding]:
-    limits, free = settings.doctor, shutil.disk_usage(settings.home).free / _MEGABYTE
+def _disk(home: Path, limits: DoctorSettings, store: BuildStore) -> Iterator[Finding]:
+    free = shutil.disk_usage(home).free / _MEGABYTE
     sizes = [
         sum(file.stat().st_size for file in store.path(build.build_id).iterdir()) / _MEGABYTE
         for build in store.builds()
     ]
     builds = limits.free_builds * max(sizes, default=0)
     wanted = max(builds, limits.minimum_free_mb)
-    words = f"{_size(free)} free at {settings.home}, wanted {_size(wanted)}"
+    words = f"{_size(free)} free at {home}, wanted {_size(wanted)}"
     words += f" ({limits.free_builds} builds of {_size(max(sizes))})" if builds > limits.minimum_free_mb else ""
     remedy = "make room, keep fewer builds (publish.keep_builds), or change doctor.minimum_free_mb and free_builds"
     level: Level = "failed" if free < wanted else "warning" if free < 2 * wanted else "ok"
     yield Finding("disk", level, words, "" if level == "ok" else remedy)
 
 
-def _memory(settings: Settings) -> Iterator[Finding]:
+def _memory(ingest: IngestSettings, limits: DoctorSettings) -> Iterator[Finding]:
     available = psutil.virtual_memory().available / _MEGABYTE
-    wanted = settings.ingest.memory_mb
+    wanted = ingest.memory_mb
     words = f"{_size(available)} can be had, reading may use {_size(wanted)} (ingest.memory_mb)"
-    level: Level = "failed" if available < settings.doctor.minimum_memory_mb else "warning"
+    level: Level = "failed" if available < limits.minimum_memory_mb else "warning"
     if available >= wanted:
         level = "ok"
     yield Finding("memory", level, words, "" if level == "ok" else "end something else, or lower ingest.memory_mb")

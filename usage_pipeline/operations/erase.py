@@ -25,6 +25,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Settings, Sources
 from usage_pipeline.config.source_schemas import CONTACTS
 from usage_pipeline.core.files import atomic_write
@@ -101,25 +102,26 @@ def erase(
     Raises EraseError where nothing is known of such a person, ExplainError where the account's name is that of
     several, LockTimeoutError where a run holds what is wanted for too long.
     """
-    account_id, near = _account(settings, account)
+    home, sources, wait_seconds = settings.home, settings.sources, settings.ingest.wait_seconds
+    account_id, near = _account(home, wait_seconds, account)
     user_id = user.strip()
-    person = _Person(settings, account_id, user_id)
+    person = _Person(home, sources, settings.timezone, wait_seconds, account_id, user_id)
     with _whatever_cannot_be_read(account_id, user_id):
         seen = person.look()
-    known_before = Erased.read(settings.home).key_of(account_id, user_id)
+    known_before = Erased.read(home.root).key_of(account_id, user_id)
     if not person.is_known and known_before is None:
         raise EraseError(near or person.not_found())
     words = [user_id, *sorted(person.details)]
     if dry:
         seen.key = known_before
-        seen.notes = _not_reached(settings, words)
+        seen.notes = _not_reached(home.root, sources, words)
         return seen
-    remember(settings.home, account_id, user_id)
+    remember(home.root, account_id, user_id)
     with _whatever_cannot_be_read(account_id, user_id):
         done = person.remove(progress)
         person.must_be_gone()
-    done.key = Erased.read(settings.home).key_of(account_id, user_id)
-    done.notes = _not_reached(settings, words)
+    done.key = Erased.read(home.root).key_of(account_id, user_id)
+    done.notes = _not_reached(home.root, sources, words)
     return done
 
 
@@ -135,14 +137,14 @@ def _whatever_cannot_be_read(account: str, user: str) -> Iterator[None]:
         raise EraseError(f"{told}: mend or remove what cannot be read, and run this again") from error
 
 
-def _account(settings: Settings, text: str) -> tuple[str, str | None]:
+def _account(home: DataHome, wait_seconds: float, text: str) -> tuple[str, str | None]:
     """The id of an account, by id or name; and what to say if nobody is found under an account that is not known.
 
     An account that only contacts name is known nowhere else, so a text that is no name is taken as an id.
     """
-    if not settings.warehouse_path.exists():
+    if not home.warehouse_path.exists():
         return text.strip(), None
-    with warehouse_of(settings).read() as connection:
+    with warehouse_of(home, wait_seconds).read() as connection:
         try:
             return resolve("account", text, accounts_of(connection)).key, None
         except UnknownNameError as error:
@@ -154,10 +156,13 @@ def _account(settings: Settings, text: str) -> tuple[str, str | None]:
 class _Person:
     """One person, and every place below the home that can name them."""
 
-    def __init__(self, settings: Settings, account: str, user: str) -> None:
-        self.settings, self.account, self.user = settings, account, user
+    def __init__(
+        self, home: DataHome, sources: Sources, timezone: str, wait_seconds: float, account: str, user: str
+    ) -> None:
+        self.home, self.sources, self.timezone, self.wait_seconds = home, sources, timezone, wait_seconds
+        self.account, self.user = account, user
         self.values = {"account": account, "user": user}
-        self.store = BuildStore(settings.published_dir)
+        self.store = BuildStore(home.published_dir)
         # by which they can be told where there are no columns: addresses and numbers; and names, which others may have
         self.details: set[str] = set()
         self.names: set[str] = set()
@@ -173,11 +178,14 @@ class _Person:
             "rejected rows (history)": sum(self._in_parquet(f) for f in self._rejected()),
             "facts": sum(self._in_parquet(f, or_none=False) for f in self._facts()),
         }
-        if self.settings.warehouse_path.exists():
-            with warehouse_of(self.settings).read() as connection:
+        if self.home.warehouse_path.exists():
+            with warehouse_of(self.home, self.wait_seconds).read() as connection:
                 places |= self._in_tables(connection, "warehouse")
-        if self.settings.private_contacts_path.exists():
-            with warehouse_of(self.settings).locked(), open_database(self.settings.private_contacts_path) as connection:
+        if self.home.private_contacts_path.exists():
+            with (
+                warehouse_of(self.home, self.wait_seconds).locked(),
+                open_database(self.home.private_contacts_path) as connection,
+            ):
                 places |= self._in_tables(connection, "private contacts")
         for build in self.store.builds():
             if (file := self._contacts_of(build)).exists():
@@ -190,10 +198,10 @@ class _Person:
     def not_found(self) -> str:
         """What to say where nothing is known of them, with the ids of the account that come near."""
         known: list[str] = []
-        for file in (self.settings.warehouse_path, self.settings.private_contacts_path):
+        for file in (self.home.warehouse_path, self.home.private_contacts_path):
             if not file.exists():
                 continue
-            with warehouse_of(self.settings).locked(), open_database(file) as connection:
+            with warehouse_of(self.home, self.wait_seconds).locked(), open_database(file) as connection:
                 for table, _ in _tables_with_users(connection):
                     sql = f"SELECT DISTINCT user_id FROM {table} WHERE account_id = $account AND user_id IS NOT NULL"
                     known += [row[0] for row in connection.execute(sql, {"account": self.account}).fetchall()]
@@ -203,9 +211,8 @@ class _Person:
 
     def _telling_notes(self) -> list[Path]:
         """Records whose note tells of them: by an address or id that tells, or, of their own account, by their name."""
-        settings = self.settings
         found = []
-        for folder in (kept_folder(settings.history_dir), settings.feedback_dir):
+        for folder in (kept_folder(self.home.history_dir), self.home.feedback_dir):
             for file in files_in(folder):
                 record = read(file).record
                 if record is None or record.note is None:
@@ -228,16 +235,16 @@ class _Person:
             ) from error
 
     def _facts(self) -> list[Path]:
-        return [facts_path(self.settings.facts_dir, week) for week in read_manifests(self.settings.facts_dir)]
+        return [facts_path(self.home.facts_dir, week) for week in read_manifests(self.home.facts_dir)]
 
     def _rejected(self) -> list[Path]:
-        return sorted((self.settings.history_dir / "rejected").glob("week=*/*.parquet"))
+        return sorted((self.home.history_dir / "rejected").glob("week=*/*.parquet"))
 
     def _deliveries(self) -> list[Path]:
-        return deliveries_of_contacts(self.settings.history_dir)
+        return deliveries_of_contacts(self.home.history_dir)
 
     def _reasons_to_hold_back(self) -> list[Path]:
-        return sorted((self.settings.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
+        return sorted((self.home.history_dir / "reference" / CONTACTS.name / "held_back").glob("*.json"))
 
     def _contacts_of(self, build: Build) -> Path:
         return self.store.path(build.build_id) / "contacts.duckdb"
@@ -263,22 +270,22 @@ class _Person:
 
     def _name_column(self, connection: duckdb.DuckDBPyConnection) -> str | None:
         """SQL of the name in an open delivery; None where it delivers none, or cannot be mapped."""
-        source = self.settings.sources.contacts
+        source = self.sources.contacts
         if source is None or not source.delivers("name"):
             return None
         with suppress(SourceError):
-            reading = Reading.of(self.settings.timezone, source)
+            reading = Reading.of(self.timezone, source)
             mapped = mapped_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
             return dict(zip(CONTACTS.names, mapped, strict=True))["name"].removesuffix(" AS name")
         return None
 
     def _is_person(self, connection: duckdb.DuckDBPyConnection, *, or_none: bool = True) -> str:
         """SQL for whether a row of an open delivery is the person's; with `or_none`, may be."""
-        source = self.settings.sources.contacts
+        source = self.sources.contacts
         if source is not None:
             # of a time when its columns were others, a delivery cannot be mapped
             with suppress(SourceError):
-                reading = Reading.of(self.settings.timezone, source)
+                reading = Reading.of(self.timezone, source)
                 account, user = person_columns(match_columns(connection, source, CONTACTS, reading), CONTACTS)
                 told = f"coalesce({account}, $account)" if or_none else account
                 return f"{user} = $user AND {told} = $account"
@@ -313,13 +320,13 @@ class _Person:
         wrong = [f"{place}: {rows:,} rows" for place, rows in self.look().places.items()]
         shared = self._shared()
         telling, names = sorted(self.details - shared), sorted(self.names - shared)
-        foreign = _foreign_folders(self.settings)
-        for file in walk(self.settings.home):
-            place = place_of(self.settings.home, file)
+        foreign = _foreign_folders(self.home.root, self.sources)
+        for file in walk(self.home.root):
+            place = place_of(self.home.root, file)
             is_foreign = any(file.is_relative_to(folder) for folder in foreign)
             if file.is_symlink() or is_foreign or (place and place.personal == "logs"):
                 continue
-            is_known = place is not None and place.knows(PurePosixPath(file.relative_to(self.settings.home)))
+            is_known = place is not None and place.knows(PurePosixPath(file.relative_to(self.home.root)))
             user = [self.user] if len(self.user) >= _TELLING else []
             words = telling if is_known else [*telling, *names, *user]
             try:
@@ -356,9 +363,9 @@ class _Person:
         for file in self._deliveries():
             with duckdb.connect() as connection:
                 look_into(connection, parquet_rows(connection, file))
-        private = self.settings.private_contacts_path
+        private = self.home.private_contacts_path
         if words and private.exists():
-            with warehouse_of(self.settings).locked(), open_database(private) as connection:
+            with warehouse_of(self.home, self.wait_seconds).locked(), open_database(private) as connection:
                 for table in [table for table, is_contacts in _tables_with_users(connection) if is_contacts]:
                     look_into(connection, table)
         return shared
@@ -367,11 +374,10 @@ class _Person:
 
     def remove(self, progress: Progress) -> Erasure:
         """Takes the person out of every place; they stand on the list already."""
-        settings, erased = self.settings, Erased.read(self.settings.home)
+        home, wait, erased = self.home, self.wait_seconds, Erased.read(self.home.root)
         done = Erasure(self.account, self.user)
-        wait = settings.ingest.wait_seconds
-        with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="erase", progress=progress):
-            _say(clean_history(settings.history_dir), progress)
+        with file_lock(home.history_lock, wait, what=str(home.history_dir), who="erase", progress=progress):
+            _say(clean_history(home.history_dir), progress)
             place = "contacts as delivered (history)"
             done.places[place] = sum(self._rewrite_delivery(file) for file in self._deliveries())
             done.places["reasons to hold back (history)"] = sum(map(self._rewrite_reason, self._reasons_to_hold_back()))
@@ -379,17 +385,18 @@ class _Person:
             for file in telling:
                 self._forget_note(file)
             done.places["notes on outcomes"] = len(telling)
-        with file_lock(
-            facts_lock(settings.facts_dir), wait, what=str(settings.facts_dir), who="erase", progress=progress
-        ):
+        with file_lock(facts_lock(home.facts_dir), wait, what=str(home.facts_dir), who="erase", progress=progress):
             # also what readers that were killed have spilled: nobody reads while this is held
-            _say(clean_facts(settings), progress)
+            _say(clean_facts(home), progress)
             done.places["rejected rows (history)"] = sum(forget_users(file, erased) for file in self._rejected())
             done.places["facts"] = sum(replace_users(file, erased) for file in self._facts())
-        warehouse = warehouse_of(settings)
+        warehouse = warehouse_of(home, wait)
         with warehouse.locked():
-            _say(clean_warehouse(settings), progress)
-            databases = {"warehouse": settings.warehouse_path, "private contacts": settings.private_contacts_path}
+            _say(clean_warehouse(home), progress)
+            databases = {
+                "warehouse": home.warehouse_path,
+                "private contacts": home.private_contacts_path,
+            }
             for where, file in databases.items():
                 if file.exists():
                     done.places |= self._rewrite_database(file, where, erased)
@@ -480,22 +487,22 @@ def _lake_paths(sources: Sources) -> list[str]:
     return list(dict.fromkeys(shape.path for source in of_people for shape in source.file_sets.values()))
 
 
-def _foreign_folders(settings: Settings) -> list[Path]:
+def _foreign_folders(home: Path, sources: Sources) -> list[Path]:
     """The lake, where it lies below the home: it is somebody else's there too."""
-    found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(settings.sources) if "://" not in path]
-    return [path for path in found if path != settings.home and path.is_relative_to(settings.home)]
+    found = [Path(re.split(r"[*?\[{]", path)[0]) for path in _lake_paths(sources) if "://" not in path]
+    return [path for path in found if path != home and path.is_relative_to(home)]
 
 
-def _not_reached(settings: Settings, words: list[str]) -> list[str]:
+def _not_reached(home: Path, sources: Sources, words: list[str]) -> list[str]:
     """What a command of ours cannot erase, or has no right to, in words."""
-    paths = _lake_paths(settings.sources)
+    paths = _lake_paths(sources)
     lake = (
         f"the lake ({', '.join(paths)}) is somebody else's: ask for the person to be deleted there. Until then every "
         "delivery is kept out by the list of erased people"
     )
     notes = [lake, "backups and copies of the data home, and what people have downloaded from dashboards"]
     telling = [word for word in words if len(word) >= _TELLING]
-    for file in _files_that_say(settings.home, telling):
+    for file in _files_that_say(home, telling):
         notes.append(f"{file} still says the id or an e-mail address: a log or a state of Dagster or Superset")
     if short := [word for word in words if len(word) < _TELLING]:
         notes.append(f"logs were not searched for '{short[0]}', which is too short to tell a person by")

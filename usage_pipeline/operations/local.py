@@ -27,7 +27,9 @@ import dagster as dg
 import psutil
 import yaml
 
-from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings
+from usage_pipeline.config.clock import Clock
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import CONFIG_VARIABLE, OutcomeSettings, Settings, Sources, StoreSettings
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
@@ -80,24 +82,24 @@ def input_fingerprint(settings: Settings) -> str:
         if file.suffix in (".py", ".sql", ".yaml"):
             digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
-    digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.as_of_day.isoformat().encode())
+    digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.clock.as_of_day.isoformat().encode())
     digest.update(f"{date_format()} {currency()}".encode())
-    for line in _lake_state(settings):
+    for line in _lake_state(settings.clock, settings.store, settings.sources):
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
 
-def _lake_state(settings: Settings) -> Iterator[str]:
+def _lake_state(clock: Clock, store: StoreSettings, sources: Sources) -> Iterator[str]:
     """Every file that a refresh would read, or why it cannot be listed: that is for the run to report."""
-    usage, lake = settings.sources.usage, Lake(settings, retries=False)
+    usage, lake = sources.usage, Lake(store, retries=False)
     if usage.partitioned:
-        for week in weeks_between(settings.window_start, settings.running_week):
+        for week in weeks_between(clock.window_start, clock.running_week):
             try:
                 yield from (f"{file.key} {file.etag}" for file in lake.files_of_week(usage, week).files)
             except LakeError as error:
                 yield str(error)
                 break
-    whole = [settings.sources.get(schema.name) for schema in REFERENCE]
+    whole = [sources.get(schema.name) for schema in REFERENCE]
     for source in [*whole, *([] if usage.partitioned else [usage])]:
         for shape in source.file_sets.values() if source else []:
             try:
@@ -122,41 +124,41 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
     written in any case. Raises LocalError where contacts cannot be opened with the key that is set.
     """
-    if problems := key_problems(settings):
+    if problems := key_problems(settings.home):
         raise LocalError("\n".join(problems))
     # first of all: what a killed run left may be what fills the disk
-    clean(settings, say)
-    stamp = _stamp(settings.home)
+    clean(settings.home, say)
+    stamp = _stamp(settings.home.root)
     fingerprint = input_fingerprint(settings)
-    current = store_of(settings).current()
+    current = store_of(settings.home, settings.publish).current()
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
-        if not (settings.status_path.exists() and settings.outcomes_path.exists()):
-            record_status(settings)
+        if not (settings.home.status_path.exists() and settings.home.outcomes_path.exists()):
+            record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
         return True
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     definitions, run_id = build_definitions(settings), str(uuid4())
     with dg.DagsterInstance.get() as instance, heartbeat(instance, run_id):
         result = definitions.resolve_job_def("refresh").execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=window_tags(settings) | has_heartbeat() | this_process(),
+            tags=window_tags(settings.clock) | has_heartbeat() | this_process(),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {}}}},
         )
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     if result.success:
         with atomic_write(stamp) as tmp_path:
             tmp_path.write_text(fingerprint, encoding="utf-8")
     return result.success
 
 
-def record_status(settings: Settings) -> None:
+def record_status(home: DataHome, clock: Clock, sources: Sources, outcomes: OutcomeSettings) -> None:
     """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(home.root))
     with dg.DagsterInstance.get() as instance:
-        write_status(settings, instance)
-    renew_outcomes(settings)
+        write_status(home, clock, sources, instance)
+    renew_outcomes(home, clock.as_of_day, outcomes)
 
 
 # ---------------------------------------------------------------- processes
@@ -361,19 +363,19 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 # ---------------------------------------------------------------- superset
 
 
-def superset_environment(settings: Settings, folder: Path) -> dict[str, str]:
+def superset_environment(home: DataHome, folder: Path) -> dict[str, str]:
     """What Superset's processes need to know; secrets are made once per installation, readable by their owner only."""
-    home = folder / "superset"
-    home.mkdir(parents=True, exist_ok=True)
-    make_folder(settings.feedback_dir)
+    superset_home = folder / "superset"
+    superset_home.mkdir(parents=True, exist_ok=True)
+    make_folder(home.feedback_dir)
     return {
         "SUPERSET_CONFIG_PATH": str(SUPERSET / "superset_config.py"),
-        "SUPERSET_HOME": str(home),
+        "SUPERSET_HOME": str(superset_home),
         "SUPERSET_SECRET_KEY": _secret(folder / "secret_key", lambda: secrets.token_urlsafe(48)),
-        "USAGE_PUBLISHED": str(settings.published_dir),
-        "USAGE_STATUS": str(settings.status_path.parent.parent),
-        "USAGE_OUTCOMES": str(settings.outcomes_path.parent.parent),
-        "USAGE_FEEDBACK": str(settings.feedback_dir),
+        "USAGE_PUBLISHED": str(home.published_dir),
+        "USAGE_STATUS": str(home.status_path.parent.parent),
+        "USAGE_OUTCOMES": str(home.outcomes_path.parent.parent),
+        "USAGE_FEEDBACK": str(home.feedback_dir),
         # only a demo has accounts of its own; people of a real installation are added one by one
         "USAGE_ACCOUNTS": str(folder / ACCOUNTS) if (folder / ACCOUNTS).exists() else "",
         "PYTHONPATH": str(SUPERSET),
@@ -403,7 +405,7 @@ def superset_command(module: str, *arguments: str) -> list[str]:
     return [str(SUPERSET_PYTHON), "-u", "-P", "-m", f"usage_superset.{module}", *arguments]
 
 
-def manage_people(settings: Settings, folder: Path, arguments: list[str], password: str, say: Say) -> None:
+def manage_people(home: DataHome, folder: Path, arguments: list[str], password: str, say: Say) -> None:
     """Adds, lists or shuts out accounts of Superset. Raises LocalError with what Superset's environment says."""
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
@@ -411,7 +413,7 @@ def manage_people(settings: Settings, folder: Path, arguments: list[str], passwo
         superset_command("users", *arguments),
         # on its input, since arguments and environments can be read by others on the machine
         input=password + "\n",
-        env=os.environ | superset_environment(settings, folder) | {"PYTHONWARNINGS": "ignore"},
+        env=os.environ | superset_environment(home, folder) | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
         check=False,
@@ -433,7 +435,7 @@ def _secret(file: Path, make: Callable[[], str]) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, say: Say) -> None:
+def set_up_superset(home: DataHome, folder: Path, *, only_if_changed: bool, say: Say) -> None:
     """Migrates, imports, prunes, sets roles and runs every chart once. Raises LocalError where that fails."""
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
@@ -445,7 +447,7 @@ def set_up_superset(settings: Settings, folder: Path, *, only_if_changed: bool, 
         say("dashboards are as in the repository: no set-up needed")
         return
     log = folder / "superset-set-up.log"
-    environment = os.environ | superset_environment(settings, folder)
+    environment = os.environ | superset_environment(home, folder)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             superset_command("bootstrap"),
@@ -483,26 +485,26 @@ _DAEMON_SECONDS = 600
 _SOCKET_LENGTH = 100
 
 
-def services(settings: Settings, config: Path, folder: Path) -> dict[str, Service]:
+def services(home: DataHome, config: Path, folder: Path) -> dict[str, Service]:
     """The servers of a local installation by name, in the order of their start."""
     dagster_port = _port(folder, WEBSERVER, "DAGSTER_PORT", 3000)
-    home = {"DAGSTER_HOME": str(dagster_home(settings.home))}
+    of_dagster = {"DAGSTER_HOME": str(dagster_home(home.root))}
     workspace = _workspace(folder)
     found = [
         Service(
             CODE,
             # `dagster code-server` forgets its runs when definitions are loaded anew
             [_command("dagster"), "api", "grpc", "--socket", str(_socket(folder)), "-m", "usage_pipeline.definitions"],
-            home | {CONFIG_VARIABLE: str(config)},
+            of_dagster | {CONFIG_VARIABLE: str(config)},
             lambda: _code_answers(_socket(folder)),
             address=f"unix:{_socket(folder)}",
         ),
-        _superset_server(settings, folder),
+        _superset_server(home, folder),
         Service(
             DAEMON,
             [_command("dagster-daemon"), "run", "-w", str(workspace)],
-            home,
-            lambda: _daemon_answers(settings.home, folder),
+            of_dagster,
+            lambda: _daemon_answers(home.root, folder),
             after=CODE,
         ),
         web_server(
@@ -514,14 +516,14 @@ def services(settings: Settings, config: Path, folder: Path) -> dict[str, Servic
             dagster_port,
             health=HEALTH,
             variable="DAGSTER_PORT",
-            environment=home,
+            environment=of_dagster,
             after=CODE,
         ),
     ]
     return {service.name: service for service in found}
 
 
-def _superset_server(settings: Settings, folder: Path) -> Service:
+def _superset_server(home: DataHome, folder: Path) -> Service:
     port = _port(folder, SUPERSET_SERVER, "SUPERSET_PORT", 8088)
     return web_server(
         SUPERSET_SERVER,
@@ -529,7 +531,7 @@ def _superset_server(settings: Settings, folder: Path) -> Service:
         port,
         health="/health",
         variable="SUPERSET_PORT",
-        environment=superset_environment(settings, folder),
+        environment=superset_environment(home, folder),
     )
 
 

@@ -10,7 +10,7 @@ rename and keeps its mode; one that is as it should be is left alone, so a run t
 from collections.abc import Callable
 from pathlib import Path
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.operations.data_home import clean_history, clean_warehouse, databases_of_contacts
@@ -27,19 +27,19 @@ from usage_pipeline.resources import warehouse_of
 Progress = Callable[[str], None]
 
 
-def files_of_contacts(settings: Settings) -> list[Path]:
+def files_of_contacts(home: DataHome) -> list[Path]:
     """Every file below the home that holds names, addresses and telephone numbers of contacts."""
-    return [*deliveries_of_contacts(settings.history_dir), *databases_of_contacts(settings)]
+    return [*deliveries_of_contacts(home.history_dir), *databases_of_contacts(home)]
 
 
-def key_problems(settings: Settings) -> list[str]:
+def key_problems(home: DataHome) -> list[str]:
     """Why files of contacts cannot be opened with the key that is set, a sentence each."""
     try:
         contacts_key()
     except ContactsKeyError as error:
         return [str(error)]
     problems = []
-    for file in files_of_contacts(settings):
+    for file in files_of_contacts(home):
         try:
             must_open(file)
         except FileNotFoundError:  # a run may be at it
@@ -49,27 +49,27 @@ def key_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def plain_files(settings: Settings) -> list[Path]:
+def plain_files(home: DataHome) -> list[Path]:
     """Files of contacts that are not encrypted though a key is set."""
     if contacts_key() is None:
         return []
-    return [file for file in files_of_contacts(settings) if not is_encrypted(file)]
+    return [file for file in files_of_contacts(home) if not is_encrypted(file)]
 
 
-def rekey(settings: Settings, progress: Progress = lambda _: None) -> int:
+def rekey(home: DataHome, wait_seconds: float, progress: Progress = lambda _: None) -> int:
     """Rewrites every file of contacts that is not as USAGE_CONTACTS_KEY wants it; returns how many.
 
     Raises ContactsKeyError where a file opens with neither key, LockTimeoutError where a run holds one for too long.
     """
     new, old = contacts_key(), contacts_key(OLD_KEY_VARIABLE)
-    wait, done = settings.ingest.wait_seconds, 0
-    with file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="rekey", progress=progress):
-        done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(settings.history_dir))
+    wait, done = wait_seconds, 0
+    with file_lock(home.history_lock, wait, what=str(home.history_dir), who="rekey", progress=progress):
+        done += sum(_change(file, old, new, progress) for file in deliveries_of_contacts(home.history_dir))
         # what a run before left unfinished is of another key, or of none
-        clean_history(settings.history_dir)
-    with warehouse_of(settings).locked():
-        done += sum(_change(file, old, new, progress) for file in databases_of_contacts(settings))
-        clean_warehouse(settings)
+        clean_history(home.history_dir)
+    with warehouse_of(home, wait_seconds).locked():
+        done += sum(_change(file, old, new, progress) for file in databases_of_contacts(home))
+        clean_warehouse(home)
     return done
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import OutcomeSettings
 from usage_pipeline.core.formatting import day
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.numbered import show_new
@@ -49,47 +50,47 @@ def outcomes_lock(outcomes_path: Path) -> Path:
     return outcomes_path.parent.parent / ".lock"
 
 
-def keep_records(settings: Settings, seconds: float) -> int:
+def keep_records(home: DataHome, seconds: float) -> int:
     """Copies new records into history; returns how many. Raises LockTimeoutError where a run holds history."""
-    if not files_in(settings.feedback_dir):
+    if not files_in(home.feedback_dir):
         return 0
-    with history_locked(settings, seconds):
-        return keep(settings.feedback_dir, settings.history_dir)
+    with history_locked(home, seconds):
+        return keep(home.feedback_dir, home.history_dir)
 
 
-def renew_outcomes(settings: Settings) -> bool:
+def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> bool:
     """Makes the file anew where a record, the build that is shown or the day is another; returns whether it was.
 
     Before the first build there is nothing to show. Raises LockTimeoutError where another is at it.
     """
-    build = BuildStore(settings.published_dir).current()
+    build = BuildStore(home.published_dir).current()
     if build is None:
         return False
     # a run that holds history for long must not keep an answer from the pages: the next look copies it
     with suppress(LockTimeoutError):
-        keep_records(settings, 0)
-    folder = settings.outcomes_path.parent.parent
-    with file_lock(outcomes_lock(settings.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
-        made_of = _made_of(settings, build.build_id)
-        written = settings.outcomes_path.with_name(_MADE_OF)
-        if settings.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
+        keep_records(home, 0)
+    folder = home.outcomes_path.parent.parent
+    with file_lock(outcomes_lock(home.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
+        made_of = _made_of(home, as_of_day, outcomes, build.build_id)
+        written = home.outcomes_path.with_name(_MADE_OF)
+        if home.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
             return False
 
         def write(made: Path) -> None:
-            warehouse = (settings.published_dir / build.build_id / "warehouse.duckdb").resolve()
-            _write(made / settings.outcomes_path.name, warehouse, settings)
+            warehouse = (home.published_dir / build.build_id / "warehouse.duckdb").resolve()
+            _write(made / home.outcomes_path.name, warehouse, home, as_of_day, outcomes)
             (made / _MADE_OF).write_text(made_of, encoding="utf-8")
 
         show_new(folder, write)
     return True
 
 
-def _made_of(settings: Settings, build_id: str) -> str:
+def _made_of(home: DataHome, as_of_day: date, outcomes: OutcomeSettings, build_id: str) -> str:
     """Of what the content depends on: records by name and size, the build, the day, the rules."""
-    digest = hashlib.sha256(f"{build_id} {settings.as_of_day} {settings.outcomes!r}".encode())
+    digest = hashlib.sha256(f"{build_id} {as_of_day} {outcomes!r}".encode())
     for table in OUTCOME_TABLES:
         digest.update(f"{table.full_name} {table.column_names}".encode())
-    for folder in (settings.feedback_dir, kept_folder(settings.history_dir)):
+    for folder in (home.feedback_dir, kept_folder(home.history_dir)):
         for file in files_in(folder):
             with suppress(FileNotFoundError):
                 state = file.stat()
@@ -97,21 +98,21 @@ def _made_of(settings: Settings, build_id: str) -> str:
     return digest.hexdigest()
 
 
-def _write(file: Path, warehouse: Path, settings: Settings) -> None:
-    records = read_records(settings.feedback_dir, settings.history_dir)
+def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> None:
+    records = read_records(home.feedback_dir, home.history_dir)
     with duckdb.connect(str(file)) as connection:
         attach_shown(connection, warehouse)
         for schema in sorted({table.schema for table in OUTCOME_TABLES}):
             connection.execute(f"CREATE SCHEMA {schema}")
         owners = dict(connection.execute("SELECT account_id, owner FROM shown.mart.call_list").fetchall())
         reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
-        standings = _standings(owners, reasons, records, settings.as_of_day)
+        standings = _standings(owners, reasons, records, as_of_day)
         rows = {
             "call_status": [_status_row(account, found) for account, found in standings.items()],
             "reason_usefulness": usefulness_rows(
-                records, settings, {r.call_reason for rs in reasons.values() for r in rs}
+                records, as_of_day, outcomes, {r.call_reason for rs in reasons.values() for r in rs}
             ),
-            "csm_responses": _response_rows(owners, standings, records, settings),
+            "csm_responses": _response_rows(owners, standings, records, as_of_day, outcomes),
         }
         for table in OUTCOME_TABLES:
             _insert(connection, table, rows[table.name])
@@ -199,9 +200,11 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-def usefulness_rows(records: list[Record], settings: Settings, listed: set[str]) -> list[dict[str, Any]]:
+def usefulness_rows(
+    records: list[Record], as_of_day: date, outcomes: OutcomeSettings, listed: set[str]
+) -> list[dict[str, Any]]:
     """A row a kind of reason that is on the list or was answered; without answers, shares are not known."""
-    found = usefulness(records, settings.as_of_day, settings.outcomes)
+    found = usefulness(records, as_of_day, outcomes)
     return [
         {
             "call_reason": kind,
@@ -218,9 +221,13 @@ def usefulness_rows(records: list[Record], settings: Settings, listed: set[str])
 
 
 def _response_rows(
-    owners: dict[str, str | None], standings: dict[str, Standing], records: list[Record], settings: Settings
+    owners: dict[str, str | None],
+    standings: dict[str, Standing],
+    records: list[Record],
+    as_of_day: date,
+    outcomes: OutcomeSettings,
 ) -> list[dict[str, Any]]:
-    since = settings.as_of_day - settings.outcomes.window_weeks * WEEK
+    since = as_of_day - outcomes.window_weeks * WEEK
     return [
         {
             "owner": owner,

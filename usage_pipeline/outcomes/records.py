@@ -184,7 +184,7 @@ def _differences(name: str, here: Read, copy: Read) -> Iterable[Problem]:
 
 
 def keep(feedback_dir: Path, history_dir: Path) -> int:
-    """Copies records that history does not have yet; returns how many. The caller holds `Settings.history_lock`."""
+    """Copies records that history does not have yet; returns how many. The caller holds `DataHome.history_lock`."""
     folder, kept = kept_folder(history_dir), 0
     for file in files_in(feedback_dir):
         target = folder / file.name

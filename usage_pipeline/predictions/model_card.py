@@ -3,7 +3,7 @@
 import duckdb
 import pandas as pd
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.formatting import day
 from usage_pipeline.predictions.risks import read_cards
 
@@ -27,19 +27,19 @@ _INTRODUCTION = (
 )
 
 
-def model_card(settings: Settings) -> str:
+def model_card(home: DataHome, name: str) -> str:
     """The card of what the published build rests on. Raises FileNotFoundError where there is none."""
-    build = settings.published_dir / "current" / "warehouse.duckdb"
+    build = home.published_dir / "current" / "warehouse.duckdb"
     if not build.exists():
-        raise FileNotFoundError(f"{settings.published_dir}: no build yet; run `usage-pipeline refresh` first")
+        raise FileNotFoundError(f"{home.published_dir}: no build yet; run `usage-pipeline refresh` first")
     with duckdb.connect(str(build), read_only=True) as connection:
         found = connection.execute("SELECT any_value(version) FROM mart.risk_methods").fetchone()
-    folder = settings.models_dir / str(found[0] if found else "")
+    folder = home.models_dir / str(found[0] if found else "")
     figures = pd.read_parquet(folder / "figures.parquet")
     deciles = pd.read_parquet(folder / "deciles.parquet")
     parts = [
         "# What is predicted, and how well",
-        f"Written by `usage-pipeline model card` from the back-test of version {folder.name} of “{settings.name}”.",
+        f"Written by `usage-pipeline model card` from the back-test of version {folder.name} of “{name}”.",
         _INTRODUCTION,
     ]
     for card in read_cards(folder):

@@ -66,7 +66,7 @@ class History:
         source = self.settings.sources.subscriptions
         files = [
             file
-            for file in deliveries(self.settings.history_dir, SUBSCRIPTIONS.name)
+            for file in deliveries(self.settings.home.history_dir, SUBSCRIPTIONS.name)
             if str(file) not in self.unreadable
         ]
         of_then = [file for file in files if delivered_at(file).date() < week + timedelta(days=_DAYS_AFTER)]
@@ -78,7 +78,7 @@ class History:
         if file != self._loaded:
             open_parquet(self.connection, file, RAW)
             try:
-                reading = reading_of(self.settings, source)
+                reading = reading_of(self.settings.timezone, self.settings.currency, source)
                 mapping = settled_mapping(self.connection, reading, source, SUBSCRIPTIONS)
             except SourceError:
                 # of a time when its columns were others: the next one that can be read tells it
@@ -95,7 +95,7 @@ def open_history(settings: Settings) -> Iterator[History]:
     """The warehouse file, read only, attached as `warehouse`; whoever asks holds its lock."""
     connection = connect()
     try:
-        connection.execute(f"ATTACH {literal(settings.warehouse_path)} AS warehouse (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(settings.home.warehouse_path)} AS warehouse (READ_ONLY)")
         for schema in _SCHEMAS:
             connection.execute(f"CREATE SCHEMA {schema}")
         yield History(connection, settings)

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, datetime
 from inspect import getsource
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from usage_pipeline.config.settings import RiskSettings, Settings
+from usage_pipeline.config.settings import ActivitySettings, CompletenessSettings, RiskSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import literal, load_sql, run_sql
@@ -71,8 +71,7 @@ class Target:
         after = f", after a gap of {rules.lead_weeks} weeks" if rules.lead_weeks else ""
         return f"{_EVENTS[self.key]} within {within}{after}"
 
-    def definition(self, settings: Settings) -> str:
-        rules, activity = settings.risk, settings.activity
+    def definition(self, rules: RiskSettings, activity: ActivitySettings) -> str:
         if self.is_about_use:
             return (
                 f"Of applications that are active and stay subscribed: in at least one of the next {rules.low_weeks} "
@@ -131,9 +130,10 @@ def weeks_of_as_of(history: History) -> list[date]:
 def learn_all(history: History, progress: Callable[[str], None] = lambda _: None) -> list[Learned]:
     """Builds features and outcomes of the past, back-tests and fits every target. Raises LeakError."""
     with_features(history, weeks_of_as_of(history), progress)
+    rules, inactive_weeks = history.settings.risk, history.settings.activity.inactive_weeks
     found = []
     for target in TARGETS:
-        found.append(learn_target(rows_of(history, target), target, history.settings))
+        found.append(learn_target(rows_of(history, target), target, rules, inactive_weeks))
         progress(f"{target.key}: {found[-1].decision.method}; {found[-1].decision.why}")
     return found
 
@@ -200,17 +200,18 @@ def rows_of(history: History, target: Target) -> Rows:
     )
 
 
-def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
+def learn_target(rows: Rows, target: Target, rules: RiskSettings, inactive_weeks: int) -> Learned:
     """Back-tests and fits one target."""
-    rules, inactive = settings.risk, settings.activity.inactive_weeks
     # what cannot be decided is not tried
     trials = (
         []
         if backtest.is_too_few(*backtest.counts(rows), rules)
-        else backtest.trials_of(rows, rules, inactive, target.horizon_days(rules), is_about_use=target.is_about_use)
+        else backtest.trials_of(
+            rows, rules, inactive_weeks, target.horizon_days(rules), is_about_use=target.is_about_use
+        )
     )
     decision = backtest.decide(rows, trials, rules, target.horizon_days(rules))
-    named_by_rule = by_rule(rows, rules, inactive, is_about_use=target.is_about_use)
+    named_by_rule = by_rule(rows, rules, inactive_weeks, is_about_use=target.is_about_use)
     named, others = backtest.rule_probability(named_by_rule, rows.outcome, np.array([True, False])).tolist()
     return Learned(
         target=target,
@@ -228,60 +229,61 @@ def learn_target(rows: Rows, target: Target, settings: Settings) -> Learned:
 # ---------------------------------------------------------------- keeping
 
 
-def fingerprint(settings: Settings) -> str:
+def fingerprint(completeness: CompletenessSettings, activity: ActivitySettings, risk: RiskSettings) -> str:
     """Of everything but the data that a model depends on."""
     modules = (point_in_time, backtest, risk_columns, risk_features, risk_models, sys.modules[__name__])
     queries = ("known_subscriptions", "known_subscribed", "risk_features", "risk_outcomes")
     parts = [getsource(module) for module in modules] + [load_sql("predictions", name) for name in queries]
     parts += [
-        settings.risk.model_dump_json(),
-        settings.activity.model_dump_json(),
-        settings.completeness.model_dump_json(),
+        risk.model_dump_json(),
+        activity.model_dump_json(),
+        completeness.model_dump_json(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def version_of(settings: Settings) -> str:
+def version_of(
+    as_of_day: date, completeness: CompletenessSettings, activity: ActivitySettings, risk: RiskSettings
+) -> str:
     """Models are learned once a month: the month, and what they depend on."""
-    return f"{settings.as_of_day:%Y-%m}-{fingerprint(settings)}"
+    return f"{as_of_day:%Y-%m}-{fingerprint(completeness, activity, risk)}"
 
 
 def folder_of(settings: Settings) -> Path:
-    return settings.models_dir / version_of(settings)
+    return settings.home.models_dir / version_of(
+        settings.clock.as_of_day, settings.completeness, settings.activity, settings.risk
+    )
 
 
 def folder_in_force(history: History) -> Path:
     """The folder of what `core.risk_methods` tells of: what the last run learned or found."""
     found = history.connection.execute("SELECT any_value(version) FROM warehouse.core.risk_methods").fetchone()
     assert found is not None
-    return history.settings.models_dir / str(found[0])
+    return history.settings.home.models_dir / str(found[0])
 
 
-def keep(learned: list[Learned], settings: Settings) -> Path:
-    """Writes models, card and back-test into a folder of their own beside the builds, whole or not at all."""
-    folder = folder_of(settings)
+def keep(learned: list[Learned], folder: Path, risk: RiskSettings, activity: ActivitySettings) -> None:
+    """Writes models, card and back-test into a folder, which is called as their version: whole or not at all."""
     with atomic_write(folder) as tmp_path:
         tmp_path.mkdir()
-        cards = [_card(one, settings) for one in learned]
+        cards = [_card(one, folder.name, risk, activity) for one in learned]
         (tmp_path / "card.json").write_text(json.dumps(cards, indent=1, default=str), encoding="utf-8")
         for one in learned:
             if one.model is not None:
                 save_model(one.model, tmp_path / f"{one.target.slug}.skops")
-        for name, frame in _tables(learned, settings.risk).items():
+        for name, frame in _tables(learned, risk).items():
             frame.to_parquet(tmp_path / f"{name}.parquet", index=False)
         if folder.exists():
             shutil.rmtree(folder)
-    return folder
 
 
-def _card(one: Learned, settings: Settings) -> dict[str, Any]:
-    rules = settings.risk
+def _card(one: Learned, version: str, risk: RiskSettings, activity: ActivitySettings) -> dict[str, Any]:
     return {
         "target": one.target.key,
-        "title": one.target.title(rules),
-        "definition": one.target.definition(settings),
-        "horizon_days": one.target.horizon_days(rules),
-        "version": version_of(settings),
+        "title": one.target.title(risk),
+        "definition": one.target.definition(risk, activity),
+        "horizon_days": one.target.horizon_days(risk),
+        "version": version,
         "kind": one.model.kind if one.model else None,
         "learned_from": str(one.span[0]) if one.span else None,
         "learned_until": str(one.span[1]) if one.span else None,
@@ -382,14 +384,19 @@ def score_week(history: History, week: date, folder: Path) -> pd.DataFrame:
     connection.unregister("features")
     features["application"] = features["application"].astype(object).where(features["application"].notna(), None)
     cards = {card["target"]: card for card in read_cards(folder)}
-    found = [_scored(features, target, cards[target.key], folder, history.settings) for target in TARGETS]
+    rules, inactive_weeks = history.settings.risk, history.settings.activity.inactive_weeks
+    found = [_scored(features, target, cards[target.key], folder, rules, inactive_weeks) for target in TARGETS]
     return pd.concat([frame for frame in found if len(frame)] or found[:1], ignore_index=True)
 
 
 def _scored(
-    features: pd.DataFrame, target: Target, card: dict[str, Any], folder: Path, settings: Settings
+    features: pd.DataFrame,
+    target: Target,
+    card: dict[str, Any],
+    folder: Path,
+    rules: RiskSettings,
+    inactive_weeks: int,
 ) -> pd.DataFrame:
-    rules = settings.risk
     of_target = features["application"].isna() == target.of_accounts
     if target.is_about_use:
         of_target &= features["usage_state"] == "active"
@@ -404,7 +411,7 @@ def _scored(
         listed = backtest.is_listed(probability, rules.listed_lift)
     else:
         as_rows = _as_rows(rows, x)
-        named_by_rule = by_rule(as_rows, rules, settings.activity.inactive_weeks, is_about_use=target.is_about_use)
+        named_by_rule = by_rule(as_rows, rules, inactive_weeks, is_about_use=target.is_about_use)
         named, others = (np.nan if card[c] is None else card[c] for c in ("probability_named", "probability_of_others"))
         probability = np.where(named_by_rule, named, others)
         strength = risk_models.baselines(as_rows, named_by_rule)["rule"]
@@ -458,10 +465,10 @@ def write_scores(connection: duckdb.DuckDBPyConnection, scores: pd.DataFrame) ->
         connection.unregister("scores")
 
 
-def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Proposal:
+def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, history_dir: Path, as_of: datetime) -> Proposal:
     """Proposes the newest week's scores for history; the caller holds it."""
     sql = "FROM core.risk_scores WHERE as_of_week = $week ORDER BY target, account_id, application"
-    return propose_newest_week(connection, settings, SCORES, sql)
+    return propose_newest_week(connection, history_dir, as_of, SCORES, sql)
 
 
 def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
@@ -470,7 +477,7 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
 
     Returns the number of weeks issued.
     """
-    files = [str(file) for file in readable_files(settings, SCORES)]
+    files = [str(file) for file in readable_files(settings.home.history_dir, SCORES)]
     rows = "FROM core.risk_scores LIMIT 0"
     if files:
         kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"

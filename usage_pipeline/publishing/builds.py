@@ -23,7 +23,8 @@ from pathlib import Path
 
 import duckdb
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import PublishSettings
 from usage_pipeline.core.files import FOLDER, SEALED, atomic_write, is_tmp_path, remove, seal, sync, sync_tree
 from usage_pipeline.core.sql import literal
 from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, schema_violation
@@ -306,6 +307,6 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     return int(found[0])
 
 
-def store_of(settings: Settings) -> BuildStore:
-    """The builds of a configuration."""
-    return BuildStore(settings.published_dir, settings.publish.keep_builds, settings.publish.shrink_share)
+def store_of(home: DataHome, publish: PublishSettings) -> BuildStore:
+    """The builds of a data home."""
+    return BuildStore(home.published_dir, publish.keep_builds, publish.shrink_share)

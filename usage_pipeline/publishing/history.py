@@ -14,7 +14,7 @@ An entry goes three steps, so that only what people saw is kept:
 `withdraw` moves an entry to `<kind>/withdrawn/`, with the reason beside it: nobody reads it there, its build cannot
 bring it back, and a later build may issue the same period anew.
 
-All of it is written under the lock of the folder (`Settings.history_lock`), which is taken before that of the
+All of it is written under the lock of the folder (`DataHome.history_lock`), which is taken before that of the
 warehouse.
 """
 
@@ -34,7 +34,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.weeks import monday_of
@@ -80,35 +80,34 @@ class Entry:
         return self.withdrawn_at is not None
 
 
-def folder_of(settings: Settings, kind: str) -> Path:
-    return settings.history_dir / KINDS[kind]
+def folder_of(history_dir: Path, kind: str) -> Path:
+    return history_dir / KINDS[kind]
 
 
-def history_locked(settings: Settings, seconds: float | None = None) -> AbstractContextManager[None]:
-    """Keeps others from writing history. Raises LockTimeoutError. Whoever needs the warehouse too asks for it
-    afterwards.
+def history_locked(home: DataHome, seconds: float) -> AbstractContextManager[None]:
+    """Keeps others from writing history. Raises LockTimeoutError where one does for longer than `seconds`. Whoever
+    needs the warehouse too asks for it afterwards.
     """
-    wait = settings.ingest.wait_seconds if seconds is None else seconds
-    return file_lock(settings.history_lock, wait, what=str(settings.history_dir), who="history")
+    return file_lock(home.history_lock, seconds, what=str(home.history_dir), who="history")
 
 
 # ---------------------------------------------------------------- reading
 
 
-def kept_files(settings: Settings, kind: str) -> list[Path]:
+def kept_files(history_dir: Path, kind: str) -> list[Path]:
     """Every period's file that was published and not withdrawn, oldest first."""
-    return sorted(folder_of(settings, kind).glob("*.parquet"))
+    return sorted(folder_of(history_dir, kind).glob("*.parquet"))
 
 
-def pending_files(settings: Settings, kind: str) -> list[Path]:
+def pending_files(history_dir: Path, kind: str) -> list[Path]:
     """What the last run proposed and is not kept yet, oldest first."""
-    kept = {file.name for file in kept_files(settings, kind)}
-    return sorted(f for f in (folder_of(settings, kind) / "pending").glob("*.parquet") if f.name not in kept)
+    kept = {file.name for file in kept_files(history_dir, kind)}
+    return sorted(f for f in (folder_of(history_dir, kind) / "pending").glob("*.parquet") if f.name not in kept)
 
 
-def readable_files(settings: Settings, kind: str) -> list[Path]:
+def readable_files(history_dir: Path, kind: str) -> list[Path]:
     """History as it will be if this run is published, oldest first."""
-    return sorted([*kept_files(settings, kind), *pending_files(settings, kind)], key=lambda file: file.name)
+    return sorted([*kept_files(history_dir, kind), *pending_files(history_dir, kind)], key=lambda file: file.name)
 
 
 def rows_to_keep(connection: duckdb.DuckDBPyConnection, as_of: datetime, sql: str, values: dict[str, Any]) -> pa.Table:
@@ -129,56 +128,58 @@ def newest_complete_week(connection: duckdb.DuckDBPyConnection) -> date | None:
     return week
 
 
-def propose_newest_week(connection: duckdb.DuckDBPyConnection, settings: Settings, kind: str, sql: str) -> Proposal:
+def propose_newest_week(
+    connection: duckdb.DuckDBPyConnection, history_dir: Path, as_of: datetime, kind: str, sql: str
+) -> Proposal:
     """Proposes the rows of `sql`, which names the newest complete week as $week, unless that week is kept.
 
     The caller holds `history_locked`.
     """
     week = newest_complete_week(connection)
-    kept = folder_of(settings, kind) / f"{week}.parquet"
+    kept = folder_of(history_dir, kind) / f"{week}.parquet"
     if week is None or kept.exists():
-        propose(settings, kind, {})
+        propose(history_dir, as_of, kind, {})
         return Proposal(str(week) if week else None, kept if week else None, is_new=False)
-    rows = rows_to_keep(connection, settings.as_of, sql, {"week": week})
-    (file,) = propose(settings, kind, {str(week): rows})
+    rows = rows_to_keep(connection, as_of, sql, {"week": week})
+    (file,) = propose(history_dir, as_of, kind, {str(week): rows})
     return Proposal(str(week), file, is_new=True)
 
 
-def propose(settings: Settings, kind: str, periods: dict[str, pa.Table]) -> list[Path]:
+def propose(history_dir: Path, as_of: datetime, kind: str, periods: dict[str, pa.Table]) -> list[Path]:
     """Replaces what is pending of a kind by the rows of some periods. The caller holds `history_locked`."""
-    folder = folder_of(settings, kind) / "pending"
+    folder = folder_of(history_dir, kind) / "pending"
     files = [folder / f"{period}.parquet" for period in periods]
     for file, rows in zip(files, periods.values(), strict=True):
-        _write(rows, file, {"as_of": settings.as_of.isoformat()})
+        _write(rows, file, {"as_of": as_of.isoformat()})
     for file in folder.glob("*.parquet"):
         if file not in files:
             file.unlink()
     return files
 
 
-def attach_pending(settings: Settings, build: Build, folder: Path) -> None:
+def attach_pending(history_dir: Path, build: Build, folder: Path) -> None:
     """Puts what is pending into the folder of a build that is being made, under the build's name."""
     for kind in KINDS:
-        for file in pending_files(settings, kind):
+        for file in pending_files(history_dir, kind):
             about = _about(file) | {"build": build.build_id}
             _write(pq.read_table(file), folder / _IN_BUILD / KINDS[kind] / file.name, about)
 
 
-def promote(settings: Settings) -> list[Entry]:
+def promote(home: DataHome) -> list[Entry]:
     """Keeps what the build that is shown brought along, where it is not kept yet; returns what is new.
 
     Of a pinned build nothing is kept: it was rolled back to, and what it had to say was kept when it was new. The
     caller holds `history_locked`.
     """
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(home.published_dir)
     build = store.current()
     if build is None or store.pinned is not None:
         return []
     found = []
     for kind, name in KINDS.items():
         for file in sorted((store.path(build.build_id) / _IN_BUILD / name).glob("*.parquet")):
-            kept = folder_of(settings, kind) / file.name
-            if kept.exists() or _was_withdrawn(settings, kind, file.stem, build.build_id):
+            kept = folder_of(home.history_dir, kind) / file.name
+            if kept.exists() or _was_withdrawn(home.history_dir, kind, file.stem, build.build_id):
                 continue
             # copied: a volume of its own may hold the builds
             with atomic_write(kept) as tmp_path:
@@ -189,8 +190,8 @@ def promote(settings: Settings) -> list[Entry]:
     return found
 
 
-def _was_withdrawn(settings: Settings, kind: str, period: str, build_id: str) -> bool:
-    return any(entry.build_id == build_id for entry in _withdrawn(settings, kind) if entry.period == period)
+def _was_withdrawn(history_dir: Path, kind: str, period: str, build_id: str) -> bool:
+    return any(entry.build_id == build_id for entry in _withdrawn(history_dir, kind) if entry.period == period)
 
 
 def _write(rows: pa.Table, file: Path, about: dict[str, Any]) -> None:
@@ -213,11 +214,11 @@ def _about(file: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- listing, withdrawing, restoring
 
 
-def entries(settings: Settings, kinds: Iterable[str] = tuple(KINDS)) -> list[Entry]:
+def entries(history_dir: Path, kinds: Iterable[str] = tuple(KINDS)) -> list[Entry]:
     """Every entry, withdrawn ones too: by kind, oldest period first."""
     found = []
     for kind in kinds:
-        of_kind = [_entry(kind, file) for file in kept_files(settings, kind)] + _withdrawn(settings, kind)
+        of_kind = [_entry(kind, file) for file in kept_files(history_dir, kind)] + _withdrawn(history_dir, kind)
         found += sorted(of_kind, key=lambda entry: (entry.period, entry.withdrawn_at or "~"))
     return found
 
@@ -229,9 +230,9 @@ def _entry(kind: str, file: Path, **withdrawn: str) -> Entry:
     return Entry(kind, period, file, pq.read_metadata(file).num_rows, as_of, about.get("build"), **withdrawn)
 
 
-def _withdrawn(settings: Settings, kind: str) -> list[Entry]:
+def _withdrawn(history_dir: Path, kind: str) -> list[Entry]:
     found = []
-    for file in sorted((folder_of(settings, kind) / "withdrawn").glob("*.parquet")):
+    for file in sorted((folder_of(history_dir, kind) / "withdrawn").glob("*.parquet")):
         why = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         found.append(
             _entry(kind, file, withdrawn_at=why["withdrawn_at"], withdrawn_by=why["withdrawn_by"], reason=why["reason"])
@@ -252,7 +253,9 @@ def parse_period(kind: str, text: str) -> str:
         raise HistoryError(f"'{text}' is not {wanted}") from error
 
 
-def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetime | None = None) -> Entry:
+def withdraw(
+    home: DataHome, wait_seconds: float, kind: str, text: str, reason: str, now: datetime | None = None
+) -> Entry:
     """Takes an entry out of what is read; it is kept with the reason, and can be restored.
 
     Raises HistoryError where there is no such entry or no reason is given, LockTimeoutError where a run holds history.
@@ -260,10 +263,10 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
     period, why = parse_period(kind, text), " ".join(reason.split())
     if not why:
         raise HistoryError("say why, with --reason: whoever misses the entry later will ask")
-    with history_locked(settings):
-        file = folder_of(settings, kind) / f"{period}.parquet"
+    with history_locked(home, wait_seconds):
+        file = folder_of(home.history_dir, kind) / f"{period}.parquet"
         if not file.exists():
-            raise HistoryError(_not_kept(settings, kind, period))
+            raise HistoryError(_not_kept(home.history_dir, kind, period))
         moment = (now or datetime.now(UTC)).astimezone(UTC)
         moved = file.parent / "withdrawn" / f"{period}.{moment:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:6]}.parquet"
         about = {
@@ -277,19 +280,19 @@ def withdraw(settings: Settings, kind: str, text: str, reason: str, now: datetim
             tmp_path.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         file.rename(moved)
         (file.parent / "pending" / file.name).unlink(missing_ok=True)
-        _forget_what_was_made_of_it(settings, kind, period)
-        return next(entry for entry in _withdrawn(settings, kind) if entry.file == moved)
+        _forget_what_was_made_of_it(home, kind, period)
+        return next(entry for entry in _withdrawn(home.history_dir, kind) if entry.file == moved)
 
 
-def restore(settings: Settings, kind: str, text: str) -> Entry:
+def restore(home: DataHome, wait_seconds: float, kind: str, text: str) -> Entry:
     """Puts the entry of a period that was withdrawn last back where it is read.
 
     Raises HistoryError where none was withdrawn, or another has taken its place; LockTimeoutError as `withdraw`.
     """
     period = parse_period(kind, text)
-    with history_locked(settings):
-        found = [entry for entry in _withdrawn(settings, kind) if entry.period == period]
-        kept = folder_of(settings, kind) / f"{period}.parquet"
+    with history_locked(home, wait_seconds):
+        found = [entry for entry in _withdrawn(home.history_dir, kind) if entry.period == period]
+        kept = folder_of(home.history_dir, kind) / f"{period}.parquet"
         if not found:
             raise HistoryError(f"nothing of {kind} of {period} was withdrawn; `usage-pipeline history list` has all")
         if kept.exists():
@@ -297,7 +300,7 @@ def restore(settings: Settings, kind: str, text: str) -> Entry:
         last = max(found, key=lambda entry: entry.file.name)
         last.file.rename(kept)
         last.file.with_suffix(".json").unlink()
-        _forget_what_was_made_of_it(settings, kind, period)
+        _forget_what_was_made_of_it(home, kind, period)
         return _entry(kind, kept)
 
 
@@ -307,19 +310,19 @@ def interrupted_withdrawals(history_dir: Path) -> list[Path]:
     return sorted(file for file in found if not file.with_suffix(".parquet").exists())
 
 
-def _forget_what_was_made_of_it(settings: Settings, kind: str, period: str) -> None:
+def _forget_what_was_made_of_it(home: DataHome, kind: str, period: str) -> None:
     """The workbook of a month, and the stamp by which a refresh would find that nothing changed."""
-    (settings.home / "inputs").unlink(missing_ok=True)
+    (home.root / "inputs").unlink(missing_ok=True)
     if kind == MONTHS:
-        shutil.rmtree(settings.published_dir / "kpi-sheets" / period, ignore_errors=True)
+        shutil.rmtree(home.published_dir / "kpi-sheets" / period, ignore_errors=True)
 
 
-def _not_kept(settings: Settings, kind: str, period: str) -> str:
-    gone = [entry for entry in _withdrawn(settings, kind) if entry.period == period]
+def _not_kept(history_dir: Path, kind: str, period: str) -> str:
+    gone = [entry for entry in _withdrawn(history_dir, kind) if entry.period == period]
     if gone:
         last = gone[-1]
         return f"{kind} of {period} were withdrawn by {last.withdrawn_by} on {last.withdrawn_at}: {last.reason}"
-    kept = [file.stem for file in kept_files(settings, kind)]
+    kept = [file.stem for file in kept_files(history_dir, kind)]
     known = f"kept are {kept[0]} to {kept[-1]} ({len(kept)})" if kept else "nothing of that kind is kept yet"
     return f"nothing is kept of {kind} of {period}: {known}"
 

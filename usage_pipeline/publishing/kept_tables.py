@@ -9,7 +9,8 @@ from pathlib import Path
 
 import duckdb
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import PublishSettings
 from usage_pipeline.core.files import FOLDER, atomic_write
 from usage_pipeline.core.sql import literal
 from usage_pipeline.core.tables import WAREHOUSE_TABLES
@@ -22,18 +23,18 @@ class KeptTableError(Exception):
     """No such table or build is kept; the message says what there is."""
 
 
-def kept_builds(settings: Settings) -> list[Path]:
+def kept_builds(history_dir: Path) -> list[Path]:
     """The folder of every build whose tables are kept, oldest first."""
-    return sorted(path for path in _folder(settings).glob("[0-9]*-*") if path.is_dir())
+    return sorted(path for path in _folder(history_dir).glob("[0-9]*-*") if path.is_dir())
 
 
-def keep_tables(settings: Settings) -> Path | None:
+def keep_tables(home: DataHome, publish: PublishSettings) -> Path | None:
     """Keeps the small tables of the build that is shown; None where they are kept, or a rollback is pinned."""
-    store = store_of(settings)
+    store = store_of(home, publish)
     build = store.current()
     if build is None or store.pinned is not None:
         return None
-    kept = _folder(settings) / build.build_id
+    kept = _folder(home.history_dir) / build.build_id
     if kept.exists():
         return None
     with atomic_write(kept) as tmp_path:
@@ -51,11 +52,11 @@ def _write(build: Path, folder: Path) -> None:
                 connection.execute(f"COPY build.{table.full_name} TO {file} (FORMAT parquet, COMPRESSION zstd)")
 
 
-def find_table(settings: Settings, name: str, day: date) -> tuple[Path, str]:
+def find_table(history_dir: Path, name: str, day: date) -> tuple[Path, str]:
     """The file of a table as it was shown on a day, and its build. Raises KeptTableError."""
-    shown = [folder for folder in kept_builds(settings) if _day_of(folder) <= day]
+    shown = [folder for folder in kept_builds(history_dir) if _day_of(folder) <= day]
     if not shown:
-        first = next((f"the first is of {_day_of(folder)}" for folder in kept_builds(settings)), "none is kept yet")
+        first = next((f"the first is of {_day_of(folder)}" for folder in kept_builds(history_dir)), "none is kept yet")
         raise KeptTableError(f"no build was shown on {day}: {first}")
     file = shown[-1] / f"{name}.parquet"
     if not file.exists():
@@ -69,5 +70,5 @@ def _day_of(folder: Path) -> date:
     return date.fromisoformat("-".join(folder.name.split("-")[1:4]))
 
 
-def _folder(settings: Settings) -> Path:
-    return settings.history_dir / "builds"
+def _folder(history_dir: Path) -> Path:
+    return history_dir / "builds"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import duckdb
 
-from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.sql import literal
 from usage_pipeline.publishing.history import build_of, readable_files
 
@@ -31,13 +30,13 @@ class Snapshots:
     def all_columns(self) -> tuple[str, ...]:
         return (*self.columns, "issued_as_of", "build_id")
 
-    def replace(self, connection: duckdb.DuckDBPyConnection, settings: Settings, before: date | None = None) -> int:
+    def replace(self, connection: duckdb.DuckDBPyConnection, history_dir: Path, before: date | None = None) -> int:
         """Replaces the table by history as it is if this run is published, or by its weeks `before` one; returns how
         many weeks that are.
 
         A column that an older entry lacks is empty there. The caller holds `history_locked`.
         """
-        files = [f for f in readable_files(settings, self.kind) if before is None or f.stem < str(before)]
+        files = [f for f in readable_files(history_dir, self.kind) if before is None or f.stem < str(before)]
         typed = {**self.columns, "issued_as_of": "TIMESTAMP", "build_id": "VARCHAR"}
         columns = ", ".join(f"{name} {kind}" for name, kind in typed.items())
         connection.execute(f"CREATE OR REPLACE TABLE {self.table} ({columns})")

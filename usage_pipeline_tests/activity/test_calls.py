@@ -12,7 +12,7 @@ from usage_pipeline_tests.support.demo_home import Demo
 
 @pytest.fixture(scope="module")
 def warehouse(demo: Demo) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(demo.settings.warehouse_path), read_only=True)
+    return duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True)
 
 
 @pytest.fixture(scope="module")

@@ -363,7 +363,7 @@ def messages_of(stack: Deployment, run: str) -> list[str]:
 def launch_refresh(stack: Deployment) -> str:
     tell = (
         "import json; from usage_pipeline.config.settings import load_settings; from usage_pipeline.defs.schedules import window_tags;"
-        "print(json.dumps(window_tags(load_settings('/data/demo/sources.yaml'))))"
+        "print(json.dumps(window_tags(load_settings('/data/demo/sources.yaml').clock)))"
     )
     told = stack.compose("exec", "-T", "code", "/app/pipeline/bin/python", "-c", tell).stdout
     tags = [{"key": key, "value": value} for key, value in json.loads(told.splitlines()[-1]).items()]

@@ -73,17 +73,17 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path) -> None:
 
 def test_as_of_is_the_argument_else_the_environment_else_the_file(tmp_path, monkeypatch) -> None:
     file = write_config(tmp_path)
-    assert load_settings(file).as_of_day == date(2025, 3, 5)
+    assert load_settings(file).clock.as_of_day == date(2025, 3, 5)
     monkeypatch.setenv("USAGE_PIPELINE_AS_OF", "2025-03-06")
-    assert load_settings(file).as_of_day == date(2025, 3, 6)
-    assert load_settings(file, as_of=date(2025, 3, 7)).as_of_day == date(2025, 3, 7)
+    assert load_settings(file).clock.as_of_day == date(2025, 3, 6)
+    assert load_settings(file, as_of=date(2025, 3, 7)).clock.as_of_day == date(2025, 3, 7)
 
 
 def test_without_as_of_the_clock_is_followed_and_said(tmp_path) -> None:
     content = yaml.safe_load(write_config(tmp_path).read_text())
     del content["as_of"]
     (tmp_path / "sources.yaml").write_text(yaml.safe_dump(content))
-    assert load_settings(tmp_path / "sources.yaml").as_of_is_pinned is False
+    assert load_settings(tmp_path / "sources.yaml").clock.is_pinned is False
 
 
 def test_a_name_of_the_environment_can_have_a_default(tmp_path, monkeypatch) -> None:
@@ -96,7 +96,7 @@ def test_a_name_of_the_environment_can_have_a_default(tmp_path, monkeypatch) -> 
 
 def test_the_window_is_the_complete_weeks_before_as_of_and_the_running_one(tmp_path) -> None:
     settings = load_settings(write_config(tmp_path, lookback_weeks=2))
-    assert (settings.window_start, settings.running_week) == (date(2025, 2, 17), date(2025, 3, 3))
+    assert (settings.clock.window_start, settings.clock.running_week) == (date(2025, 2, 17), date(2025, 3, 3))
 
 
 def test_the_examples_are_sound(monkeypatch) -> None:

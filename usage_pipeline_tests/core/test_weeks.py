@@ -62,6 +62,6 @@ def test_weeks_between_are_mondays_without_a_gap(first: date, days: int) -> None
 def test_both_spellings_of_a_folder_are_listed(tmp_path) -> None:
     write_week(tmp_path / "lake", "year=2025/week=1", [event("2025-01-01")])
     write_week(tmp_path / "lake", "year=2025/week=01", [event("2025-01-02")], "part-1.parquet")
-    lake, path = Lake(load_settings(write_config(tmp_path))), str(tmp_path / "lake")
+    lake, path = Lake(load_settings(write_config(tmp_path)).store), str(tmp_path / "lake")
     assert lake.week_folders(path) == [WeekFolder(2025, 1)]
     assert len(lake.week_files(path, "parquet", WeekFolder(2025, 1)).files) == 2

@@ -90,7 +90,7 @@ def test_dg_and_the_servers_load_the_same_module(tmp_path: Path) -> None:
 
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     settings = load_settings(write_config(tmp_path))
-    code = local.services(settings, tmp_path / "sources.yaml", settings.home / "run")[local.CODE]
+    code = local.services(settings.home, tmp_path / "sources.yaml", settings.home.root / "run")[local.CODE]
     assert code.command[-1] == project["code_location_target_module"]
     assert project["code_location_name"] == local.LOCATION
 
@@ -128,7 +128,7 @@ def test_the_locks_name_no_host() -> None:
 @pytest.mark.parametrize("as_of", [date(2025, 3, 5), date.today(), date.today() + timedelta(days=30)])
 def test_partitions_of_a_pinned_as_of_end_with_its_running_week(tmp_path, as_of: date) -> None:
     settings = load_settings(write_config(tmp_path), as_of=as_of)
-    assert weekly_partitions(settings).get_last_partition_key() == settings.running_week.isoformat()
+    assert weekly_partitions(settings.clock).get_last_partition_key() == settings.clock.running_week.isoformat()
 
 
 @pytest.mark.parametrize("file", ["domain/rules.py", "domain/sql/rows.sql", "domain/words.yaml", "core/weeks.py"])

@@ -127,7 +127,7 @@ class Refresh:
 
     def columns_of(self, table: str) -> list[str]:
         is_personal = table.startswith("personal.")
-        file = self.settings.private_contacts_path if is_personal else self.settings.warehouse_path
+        file = self.settings.home.private_contacts_path if is_personal else self.settings.home.warehouse_path
         with duckdb.connect(str(file), read_only=True) as connection:
             wanted = table.split(".")[1] if is_personal else table
             return [column for column, *_ in connection.execute(f"DESCRIBE {wanted}").fetchall()]
@@ -146,7 +146,7 @@ def refresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refresh]:
         return (found.checks if step[1] else found.assets)[step[0]] if step else None
 
     def watched(database: Any = ":memory:", *args: Any, **options: Any) -> Any:
-        return Watched(connect(database, *args, **options), str(database) == str(settings.warehouse_path), seen)
+        return Watched(connect(database, *args, **options), str(database) == str(settings.home.warehouse_path), seen)
 
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setattr(duckdb, "connect", watched)
@@ -242,7 +242,7 @@ def test_tables_made_by_sql_carry_the_lineage_of_their_columns(refresh: Refresh)
 
 
 def numbers_of(settings: Settings) -> dict[tuple[str, str], int]:
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
         rows = connection.execute(
             "SELECT account_id, application, account_application_id FROM core.account_applications"
         ).fetchall()
@@ -263,7 +263,7 @@ def test_subscription_weeks_with_their_upstream_after_a_new_account_give_each_ac
     write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25", "a", clicks=500)], "new.parquet")
     only = upstream_of(settings, "subscription_weeks")
     assert run_refresh(settings, instance, only=only).success
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
         found = connection.execute(
             "SELECT keys.account_id, weeks.clicks FROM core.subscription_weeks AS weeks "
             "INNER JOIN core.account_applications AS keys "
@@ -274,7 +274,7 @@ def test_subscription_weeks_with_their_upstream_after_a_new_account_give_each_ac
     after = numbers_of(settings)
     assert before == {("m", "permits"): 1, ("z", "permits"): 2}
     assert after == before | {("a", "permits"): 3}
-    settings.warehouse_path.unlink()
+    settings.home.warehouse_path.unlink()
     assert run_refresh(settings, instance, only=only).success
     assert numbers_of(settings) == after
 

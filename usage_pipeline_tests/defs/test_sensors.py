@@ -88,7 +88,9 @@ def test_weeks_that_vanish_are_kept_and_told(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
     assert run_refresh(settings, instance).success
     (tmp_path / "lake" / "year=2025" / "week=06" / "part-0.parquet").unlink()
-    assert vanished_weeks(settings) == [date(2025, 2, 3)]
+    assert vanished_weeks(settings.home.facts_dir, settings.clock, settings.store, settings.sources) == [
+        date(2025, 2, 3)
+    ]
     result = run_refresh(settings, instance)
     assert result.success
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
@@ -134,7 +136,7 @@ def test_a_week_that_was_read_while_it_ran_is_read_again_when_it_is_over(tmp_pat
     assert run_refresh(settled, instance, range_tags(date(2025, 2, 24), date(2025, 2, 24))).success
 
     def status() -> Any:
-        with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
             sql = "SELECT week_status FROM core.weeks WHERE week_start = '2025-03-03'"
             return connection.execute(sql).fetchone()
 

@@ -147,8 +147,8 @@ def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> No
 
 def test_webserver_and_daemon_load_the_same_place_as_the_local_ones(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path))
-    ours = local.services(settings, tmp_path / "sources.yaml", settings.home / "run")[local.CODE]
-    written = yaml.safe_load((settings.home / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    ours = local.services(settings.home, tmp_path / "sources.yaml", settings.home.root / "run")[local.CODE]
+    written = yaml.safe_load((settings.home.root / "run" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     deployed = yaml.safe_load((REPO / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     assert deployed["location_name"] == written["location_name"]
     assert ours.address == f"unix:{written['socket']}"
@@ -167,14 +167,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = load_settings(write_config(folder))
     with dg.DagsterInstance.ephemeral() as made:
         assert run_refresh(settings, made).success
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
     return folder
 
 
 def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_path: Path) -> None:
     settings = load_settings(home / "sources.yaml")
     packed = io.BytesIO()
-    files = back_up(settings, packed)
+    files = back_up(settings.home, settings.ingest.wait_seconds, packed)
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == files
     for file in (f for f in (tmp_path / "home").rglob("*") if f.is_file() and not f.is_symlink()):
@@ -189,11 +189,18 @@ def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_pat
     assert all(f.endswith((".lock", ".holder")) for f in lost), lost
 
 
+def pack(folder: Path, to: io.BytesIO) -> int:
+    settings = load_settings(folder / "sources.yaml")
+    return back_up(settings.home, settings.ingest.wait_seconds, to)
+
+
 def warehouse_lock(settings: Settings) -> Path:
-    return settings.warehouse_path.with_suffix(".lock")
+    return settings.home.warehouse_path.with_suffix(".lock")
 
 
-@pytest.mark.parametrize("lock", [lambda s: facts_lock(s.facts_dir), lambda s: s.history_lock, warehouse_lock])
+@pytest.mark.parametrize(
+    "lock", [lambda s: facts_lock(s.home.facts_dir), lambda s: s.home.history_lock, warehouse_lock]
+)
 def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock: Callable[[Settings], Path]) -> None:
     settings = load_settings(home / "sources.yaml")
     hurried = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0.1})})
@@ -201,7 +208,7 @@ def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock:
         file_lock(lock(settings), 0, what="the home", who="run 1"),
         pytest.raises(LockTimeoutError, match=r"held by run 1"),
     ):
-        back_up(hurried, io.BytesIO())
+        back_up(hurried.home, hurried.ingest.wait_seconds, io.BytesIO())
 
 
 def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
@@ -213,16 +220,16 @@ def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
         yield place / name / "gone"
         yield from paths(place, name)
 
-    packed, whole = io.BytesIO(), back_up(load_settings(home / "sources.yaml"), io.BytesIO())
+    packed, whole = io.BytesIO(), pack(home, io.BytesIO())
     monkeypatch.setattr(backup, "_paths", with_one_that_goes)
-    assert back_up(load_settings(home / "sources.yaml"), packed) == whole
+    assert pack(home, packed) == whole
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == whole
 
 
 def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:
     packed = io.BytesIO()
-    back_up(load_settings(home / "sources.yaml"), packed)
+    pack(home, packed)
     packed.seek(0)
     with pytest.raises(BackupError, match=r"holds facts.* already: restore into an empty place"):
         restore(home / "home", packed)
@@ -332,7 +339,7 @@ def test_nothing_is_written_behind_a_link_or_twice(tmp_path: Path) -> None:
 def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(home: Path, tmp_path: Path) -> None:
     """Before: its folders were refused."""
     packed, folder = io.BytesIO(), tmp_path / "unpacked"
-    files = back_up(load_settings(home / "sources.yaml"), packed)
+    files = pack(home, packed)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
         archive.extractall(folder, filter="data")
@@ -345,18 +352,18 @@ def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(
 def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
-    (settings.home / "run").mkdir()
-    (settings.home / "run" / "elsewhere").symlink_to("/etc")
+    (settings.home.root / "run").mkdir()
+    (settings.home.root / "run" / "elsewhere").symlink_to("/etc")
     packed, said = io.BytesIO(), list[str]()
-    files = back_up(settings, packed, said.append)
-    assert said == [f"{settings.home}/run/elsewhere is a link, and none of ours: left out"]
+    files = back_up(settings.home, settings.ingest.wait_seconds, packed, said.append)
+    assert said == [f"{settings.home.root}/run/elsewhere is a link, and none of ours: left out"]
     packed.seek(0)
     assert restore(tmp_path / "home", packed) == files
 
 
 def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
     packed = io.BytesIO()
-    back_up(load_settings(home / "sources.yaml"), packed)
+    pack(home, packed)
     with pytest.raises(BackupError, match="cut off"):
         restore(tmp_path / "home", io.BytesIO(packed.getvalue()[:5000]))
 

@@ -88,13 +88,15 @@ def test_where_a_delivery_was_taken_before_it_stays_in_force_until_there_is_a_ra
     assert values(configured(tmp_path, [("USD", 100), ("USD", 200)])) == [100, 200]
     config = configured(tmp_path, [("USD", 100), ("EUR", 300)])
     assert values(config) == [100, 200]
-    held_back = read_held_back(load_settings(config), "subscriptions")
+    settings = load_settings(config)
+    held_back = read_held_back(settings.home.history_dir, settings.sources, "subscriptions")
     assert held_back is not None
     assert "amounts are in 'EUR' (1 row)" in str(held_back)
     assert "stays in force" in str(held_back)
     config = configured(tmp_path, [("USD", 100), ("EUR", 300)], currency={"rates": {"EUR": 1.1}})
     assert values(config) == [100, 330]
-    assert read_held_back(load_settings(config), "subscriptions") is None
+    settings = load_settings(config)
+    assert read_held_back(settings.home.history_dir, settings.sources, "subscriptions") is None
 
 
 def test_a_rate_that_was_taken_away_stops_the_run_and_says_so(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Lab:
             for application in range(applications)
         ]
         write_week(self.folder / "lake", "year=2025/week=09", found)
-        weeks = weeks_between(self.settings.window_start, self.settings.running_week)
+        weeks = weeks_between(self.settings.clock.window_start, self.settings.clock.running_week)
         ingest_weeks(self.settings, weeks, now="2025-03-05T00:00:00")
 
     def deliver(self, rows: pd.DataFrame | int, day: str = "2025-03-05", start: int = 0) -> Delivery:
@@ -125,11 +125,11 @@ class Lab:
 
     @property
     def in_force(self) -> list[Path]:
-        return deliveries(self.settings.history_dir, self.source)
+        return deliveries(self.settings.home.history_dir, self.source)
 
     @property
     def held(self) -> list[Path]:
-        return kept.held_back_files(self.settings.history_dir, self.source)
+        return kept.held_back_files(self.settings.home.history_dir, self.source)
 
 
 # ---------------------------------------------------------------- what is held back
@@ -331,7 +331,7 @@ def test_limits_of_reference_sources_and_facts_have_nothing_to_do_with_each_othe
     from usage_pipeline.ingestion.facts import mapping_fingerprint
 
     settings = Lab(tmp_path).settings
-    assert "min_rows" not in mapping_fingerprint(settings.sources.usage, settings)
+    assert "min_rows" not in mapping_fingerprint(settings.sources.usage, settings.timezone, settings.completeness)
 
 
 # ---------------------------------------------------------------- again, and good again
@@ -355,10 +355,10 @@ def test_a_delivery_that_is_fine_again_clears_what_was_held_back(tmp_path, rows:
     lab = Lab(tmp_path)
     lab.deliver(31)
     lab.deliver(3)
-    assert read_held_back(lab.settings, "accounts") is not None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is not None
     delivery = lab.deliver(rows)
     assert (delivery.held_back, delivery.rows) == (None, rows)
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
     assert not lab.held
     assert len(lab.in_force) == (1 if rows == 31 else 2)
 
@@ -437,7 +437,7 @@ def test_a_source_that_is_missing_for_a_day_leaves_the_delivery_before_in_force(
     assert lab.take("2025-03-06").held_back == delivery.held_back, "since the same day"
     shutil.rmtree(lab.file) if lab.file.is_dir() else lab.file.unlink(missing_ok=True)
     assert lab.deliver(31, "2025-03-07").held_back is None
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
 
 
 def test_an_expression_that_fails_on_a_row_holds_the_delivery_back_without_repeating_the_value(tmp_path) -> None:
@@ -523,8 +523,8 @@ def test_a_source_that_is_missing_in_a_first_run_is_one_sentence(tmp_path, insta
     error = result.failure_data_for_node("accounts").error
     assert error.cls_name == "Failure"
     assert error.cause is None
-    write_status(lab.settings, instance)
-    with duckdb.connect(str(lab.settings.status_path), read_only=True) as connection:
+    write_status(lab.settings.home, lab.settings.clock, lab.settings.sources, instance)
+    with duckdb.connect(str(lab.settings.home.status_path), read_only=True) as connection:
         (failure,) = connection.execute("SELECT failure FROM status.runs").fetchall()[0]
     assert failure == (
         "accounts: no delivery of accounts can be read, and there is none before it: accounts.csv: no such file or "
@@ -544,7 +544,7 @@ def test_the_command_says_it_in_a_few_lines_and_writes_the_status(tmp_path) -> N
     assert "Traceback" not in output
     assert output.count("no such file or folder") == 1
     assert len(output.splitlines()) < 20
-    assert lab.settings.status_path.exists()
+    assert lab.settings.home.status_path.exists()
 
 
 def test_a_first_delivery_without_a_row_is_taken_and_noted(tmp_path, instance) -> None:
@@ -567,7 +567,7 @@ def test_an_accepted_delivery_is_in_force_at_the_next_run(tmp_path) -> None:
         "accounts: in force is the delivery of Feb 26, 2025, 31 rows; 1 delivery kept" in lab.usage_pipeline("list")[1]
     )
     assert "the delivery of Mar 5, 2025 is held back: it has 3 rows" in lab.usage_pipeline("list")[1]
-    inputs = lab.settings.home / "inputs"
+    inputs = lab.settings.home.root / "inputs"
     inputs.write_text("what the last good run depended on")
     status, said = lab.usage_pipeline("accept", "accounts")
     assert (status, inputs.exists()) == (0, False), "a refresh --if-changed runs"
@@ -606,7 +606,7 @@ def test_an_acceptance_that_was_killed_half_way_has_happened(tmp_path) -> None:
     lab.deliver(3)
     (file,) = lab.held
     file.replace(file.parents[1] / file.name)
-    assert read_held_back(lab.settings, "accounts") is None
+    assert read_held_back(lab.settings.home.history_dir, lab.settings.sources, "accounts") is None
     delivery = lab.take()
     assert (delivery.rows, delivery.held_back) == (3, None)
     assert not file.parent.exists()
@@ -617,13 +617,13 @@ def test_what_is_held_back_is_part_of_a_backup(tmp_path) -> None:
     lab.deliver(31)
     said = lab.deliver(3).held_back
     archive = io.BytesIO()
-    back_up(lab.settings, archive)
+    back_up(lab.settings.home, lab.settings.ingest.wait_seconds, archive)
     archive.seek(0)
     restore(tmp_path / "elsewhere", archive)
     elsewhere = load_settings(
         write_config(tmp_path, home="elsewhere", sources=yaml.safe_load(lab.config.read_text())["sources"])
     )
-    assert str(read_held_back(elsewhere, "accounts")) == said
+    assert str(read_held_back(elsewhere.home.history_dir, elsewhere.sources, "accounts")) == said
 
 
 # ---------------------------------------------------------------- people
@@ -648,7 +648,7 @@ def test_an_erasure_reaches_what_is_held_back(tmp_path) -> None:
     assert erase(lab.settings, ident(1), "u1").places == {"contacts as delivered (history)": 2}
     for file in (*lab.in_force, *lab.held):
         assert "u1" not in pq.read_table(file)["user_id"].to_pylist()
-    assert all(b"person1@" not in f.read_bytes() for f in lab.settings.home.rglob("*") if f.is_file())
+    assert all(b"person1@" not in f.read_bytes() for f in lab.settings.home.root.rglob("*") if f.is_file())
     assert "it has 2 rows, 7 % of the 30 before" in (lab.take().held_back or "")
     assert lab.usage_pipeline("accept", "contacts")[0] == 0
     assert lab.loaded(lab.take()) == 2
@@ -680,11 +680,11 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
         before = len(hook.bodies)
         for _ in range(2):
             findings = [f for f in look(lab.settings, NOW) if f.about in ("accounts", "subscriptions")]
-            raise_alerts(lab.settings, findings, LOOKED_AT, NOW, print)
+            raise_alerts(lab.settings.home, lab.settings.mail, lab.settings.name, findings, LOOKED_AT, NOW, print)
         return [(body["about"], body["state"]) for body in hook.bodies[before:]]
 
     with dg.DagsterInstance.ephemeral() as made:
-        write_status(lab.settings, made)
+        write_status(lab.settings.home, lab.settings.clock, lab.settings.sources, made)
     assert deliver(31, 31) == []
     assert deliver(31, 3) == [("subscriptions", "open")]
     assert "it has 3 rows, 10 % of the 31 before" in hook.bodies[-1]["text"]
@@ -723,19 +723,21 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
     settings = load_settings(config)
     with dg.DagsterInstance.ephemeral() as made:
         assert run_refresh(settings, made).success
-        write_status(settings, made)
-        assert query(settings.status_path, "SELECT count(*) FROM status.sources WHERE held_back IS NOT NULL") == [(0,)]
+        write_status(settings.home, settings.clock, settings.sources, made)
+        assert query(settings.home.status_path, "SELECT count(*) FROM status.sources WHERE held_back IS NOT NULL") == [
+            (0,)
+        ]
         rows_of("subscriptions", 3).to_csv(folder / "subscriptions.csv", index=False)
         rows_of("accounts", 32).to_csv(folder / "accounts.csv", index=False)
         write_week(folder / "lake", "year=2025/week=09", [event(str(weeks[-1]), ident(31))], "part-1.parquet")
         assert run_refresh(settings, made).success
-        write_status(settings, made)
+        write_status(settings.home, settings.clock, settings.sources, made)
         yield settings, made
 
 
 @pytest.mark.long
 def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
-    build = cut_off[0].published_dir / "current" / "warehouse.duckdb"
+    build = cut_off[0].home.published_dir / "current" / "warehouse.duckdb"
     states = "SELECT subscription_state, is_inferred, count(*) FROM mart.subscription_overview GROUP BY ALL ORDER BY 2"
     # the new account waits for its subscription: it uses something, and is taken to be subscribed since then
     assert query(build, states) == [("active subscription", False, 31), ("active subscription", True, 1)]
@@ -744,7 +746,7 @@ def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Sett
 
 
 def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
-    file = cut_off[0].status_path
+    file = cut_off[0].home.status_path
     ((summary, sentence),) = query(file, "SELECT summary, health_sentence FROM status.health")
     assert summary == "A delivery is held back: the one before stays in force"
     assert "Subscriptions: the delivery of Mar 5, 2025 is held back: it has 3 rows, 10 % of the 31 before" in sentence
@@ -764,8 +766,8 @@ def test_a_missing_source_is_named_on_the_page_without_its_place(cut_off: tuple[
     file.rename(file.with_suffix(".away"))
     try:
         assert take_delivery(settings, SOURCE_SCHEMAS["accounts"]).held_back
-        write_status(settings, made)
-        ((said,),) = query(settings.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
+        write_status(settings.home, settings.clock, settings.sources, made)
+        ((said,),) = query(settings.home.status_path, "SELECT held_back FROM status.sources WHERE source = 'accounts'")
         assert "accounts.csv: no such file or folder" in said
         assert str(file.parent) not in said
     finally:

@@ -29,7 +29,7 @@ from usage_pipeline_tests.support.lakes import event, write_config, write_week
 
 
 def ingest(settings: Settings) -> dict[date, WeekManifest | None]:
-    weeks = weeks_between(settings.window_start, settings.running_week)
+    weeks = weeks_between(settings.clock.window_start, settings.clock.running_week)
     return ingest_weeks(settings, weeks, now="now").manifests
 
 
@@ -37,7 +37,7 @@ def clicks_by_week(settings: Settings) -> dict[tuple[str, str], int]:
     """Clicks by (folder's week, week of the days)."""
     found = duckdb.execute(
         "SELECT CAST(week AS VARCHAR), CAST(week_start AS VARCHAR), sum(clicks)::INTEGER FROM read_parquet(?) GROUP BY 1, 2",
-        [f"{settings.facts_dir}/week=*/facts.parquet"],
+        [f"{settings.home.facts_dir}/week=*/facts.parquet"],
     ).fetchall()
     return {(folder, week): clicks for folder, week, clicks in found}
 
@@ -52,7 +52,7 @@ def test_equal_rows_of_one_user_are_summed_per_day(tmp_path) -> None:
     write_week(tmp_path / "lake", "year=2025/week=06", rows)
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
-    rows = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    rows = pq.read_table(facts_path(settings.home.facts_dir, date(2025, 2, 3))).to_pylist()
     found = {(row["week_start"], row["day"]): (row["clicks"], row["source_rows"]) for row in rows}
     monday = date(2025, 2, 3)
     assert found == {(monday, monday): (4, 2), (monday, date(2025, 2, 9)): (5, 1)}
@@ -105,7 +105,7 @@ def test_rejected_rows_are_kept_with_their_reason(tmp_path) -> None:
     assert manifest.rejected == {"no account": 1, "no application": 1, "negative count": 1}
     assert manifest.rows_read == manifest.rows_kept + manifest.rows_rejected == 4
     assert manifest.rejected_file is not None
-    kept = pq.read_table(settings.history_dir / manifest.rejected_file).to_pylist()
+    kept = pq.read_table(settings.home.history_dir / manifest.rejected_file).to_pylist()
     found = sorted((row["reason"], Path(row["source_file"]).name, row["source_row"]) for row in kept)
     part = "part-0.parquet"
     assert found == [("negative count", part, 3), ("no account", part, 2), ("no application", part, 4)]
@@ -118,15 +118,16 @@ def test_a_second_run_reads_nothing_and_a_changed_file_only_its_week(tmp_path) -
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
     before = {
-        week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in read_manifests(settings.facts_dir)
+        week: facts_path(settings.home.facts_dir, week).stat().st_mtime_ns
+        for week in read_manifests(settings.home.facts_dir)
     }
     ingest(settings)
-    after = {week: facts_path(settings.facts_dir, week).stat().st_mtime_ns for week in before}
+    after = {week: facts_path(settings.home.facts_dir, week).stat().st_mtime_ns for week in before}
     assert after == before
 
     write_week(lake, "year=2025/week=07", [event("2025-02-11", clicks=3)])
     ingest(settings)
-    changed = {week for week in before if facts_path(settings.facts_dir, week).stat().st_mtime_ns != before[week]}
+    changed = {week for week in before if facts_path(settings.home.facts_dir, week).stat().st_mtime_ns != before[week]}
     assert changed == {date(2025, 2, 10)}
     assert clicks_by_week(settings)["2025-02-10", "2025-02-10"] == 3
 
@@ -137,10 +138,10 @@ def test_weeks_outside_the_window_are_not_read_and_what_was_read_stays(tmp_path)
     write_week(lake, "year=2024/week=10", [event("2024-03-04")])
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
-    assert list(read_manifests(settings.facts_dir)) == [date(2025, 2, 3)]
+    assert list(read_manifests(settings.home.facts_dir)) == [date(2025, 2, 3)]
     later = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 12, 1))
     ingest_weeks(later, weeks_between(date(2025, 1, 6), date(2025, 12, 1)), now="later")
-    assert list(read_manifests(settings.facts_dir)) == [date(2025, 2, 3)]
+    assert list(read_manifests(settings.home.facts_dir)) == [date(2025, 2, 3)]
 
 
 def broken_page(whole: bytes) -> bytes:
@@ -231,7 +232,7 @@ def test_only_week_folders_and_no_times_gives_totals_without_days(tmp_path) -> N
     config = write_config(tmp_path, **usage(columns={c: c for c in ("account_id", "application", "clicks")}))
     settings = load_settings(config)
     ingest(settings)
-    (row,) = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    (row,) = pq.read_table(facts_path(settings.home.facts_dir, date(2025, 2, 3))).to_pylist()
     assert (row["week_start"], row["clicks"], row["user_id"]) == (date(2025, 2, 3), 4, None)
     assert row["day"] is None
 
@@ -307,7 +308,7 @@ def test_facts_of_an_older_version_are_kept_outside_the_window_and_read_again_in
     settings = load_settings(write_config(tmp_path))
     ingest(settings)
     for week in (date(2025, 2, 3), date(2025, 2, 10)):
-        file = facts_path(settings.facts_dir, week)
+        file = facts_path(settings.home.facts_dir, week)
         table = pq.read_table(file)
         manifest = json.loads(pq.read_metadata(file).metadata[b"manifest"])
         manifest |= {"version": 1, "of_another_time": True}
@@ -315,7 +316,7 @@ def test_facts_of_an_older_version_are_kept_outside_the_window_and_read_again_in
         pq.write_table(table.replace_schema_metadata({b"manifest": json.dumps(manifest).encode()}), file)
     later = load_settings(tmp_path / "sources.yaml", as_of=date(2025, 9, 10))  # the window begins on 10 February
     ingest(later)
-    versions = {week: m.version for week, m in read_manifests(settings.facts_dir).items()}
+    versions = {week: m.version for week, m in read_manifests(settings.home.facts_dir).items()}
     assert versions == {date(2025, 2, 3): 1, date(2025, 2, 10): FACTS_VERSION}
 
 
@@ -367,10 +368,12 @@ def test_columns_renamed_half_way_through_are_read_by_two_mappings(tmp_path) -> 
 
     earlier = [{"until": "2025-02-05", "columns": {"clicks": "nr_clicks", "user_id": "who"}}]
     settings = load_settings(write_config(tmp_path, **usage(earlier=earlier)))
-    before = facts_path(settings.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns
+    before = facts_path(settings.home.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns
     ingest(settings)
     assert clicks_by_week(settings) == {("2025-02-03", "2025-02-03"): 4, ("2025-02-10", "2025-02-10"): 5}
-    assert facts_path(settings.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns == before, "read as before: left alone"
+    assert facts_path(settings.home.facts_dir, date(2025, 2, 10)).stat().st_mtime_ns == before, (
+        "read as before: left alone"
+    )
 
 
 def test_other_types_are_converted_and_what_would_lose_something_is_rejected(tmp_path) -> None:
@@ -386,7 +389,7 @@ def test_other_types_are_converted_and_what_would_lose_something_is_rejected(tmp
     settings = load_settings(write_config(tmp_path))
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
-    facts = pq.read_table(facts_path(settings.facts_dir, date(2025, 2, 3))).to_pylist()
+    facts = pq.read_table(facts_path(settings.home.facts_dir, date(2025, 2, 3))).to_pylist()
     assert {(row["account_id"], row["clicks"]) for row in facts} == {("12", 2), ("12", 3)}
     assert manifest.rejected == {"no clicks, or not a whole number": 2, "no account": 1}
     assert any("'CLICKS' is VARCHAR and is converted" in note for note in manifest.notes)
@@ -422,7 +425,7 @@ def test_rejected_rows_of_csv_files_are_found_again_by_file_and_row(tmp_path) ->
     manifest = ingest(settings)[date(2025, 2, 3)]
     assert manifest is not None
     assert manifest.rejected_file is not None
-    rows = pq.read_table(settings.history_dir / manifest.rejected_file).to_pylist()
+    rows = pq.read_table(settings.home.history_dir / manifest.rejected_file).to_pylist()
     assert sorted((Path(r["source_file"]).name, r["source_row"]) for r in rows) == [("a.csv", 50_000), ("b.csv", 7)]
 
 
@@ -432,7 +435,7 @@ def test_a_second_run_waits_for_the_first_and_says_for_whom(tmp_path) -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with file_lock(settings.facts_dir / ".lock", 0, what="facts", who="run 1234abcd"):
+        with file_lock(settings.home.facts_dir / ".lock", 0, what="facts", who="run 1234abcd"):
             held.set()
             done.wait()
 

@@ -63,7 +63,7 @@ def ingested(folder: Path, files: list[list[dict[str, Any]]], way: str) -> tuple
     manifest = ingest_weeks(configured, [WEEK], now="now").manifests[WEEK]
     assert manifest is not None
     assert manifest.lost is None
-    facts = pq.read_table(facts_path(configured.facts_dir, WEEK)).to_pylist()
+    facts = pq.read_table(facts_path(configured.home.facts_dir, WEEK)).to_pylist()
     told = (manifest.rows_read, manifest.rows_kept, manifest.rejected, manifest.clicks, manifest.clicks_in_files)
     return sorted(facts, key=repr), dict(zip(("read", "kept", "rejected", "clicks", "in files"), told, strict=True))
 

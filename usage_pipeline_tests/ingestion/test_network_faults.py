@@ -540,6 +540,6 @@ def test_a_store_that_is_away_is_waited_for_once_and_not_by_each_source(tmp_path
     began = time.monotonic()
     for _ in range(6):
         with pytest.raises(lake.NotReadError, match="cannot be reached"):
-            lake.Lake(settings).week_folders(settings.sources.usage.path)
+            lake.Lake(settings.store).week_folders(settings.sources.usage.path)
     # 6 sources would have taken 6 times RETRY_SECONDS of pauses
     assert time.monotonic() - began < 2 * RETRY_SECONDS + 3

@@ -38,7 +38,7 @@ def config(tmp_path: Path, store: Store, path: str = f"s3://{BUCKET}/usage", **c
 
 
 def ingest(settings: Settings) -> None:
-    ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now="now")
+    ingest_weeks(settings, weeks_between(settings.clock.window_start, settings.clock.running_week), now="now")
 
 
 def test_only_the_prefixes_of_the_window_are_ever_asked_for(tmp_path, store: Store) -> None:
@@ -53,7 +53,7 @@ def test_only_the_prefixes_of_the_window_are_ever_asked_for(tmp_path, store: Sto
     asked = [path.replace("%3D", "=").replace("%2F", "/") for _, path, _ in store.log()]
     assert asked
     assert [path for path in asked if not any(f"usage/{week}" in path for week in wanted)] == []
-    assert len(read_manifests(settings.facts_dir)) == 5
+    assert len(read_manifests(settings.home.facts_dir)) == 5
 
 
 def test_a_second_run_lists_and_reads_nothing(tmp_path, store: Store) -> None:
@@ -87,7 +87,7 @@ def test_of_a_wide_file_only_the_mapped_columns_are_fetched(tmp_path, store: Sto
     share = fetched / file.stat().st_size
     print(f"{fetched / 1e6:.1f} of {file.stat().st_size / 1e6:.1f} MB fetched: {share:.0%}")
     assert share < 0.25
-    assert read_manifests(settings.facts_dir)[date(2025, 2, 3)].rows_kept == rows
+    assert read_manifests(settings.home.facts_dir)[date(2025, 2, 3)].rows_kept == rows
 
 
 @pytest.mark.long
@@ -102,7 +102,7 @@ def test_a_demo_lake_in_a_bucket_gives_the_same_pages_as_in_a_folder(
     assert run_refresh(settings, instance).success
 
     def total(of: Settings) -> Any:
-        path = of.published_dir / "current" / "warehouse.duckdb"
+        path = of.home.published_dir / "current" / "warehouse.duckdb"
         connection = duckdb.connect(str(path), read_only=True)
         found = connection.execute(
             "SELECT count(*), sum(clicks), sum(active_users), sum(hash(account_id, application_key, week_start)) "
@@ -140,7 +140,7 @@ def test_what_will_not_go_away_is_asked_once(tmp_path, store: Store, code: str, 
     store.refuse(status, code)
     started = time.monotonic()
     with pytest.raises(LakeError, match=said):
-        Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6))
+        Lake(config(tmp_path, store).store).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6))
     assert len(store.log()) == 1
     assert time.monotonic() - started < 15
 
@@ -149,7 +149,7 @@ def test_what_may_go_away_is_tried_again(tmp_path, store: Store) -> None:
     write_week(tmp_path / "raw", "year=2025/week=06", [event("2025-02-03")])
     store.upload(tmp_path / "raw", "usage")
     store.refuse(503, "SlowDown", times=2)
-    found = Lake(config(tmp_path, store)).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6)).files
+    found = Lake(config(tmp_path, store).store).week_files(f"s3://{BUCKET}/usage", "parquet", WeekFolder(2025, 6)).files
     assert len(found) == 1
 
 
@@ -180,7 +180,7 @@ def test_credentials_of_the_configuration_come_from_the_environment(tmp_path, st
     keys = {"access_key_id": "${OUR_KEY}", "secret_access_key": "${OUR_SECRET}"}
     settings = config(tmp_path, store, address=keys)
     ingest(settings)
-    assert read_manifests(settings.facts_dir)[date(2025, 2, 3)].clicks == 1
+    assert read_manifests(settings.home.facts_dir)[date(2025, 2, 3)].clicks == 1
 
 
 def test_a_store_lost_while_reading_quarantines_no_file(tmp_path, store: Store) -> None:
@@ -190,7 +190,7 @@ def test_a_store_lost_while_reading_quarantines_no_file(tmp_path, store: Store) 
     settings = config(tmp_path, store)
     with pytest.raises(LakeError, match="SlowDown"):
         ingest(settings)
-    assert read_manifests(settings.facts_dir) == {}
+    assert read_manifests(settings.home.facts_dir) == {}
 
 
 def test_a_file_that_may_not_be_read_is_quarantined_with_the_remedy(tmp_path, store: Store) -> None:
@@ -199,5 +199,5 @@ def test_a_file_that_may_not_be_read_is_quarantined_with_the_remedy(tmp_path, st
     store.refuse(403, "AccessDenied", but="list-type=2")
     settings = config(tmp_path, store)
     ingest(settings)
-    (item,) = read_manifests(settings.facts_dir)[date(2025, 2, 3)].quarantined
+    (item,) = read_manifests(settings.home.facts_dir)[date(2025, 2, 3)].quarantined
     assert "access is denied; give these credentials the right to read it" in item["reason"]

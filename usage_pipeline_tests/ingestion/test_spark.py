@@ -54,7 +54,7 @@ def on_spark(config: Path, address: str, **more: Any) -> Settings:
 
 
 def ingest(settings: Settings, say: Callable[[str], None] = print) -> dict[dt.date, WeekManifest | None]:
-    weeks = weeks_between(settings.window_start, settings.running_week)
+    weeks = weeks_between(settings.clock.window_start, settings.clock.running_week)
     return ingest_weeks(settings, weeks, now="now", progress=say).manifests
 
 
@@ -120,7 +120,7 @@ def test_a_cluster_that_is_away_is_told_at_once_and_nothing_is_written(tmp_path)
     with pytest.raises(EngineError, match=r"week 2025-02-03: the Spark cluster at sc://127.* cannot be reached"):
         ingest(settings)
     assert time.monotonic() - started < 10
-    assert read_manifests(settings.facts_dir) == {}
+    assert read_manifests(settings.home.facts_dir) == {}
 
 
 def test_where_the_client_is_not_installed_it_is_said_how_to(tmp_path) -> None:
@@ -152,7 +152,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def must_be_identical(embedded: Settings, spark: Settings) -> dict[str, int]:
     """Facts to the row, their columns and types, rejected rows, manifests; what is compared is counted."""
-    ours, theirs = read_manifests(embedded.facts_dir), read_manifests(spark.facts_dir)
+    ours, theirs = read_manifests(embedded.home.facts_dir), read_manifests(spark.home.facts_dir)
     assert list(ours) == list(theirs)
     counted = {"weeks": len(ours), "facts": 0, "rejected": 0, "duplicates": 0}
     for week, manifest in ours.items():
@@ -162,11 +162,11 @@ def must_be_identical(embedded: Settings, spark: Settings) -> dict[str, int]:
             k: v for k, v in vars(other).items() if k not in differ
         }
         assert manifest.lost is None
-        counted["facts"] += same_rows(facts_path(embedded.facts_dir, week), facts_path(spark.facts_dir, week))
+        counted["facts"] += same_rows(facts_path(embedded.home.facts_dir, week), facts_path(spark.home.facts_dir, week))
         counted["duplicates"] += manifest.duplicates
         assert (manifest.rejected_file is None) == (other.rejected_file is None)
         if manifest.rejected_file and other.rejected_file:
-            files = embedded.history_dir / manifest.rejected_file, spark.history_dir / other.rejected_file
+            files = embedded.home.history_dir / manifest.rejected_file, spark.home.history_dir / other.rejected_file
             counted["rejected"] += same_rows(*files)
     return counted
 
@@ -345,7 +345,7 @@ def while_reading(settings: Settings, weeks: int, do: Callable[[], None]) -> lis
 
     reading = threading.Thread(target=run)
     reading.start()
-    while reading.is_alive() and len(list(settings.facts_dir.glob("week=*/facts.parquet"))) < weeks:
+    while reading.is_alive() and len(list(settings.home.facts_dir.glob("week=*/facts.parquet"))) < weeks:
         time.sleep(0.02)
     assert reading.is_alive(), "it was over before anything could be done"
     do()
@@ -383,10 +383,10 @@ def test_a_server_that_goes_away_leaves_good_weeks_and_the_next_run_mends(tmp_pa
         len(raised) == 1 and isinstance(raised[0], EngineError) and "went away while it was counting" in str(raised[0])
     )
     assert took < 120
-    kept = {w: facts_path(spark.facts_dir, w).stat().st_mtime_ns for w in read_manifests(spark.facts_dir)}
+    kept = {w: facts_path(spark.home.facts_dir, w).stat().st_mtime_ns for w in read_manifests(spark.home.facts_dir)}
     assert 8 <= len(kept) < 40
     ingest(spark)
-    assert all(facts_path(spark.facts_dir, w).stat().st_mtime_ns == at for w, at in kept.items())
+    assert all(facts_path(spark.home.facts_dir, w).stat().st_mtime_ns == at for w, at in kept.items())
     print(must_be_identical(embedded, spark))
 
 

@@ -46,7 +46,7 @@ def at(
     file.write_text("\n".join(f"as_of: '{moment}'" if line.startswith("as_of:") else line for line in lines))
     settings = load_settings(file).model_copy(update={"groups": world.groups})
     _write_lake(world, folder, {(e[0], e[1], e[2], e[3]) for e in late or []})
-    ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now=moment)
+    ingest_weeks(settings, weeks_between(settings.clock.window_start, settings.clock.running_week), now=moment)
     take_delivery(settings, SUBSCRIPTIONS)
     return computed(world, settings), settings
 
@@ -67,7 +67,7 @@ def _write_lake(world: World, folder: Path, late: set[Any]) -> None:
 
 
 def reported(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue | None = None) -> Any:
-    replace_reported(connection, settings, catalogue or read_kpis())
+    replace_reported(connection, settings.home, settings.groups, catalogue or read_kpis())
     assert schema_violation(connection, TABLES["kpi_reported"]) is None
     return connection.execute("FROM mart.kpi_reported").df()
 
@@ -80,7 +80,9 @@ def of(rows: pd.DataFrame, kpi: str, entity: str, period: str = "month") -> Any:
 
 def closed(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[date]:
     """The months that a run closes which is published."""
-    months = close_months(connection, settings, read_kpis())
+    months = close_months(
+        connection, settings.home, settings.clock.as_of, settings.groups, settings.schedule, read_kpis()
+    )
     keep_as_published(settings)
     return months
 
@@ -90,7 +92,7 @@ def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_
     assert closed(connection, settings) == [date(2024, 12, 1)]
     connection, settings = at("2025-02-05T07:00:00", tmp_path)
     assert closed(connection, settings) == [date(2025, 1, 1)]
-    files = {file: file.read_bytes() for file in (settings.history_dir / "months").glob("*.parquet")}
+    files = {file: file.read_bytes() for file in (settings.home.history_dir / "months").glob("*.parquet")}
     assert sorted(file.name for file in files) == ["2024-12.parquet", "2025-01.parquet"]
     connection, settings = at("2025-02-20T09:00:00", tmp_path, [*EVENTS, ("a", "p", "v", date(2025, 1, 7), 5)])
     assert closed(connection, settings) == []
@@ -192,6 +194,7 @@ def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_pa
 
 def test_the_moment_of_closing_is_that_of_the_monthly_refresh(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path, schedule={"monthly": "30 6 3 * *"}, timezone="America/Chicago"))
-    assert closing_time(settings, date(2025, 12, 1)).isoformat().startswith("2026-01-03T06:30")
+    closing = closing_time(settings.clock.as_of, settings.schedule, date(2025, 12, 1))
+    assert closing.isoformat().startswith("2026-01-03T06:30")
     with pytest.raises(ConfigError, match=r"schedule\.monthly"):
         load_settings(write_config(tmp_path, schedule={"monthly": "0 7 */5 * *"}))

@@ -524,7 +524,7 @@ def test_groups_are_checked_when_the_configuration_is_read(tmp_path: Path) -> No
 
 def test_the_checks_find_what_is_wrong(demo: Demo, tmp_path: Path) -> None:
     file = tmp_path / "warehouse.duckdb"
-    shutil.copy(demo.settings.warehouse_path, file)
+    shutil.copy(demo.settings.home.warehouse_path, file)
     warehouse = Warehouse(database=str(file))
     assert what_adds_up_adds_up(warehouse).passed and clicks_are_those_of_the_days(warehouse).passed
     with duckdb.connect(str(file)) as connection:

@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = load_settings(write_config(folder))
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     return folder
 
 
@@ -125,20 +125,20 @@ def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: 
 @pytest.mark.long
 def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
-    settings.models_dir.rename(config.parent / "models")
-    settings.models_dir.write_text("in the way")
+    settings.home.models_dir.rename(config.parent / "models")
+    settings.home.models_dir.write_text("in the way")
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
         tick(config)
         tick(config)
         (mail,) = office.mails
         assert "runs: the last run failed on" in mail["Subject"]
         assert "none has ever succeeded: " in mail.get_content()
         assert "complete through the week of 2025-02-24" in mail.get_content()
-        settings.models_dir.unlink()
+        settings.home.models_dir.unlink()
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     tick(config)
     assert [mail["Subject"] for mail in office.mails][1:] == ["Test: runs well again"]
 
@@ -146,8 +146,8 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
 @pytest.mark.long
 def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
-    settings.models_dir.rename(config.parent / "models")
-    settings.models_dir.write_text("in the way")
+    settings.home.models_dir.rename(config.parent / "models")
+    settings.home.models_dir.write_text("in the way")
     definitions = build_definitions(settings)
     sends = definitions.resolve_job_def("send_digests")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -156,12 +156,12 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
         assert sends.execute_in_process(instance=instance).success
         for _ in range(RUNS_SHOWN + 5):
             instance.create_run_for_job(sends, status=dg.DagsterRunStatus.SUCCESS)
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
         assert "runs-" in tick(config)
         assert tick(config) == "nothing to tell"
         (mail,) = office.mails
         assert f"run {failed.run_id[:8]} in the Dagster UI" in mail.get_content()
-        (health,) = status_rows(settings.status_path, "FROM status.health")
+        (health,) = status_rows(settings.home.status_path, "FROM status.health")
         assert health["summary"] == "The last run failed: older numbers stay up"
         sensor = definitions.resolve_sensor_def("lake_week_sensor")
         with dg.build_sensor_context(instance=instance) as context:
@@ -200,12 +200,14 @@ def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Pa
         for assets, checks in by_hand:
             made = dg.DagsterRun("refresh", str(uuid4()), asset_selection=assets, asset_check_selection=checks)
             instance.add_run(made.with_status(dg.DagsterRunStatus.SUCCESS))
-        write_status(settings, instance)
-        assert {row["run_kind"] for row in status_rows(settings.status_path, "FROM status.runs")} == {"single tables"}
+        write_status(settings.home, settings.clock, settings.sources, instance)
+        assert {row["run_kind"] for row in status_rows(settings.home.status_path, "FROM status.runs")} == {
+            "single tables"
+        }
         assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("published_build")]).success
         unlucky = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
         instance.report_run_failed(unlucky)
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     (found,) = [finding for finding in look(settings, NOW) if finding.about == "runs"]
     assert "the last run failed" in found.words, "also one that could not be started"
 
@@ -257,9 +259,9 @@ def test_of_what_was_over_before_it_could_be_told_nothing_is_told(
 
 def test_a_look_at_something_else_ends_nothing(config: Path, office: FakeSmtp) -> None:
     settings = changed(config, as_of="2025-03-20")
-    raise_alerts(settings, look(settings, NOW), ("data", "runs"), NOW, print)
-    raise_alerts(settings, [], ("servers",), NOW, print)
-    raise_alerts(settings, look(settings, NOW), ("data", "runs"), NOW, print)
+    raise_alerts(settings.home, settings.mail, settings.name, look(settings, NOW), ("data", "runs"), NOW, print)
+    raise_alerts(settings.home, settings.mail, settings.name, [], ("servers",), NOW, print)
+    raise_alerts(settings.home, settings.mail, settings.name, look(settings, NOW), ("data", "runs"), NOW, print)
     assert len(office.mails) == 1
 
 
@@ -268,7 +270,9 @@ def test_a_refresh_that_was_due_and_never_came_is_told_though_none_failed(config
     weeks_later = datetime.now(UTC) + timedelta(days=15)
     # in the hours after the next refresh was due, that one may still come
     weeks_later += timedelta(days=3 - weeks_later.weekday())
-    raise_alerts(settings, look(settings, weeks_later), ("runs",), weeks_later, print)
+    raise_alerts(
+        settings.home, settings.mail, settings.name, look(settings, weeks_later), ("runs",), weeks_later, print
+    )
     (mail,) = office.mails
     assert "none has succeeded since the refresh that was due" in mail["Subject"]
     assert "What to do: see that Dagster runs" in mail.get_content()
@@ -293,7 +297,7 @@ def test_digests_that_failed_are_asked_for_again(config: Path) -> None:
             return schedule.evaluate_tick(context)
 
     def failed(**refused: str) -> None:
-        with digest._remembered(settings, "2025-02-24") as memory:
+        with digest._remembered(settings.home.mail_dir, "2025-02-24") as memory:
             memory["round"] = {"failed": {"Ana": "could not be sent"}, "refused": refused}
 
     def asks() -> bool:

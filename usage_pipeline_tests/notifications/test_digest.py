@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import ConfigError, MailSettings, Settings, load_settings
 from usage_pipeline.defs.notifications.assets import digests as digests_asset
 from usage_pipeline.defs.notifications.checks import every_owner_with_calls_was_written_to
@@ -28,6 +29,10 @@ from usage_pipeline_tests.support.fake_smtp import PASSWORD, USER, FakeSmtp, cer
 from usage_pipeline_tests.support.lakes import write_config
 
 PAGES = "https://usage.example.com"
+
+
+def tried_again(settings: Settings) -> list[str]:
+    return lib.worth_another_try(settings.home, settings.clock, settings.completeness, settings.mail)
 
 
 @pytest.fixture
@@ -54,9 +59,9 @@ def owners_of(demo: Demo) -> list[str]:
 @pytest.fixture
 def settings(demo: Demo, office: FakeSmtp, tmp_path: Path) -> Settings:
     """The demo, its builds where they are, and a home of its own for what is remembered of mail."""
-    (tmp_path / "published").symlink_to(demo.settings.published_dir)
+    (tmp_path / "published").symlink_to(demo.settings.home.published_dir)
     mail = mail_to(office, recipients={owner: address_of(owner) for owner in owners_of(demo)})
-    return demo.settings.model_copy(update={"home": tmp_path, "mail": mail})
+    return demo.settings.model_copy(update={"home": DataHome(tmp_path), "mail": mail})
 
 
 def attachment(mail: Any) -> pd.DataFrame:
@@ -144,7 +149,7 @@ def test_one_who_is_refused_keeps_nothing_from_the_others_and_is_tried_again(
     assert done.sent == others
     assert "550 no such user here: correct the address" in done.failed[unlucky]
     assert done.refused == {unlucky: address_of(unlucky)}
-    assert lib.worth_another_try(settings) == []
+    assert tried_again(settings) == []
     check: Any = every_owner_with_calls_was_written_to(settings)
     assert not check.passed
     office.refused.clear()
@@ -158,7 +163,7 @@ def test_one_who_is_put_off_is_worth_another_try(settings: Settings, demo: Demo,
     unlucky, *_ = owners_of(demo)
     office.refused.add(address_of(unlucky))
     office.refusal = "450 come again later"
-    assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == [unlucky]
+    assert list(lib.send_digests(settings, print).failed) == tried_again(settings) == [unlucky]
 
 
 @pytest.mark.parametrize("refusal", ["554 5.7.1 relay access denied", "550 5.7.1 blocked", "550 no such user here"])
@@ -168,7 +173,7 @@ def test_a_server_that_takes_nothing_is_no_fault_of_the_addresses(
     owners = owners_of(demo)
     office.refused |= {address_of(owner) for owner in owners}
     office.refusal = refusal
-    assert list(lib.send_digests(settings, print).failed) == lib.worth_another_try(settings) == owners
+    assert list(lib.send_digests(settings, print).failed) == tried_again(settings) == owners
 
 
 def test_a_server_that_ends_without_a_goodbye_has_taken_the_mail(settings: Settings, office: FakeSmtp) -> None:
@@ -206,11 +211,12 @@ def test_an_owner_without_address_is_named_and_nobody_else_is_sent_to(
 def test_nothing_is_sent_of_a_build_that_is_held_or_old_and_nothing_without_a_server(
     settings: Settings, demo: Demo, office: FakeSmtp, tmp_path: Path
 ) -> None:
-    store = store_of(settings)
-    assert "mail.host is not set" in lib.why_not(settings.model_copy(update={"mail": MailSettings()}), store)
+    store = store_of(settings.home, settings.publish)
+    unsent = settings.model_copy(update={"mail": MailSettings()})
+    assert "mail.host is not set" in lib.why_not(unsent.clock, unsent.completeness, unsent.mail, store)
     later = load_settings(demo.folder / "sources.yaml", as_of=demo.settings.as_of.replace(month=12, day=20))
     late = settings.model_copy(update={"as_of": later.as_of})
-    assert "nothing old is sent" in lib.why_not(late, store)
+    assert "nothing old is sent" in lib.why_not(late.clock, late.completeness, late.mail, store)
     held = tmp_path / "held"
     held.mkdir()
     build = store.current()
@@ -248,7 +254,7 @@ def written(tmp_path: Path, owner: str, *calls: dict[str, Any]) -> Any:
         write_config(tmp_path, mail={"from_address": "usage@example.com", "pages_url": PAGES + "/"})
     )
     day = pd.Timestamp("2025-02-24").date()
-    return lib.write(settings, Digest(owner, day, day, "00001", list(calls)), "someone@example.com")
+    return lib.write(settings.mail, settings.name, Digest(owner, day, day, "00001", list(calls)), "someone@example.com")
 
 
 def test_names_cannot_become_markup_headers_or_formulas(tmp_path: Path) -> None:
@@ -338,7 +344,7 @@ def test_a_server_that_is_away_fails_everybody_at_once_and_the_next_run_sends(
 ) -> None:
     away = settings.model_copy(update={"mail": settings.mail.model_copy(update={"port": 1})})
     done = lib.send_digests(away, print)
-    assert list(done.failed) == lib.worth_another_try(settings) == owners_of(demo)
+    assert list(done.failed) == tried_again(settings) == owners_of(demo)
     assert lib.send_digests(settings, print).sent == owners_of(demo)
 
 
@@ -380,7 +386,9 @@ def test_no_secret_is_shown_by_the_settings(tmp_path: Path) -> None:
 def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: Path) -> None:
     config = tmp_path / "sources.yaml"
     text = (demo.folder / "sources.yaml").read_text(encoding="utf-8")
-    text = text.replace("home: home", f"home: {demo.settings.home}").replace("path: lake", f"path: {demo.folder}/lake")
+    text = text.replace("home: home", f"home: {demo.settings.home.root}").replace(
+        "path: lake", f"path: {demo.folder}/lake"
+    )
     config.write_text(f"{text}\nmail: {{from_address: usage@example.com, pages_url: {PAGES}}}\n", encoding="utf-8")
     owner = owners_of(demo)[0]
     done = CliRunner().invoke(

@@ -27,7 +27,7 @@ NEWEST = date(2026, 11, 9)
 
 
 def explained(settings: Settings, account: str, application: str, day: date | None = None) -> Explanation:
-    with warehouse_of(settings).read() as connection:
+    with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
         return explain(connection, settings, account, application, day)
 
 
@@ -50,7 +50,7 @@ def test_numbers_days_and_users_equal_pandas_on_the_raw_rows(demo: Demo) -> None
     raw = demo.raw()
     keys = ["account_id", "application", "week_start"]
     some = raw[raw["week_start"] <= pd.Timestamp(NEWEST)][keys].drop_duplicates().sample(25, random_state=3)
-    with warehouse_of(demo.settings).read() as connection:
+    with warehouse_of(demo.settings.home, demo.settings.ingest.wait_seconds).read() as connection:
         for account, application, week in some.itertuples(index=False):
             # any day of the week names it
             found = explain(connection, demo.settings, account, application, week.date() + timedelta(days=3))
@@ -249,11 +249,11 @@ def test_rejected_rows_files_set_aside_and_what_is_not_delivered_are_told(small:
 
 @pytest.mark.long
 def test_a_page_that_shows_an_older_build_is_told(small: Settings, instance: dg.DagsterInstance, tmp_path) -> None:
-    shutil.copytree(small.home.parent, tmp_path / "copy", symlinks=True)
+    shutil.copytree(small.home.root.parent, tmp_path / "copy", symlinks=True)
     small = load_settings(tmp_path / "copy" / "sources.yaml")
     lake = Path(small.sources.usage.path or "")
     write_week(lake, "year=2025/week=09", [event("2025-02-25", user="u9", clicks=10)], name="part-1.parquet")
-    store = small.published_dir
+    store = small.home.published_dir
     (store / "pinned").write_text(next(store.glob("0*")).name, encoding="utf-8")
     assert run_refresh(small, instance).success
     found = explained(small, "a", "permits")
@@ -287,8 +287,8 @@ def test_an_id_wins_over_a_name_and_a_label_over_half_of_it() -> None:
 
 
 def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_turn(small: Settings) -> None:
-    config = ["-c", str(small.home.parent / "sources.yaml")]
-    before = small.warehouse_path.stat().st_mtime_ns
+    config = ["-c", str(small.home.root.parent / "sources.yaml")]
+    before = small.home.warehouse_path.stat().st_mtime_ns
     shown = CliRunner().invoke(app, ["explain", "b", "permits", *config])
     assert shown.exit_code == 0, shown.output
     assert "permits at Shelbyville (b), week of Feb 24, 2025 to Mar 2, 2025" in shown.output
@@ -299,11 +299,11 @@ def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_
         failed = CliRunner().invoke(app, ["explain", "z", "permits", week, *config])
         assert failed.exit_code == 1
         assert said in failed.output
-    assert small.warehouse_path.stat().st_mtime_ns == before
+    assert small.home.warehouse_path.stat().st_mtime_ns == before
 
     done: list[int] = []
     reader = threading.Thread(target=lambda: done.append(explained(small, "b", "permits").subscription.days))
-    with file_lock(small.warehouse_path.with_suffix(".lock"), 5, what="the warehouse"):
+    with file_lock(small.home.warehouse_path.with_suffix(".lock"), 5, what="the warehouse"):
         reader.start()
         reader.join(timeout=1)
         assert not done, "a run that writes is waited for"

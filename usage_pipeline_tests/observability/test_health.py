@@ -65,17 +65,17 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
-        after_trouble = settings.status_path.resolve()
-        shown = store_of(settings).current()
+        write_status(settings.home, settings.clock, settings.sources, instance)
+        after_trouble = settings.home.status_path.resolve()
+        shown = store_of(settings.home, settings.publish).current()
         accounts = folder / "lake" / "accounts.csv"
         accounts.write_text(accounts.read_text().replace("account_id", "customer", 1))
         # as if none had been taken before: otherwise the delivery before would stay in force
-        shutil.rmtree(settings.history_dir / "reference" / "accounts")
+        shutil.rmtree(settings.home.history_dir / "reference" / "accounts")
         assert not run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     assert shown is not None
-    return Story(folder, settings, after_trouble, settings.status_path.resolve(), shown.build_id)
+    return Story(folder, settings, after_trouble, settings.home.status_path.resolve(), shown.build_id)
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def shown_on(browser: Any, server: SupersetServer, slug: str) -> str:
 
 @pytest.mark.long
 def test_the_tables_are_those_of_the_catalogue_after_good_and_failed_runs(demo: Demo, story: Story) -> None:
-    for file in (demo.settings.status_path.resolve(), story.after_trouble, story.after_failure):
+    for file in (demo.settings.home.status_path.resolve(), story.after_trouble, story.after_failure):
         with duckdb.connect(str(file), read_only=True) as connection:
             assert [broken.problem for t in STATUS_TABLES if (broken := schema_violation(connection, t))] == []
 
 
 def test_after_a_good_run_all_is_well(demo: Demo) -> None:
-    health = health_of(demo.settings.status_path)
+    health = health_of(demo.settings.home.status_path)
     assert health["summary"] == "All is well"
     assert health["data_through"] == pd.Timestamp("2026-11-15")
     assert health["run_result"] == "succeeded"
@@ -121,7 +121,7 @@ def test_after_a_good_run_all_is_well(demo: Demo) -> None:
 
 
 def test_each_source_says_what_came_and_when(demo: Demo) -> None:
-    sources = ask(demo.settings.status_path, "FROM status.sources").set_index("source")
+    sources = ask(demo.settings.home.status_path, "FROM status.sources").set_index("source")
     lake = demo.folder / "lake"
     assert list(sources.index) == ["usage", "accounts", "subscriptions", "contacts", "applications", "known causes"]
     assert sources.at["usage", "newest"] == "week of Nov 16, 2026"
@@ -134,11 +134,11 @@ def test_each_source_says_what_came_and_when(demo: Demo) -> None:
 
 def test_a_source_that_is_not_configured_is_not_delivered(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
-    write_status(settings, instance)
-    sources = ask(settings.status_path, "FROM status.sources").set_index("source")
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    sources = ask(settings.home.status_path, "FROM status.sources").set_index("source")
     assert sources.at["usage", "delivery"] == "nothing taken in yet"
     assert set(sources.drop("usage")["delivery"]) == {"not delivered"}
-    health = health_of(settings.status_path)
+    health = health_of(settings.home.status_path)
     assert health["summary"] == "Nothing is published yet"
     assert health["health_sentence"].startswith("No numbers are on the pages yet. No run has ended yet.")
 
@@ -160,7 +160,7 @@ def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) 
 def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.rejected_rows")
     assert set(found["week_start"]) == {TROUBLED_WEEK}
-    history = pd.read_parquet(story.settings.home / found["kept_in"][0])
+    history = pd.read_parquet(story.settings.home.root / found["kept_in"][0])
     assert found.set_index("rejected_because")["rows_rejected"].to_dict() == history["reason"].value_counts().to_dict()
 
 
@@ -190,7 +190,7 @@ def test_ids_that_nobody_knows_are_counted_and_users_are_not_named(story: Story)
     lake = story.folder / "lake" / "usage"
     files = [f for f in lake.rglob("*.parquet") if f.name != "part-1.parquet"]
     rows = pd.concat([pd.read_parquet(f) for f in files])
-    weeks = [pd.Timestamp(week) for week in read_manifests(story.settings.facts_dir)]
+    weeks = [pd.Timestamp(week) for week in read_manifests(story.settings.home.facts_dir)]
     rows = rows[rows["account_id"].notna() & (rows["clicks"] >= 0) & (rows["event_time"] >= min(weeks))]
     used = rows[["account_id", "user_id"]].dropna().drop_duplicates()
     people = pd.read_parquet(story.folder / "lake" / "contacts.parquet")[["account_id", "user_id"]].drop_duplicates()
@@ -213,7 +213,7 @@ def test_no_person_stands_in_the_status_file(story: Story) -> None:
 
 def test_a_file_that_nobody_writes_any_more_does_not_say_that_all_is_fresh(demo: Demo, tmp_path) -> None:
     old = tmp_path / "usage_status.duckdb"
-    shutil.copyfile(demo.settings.status_path.resolve(), old)
+    shutil.copyfile(demo.settings.home.status_path.resolve(), old)
     with duckdb.connect(str(old)) as connection:
         connection.execute("UPDATE written.clock SET last_run_at = last_run_at - INTERVAL 12 DAYS, pinned_as_of = NULL")
         connection.execute("UPDATE written.sources SET ingested_at = now()::TIMESTAMP - INTERVAL 12 DAYS")
@@ -224,22 +224,22 @@ def test_a_file_that_nobody_writes_any_more_does_not_say_that_all_is_fresh(demo:
 
 def test_facts_that_cannot_be_read_are_told_and_stop_nothing(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
-    broken = settings.facts_dir / "week=2025-01-06" / "facts.parquet"
+    broken = settings.home.facts_dir / "week=2025-01-06" / "facts.parquet"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"PAR1 and then nothing")
-    write_status(settings, instance)
-    assert "The facts cannot be read: " in health_of(settings.status_path)["health_sentence"]
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    assert "The facts cannot be read: " in health_of(settings.home.status_path)["health_sentence"]
 
 
 def test_old_files_are_taken_away_and_the_newest_is_shown(tmp_path, instance) -> None:
     settings = load_settings(write_config(tmp_path))
     written = []
     for _ in range(7):
-        write_status(settings, instance)
-        written.append(settings.status_path.resolve())
+        write_status(settings.home, settings.clock, settings.sources, instance)
+        written.append(settings.home.status_path.resolve())
     assert len(set(written)) == 7, "a path never changes its content"
     assert [file.exists() for file in written] == [False] * 2 + [True] * 5
-    assert {item.name for item in settings.status_path.parents[1].iterdir() if item.is_dir()} == {
+    assert {item.name for item in settings.home.status_path.parents[1].iterdir() if item.is_dir()} == {
         *(file.parent.name for file in written[-5:]),
         "current",
     }
@@ -257,15 +257,15 @@ def test_a_rollback_is_told_at_once(tmp_path, instance, monkeypatch) -> None:
     assert run_refresh(settings, instance).success
     write_week(tmp_path / "lake", "year=2025/week=07", [event("2025-02-10", clicks=9)])
     assert run_refresh(settings, instance).success
-    newest = store_of(settings).builds()[-1].build_id
+    newest = store_of(settings.home, settings.publish).builds()[-1].build_id
     assert CliRunner().invoke(app, ["rollback", "-c", str(config)]).exit_code == 0
-    health = health_of(settings.status_path)
+    health = health_of(settings.home.status_path)
     assert health["summary"] == "An older build is held: new numbers are not shown"
     assert f"held by a rollback; the newest is {newest}" in health["health_sentence"]
-    weeks = ask(settings.status_path, "FROM status.reconciled_weeks").set_index("week_start")
+    weeks = ask(settings.home.status_path, "FROM status.reconciled_weeks").set_index("week_start")
     assert weeks.at[pd.Timestamp("2025-02-10"), "reconciled"] == "not yet: an older build is held"
     assert CliRunner().invoke(app, ["rollback", "--release", "-c", str(config)]).exit_code == 0
-    builds = ask(settings.status_path, "FROM status.builds").set_index("build_id")
+    builds = ask(settings.home.status_path, "FROM status.builds").set_index("build_id")
     assert builds.at[newest, "build_state"] == "shown"
 
 
@@ -330,7 +330,7 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
 def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     story: Story, server: SupersetServer, browser: Any
 ) -> None:
-    shown = store_of(story.settings).current()
+    shown = store_of(story.settings.home, story.settings.publish).current()
     assert shown is not None
     assert shown.build_id == story.shown_before_failure
     text = shown_on(browser, server, "health")
@@ -341,7 +341,7 @@ def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     assert stay in text
     assert "year=2026/week=47/part-1.parquet" in text
     viewer = Client(server, "viewer")
-    build = story.settings.published_dir / story.shown_before_failure / "warehouse.duckdb"
+    build = story.settings.home.published_dir / story.shown_before_failure / "warehouse.duckdb"
     clicks = ask(build, "SELECT sum(clicks) AS n FROM mart.usage_by_period WHERE period = 'Last 4 weeks'")["n"][0]
     assert data_of(viewer, "clicks_in_period", PERIOD).iloc[0, 0] == clicks
     assert f"{int(clicks):,}" in shown_on(browser, server, "applications-accounts")
@@ -355,10 +355,10 @@ def test_a_status_that_is_replaced_is_seen_at_the_next_look(story: Story, server
     viewer = Client(server, "viewer")
     state = "build_state"
     assert "shown" in set(data_of(viewer, "builds_kept")[state])
-    pinned = story.settings.published_dir / "pinned"
+    pinned = story.settings.home.published_dir / "pinned"
     pinned.write_text(story.shown_before_failure)
     try:
-        write_status(story.settings, instance)
+        write_status(story.settings.home, story.settings.clock, story.settings.sources, instance)
         assert "shown, held by a rollback" in set(data_of(viewer, "builds_kept")[state])
     finally:
         pinned.unlink()

@@ -155,53 +155,53 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
     settings = settings.model_copy(update={"as_of": settings.as_of + timedelta(hours=1)})
-    assert {name.split("/")[0] for name in left_over(settings.home)} >= {"facts", "history", "published"}
-    shown = store_of(settings).current()
+    assert {name.split("/")[0] for name in left_over(settings.home.root)} >= {"facts", "history", "published"}
+    shown = store_of(settings.home, settings.publish).current()
     assert shown is not None, "what was published stays up"
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        write_status(settings, instance)
-    assert left_over(settings.home) == []
-    assert not list((settings.home / "spill").iterdir())
-    assert unknown(settings.home) == []
-    store = store_of(settings)
+        write_status(settings.home, settings.clock, settings.sources, instance)
+    assert left_over(settings.home.root) == []
+    assert not list((settings.home.root / "spill").iterdir())
+    assert unknown(settings.home.root) == []
+    store = store_of(settings.home, settings.publish)
     current = store.current()
     assert current == store.builds()[-1] and current.build_id > shown.build_id
-    entries = history.entries(settings)
+    entries = history.entries(settings.home.history_dir)
     kinds = ("anomalies", "scores", "health", "calls")
     assert [(entry.kind, entry.period) for entry in entries] == [(kind, "2025-02-24") for kind in kinds]
     # as people saw them, in the build of the run that was killed before it could keep them
     with_history = [build.build_id for build in store.builds() if (store.path(build.build_id) / "history").exists()]
     emptied = [entry for entry in entries if entry.kind in ("anomalies", "scores")]  # by the fixture
     assert {entry.build_id for entry in emptied} == {with_history[-1]}
-    assert len(list((settings.home / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
+    assert len(list((settings.home.root / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
 
 
 @pytest.mark.long
 def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
-    assert any("published/." in place for place in names_of(settings.home, WORDS))
+    assert any("published/." in place for place in names_of(settings.home.root, WORDS))
     erase(settings, "a", "u-anna")
-    assert names_of(settings.home, WORDS) == []
-    assert left_over(settings.home) == []
+    assert names_of(settings.home.root, WORDS) == []
+    assert left_over(settings.home.root) == []
 
 
 def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(settings: Settings) -> None:
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     first, second = store.builds()
     store.pin_file.write_text(first.build_id)  # and killed before the link was moved
-    facts = settings.facts_dir / f".facts.parquet.{'0' * 32}"
+    facts = settings.home.facts_dir / f".facts.parquet.{'0' * 32}"
     facts.write_bytes(b"half")
-    young = settings.home / "spill" / "copy"
+    young = settings.home.root / "spill" / "copy"
     young.mkdir(parents=True)
     said: list[str] = []
-    with file_lock(facts_lock(settings.facts_dir), 1, what="the facts", who="a run"):
-        clean(settings, said.append, seconds=0)
+    with file_lock(facts_lock(settings.home.facts_dir), 1, what="the facts", who="a run"):
+        clean(settings.home, said.append, seconds=0)
     assert facts.exists(), "a run that writes may need it"
     assert any("is held by a run" in line for line in said)
     assert store.current() == first
-    clean(settings, said.append)
+    clean(settings.home, said.append)
     assert not facts.exists() and young.exists()
     store.release()
     assert store.current() == second
@@ -210,7 +210,7 @@ def test_a_pin_is_brought_to_its_end_and_what_is_young_or_held_is_left_alone(set
 @pytest.mark.parametrize("text", ["", "00009-2024-01-01-gone", "\x00"])
 def test_a_pin_that_holds_nothing_is_said_and_does_not_block(folder: Path, settings: Settings, text: str) -> None:
     """A rollback on a full disk left an empty file, and no build was shown from then on."""
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     store.pin_file.write_text(text)
     assert store.pinned is None
     assert store.pin_problem is not None and "rollback --release" in store.pin_problem
@@ -219,10 +219,10 @@ def test_a_pin_that_holds_nothing_is_said_and_does_not_block(folder: Path, setti
     later = settings.model_copy(update={"as_of": settings.as_of + timedelta(minutes=1)})
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(later, instance, only=["published_build"]).success
-        write_status(later, instance)
+        write_status(later.home, later.clock, later.sources, instance)
     assert store.current() == store.builds()[-1]
     assert len(store.builds()) == 3
-    with duckdb.connect(str(settings.status_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.status_path), read_only=True) as connection:
         (told,) = connection.execute("SELECT health_sentence FROM status.health").fetchone() or ("",)
     assert "ublished/pinned" in told or "inned is empty" in told or "inned names build" in told
     assert CliRunner().invoke(app, ["rollback", "--release", "-c", str(folder / "sources.yaml")]).exit_code == 0
@@ -242,13 +242,13 @@ from usage_pipeline.publishing.builds import store_of
 from usage_pipeline.publishing.builds import Build
 config, what, limit = sys.argv[1:]
 settings = load_settings(config)
-store = store_of(settings)
+store = store_of(settings.home, settings.publish)
 build = Build(store.next_id("2025-03-05", "f" * 8), "2025-03-05", "2025-02-24", "f" * 8, {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 if what == "rollback":
     store.rollback()
 else:
-    store.publish(settings.warehouse_path, build)
+    store.publish(settings.home.warehouse_path, build)
 """
 
 
@@ -264,12 +264,12 @@ def on_a_full_disk(folder: Path, what: str, limit: int) -> str:
 def test_on_a_full_disk_what_was_published_stays_up_and_nothing_is_left(
     folder: Path, settings: Settings, what: str, limit: int
 ) -> None:
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     before = store.current()
     on_a_full_disk(folder, what, limit)
     assert store.current() == before
     assert store.pinned is None and not store.pin_file.exists()
-    assert left_over(settings.home) == []
+    assert left_over(settings.home.root) == []
     assert len(store.builds()) == 2
     store.rollback()
     assert store.pinned == store.builds()[0].build_id
@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, smal
     folder = small_disk / "copy"
     shutil.copytree(made, folder, symlinks=True)
     settings = load_settings(folder / "sources.yaml")
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     before = store.current()
     filler = small_disk / "filler"
     with filler.open("wb") as stream:
@@ -310,7 +310,7 @@ def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, smal
         filler.unlink()
         assert run_refresh(later, instance).success
     assert store.current() != before
-    assert left_over(settings.home) == []
+    assert left_over(settings.home.root) == []
 
 
 def test_a_body_that_raises_leaves_no_file_and_no_folder(tmp_path: Path) -> None:
@@ -327,18 +327,18 @@ def test_a_body_that_raises_leaves_no_file_and_no_folder(tmp_path: Path) -> None
 
 
 def test_everything_that_a_refresh_writes_is_known(settings: Settings) -> None:
-    assert unknown(settings.home) == []
-    assert {path.name for path in settings.home.iterdir()} <= {place.name for place in PLACES}
+    assert unknown(settings.home.root) == []
+    assert {path.name for path in settings.home.root.iterdir()} <= {place.name for place in PLACES}
 
 
 def test_what_nobody_knows_is_said_by_the_doctor(settings: Settings) -> None:
-    copies = [settings.home / "old" / "facts.parquet", settings.published_dir / "contacts.duckdb.bak"]
+    copies = [settings.home.root / "old" / "facts.parquet", settings.home.published_dir / "contacts.duckdb.bak"]
     for copy in copies:
         copy.parent.mkdir(exist_ok=True)
         copy.touch()
-    (settings.facts_dir / f".facts.parquet.{'0' * 32}").touch()  # under way
-    assert unknown(settings.home) == [copies[0].parent, copies[1]]
-    told = [finding.words for finding in doctor._home(settings.home)]
+    (settings.home.facts_dir / f".facts.parquet.{'0' * 32}").touch()  # under way
+    assert unknown(settings.home.root) == [copies[0].parent, copies[1]]
+    told = [finding.words for finding in doctor._home(settings.home.root)]
     assert told == [f"{copies[0].parent} is none of ours", f"{copies[1]} is none of ours"]
 
 
@@ -382,7 +382,7 @@ def a_broken_table(file: Path) -> None:
 def test_an_erasure_that_finds_the_person_where_it_cannot_erase_fails_with_the_path(
     settings: Settings, make, place: str
 ) -> None:
-    file = settings.home / place
+    file = settings.home.root / place
     file.parent.mkdir(exist_ok=True)
     make(file)
     with pytest.raises(EraseError, match="Remove it by hand") as failed:
@@ -391,24 +391,24 @@ def test_an_erasure_that_finds_the_person_where_it_cannot_erase_fails_with_the_p
     assert WORDS[1] not in str(failed.value), "a message goes into logs"
     file.unlink()
     erase(settings, "a", "u-anna")
-    assert names_of(settings.home, WORDS) == []
+    assert names_of(settings.home.root, WORDS) == []
 
 
 def test_what_others_have_too_is_no_trace_of_the_person(settings: Settings) -> None:
     """The town's common address, and a colleague of the same name, stay."""
-    folder = settings.home.parent
+    folder = settings.home.root.parent
     write_contacts(folder, ("u-anna2", "a", "Anna Archer", "anna@springfield.example"))
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance, only=["contacts", "account_contacts", "published_build"]).success
     done = erase(settings, "a", "u-anna")
     assert done.found
-    with duckdb.connect(str(settings.private_contacts_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.private_contacts_path), read_only=True) as connection:
         left = connection.execute("SELECT user_id FROM contacts WHERE name = 'Anna Archer'").fetchall()
     assert left == [("u-anna2",)]
 
 
 def test_a_delivery_that_is_held_back_is_erased_like_one_that_was_taken(settings: Settings) -> None:
-    contacts = settings.history_dir / "reference" / "contacts"
+    contacts = settings.home.history_dir / "reference" / "contacts"
     held = contacts / "held_back" / "00003.parquet"
     held.parent.mkdir()
     shutil.copy(sorted(contacts.glob("*.parquet"))[-1], held)
@@ -417,22 +417,22 @@ def test_a_delivery_that_is_held_back_is_erased_like_one_that_was_taken(settings
     assert done.places["contacts as delivered (history)"] == 3
     assert json.loads(held.with_suffix(".json").read_text())["why"] == "2 keys are gone: a/(erased), a/u-anna2"
     assert len(pd.read_parquet(held)) == 4
-    assert unknown(settings.home) == []
+    assert unknown(settings.home.root) == []
 
 
 def test_entries_without_their_build_are_listed_too(settings: Settings) -> None:
     """A build goes after five; what it brought stays."""
     keep_as_published(settings)
-    assert all(entry.build_id for entry in history.entries(settings))
+    assert all(entry.build_id for entry in history.entries(settings.home.history_dir))
 
 
 def test_copies_of_lake_files_go_once_their_process_has_ended(settings: Settings) -> None:
     """A process of another container that shares the home cannot be seen from here: its copies stay for their time."""
-    spill = settings.home / "spill"
+    spill = settings.home.root / "spill"
     known = json.loads(describe_this_process())
     owners = {"mine": known, "ended": known | {"started": "1"}, "elsewhere": known | {"host": "other", "started": "1"}}
     for name, owner in owners.items():
         (spill / name).mkdir(parents=True)
         (spill / name / OWNER).write_text(json.dumps(owner))
-    clean(settings)
+    clean(settings.home)
     assert sorted(path.name for path in spill.iterdir() if path.name in owners) == ["elsewhere", "mine"]

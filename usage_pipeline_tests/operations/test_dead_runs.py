@@ -82,9 +82,9 @@ def config(tmp_path: Path) -> Path:
 @contextmanager
 def refreshing(config: Path, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """`usage-pipeline refresh` in a process of its own, as long as it waits for what the body holds: a busy lake."""
-    (settings.home / "facts").mkdir(parents=True, exist_ok=True)
+    (settings.home.root / "facts").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "usage_pipeline.cli", "refresh", "-c", str(config)]
-    with file_lock(facts_lock(settings.facts_dir), 0, what="the facts", who="the test"):
+    with file_lock(facts_lock(settings.home.facts_dir), 0, what="the facts", who="the test"):
         process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             waited(lambda: has_started(settings))
@@ -96,7 +96,7 @@ def refreshing(config: Path, settings: Settings) -> Iterator[subprocess.Popen[by
 
 def runs(settings: Settings) -> list[dg.DagsterRun]:
     """Newest first."""
-    with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home))) as instance:
+    with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home.root))) as instance:
         return list(instance.get_runs())
 
 
@@ -118,7 +118,7 @@ def test_a_refresh_that_was_killed_is_missed_at_once_and_its_end_can_be_asked_fo
     config: Path, settings: Settings
 ) -> None:
     with refreshing(config, settings) as process:
-        with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home))) as instance:
+        with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home.root))) as instance:
             (run,) = instance.get_runs()
             assert isinstance(instance.run_launcher, run_launcher.WatchedRunLauncher), "as in a deployment"
             for _ in range(2):
@@ -135,7 +135,7 @@ def test_a_refresh_that_was_killed_is_missed_at_once_and_its_end_can_be_asked_fo
 @pytest.mark.long
 def test_a_refresh_of_the_command_line_ends_when_somebody_asks_for_it(config: Path, settings: Settings) -> None:
     with refreshing(config, settings) as process:
-        with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home))) as instance:
+        with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home.root))) as instance:
             (run,) = instance.get_runs()
             assert instance.run_coordinator.cancel_run(run.run_id)
         assert process.wait(timeout=30) == 1
@@ -148,11 +148,13 @@ def test_after_a_killed_refresh_the_servers_go_on_by_themselves(
 ) -> None:
     """The run of the killed process stayed "started": the sensor skipped for ever, and its place was never free."""
     monkeypatch.setenv("DAGSTER_PORT", str(free_port()))
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     with ExitStack() as servers:
         with refreshing(config, settings) as process:
             (dead,) = runs(settings)
-            dagster = [s for s in local.services(settings, config, folder).values() if s.name != local.SUPERSET_SERVER]
+            dagster = [
+                s for s in local.services(settings.home, config, folder).values() if s.name != local.SUPERSET_SERVER
+            ]
             for service in dagster:
                 servers.callback(local.stop, folder, service.name, print)
             local.start(dagster, folder, print)
@@ -173,7 +175,7 @@ def test_after_a_killed_refresh_the_servers_go_on_by_themselves(
 
 def skipped(settings: Settings) -> list[str]:
     """What the lake's sensor said of its latest look, where it asked for nothing."""
-    with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home))) as instance:
+    with dg.DagsterInstance.from_config(str(local.dagster_home(settings.home.root))) as instance:
         states = [s for s in instance.all_instigator_state() if s.instigator_name == "lake_week_sensor"]
         return [
             str(tick.skip_reason)

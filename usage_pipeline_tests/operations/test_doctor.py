@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.observability.monitors import check_runs, last_tick
@@ -47,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run_refresh(load_settings(config), instance).success
         write_week(folder / "lake", "year=2025/week=09", [event("2025-02-25", clicks=3)])
         assert run_refresh(load_settings(config), instance).success
-        write_status(load_settings(config), instance)
+        settings = load_settings(config)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     os.umask(before)
     return folder
 
@@ -119,7 +121,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     """Two real servers, started as `up` starts its own; small ones, so that a test can end them often."""
     ports = {"dagster-webserver": free_port(), "superset": free_port()}
 
-    def small(settings: Settings, config: Path, folder: Path) -> dict[str, local.Service]:
+    def small(home: DataHome, config: Path, folder: Path) -> dict[str, local.Service]:
         def one(name: str) -> local.Service:
             command = [sys.executable, "-c", SERVER, str(ports[name]), str(folder / f"{name}.hangs")]
             return local.web_server(name, command, ports[name], health="/health", variable="SOME_PORT")
@@ -129,8 +131,8 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     monkeypatch.setattr(local, "services", small)
     monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 5)
     settings = load_settings(config)
-    folder = settings.home / "run"
-    made = small(settings, config, folder)
+    folder = settings.home.root / "run"
+    made = small(settings.home, config, folder)
     local.start(made.values(), folder, print)
     yield made
     for hang in folder.glob("*.hangs"):
@@ -140,7 +142,7 @@ def servers(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
 
 def pid_of(config: Path, name: str) -> int:
-    process = local.running(load_settings(config).home / "run", name)
+    process = local.running(load_settings(config).home.root / "run", name)
     assert process is not None
     return process.pid
 
@@ -172,7 +174,7 @@ def test_a_server_that_was_killed_is_named_and_started_again(config: Path, serve
 def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
-    folder = load_settings(config).home / "run"
+    folder = load_settings(config).home.root / "run"
     hung = pid_of(config, "dagster-webserver")
     (folder / "dagster-webserver.hangs").touch()
     starting = findings(config, "warning")
@@ -192,7 +194,7 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
             said.append(line)
             (folder / "dagster-webserver.hangs").unlink(missing_ok=True)
 
-        assert doctor.restart(settings, config, say) == []
+        assert doctor.restart(settings.home, config, say) == []
     assert said[0] == "dagster-webserver stopped"
     assert not psutil.pid_exists(hung) or psutil.Process(hung).status() == psutil.STATUS_ZOMBIE
     assert stamp.exists()
@@ -203,9 +205,9 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
 def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
-    settings, folder = load_settings(config), load_settings(config).home / "run"
+    settings, folder = load_settings(config), load_settings(config).home.root / "run"
     with file_lock(folder / "restart.lock", 0, what="restarting", who="another"), pytest.raises(LockTimeoutError):
-        doctor.restart(settings, config, print)
+        doctor.restart(settings.home, config, print)
     killed = pid_of(config, "superset")
     os.kill(killed, signal.SIGKILL)
     psutil.Process(killed).wait(5)
@@ -229,7 +231,7 @@ def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
 
 
 def test_a_server_that_was_stopped_is_not_started_again(config: Path, servers: dict[str, local.Service]) -> None:
-    folder = load_settings(config).home / "run"
+    folder = load_settings(config).home.root / "run"
     local.stop(folder, "superset", print)
     code, said = run_doctor(config, "--restart")
     assert code == 0, said
@@ -239,13 +241,13 @@ def test_a_server_that_was_stopped_is_not_started_again(config: Path, servers: d
 
 def test_a_server_that_died_keeps_its_port_unless_another_is_asked_for(tmp_path: Path) -> None:
     settings = load_settings(write_config(tmp_path))
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     folder.mkdir(parents=True)
     (folder / "superset.json").write_text(json.dumps({"pid": 4_000_000, "started": 1.0, "port": 12345}))
-    assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12345
+    assert local.services(settings.home, tmp_path / "sources.yaml", folder)["superset"].port == 12345
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUPERSET_PORT", "12346")
-        assert local.services(settings, tmp_path / "sources.yaml", folder)["superset"].port == 12346
+        assert local.services(settings.home, tmp_path / "sources.yaml", folder)["superset"].port == 12346
 
 
 # ---------------------------------------------------------------- data, runs, checks
@@ -269,11 +271,11 @@ def test_a_refresh_that_was_due_and_did_not_come_is_told_where_the_clock_rules(c
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     settings = load_settings(config)
     soon, late = datetime.now(UTC), datetime.now(UTC) + timedelta(days=9)
-    assert [f.level for f in check_runs(settings, soon)] == ["ok"]
-    ok, missed = check_runs(settings, late)
+    assert [f.level for f in check_runs(settings.home.status_path, settings.clock, settings.schedule, soon)] == ["ok"]
+    ok, missed = check_runs(settings.home.status_path, settings.clock, settings.schedule, late)
     assert (ok.level, missed.level) == ("ok", "warning")
     assert "none has succeeded since the refresh that was due" in missed.words
-    tick = last_tick(settings, datetime(2025, 3, 5, 12, tzinfo=UTC))
+    tick = last_tick(settings.timezone, settings.schedule, datetime(2025, 3, 5, 12, tzinfo=UTC))
     assert tick == datetime(2025, 3, 3, 6, tzinfo=UTC), "Mondays at 06:00"
 
 
@@ -282,11 +284,11 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
     folder = config.parent
     (folder / "lake" / "year=2025" / "week=09" / "part-1.parquet").write_bytes(b"PAR1 cut off")
     settings = load_settings(config)
-    (settings.models_dir).rename(folder / "models")
-    settings.models_dir.write_text("in the way")
+    (settings.home.models_dir).rename(folder / "models")
+    settings.home.models_dir.write_text("in the way")
     with dg.DagsterInstance.ephemeral() as instance:
         assert not run_refresh(settings, instance).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     code, said = run_doctor(config)
     assert code == 1
     assert "failed   runs      the last run failed" in said
@@ -300,7 +302,8 @@ def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cau
 
 
 def test_a_link_that_leads_nowhere_fails_and_the_remedy_mends_it(config: Path) -> None:
-    store = store_of(load_settings(config))
+    settings = load_settings(config)
+    store = store_of(settings.home, settings.publish)
     shown = store.current()
     assert shown is not None
     store.link.unlink()
@@ -315,7 +318,8 @@ def test_a_link_that_leads_nowhere_fails_and_the_remedy_mends_it(config: Path) -
 
 
 def test_a_build_that_is_broken_fails_where_it_is_shown_and_warns_where_it_is_kept(config: Path) -> None:
-    store = store_of(load_settings(config))
+    settings = load_settings(config)
+    store = store_of(settings.home, settings.publish)
     before, shown = store.builds()
     (store.path(before.build_id) / "contacts.duckdb").unlink()
     (line,) = findings(config, "warning")

@@ -45,14 +45,16 @@ def numbers(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
         "all people": "SELECT account, count(DISTINCT user_key) FROM mart.user_weeks GROUP BY ALL ORDER BY ALL",
         "growth": "SELECT unit, counted_by, period_start, account_id, change, number FROM mart.growth ORDER BY ALL",
     }
-    with duckdb.connect(str(settings.published_dir / "current" / "warehouse.duckdb"), read_only=True) as connection:
+    with duckdb.connect(
+        str(settings.home.published_dir / "current" / "warehouse.duckdb"), read_only=True
+    ) as connection:
         return {name: connection.execute(sql).fetchall() for name, sql in queries.items()}
 
 
 @pytest.mark.long
 def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(settings: Settings, instance) -> None:
     before = numbers(settings)
-    places = names_of(settings.home, WORDS)
+    places = names_of(settings.home.root, WORDS)
     assert {place.split("/")[0] for place in places} == {"facts", "history", "published", "warehouse"}
     clicks = facts_of(settings)
     done = erase(settings, "springfield", "u-anna")
@@ -63,14 +65,14 @@ def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(set
     assert done.places["private contacts, account_contacts"] == 1
     assert sum("build 0000" in place for place in done.places) == 2
     assert "is somebody else's" in done.notes[0]
-    assert names_of(settings.home, WORDS) == []
+    assert names_of(settings.home.root, WORDS) == []
     assert facts_of(settings) == clicks
     assert numbers(settings) == before
-    builds = sorted(settings.published_dir.glob("0*/contacts.duckdb"))
+    builds = sorted(settings.home.published_dir.glob("0*/contacts.duckdb"))
     assert all(build.stat().st_mode & 0o222 == 0 for build in builds)
 
     # the lake delivers the person again: an old week changed, contacts changed, and everything is read anew
-    folder = settings.home.parent
+    folder = settings.home.root.parent
     write_contacts(folder, ("u-finn", "a", "Finn Fischer", "finn@springfield.example"))
     write_week(folder / "lake", "year=2025/week=06", week_rows(WEEKS[1]), name="part-0.parquet")
     config = folder / "sources.yaml"
@@ -79,13 +81,13 @@ def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(set
     )
     again = load_settings(config)
     assert run_refresh(again, instance).success
-    assert len(list((settings.home / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
-    assert names_of(settings.home, WORDS) == []
+    assert len(list((settings.home.root / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
+    assert names_of(settings.home.root, WORDS) == []
     assert numbers(again) == before
     assert facts_of(settings) == clicks
     # and a delivery that is not new stays what it was
     assert run_refresh(again, instance).success
-    assert names_of(settings.home, WORDS) == []
+    assert names_of(settings.home.root, WORDS) == []
 
     repeated = erase(again, "a", "u-anna")
     assert repeated.places == {}
@@ -97,28 +99,28 @@ def facts_of(settings: Settings) -> list[tuple[Any, ...]]:
     return duckdb.execute(
         "SELECT week_start, account_id, application, sum(clicks), count(DISTINCT user_id), count(*) "
         "FROM read_parquet($files, hive_partitioning = false) GROUP BY ALL ORDER BY ALL",
-        {"files": str(settings.facts_dir / "week=*" / "facts.parquet")},
+        {"files": str(settings.home.facts_dir / "week=*" / "facts.parquet")},
     ).fetchall()
 
 
 def test_facts_keep_their_form_and_their_manifest(settings: Settings) -> None:
-    file = facts_path(settings.facts_dir, WEEKS[0])
+    file = facts_path(settings.home.facts_dir, WEEKS[0])
     schema, metadata = pq.read_schema(file).remove_metadata(), pq.read_metadata(file).metadata
     erase(settings, "a", "u-anna")
     assert pq.read_schema(file).remove_metadata() == schema
     assert pq.read_metadata(file).metadata == metadata
     keys = set(pq.read_table(file)["user_id"].to_pylist())
-    assert keys == {"u-bert", "u-common", Erased.read(settings.home).key_of("a", "u-anna")}
+    assert keys == {"u-bert", "u-common", Erased.read(settings.home.root).key_of("a", "u-anna")}
 
 
 def test_the_same_id_in_another_account_is_another_person(settings: Settings) -> None:
     erase(settings, "a", "u-common")
-    assert names_of(settings.home, ("cora@springfield.example", "Cora Carter")) == []
-    with duckdb.connect(str(settings.private_contacts_path), read_only=True) as connection:
+    assert names_of(settings.home.root, ("cora@springfield.example", "Cora Carter")) == []
+    with duckdb.connect(str(settings.home.private_contacts_path), read_only=True) as connection:
         assert connection.execute("SELECT account_id, name FROM contacts WHERE user_id = 'u-common'").fetchall() == [
             ("b", "Dora Dyer")
         ]
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
         users = connection.execute("SELECT DISTINCT account_id FROM core.weekly_users WHERE user_id = 'u-common'")
         assert users.fetchall() == [("b",)]
 
@@ -126,25 +128,25 @@ def test_the_same_id_in_another_account_is_another_person(settings: Settings) ->
 def test_an_erasure_that_was_cut_short_is_run_again_from_the_start(settings: Settings) -> None:
     impatient = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0})})
     with (
-        file_lock(settings.facts_dir / ".lock", 1, what="the facts", who="a run"),
+        file_lock(settings.home.facts_dir / ".lock", 1, what="the facts", who="a run"),
         pytest.raises(LockTimeoutError, match="is held by a run"),
     ):
         erase(impatient, "a", "u-anna")
-    left = names_of(settings.home, WORDS)
+    left = names_of(settings.home.root, WORDS)
     assert not any(place.startswith("history/reference") for place in left), "what had its turn is done"
     assert any(place.startswith("facts") for place in left)
-    key = Erased.read(settings.home).key_of("a", "u-anna")
+    key = Erased.read(settings.home.root).key_of("a", "u-anna")
     # and a writer that was killed in the middle leaves an unfinished file
-    facts = facts_path(settings.facts_dir, WEEKS[0])
+    facts = facts_path(settings.home.facts_dir, WEEKS[0])
     shutil.copy(facts, facts.with_name(f".facts.parquet.{'0' * 32}"))
-    half_way = settings.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
-    shutil.copytree(settings.published_dir / "current", half_way)
+    half_way = settings.home.published_dir / ".00003-2025-03-05-abcdef12.0a1b2c3d"
+    shutil.copytree(settings.home.published_dir / "current", half_way)
     assert erase(settings, "a", "u-anna").key == key
-    assert names_of(settings.home, WORDS) == []
+    assert names_of(settings.home.root, WORDS) == []
 
 
 def test_a_reader_that_has_the_contacts_open_does_not_fail_and_the_next_one_sees_nothing(settings: Settings) -> None:
-    path = (settings.published_dir / "current").resolve() / "contacts.duckdb"
+    path = (settings.home.published_dir / "current").resolve() / "contacts.duckdb"
     count = "SELECT count(*) FROM personal.account_contacts WHERE user_id = 'u-anna'"
     reader = duckdb.connect(str(path), read_only=True)
     assert reader.execute(count).fetchone() == (1,)
@@ -165,8 +167,8 @@ def test_who_is_not_known_is_not_erased_and_near_ids_are_named(settings: Setting
     ):
         with pytest.raises(EraseError, match=said):
             erase(settings, account, user)
-    assert not (settings.home / "erased").exists()
-    with duckdb.connect(str(settings.warehouse_path)) as connection:
+    assert not (settings.home.root / "erased").exists()
+    with duckdb.connect(str(settings.home.warehouse_path)) as connection:
         connection.execute("UPDATE core.account_names SET account = 'Springfield (' || account_id || ')'")
         connection.execute("UPDATE ref.accounts SET account_name = 'Springfield'")
     with pytest.raises(ExplainError, match="is the name of 2"):
@@ -174,15 +176,15 @@ def test_who_is_not_known_is_not_erased_and_near_ids_are_named(settings: Setting
 
 
 def test_the_command_says_what_it_found_and_what_it_cannot_reach(settings: Settings) -> None:
-    config = ["-c", str(settings.home.parent / "sources.yaml")]
-    log = settings.home / "run" / "superset.log"
+    config = ["-c", str(settings.home.root.parent / "sources.yaml")]
+    log = settings.home.root / "run" / "superset.log"
     log.parent.mkdir()
     log.write_text("GET /contacts?email=anna@springfield.example\n")
     looked = CliRunner().invoke(app, ["erase", "a", "u-anna", "--dry-run", *config])
     assert looked.exit_code == 0, looked.output
     assert "user u-anna of account a stands in" in looked.output
     assert "nothing was changed" in looked.output
-    assert names_of(settings.home / "facts", WORDS)
+    assert names_of(settings.home.root / "facts", WORDS)
     done = CliRunner().invoke(app, ["erase", "a", "u-anna", *config])
     assert done.exit_code == 0, done.output
     assert f"{4 * len(WEEKS)} rows  facts" in done.output

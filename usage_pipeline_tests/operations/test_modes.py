@@ -47,8 +47,8 @@ def settings() -> Iterator[Settings]:
         write_week(folder / "lake", f"year=2025/week={number:02}", [event(f"2025-02-{17 + 7 * (number - 8)}")])
     config = write_config(folder)
     settings = load_settings(config)
-    settings.home.mkdir()
-    settings.home.chmod(0o755)
+    settings.home.root.mkdir()
+    settings.home.root.chmod(0o755)
     command("refresh", "-c", config)
     command("users", "list", "-c", config)
     yield settings
@@ -66,10 +66,10 @@ def open_below(home: Path) -> list[str]:
 @pytest.mark.long
 def test_a_fresh_home_is_closed_to_everybody_else(settings: Settings) -> None:
     """Before: superset.db 0644 with hashes of passwords, contacts.duckdb 0444, facts and history 0644, all in 0755."""
-    made = {path.name for path in settings.home.rglob("*")}
+    made = {path.name for path in settings.home.root.rglob("*")}
     assert {"superset.db", "contacts.duckdb", "warehouse.duckdb", "facts.parquet", "usage_status.duckdb"} <= made
-    assert open_below(settings.home) == []
-    builds = [path for path in settings.published_dir.glob("0*/*") if path.is_file()]
+    assert open_below(settings.home.root) == []
+    builds = [path for path in settings.home.published_dir.glob("0*/*") if path.is_file()]
     assert builds and all(stat.S_IMODE(path.stat().st_mode) == 0o400 for path in builds)
 
 
@@ -80,7 +80,7 @@ def test_another_user_reads_and_enters_nothing_of_a_fresh_home(settings: Setting
     walked = subprocess.run(
         [
             "find",
-            str(settings.home),
+            str(settings.home.root),
             "-mindepth",
             "1",
             "-not",
@@ -100,35 +100,37 @@ def test_another_user_reads_and_enters_nothing_of_a_fresh_home(settings: Setting
         check=False,
     )
     assert walked.stdout.splitlines() == []
-    assert f"{settings.home}/facts" in walked.stderr, "it was there to be walked, and was refused"
+    assert f"{settings.home.root}/facts" in walked.stderr, "it was there to be walked, and was refused"
 
 
 @pytest.mark.long
 def test_the_doctor_names_what_is_open_and_its_remedy_closes_it(settings: Settings) -> None:
     """Before: a doctor said nothing of a home that everybody could read."""
-    config = settings.home.parent / "sources.yaml"
-    opened = settings.published_dir / "current" / "contacts.duckdb"
+    config = settings.home.root.parent / "sources.yaml"
+    opened = settings.home.published_dir / "current" / "contacts.duckdb"
     opened.chmod(0o444)
     done = CliRunner().invoke(app, ["doctor", "-c", str(config)])
     assert done.exit_code == 1
     failed = [line for line in done.output.splitlines() if line.startswith("failed   modes")]
-    remedy = f"chmod -R go= {settings.home}"
-    assert f"{settings.home} is open to other accounts of this machine (mode 0755): `{remedy}` closes it" in failed[0]
+    remedy = f"chmod -R go= {settings.home.root}"
+    assert (
+        f"{settings.home.root} is open to other accounts of this machine (mode 0755): `{remedy}` closes it" in failed[0]
+    )
     assert f"{opened.resolve()} is open to other accounts of this machine (mode 0444)" in failed[1]
     assert len(failed) == 2
     subprocess.run(remedy.split(), check=True)
     said = CliRunner().invoke(app, ["doctor", "-c", str(config)]).output
-    assert f"no other account of this machine can read below {settings.home}" in said
-    settings.home.chmod(0o755)
+    assert f"no other account of this machine can read below {settings.home.root}" in said
+    settings.home.root.chmod(0o755)
 
 
 @pytest.mark.long
 def test_superset_and_all_its_processes_write_for_their_owner_only(settings: Settings) -> None:
     """Before: gunicorn's own umask was set, and its workers wrote with 0022: gunicorn gives it to sockets alone."""
-    folder = settings.home / "run"
+    folder = settings.home.root / "run"
     before = os.umask(0o022)
     try:
-        with serving(superset_environment(settings, folder), folder):
+        with serving(superset_environment(settings.home, folder), folder):
             umasks = {
                 line.split()[1]
                 for process in psutil.Process().children(recursive=True)

@@ -24,6 +24,10 @@ from usage_pipeline_tests.support.outcomes import MOMENT, record
 SINCE = datetime(2026, 10, 19)
 
 
+def renew(settings: Settings) -> bool:
+    return renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(write_config(tmp_path, as_of="2026-11-22"))
@@ -32,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, str, datetime, int]]]) -> Build:
     """A build whose list holds these accounts, each with reasons: application, kind, since, priority."""
     build = Build(f"{number:05d}-2026-11-22-abcdef01", "2026-11-22T00:00:00+00:00", "2026-11-09", "x", {})
-    folder = settings.published_dir / build.build_id
+    folder = settings.home.published_dir / build.build_id
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
         connection.execute("CREATE SCHEMA mart")
@@ -51,13 +55,13 @@ def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, st
                     [account, *reason],
                 )
     (folder / "build.json").write_text(json.dumps(asdict(build)))
-    store_of(settings).rollback(build.build_id)
-    store_of(settings).release()
+    store_of(settings.home, settings.publish).rollback(build.build_id)
+    store_of(settings.home, settings.publish).release()
     return build
 
 
 def shown(settings: Settings, table: str = "outcomes.call_status") -> list[dict[str, Any]]:
-    with duckdb.connect(str(settings.outcomes_path.resolve()), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         return connection.execute(f"SELECT * FROM {table} ORDER BY ALL").df().to_dict("records")
 
 
@@ -69,40 +73,40 @@ USUAL = [("permits", "inactive", SINCE, 1)]
 
 
 def test_before_the_first_build_there_is_nothing(settings: Settings) -> None:
-    assert not renew_outcomes(settings)
-    assert not settings.outcomes_path.exists()
+    assert not renew(settings)
+    assert not settings.home.outcomes_path.exists()
 
 
 def test_without_any_answer_it_is_there_with_the_columns_of_the_catalogue(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL, "A/2 <b>": USUAL})
-    assert renew_outcomes(settings)
+    assert renew(settings)
     assert statuses(settings) == {"A1": "Open", "A/2 <b>": "Open"}
     (kind,) = shown(settings, "outcomes.reason_usefulness")
     assert (kind["call_reason"], kind["reason_answers"], kind["is_moved_down"]) == ("inactive", 0, False)
     assert kind["useful_share"] != kind["useful_share"], "not known is not 0"
-    with duckdb.connect(str(settings.outcomes_path.resolve()), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         assert [broken.problem for t in OUTCOME_TABLES if (broken := schema_violation(connection, t))] == []
 
 
 def test_an_empty_list_has_the_same_columns(settings: Settings) -> None:
     publish(settings, 1, {})
-    assert renew_outcomes(settings)
-    with duckdb.connect(str(settings.outcomes_path.resolve()), read_only=True) as connection:
+    assert renew(settings)
+    with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         assert [broken.problem for t in OUTCOME_TABLES if (broken := schema_violation(connection, t))] == []
 
 
 def test_it_is_written_for_an_answer_another_build_or_another_day_only(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL, "A2": USUAL, "A3": USUAL})
-    assert [renew_outcomes(settings) for _ in range(3)] == [True, False, False]
-    record(settings.feedback_dir, "A1", reasons=_as_issued())
-    record(settings.feedback_dir, "A2", status="snoozed", snoozed_until="2026-11-30", reasons=_as_issued())
-    assert [renew_outcomes(settings) for _ in range(3)] == [True, False, False]
+    assert [renew(settings) for _ in range(3)] == [True, False, False]
+    record(settings.home.feedback_dir, "A1", reasons=_as_issued())
+    record(settings.home.feedback_dir, "A2", status="snoozed", snoozed_until="2026-11-30", reasons=_as_issued())
+    assert [renew(settings) for _ in range(3)] == [True, False, False]
     assert statuses(settings) == {"A1": "Done Nov 24, 2026", "A2": "Snoozed until Nov 30, 2026", "A3": "Open"}
     later = settings.model_copy(update={"as_of": settings.as_of + timedelta(days=8)})
-    assert renew_outcomes(later)
+    assert renew(later)
     assert statuses(settings)["A2"] == "Open: snoozed until Nov 30, 2026"
     publish(settings, 2, {"A1": [*USUAL, ("tax", "inactive", SINCE, 2)]})
-    assert renew_outcomes(later)
+    assert renew(later)
     assert statuses(settings) == {"A1": "Open: something new since Nov 24, 2026"}
 
 
@@ -113,26 +117,26 @@ def _as_issued() -> list[dict[str, Any]]:
 def test_after_a_rollback_the_rows_are_those_of_the_older_build_and_every_answer_is_there(settings: Settings) -> None:
     older = publish(settings, 1, {"A1": USUAL, "A2": USUAL})
     publish(settings, 2, {"A2": USUAL})
-    record(settings.feedback_dir, "A2", reasons=_as_issued())
-    renew_outcomes(settings)
+    record(settings.home.feedback_dir, "A2", reasons=_as_issued())
+    renew(settings)
     assert statuses(settings) == {"A2": "Done Nov 24, 2026"}
-    store_of(settings).rollback(older.build_id)
-    assert renew_outcomes(settings)
+    store_of(settings.home, settings.publish).rollback(older.build_id)
+    assert renew(settings)
     assert statuses(settings) == {"A1": "Open", "A2": "Done Nov 24, 2026"}
 
 
 def test_records_are_kept_in_history_unless_a_run_holds_it_and_nobody_waits(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL})
-    file = record(settings.feedback_dir, "A1", reasons=_as_issued())
-    with file_lock(settings.history_lock, 1, what="history"):
-        assert renew_outcomes(settings)
+    file = record(settings.home.feedback_dir, "A1", reasons=_as_issued())
+    with file_lock(settings.home.history_lock, 1, what="history"):
+        assert renew(settings)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}, "the pages do not wait for the copy"
-    kept = records.kept_folder(settings.history_dir) / file.name
+    kept = records.kept_folder(settings.home.history_dir) / file.name
     assert not kept.exists()
-    renew_outcomes(settings)
+    renew(settings)
     assert kept.read_bytes() == file.read_bytes()
     file.unlink()
-    renew_outcomes(settings)
+    renew(settings)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}, "what was kept counts, whatever becomes of the file"
 
 
@@ -140,8 +144,10 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
     publish(settings, 1, {f"A{n}": USUAL for n in range(25)})
     for n in range(25):
         useful = [{"call_reason": "inactive", "is_useful": n < 5, "why_not": None if n < 5 else "known already"}]
-        record(settings.feedback_dir, f"A{n}", now=MOMENT + timedelta(minutes=n), useful=useful, reasons=_as_issued())
-    renew_outcomes(settings)
+        record(
+            settings.home.feedback_dir, f"A{n}", now=MOMENT + timedelta(minutes=n), useful=useful, reasons=_as_issued()
+        )
+    renew(settings)
     (kind,) = shown(settings, "outcomes.reason_usefulness")
     assert (kind["reason_answers"], kind["useful_answers"], kind["useful_share"]) == (25, 5, 0.2)
     assert kind["is_moved_down"] and kind["why_not_useful"] == "known already (20)"
@@ -153,9 +159,9 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
 
 def test_no_note_and_no_name_of_who_recorded_is_in_the_file(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL})
-    record(settings.feedback_dir, "A1", "Mrs. Secretly asked for a discount", recorded_by="quirkyname")
-    renew_outcomes(settings)
-    content = settings.outcomes_path.resolve().read_bytes()
+    record(settings.home.feedback_dir, "A1", "Mrs. Secretly asked for a discount", recorded_by="quirkyname")
+    renew(settings)
+    content = settings.home.outcomes_path.resolve().read_bytes()
     assert b"Secretly" not in content and b"quirkyname" not in content
 
 
@@ -170,27 +176,27 @@ def test_the_sensor_brings_answers_and_says_what_stands_in_its_way(settings: Set
     assert tick() == "nothing new"
     publish(settings, 1, {"A1": USUAL})
     assert tick() == "brought to the pages"
-    record(settings.feedback_dir, "A1")
+    record(settings.home.feedback_dir, "A1")
     assert tick() == "brought to the pages"
-    with duckdb.connect(str(settings.published_dir / "current" / "warehouse.duckdb")) as connection:
+    with duckdb.connect(str(settings.home.published_dir / "current" / "warehouse.duckdb")) as connection:
         connection.execute("DROP TABLE mart.call_list")
-    record(settings.feedback_dir, "A1", now=MOMENT + timedelta(days=1))
+    record(settings.home.feedback_dir, "A1", now=MOMENT + timedelta(days=1))
     assert "call_list" in tick()
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}, "what was shown stays"
 
 
 def test_the_data_home_knows_its_places_and_cleans_what_was_killed(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL})
-    record(settings.feedback_dir, "A1")
+    record(settings.home.feedback_dir, "A1")
     for _ in range(2):
-        renew_outcomes(settings)
-    records.note_restored(Path("/nowhere"), settings.history_dir)
-    assert unknown(settings.home) == []
-    folder = settings.outcomes_path.parent.parent
+        renew(settings)
+    records.note_restored(Path("/nowhere"), settings.home.history_dir)
+    assert unknown(settings.home.root) == []
+    folder = settings.home.outcomes_path.parent.parent
     left = [folder / "999999-aaaaaaaa", folder / ".current.999999-aaaaaaaa"]
     left[0].mkdir()
     left[1].symlink_to("999999-aaaaaaaa")
-    clean(settings)
+    clean(settings.home)
     assert not any(path.exists() or path.is_symlink() for path in left)
     assert statuses(settings) == {"A1": "Done Nov 24, 2026"}
-    assert date(2026, 11, 9) == records.read_records(settings.feedback_dir, settings.history_dir)[0].week
+    assert date(2026, 11, 9) == records.read_records(settings.home.feedback_dir, settings.home.history_dir)[0].week

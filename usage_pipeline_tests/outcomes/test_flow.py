@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
@@ -46,29 +47,29 @@ def useless(folder: Path, kind: str, count: int = 20) -> None:
 
 
 def test_the_step_copies_records_and_says_which_kinds_move_down(settings: Settings) -> None:
-    useless(settings.feedback_dir, "inactive")
-    useless(settings.feedback_dir, "usage drop", 19)
-    resources = {"warehouse": warehouse_of(settings), "settings": settings}
+    useless(settings.home.feedback_dir, "inactive")
+    useless(settings.home.feedback_dir, "usage drop", 19)
+    resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
     for _ in range(2):  # a second run gives the same table
         result = dg.materialize([reason_usefulness], resources=resources)
         assert result.success
-        with duckdb.connect(str(settings.warehouse_path)) as connection:
+        with duckdb.connect(str(settings.home.warehouse_path)) as connection:
             rows = connection.execute(
                 "SELECT call_reason, reason_answers, is_moved_down FROM core.reason_usefulness ORDER BY 1"
             ).fetchall()
         assert rows == [("inactive", 20, True), ("usage drop", 19, False)]
-    assert len(records.files_in(records.kept_folder(settings.history_dir))) == 39
+    assert len(records.files_in(records.kept_folder(settings.home.history_dir))) == 39
 
 
 def test_without_records_the_table_is_there_and_empty(settings: Settings) -> None:
-    resources = {"warehouse": warehouse_of(settings), "settings": settings}
+    resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
     assert dg.materialize([reason_usefulness], resources=resources).success
-    with duckdb.connect(str(settings.warehouse_path)) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path)) as connection:
         assert connection.execute("FROM core.reason_usefulness").fetchall() == []
 
 
 def test_a_useless_kind_comes_one_priority_lower_and_nothing_else_changes(demo: Demo, tmp_path: Path) -> None:
-    shutil.copy(demo.settings.warehouse_path, tmp_path / "warehouse.duckdb")
+    shutil.copy(demo.settings.home.warehouse_path, tmp_path / "warehouse.duckdb")
 
     def reasons(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str, str], tuple[int, str, str]]:
         rows = run_sql(connection, load_sql("defs/outreach", "call_reasons"), sql_values(demo.settings))
@@ -97,8 +98,8 @@ def test_a_useless_kind_comes_one_priority_lower_and_nothing_else_changes(demo: 
 @pytest.fixture
 def with_outcomes(demo: Demo, tmp_path: Path) -> Settings:
     """The demo's builds, and a home of its own for outcomes."""
-    (tmp_path / "published").symlink_to(demo.settings.published_dir)
-    return demo.settings.model_copy(update={"home": tmp_path})
+    (tmp_path / "published").symlink_to(demo.settings.home.published_dir)
+    return demo.settings.model_copy(update={"home": DataHome(tmp_path)})
 
 
 def issued(demo: Demo, account_id: str) -> list[dict[str, Any]]:
@@ -114,23 +115,23 @@ def issued(demo: Demo, account_id: str) -> list[dict[str, Any]]:
 def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
     demo: Demo, with_outcomes: Settings
 ) -> None:
-    settings, store = with_outcomes, store_of(with_outcomes)
+    settings, store = with_outcomes, store_of(with_outcomes.home, with_outcomes.publish)
     build = store.current()
     assert build is not None
 
     def told() -> list[str]:
-        digests, _ = read_digests(store, build, handled_accounts(settings, store, build))
+        digests, _ = read_digests(store, build, handled_accounts(settings.home, settings.clock.as_of_day, store, build))
         return sorted(call["account_id"] for digest in digests for call in digest.calls)
 
     all_of = told()
     done, snoozed, kept, changed = all_of[:4]
-    record(settings.feedback_dir, done, reasons=issued(demo, done))
-    record(settings.feedback_dir, snoozed, status="snoozed", reasons=issued(demo, snoozed))
-    record(settings.feedback_dir, kept, status="open", reasons=issued(demo, kept))
-    record(settings.feedback_dir, changed, reasons=issued(demo, changed)[1:])
+    record(settings.home.feedback_dir, done, reasons=issued(demo, done))
+    record(settings.home.feedback_dir, snoozed, status="snoozed", reasons=issued(demo, snoozed))
+    record(settings.home.feedback_dir, kept, status="open", reasons=issued(demo, kept))
+    record(settings.home.feedback_dir, changed, reasons=issued(demo, changed)[1:])
     assert told() == sorted(set(all_of) - {done, snoozed})
-    renew_outcomes(settings)
-    with duckdb.connect(str(settings.outcomes_path.resolve()), read_only=True) as connection:
+    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+    with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         rows = dict(connection.execute("SELECT account_id, call_status FROM outcomes.call_status").fetchall())
     assert {account for account, status in rows.items() if status != "open"} == {done, snoozed}, "as on the page"
 
@@ -139,31 +140,31 @@ def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
 
 
 def test_a_restore_merges_and_never_replaces(settings: Settings, tmp_path: Path) -> None:
-    first = record(settings.feedback_dir, "A1", "as it was")
+    first = record(settings.home.feedback_dir, "A1", "as it was")
     packed = BytesIO()
-    backup.back_up(settings, packed)
+    backup.back_up(settings.home, settings.ingest.wait_seconds, packed)
     assert b"as it was" in packed.getvalue(), "its copy was made for the backup"
-    later = record(settings.feedback_dir, "A2", now=MOMENT + timedelta(hours=1))
+    later = record(settings.home.feedback_dir, "A2", now=MOMENT + timedelta(hours=1))
     new_home = tmp_path / "new"
-    shutil.copytree(settings.feedback_dir, new_home / "feedback")
+    shutil.copytree(settings.home.feedback_dir, new_home / "feedback")
     content = later.read_bytes()
     (new_home / "feedback" / first.name).unlink()
     packed.seek(0)
     backup.restore(new_home, packed)
-    restored = settings.model_copy(update={"home": new_home})
-    found = records.read_records(restored.feedback_dir, restored.history_dir)
+    restored = settings.model_copy(update={"home": DataHome(new_home)})
+    found = records.read_records(restored.home.feedback_dir, restored.home.history_dir)
     assert [one.account_id for one in found] == ["A1", "A2"]
     assert (new_home / "feedback" / later.name).read_bytes() == content
     assert (new_home / "feedback" / first.name).read_bytes() == first.read_bytes()
-    assert records.problems(restored.feedback_dir, restored.history_dir) == []
+    assert records.problems(restored.home.feedback_dir, restored.home.history_dir) == []
 
 
 def test_a_note_that_was_erased_since_the_backup_stays_erased_where_it_is(settings: Settings, tmp_path: Path) -> None:
-    file = record(settings.feedback_dir, "A1", "Anna Archer called")
+    file = record(settings.home.feedback_dir, "A1", "Anna Archer called")
     packed = BytesIO()
-    backup.back_up(settings, packed)
+    backup.back_up(settings.home, settings.ingest.wait_seconds, packed)
     new_home = tmp_path / "new"
-    shutil.copytree(settings.feedback_dir, new_home / "feedback")
+    shutil.copytree(settings.home.feedback_dir, new_home / "feedback")
     records.forget_note(new_home / "feedback" / file.name)
     packed.seek(0)
     backup.restore(new_home, packed)
@@ -193,26 +194,26 @@ def home(made: Path, tmp_path: Path) -> Settings:
 def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Settings) -> None:
     notes = ["Anna Archer wants a call", "mail to ANNA@springfield.example", "u-anna is new", "nobody in particular"]
     for n, note in enumerate(notes):
-        record(home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
+        record(home.home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
     # of another account, a name may be somebody else's
-    record(home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
+    record(home.home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
     with dg.DagsterInstance.ephemeral():
-        records.keep(home.feedback_dir, home.history_dir)
+        records.keep(home.home.feedback_dir, home.home.history_dir)
     seen = erase(home, "a", "u-anna", dry=True)
     assert seen.places["notes on outcomes"] == 6, "each with its copy"
     done = erase(home, "a", "u-anna")
     assert done.places["notes on outcomes"] == 6
-    left = [one.note.text for one in records.read_records(home.feedback_dir, home.history_dir) if one.note]
+    left = [one.note.text for one in records.read_records(home.home.feedback_dir, home.home.history_dir) if one.note]
     assert left == ["nobody in particular", "Anna Archer of Shelbyville"]
-    assert records.problems(home.feedback_dir, home.history_dir) == []
-    assert [found for found in names_of(home.home, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
+    assert records.problems(home.home.feedback_dir, home.home.history_dir) == []
+    assert [found for found in names_of(home.home.root, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
     assert "notes on outcomes" not in erase(home, "a", "u-anna").places, "a second run finds nothing"
 
 
 def test_where_superset_alone_may_write_the_command_for_it_is_named(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = record(home.feedback_dir, "a", "u-anna called")
+    file = record(home.home.feedback_dir, "a", "u-anna called")
 
     def read_only(_: Path) -> None:
         raise OSError(30, "Read-only file system")
@@ -227,8 +228,8 @@ def test_where_superset_alone_may_write_the_command_for_it_is_named(
 
 def test_doctor_and_verify_say_what_was_changed_or_is_missing(settings: Settings, tmp_path: Path) -> None:
     config = tmp_path / "sources.yaml"
-    files = [record(settings.feedback_dir, f"A{n}", now=MOMENT + timedelta(minutes=n)) for n in range(3)]
-    records.keep(settings.feedback_dir, settings.history_dir)
+    files = [record(settings.home.feedback_dir, f"A{n}", now=MOMENT + timedelta(minutes=n)) for n in range(3)]
+    records.keep(settings.home.feedback_dir, settings.home.history_dir)
 
     def said() -> list[tuple[str, str]]:
         found = examine(settings, config, datetime.now(UTC))
@@ -249,7 +250,7 @@ def test_doctor_and_verify_say_what_was_changed_or_is_missing(settings: Settings
 
 def test_the_list_tells_who_recorded_what_and_no_note(settings: Settings, tmp_path: Path) -> None:
     useful = [{"call_reason": "inactive", "is_useful": False, "why_not": "other"}]
-    record(settings.feedback_dir, "A1", "quite secret", useful=useful)
+    record(settings.home.feedback_dir, "A1", "quite secret", useful=useful)
     run = CliRunner().invoke(app, ["outcomes", "list", "-c", str(tmp_path / "sources.yaml")])
     assert "2026-11-24 09:30  anna  A1 Town of A1  done, reached; inactive: useless" in run.output
     assert "secret" not in run.output

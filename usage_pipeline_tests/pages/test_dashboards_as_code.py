@@ -173,9 +173,12 @@ def test_a_file_out_of_form_is_named_and_mended(tree: Path) -> None:
 
 def test_every_column_of_every_dashboard_is_in_the_published_build(demo: Demo) -> None:
     assets, _ = load_assets()
-    build = demo.settings.published_dir / "current"
+    build = demo.settings.home.published_dir / "current"
     for dashboard in assets.dashboards.values():
-        assert missing_columns(dashboard, assets, build, demo.settings.status_path, demo.settings.outcomes_path) == []
+        assert (
+            missing_columns(dashboard, assets, build, demo.settings.home.status_path, demo.settings.home.outcomes_path)
+            == []
+        )
 
 
 @pytest.mark.parametrize("kind", ["databases", "datasets", "charts", "dashboards"])

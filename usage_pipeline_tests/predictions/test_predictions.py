@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import RiskSettings, Settings, load_settings
 from usage_pipeline.predictions import backtest, risk_features, risk_models, risks
 from usage_pipeline.predictions.point_in_time import open_history
@@ -31,7 +32,7 @@ KEY = ["account_id", "application"]
 
 
 def ask(demo: Demo, sql: str) -> pd.DataFrame:
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         return connection.execute(sql).df()
 
 
@@ -46,7 +47,7 @@ def weeks_on_record(demo: Demo) -> list[date]:
 def truncated(demo: Demo, folder: Path, last: date, as_of: date) -> Settings:
     """The demo as if the world had ended with a week: no later facts, and subscription rows as people knew them then."""
     home = folder / "home"
-    for week in (demo.settings.facts_dir).glob("week=*"):
+    for week in (demo.settings.home.facts_dir).glob("week=*"):
         if date.fromisoformat(week.name.removeprefix("week=")) <= last:
             shutil.copytree(week, home / "facts" / week.name)
     rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv")
@@ -58,7 +59,7 @@ def truncated(demo: Demo, folder: Path, last: date, as_of: date) -> Settings:
     rows.to_csv(folder / "subscriptions.csv", index=False)
     text = (demo.folder / "sources.yaml").read_text(encoding="utf-8")
     text = text.replace("lake/subscriptions.csv", "subscriptions.csv").replace(
-        f"as_of: {demo.settings.as_of_day}", f"as_of: {as_of}"
+        f"as_of: {demo.settings.clock.as_of_day}", f"as_of: {as_of}"
     )
     (folder / "sources.yaml").write_text(text.replace("path: lake", f"path: {demo.folder}/lake"), encoding="utf-8")
     settings = load_settings(folder / "sources.yaml")
@@ -78,7 +79,7 @@ def features(settings: Settings, week: date) -> pd.DataFrame:
 def test_features_of_a_past_week_are_those_of_a_world_that_ended_with_it(demo: Demo, tmp_path, weeks_ago: int) -> None:
     """Facts cut at the week, subscription rows as known then, against all facts and rows: the same, to the bit."""
     week = weeks_on_record(demo)[-1 - weeks_ago]
-    then = truncated(demo, tmp_path, week, demo.settings.as_of_day)
+    then = truncated(demo, tmp_path, week, demo.settings.clock.as_of_day)
     pd.testing.assert_frame_equal(features(demo.settings, week), features(then, week), check_exact=True)
 
 
@@ -86,12 +87,12 @@ def test_subscriptions_of_a_week_are_those_of_the_delivery_of_that_time(demo: De
     """What was delivered then is used then, whatever a later delivery says of it."""
     week = weeks_on_record(demo)[-20]
     then = truncated(demo, tmp_path, week, week + timedelta(days=8))
-    now = demo.settings.model_copy(update={"home": tmp_path / "now"})
-    shutil.copytree(demo.settings.home / "warehouse", now.home / "warehouse")
+    now = demo.settings.model_copy(update={"home": DataHome(tmp_path / "now")})
+    shutil.copytree(demo.settings.home.root / "warehouse", now.home.root / "warehouse")
     folder = Path("history") / "reference" / "subscriptions"
-    shutil.copytree(then.home / folder, now.home / folder)
-    (later,) = (demo.settings.home / folder).glob("*.parquet")
-    shutil.copy(later, now.home / folder / later.name.replace("00001_", "00002_"))
+    shutil.copytree(then.home.root / folder, now.home.root / folder)
+    (later,) = (demo.settings.home.root / folder).glob("*.parquet")
+    shutil.copy(later, now.home.root / folder / later.name.replace("00001_", "00002_"))
     pd.testing.assert_frame_equal(features(now, week), features(then, week), check_exact=True)
     # a week later than both is seen with the later one: subscriptions that ended since are gone
     newest = weeks_on_record(demo)[-1]
@@ -116,9 +117,9 @@ def test_a_planted_leak_stops_the_build(demo: Demo, tmp_path, monkeypatch, place
 
 def test_a_feature_without_a_name_in_the_catalogue_stops_the_run(demo: Demo, tmp_path, monkeypatch) -> None:
     """Through Dagster: what is published stays up, and the message names the column."""
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
-    shutil.copytree(demo.settings.home, settings.home)
-    shutil.rmtree(settings.models_dir)
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
+    shutil.copytree(demo.settings.home.root, settings.home.root)
+    shutil.rmtree(settings.home.models_dir)
     load = risk_features.load_sql
     planted = load("predictions", "risk_features").replace(
         "    season_ahead,\n    weeks_since", "    season_ahead,\n    1 AS cancelled_soon,\n    weeks_since"
@@ -132,7 +133,7 @@ def test_a_feature_without_a_name_in_the_catalogue_stops_the_run(demo: Demo, tmp
     assert not run.success
     failure = next(e for e in run.all_events if e.is_step_failure)
     assert "names cancelled_soon" in str(failure.event_specific_data.error)
-    assert not settings.models_dir.exists()
+    assert not settings.home.models_dir.exists()
 
 
 # ---------------------------------------------------------------- features and outcomes, computed another way
@@ -554,10 +555,10 @@ def test_nothing_that_ended_or_is_about_to_end_is_scored(demo: Demo) -> None:
 
 def test_scores_are_kept_as_issued_and_meet_what_came(demo: Demo, tmp_path) -> None:
     """A file a week, never written twice; twelve weeks later the page shows what was said beside what happened."""
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
-    shutil.copytree(demo.settings.home, settings.home)
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
+    shutil.copytree(demo.settings.home.root, settings.home.root)
     newest = weeks_on_record(demo)[-1]
-    (file,) = (settings.history_dir / "scores").glob("*.parquet")
+    (file,) = (settings.home.history_dir / "scores").glob("*.parquet")
     assert file.stem == str(newest)
     before = file.read_bytes()
     past = weeks_on_record(demo)[-15]
@@ -595,8 +596,8 @@ def test_scores_are_kept_as_issued_and_meet_what_came(demo: Demo, tmp_path) -> N
 
 
 def test_models_are_learned_once_a_month_and_kept_beside_the_builds(demo: Demo, tmp_path) -> None:
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
-    shutil.copytree(demo.settings.home, settings.home)
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
+    shutil.copytree(demo.settings.home.root, settings.home.root)
     folder = risks.folder_of(settings)
     assert folder.is_dir() and folder.name.startswith("2026-11-")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
@@ -637,9 +638,9 @@ def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(de
     """It once named 92 % of all customers, with no event on record."""
     # more events are asked for than there can be
     rules = demo.settings.risk.model_copy(update={"rule_events": 10**6})
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home", "risk": rules})
-    shutil.copytree(demo.settings.home, settings.home)
-    shutil.rmtree(settings.history_dir / "scores")
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home"), "risk": rules})
+    shutil.copytree(demo.settings.home.root, settings.home.root)
+    shutil.rmtree(settings.home.history_dir / "scores")
     only = ["risk_models", "risk_scores", "score_snapshots", "usage_risks", "risk_methods", "kpi_base_periods"]
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance, only=only).success
@@ -660,12 +661,15 @@ def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
     target = risks.TARGETS[0]
     settings = demo.settings
     rows = risks.rows_of(history, target)
-    learned = risks.learn_target(rows, target, settings)
+    learned = risks.learn_target(rows, target, settings.risk, settings.activity.inactive_weeks)
     model = risk_models.best_of(learn(rows, settings.risk))
     in_force = replace(learned, model=model, decision=replace(learned.decision, method="model"))
-    others = [risks.learn_target(rows[:0], other, settings) for other in risks.TARGETS[1:]]
-    home = settings.model_copy(update={"home": tmp_path})
-    folder = risks.keep([in_force, *others], home)
+    others = [
+        risks.learn_target(rows[:0], other, settings.risk, settings.activity.inactive_weeks)
+        for other in risks.TARGETS[1:]
+    ]
+    folder = risks.folder_of(settings.model_copy(update={"home": DataHome(tmp_path)}))
+    risks.keep([in_force, *others], folder, settings.risk, settings.activity)
     scores = risks.score_week(history, weeks_on_record(demo)[-1], folder)
     low = scores[scores["target"] == "low usage"]
     assert (low["method"] == "model").all() and low["probability"].between(0, 1).all()

@@ -85,12 +85,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_contacts(folder, *CONTACTS)
         assert command("refresh", "-c", str(config))[0] == 0
         settings = load_settings(config)
-        assert all(not is_encrypted(file) for file in files_of_contacts(settings)), "no key: nothing has changed"
+        assert all(not is_encrypted(file) for file in files_of_contacts(settings.home)), "no key: nothing has changed"
         patch.setenv(KEY_VARIABLE, KEY)
         write_contacts(folder, *CONTACTS, EMIL)
         assert command("refresh", "-c", str(config))[0] == 0
-        hold_back(settings, "contacts", pa.table({"name": ["Emil Egger"], "phone": ["+1 217 555 0166"]}), "f", ["few"])
-    assert len(list(settings.published_dir.glob("0*/contacts.duckdb"))) == 2
+        hold_back(
+            settings.home.history_dir,
+            settings.clock.as_of,
+            "contacts",
+            pa.table({"name": ["Emil Egger"], "phone": ["+1 217 555 0166"]}),
+            "f",
+            ["few"],
+        )
+    assert len(list(settings.home.published_dir.glob("0*/contacts.duckdb"))) == 2
     return folder
 
 
@@ -103,7 +110,7 @@ def settings(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Set
 
 
 def config_of(settings: Settings) -> str:
-    return str(settings.home.parent / "sources.yaml")
+    return str(settings.home.root.parent / "sources.yaml")
 
 
 def tells(file: Path) -> list[str]:
@@ -138,12 +145,14 @@ def all_that_tell(folder: Path) -> dict[str, list[str]]:
 @pytest.mark.long
 def test_no_file_below_the_home_tells_a_name_an_address_or_a_number(settings: Settings) -> None:
     """Also of the build and the delivery that were made before there was a key."""
-    assert all_that_tell(settings.home) == {}
-    assert len(files_of_contacts(settings)) == 6, "the private one, two builds, two deliveries, one that is held back"
-    with open_database(settings.published_dir / "current" / "contacts.duckdb") as connection:
+    assert all_that_tell(settings.home.root) == {}
+    assert len(files_of_contacts(settings.home)) == 6, (
+        "the private one, two builds, two deliveries, one that is held back"
+    )
+    with open_database(settings.home.published_dir / "current" / "contacts.duckdb") as connection:
         found = connection.execute("SELECT name, email, phone FROM personal.account_contacts").fetchall()
     assert sorted(found) == sorted(row[2:] for row in (*CONTACTS, EMIL)), "whoever has the key finds all of it"
-    sealed = list(settings.published_dir.glob("0*/contacts.duckdb"))
+    sealed = list(settings.home.published_dir.glob("0*/contacts.duckdb"))
     assert {stat.S_IMODE(file.stat().st_mode) for file in sealed} == {0o400}
 
 
@@ -152,25 +161,25 @@ def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeyp
     """So that the test above proves something."""
     monkeypatch.delenv(KEY_VARIABLE)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
-    assert rekey(settings) == 6
-    assert len(all_that_tell(settings.home)) == 6
-    assert plain_files(settings) == []
+    assert rekey(settings.home, settings.ingest.wait_seconds) == 6
+    assert len(all_that_tell(settings.home.root)) == 6
+    assert plain_files(settings.home) == []
 
 
 @pytest.mark.long
 def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Settings, tmp_path: Path) -> None:
     packed = io.BytesIO()
-    back_up(settings, packed)
+    back_up(settings.home, settings.ingest.wait_seconds, packed)
     assert not any(word.encode() in packed.getvalue() for word in WORDS)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
         archive.extractall(tmp_path / "read", filter="data")
     assert all_that_tell(tmp_path / "read") == {}
     packed.seek(0)
-    shutil.rmtree(settings.home)
-    restore(settings.home, packed)
+    shutil.rmtree(settings.home.root)
+    restore(settings.home.root, packed)
     assert command("refresh", "-c", config_of(settings))[0] == 0
-    assert [f.level for f in doctor._key(settings)] == ["ok"]
+    assert [f.level for f in doctor._key(settings.home)] == ["ok"]
 
 
 def test_what_does_not_fit_in_memory_is_encrypted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,12 +201,12 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
 ) -> None:
     """Of a bucket, and unpacked: a reader that is killed leaves nothing of them on the disk."""
     packed = tmp_path / "contacts.csv.gz"
-    packed.write_bytes(gzip.compress((settings.home.parent / "contacts.csv").read_bytes()))
+    packed.write_bytes(gzip.compress((settings.home.root.parent / "contacts.csv").read_bytes()))
     table = tmp_path / "contacts.parquet"
-    pd.read_csv(settings.home.parent / "contacts.csv").to_parquet(table, compression=None)
-    lake = Lake(settings)
+    pd.read_csv(settings.home.root.parent / "contacts.csv").to_parquet(table, compression=None)
+    lake = Lake(settings.store)
     monkeypatch.setattr(lake, "_copy", lambda _, target: target.write_bytes(table.read_bytes()))
-    nearby = Nearby(lake, settings, keeps_in_memory=True)
+    nearby = Nearby(lake, settings.home.spill_dir, keeps_in_memory=True)
     text = nearby.path(LakeFile(str(packed), 1, "", ""), "csv")
     copied = nearby.path(LakeFile("s3://bucket/contacts.parquet", 1, "", ""), "parquet")
     assert "Emil Egger" in text.read_text()
@@ -205,7 +214,7 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
     with duckdb.connect() as connection:
         for file in (copied, text):
             assert connection.execute(f"SELECT count(*) FROM '{file}'").fetchone() == (len(CONTACTS) + 1,)
-    assert all_that_tell(settings.home) == {}
+    assert all_that_tell(settings.home.root) == {}
     assert [file.is_symlink() for file in (text, copied)] == [True, True]
     nearby.clear()
     assert not copied.exists() and not nearby.folder.exists()
@@ -213,7 +222,7 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
 
 @pytest.mark.long
 def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings) -> None:
-    folder = settings.home.parent
+    folder = settings.home.root.parent
     with gzip.open(folder / "contacts.csv.gz", "wb") as packed:
         packed.write(
             (folder / "contacts.csv").read_bytes() + b"u-fred,b,Fred Finch,fred@shelbyville.example,+1 217 555 0199\n"
@@ -222,9 +231,9 @@ def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings)
     config.write_text(config.read_text().replace("contacts.csv", "contacts.csv.gz"))
     assert command("sources", "check", "-c", str(config))[0] == 0
     assert command("refresh", "-c", str(config))[0] == 0
-    with open_database(settings.private_contacts_path) as connection:
+    with open_database(settings.home.private_contacts_path) as connection:
         assert connection.execute("SELECT count(*) FROM contacts").fetchone() == (5,)
-    assert all_that_tell(settings.home) == {} and list((settings.home / "spill").glob("*")) == []
+    assert all_that_tell(settings.home.root) == {} and list((settings.home.root / "spill").glob("*")) == []
 
 
 # ---------------------------------------------------------------- keys that are wrong, or missing
@@ -244,7 +253,7 @@ def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, key: str | None, sentence: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, key) if key else monkeypatch.delenv(KEY_VARIABLE)
-    before = {file: file.read_bytes() for file in files_of_contacts(settings)}
+    before = {file: file.read_bytes() for file in files_of_contacts(settings.home)}
     for words in (["refresh"], ["erase", "a", "u-anna"], ["contacts", "rekey"]):
         code, output = command(*words, "-c", config_of(settings))
         said = sentence if words[0] != "contacts" or "is no key" in sentence else f"set {OLD_KEY_VARIABLE} to it"
@@ -254,7 +263,7 @@ def test_a_wrong_or_missing_key_is_a_sentence_and_never_shown(
     told = [finding for finding in findings if finding.about == "key"]
     assert told and all(finding.level == "failed" for finding in told) and sentence in told[0].words
     assert not any("is broken" in finding.words for finding in findings), "the builds are sound"
-    assert {file: file.read_bytes() for file in files_of_contacts(settings)} == before
+    assert {file: file.read_bytes() for file in files_of_contacts(settings.home)} == before
 
 
 @pytest.mark.long
@@ -262,13 +271,13 @@ def test_a_run_with_a_wrong_key_fails_in_one_sentence_and_the_build_stays(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, instance: object
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
-    shown = (settings.published_dir / "current").readlink()
+    shown = (settings.home.published_dir / "current").readlink()
     result = run_refresh(settings, instance)  # type: ignore[arg-type]
     failed = [event.event_specific_data.error for event in result.all_events if event.is_step_failure]
     assert not result.success
     assert any("is encrypted with another key than that of USAGE_CONTACTS_KEY" in str(error) for error in failed)
     assert not any(KEY in str(error) or OTHER in str(error) for error in failed)
-    assert (settings.published_dir / "current").readlink() == shown
+    assert (settings.home.published_dir / "current").readlink() == shown
 
 
 # ---------------------------------------------------------------- changing the key
@@ -279,7 +288,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
     def rows() -> set[str]:
         with duckdb.connect() as connection:
             found = set()
-            for number, file in enumerate(files_of_contacts(settings)):
+            for number, file in enumerate(files_of_contacts(settings.home)):
                 if file.suffix == ".parquet":
                     found |= {
                         row[0]
@@ -288,12 +297,14 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
                 else:
                     attach(connection, file, f"f{number}")
                     table = (
-                        "account_contacts" if file == settings.private_contacts_path else "personal.account_contacts"
+                        "account_contacts"
+                        if file == settings.home.private_contacts_path
+                        else "personal.account_contacts"
                     )
                     found |= {row[0] for row in connection.execute(f"SELECT name FROM f{number}.{table}").fetchall()}
         return found
 
-    modes = {file: file.stat().st_mode for file in files_of_contacts(settings)}
+    modes = {file: file.stat().st_mode for file in files_of_contacts(settings.home)}
     people = rows()
     for new, old, files in ((OTHER, KEY, 6), (OTHER, KEY, 0), (None, OTHER, 6), (None, None, 0), (KEY, None, 6)):
         monkeypatch.setenv(KEY_VARIABLE, new or "")
@@ -301,32 +312,32 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
         code, output = command("contacts", "rekey", "-c", config_of(settings))
         assert code == 0 and f"{files} files rewritten" in output, output
         assert KEY not in output and OTHER not in output
-        assert all(is_encrypted(file) == (new is not None) for file in files_of_contacts(settings))
+        assert all(is_encrypted(file) == (new is not None) for file in files_of_contacts(settings.home))
         assert rows() == people
-        assert {file: file.stat().st_mode for file in files_of_contacts(settings)} == modes
+        assert {file: file.stat().st_mode for file in files_of_contacts(settings.home)} == modes
     assert command("refresh", "-c", config_of(settings))[0] == 0
 
 
 @pytest.mark.long
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of both keys lie beside each other then, and one that is unfinished, plain."""
-    first, *_, last = files_of_contacts(settings)
+    first, *_, last = files_of_contacts(settings.home)
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     monkeypatch.setattr(
         "usage_pipeline.operations.rekey.databases_of_contacts", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
     monkeypatch.undo()
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     left = first.with_name(f".{first.name}.{'0' * 32}")
     left.write_text("Anna Archer")
-    assert 0 < rekey(settings) < 6
-    assert not left.exists() and all_that_tell(settings.home) == {}
+    assert 0 < rekey(settings.home, settings.ingest.wait_seconds) < 6
+    assert not left.exists() and all_that_tell(settings.home.root) == {}
     monkeypatch.delenv(OLD_KEY_VARIABLE)
-    assert [finding.level for finding in doctor._key(settings)] == ["ok"]
+    assert [finding.level for finding in doctor._key(settings.home)] == ["ok"]
     with open_database(last):
         pass
 
@@ -337,19 +348,19 @@ def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE)
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
-    rekey(settings)
+    rekey(settings.home, settings.ingest.wait_seconds)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     monkeypatch.delenv(OLD_KEY_VARIABLE)
-    found = list(doctor._key(settings))
+    found = list(doctor._key(settings.home))
     assert {finding.level for finding in found} == {"warning"}
     assert "is not encrypted yet" in found[0].words
     # what a killed run of the time before left is taken in, and encrypted
-    with duckdb.connect(str(settings.private_contacts_path)) as connection:
+    with duckdb.connect(str(settings.home.private_contacts_path)) as connection:
         connection.execute("SET wal_autocheckpoint = '1GB'; PRAGMA disable_checkpoint_on_shutdown")
         connection.execute("INSERT INTO contacts (name) VALUES ('Emil Egger')")
-    assert settings.private_contacts_path.with_name("contacts.duckdb.wal").exists()
+    assert settings.home.private_contacts_path.with_name("contacts.duckdb.wal").exists()
     assert command("refresh", "-c", config_of(settings))[0] == 0
-    assert all_that_tell(settings.home) == {}
+    assert all_that_tell(settings.home.root) == {}
 
 
 # ---------------------------------------------------------------- erasing
@@ -361,8 +372,8 @@ def test_a_person_is_erased_from_encrypted_files(settings: Settings) -> None:
     assert done.places["private contacts, contacts"] == 1
     assert sum("build" in place for place in done.places) == 2
     assert done.places["contacts as delivered (history)"] == 2
-    assert all_that_tell(settings.home) == {} and plain_files(settings) == []
-    for file in files_of_contacts(settings):
+    assert all_that_tell(settings.home.root) == {} and plain_files(settings.home) == []
+    for file in files_of_contacts(settings.home):
         with duckdb.connect() as connection:
             if file.suffix == ".parquet":
                 rows = connection.execute(f"FROM {parquet_rows(connection, file)}").fetchall()
@@ -381,7 +392,7 @@ def test_an_erasure_fails_where_a_copy_cannot_be_looked_into(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy that somebody made has another key: the person may stand in it."""
-    copy = settings.home / "copies" / "before.duckdb"
+    copy = settings.home.root / "copies" / "before.duckdb"
     copy.parent.mkdir()
     monkeypatch.setenv(KEY_VARIABLE, OTHER)
     with duckdb.connect() as connection:
@@ -443,9 +454,11 @@ _TAKEN_EVER = ("PRAGMA add_parquet_key('k', '0123456789abcdef')",)
 
 
 def connected(settings: Settings, folder: Path, key: str) -> subprocess.CompletedProcess[str]:
-    published = (settings.published_dir / "current").resolve()
+    published = (settings.home.published_dir / "current").resolve()
     statements = [sql.format(folder=folder / "made", published=published) for sql in (*STATEMENTS, *ASKED)]
-    environment = os.environ | superset_environment(settings, folder) | {"PYTHONPATH": str(SUPERSET), KEY_VARIABLE: key}
+    environment = (
+        os.environ | superset_environment(settings.home, folder) | {"PYTHONPATH": str(SUPERSET), KEY_VARIABLE: key}
+    )
     return subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", CONNECTION],
         input=json.dumps(statements),
@@ -469,11 +482,11 @@ def test_a_connection_of_superset_may_do_what_one_to_a_plain_file_may_and_shows_
     assert list((tmp_path / "empty").iterdir()) == [], "the empty files are removed"
     monkeypatch.setenv(OLD_KEY_VARIABLE, KEY)
     monkeypatch.delenv(KEY_VARIABLE)
-    rekey(settings)
+    rekey(settings.home, settings.ingest.wait_seconds)
     plain = json.loads(connected(settings, tmp_path, KEY).stdout)
     assert list((tmp_path / "made").iterdir()) == []
     assert KEY not in done.stdout + done.stderr
-    published = (settings.published_dir / "current").resolve()
+    published = (settings.home.published_dir / "current").resolve()
     # its own file can be attached twice where it is plain, and not without the key where it is not: closed further
     again = [f"ATTACH '{published}/contacts.duckdb' AS c", "SHOW DATABASES", "SHOW ALL TABLES", "PRAGMA database_list"]
     again += ["FROM pragma_database_size()", "FROM duckdb_logs", "FROM duckdb_prepared_statements()"]
@@ -559,13 +572,13 @@ def test_superset_shows_the_new_file_after_a_change_of_the_key(served: tuple[Vis
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KEY_VARIABLE, OTHER)
         patch.setenv(OLD_KEY_VARIABLE, KEY)
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
         answer = manager.post("/api/v1/chart/data", asked)
         assert not shown(answer) and "encrypted with another key" in answer.text, answer.text[:500]
         assert KEY not in answer.text and OTHER not in answer.text
         patch.setenv(KEY_VARIABLE, KEY)
         patch.setenv(OLD_KEY_VARIABLE, OTHER)
-        rekey(settings)
+        rekey(settings.home, settings.ingest.wait_seconds)
     assert shown(manager.post("/api/v1/chart/data", asked))
 
 

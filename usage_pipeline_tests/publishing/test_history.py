@@ -35,20 +35,20 @@ def settings(tmp_path: Path) -> Settings:
 def propose(settings: Settings, kind: str, **periods: int) -> None:
     """Proposes periods (`_` for `-`) of so many rows."""
     rows = {name.strip("w").replace("_", "-"): pa.table({"n": list(range(count))}) for name, count in periods.items()}
-    with history.history_locked(settings):
-        history.propose(settings, kind, rows)
+    with history.history_locked(settings.home, settings.ingest.wait_seconds):
+        history.propose(settings.home.history_dir, settings.clock.as_of, kind, rows)
 
 
 def kept(settings: Settings, kind: str = SCORES) -> list[str]:
-    return [file.stem for file in history.kept_files(settings, kind)]
+    return [file.stem for file in history.kept_files(settings.home.history_dir, kind)]
 
 
 def readable(settings: Settings, kind: str = SCORES) -> list[str]:
-    return [file.stem for file in history.readable_files(settings, kind)]
+    return [file.stem for file in history.readable_files(settings.home.history_dir, kind)]
 
 
 def command(settings: Settings, *words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["history", *words, "-c", str(settings.home.parent / "sources.yaml")])
+    done = CliRunner().invoke(app, ["history", *words, "-c", str(settings.home.root.parent / "sources.yaml")])
     return done.exit_code, " ".join(done.output.split())
 
 
@@ -60,7 +60,7 @@ def test_what_is_proposed_is_read_and_kept_only_once_it_is_published(settings: S
     assert (kept(settings), readable(settings)) == ([], ["2025-02-17"])
     build = keep_as_published(settings)
     assert (kept(settings), readable(settings)) == (["2025-02-17"], ["2025-02-17"])
-    (entry,) = history.entries(settings)
+    (entry,) = history.entries(settings.home.history_dir)
     assert (entry.kind, entry.period, entry.rows, entry.build_id) == (SCORES, "2025-02-17", 1, build.build_id)
     assert entry.issued_as_of == settings.as_of
 
@@ -76,22 +76,24 @@ def test_what_an_earlier_run_proposed_and_nobody_published_is_forgotten(settings
 def test_what_is_kept_is_never_written_again(settings: Settings) -> None:
     propose(settings, SCORES, w2025_02_24=1)
     keep_as_published(settings)
-    (file,) = history.kept_files(settings, SCORES)
+    (file,) = history.kept_files(settings.home.history_dir, SCORES)
     before = file.read_bytes()
     propose(settings, SCORES, w2025_02_24=5)
-    assert pq.read_metadata(history.readable_files(settings, SCORES)[0]).num_rows == 1
+    assert pq.read_metadata(history.readable_files(settings.home.history_dir, SCORES)[0]).num_rows == 1
     keep_as_published(settings)
     assert file.read_bytes() == before
 
 
 def test_of_a_build_behind_a_rollback_nothing_is_kept_until_it_is_released(settings: Settings) -> None:
     first = keep_as_published(settings)
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     store.rollback(first.build_id)
     propose(settings, SCORES, w2025_02_24=1)
     keep_as_published(settings)
     assert kept(settings) == []
-    assert (CliRunner().invoke(app, ["rollback", "--release", "-c", str(settings.home.parent / "sources.yaml")])).output
+    assert (
+        CliRunner().invoke(app, ["rollback", "--release", "-c", str(settings.home.root.parent / "sources.yaml")])
+    ).output
     assert kept(settings) == [WEEK]
 
 
@@ -107,11 +109,11 @@ def test_whoever_was_killed_before_an_entry_was_kept_is_made_good_from_the_build
         patched.setattr(shutil, "copyfile", killed)
         keep_as_published(settings)
     # the next run sees other numbers of that week; people saw these
-    with history.history_locked(settings):
-        assert [entry.period for entry in history.promote(settings)] == [WEEK]
+    with history.history_locked(settings.home, settings.ingest.wait_seconds):
+        assert [entry.period for entry in history.promote(settings.home)] == [WEEK]
     propose(settings, SCORES, w2025_02_24=9)
     keep_as_published(settings)
-    (entry,) = history.entries(settings)
+    (entry,) = history.entries(settings.home.history_dir)
     assert entry.rows == 3
 
 
@@ -123,25 +125,25 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
     ahead = settings.model_copy(update={"as_of": settings.as_of + timedelta(days=6)})
     with dg.DagsterInstance.ephemeral() as instance:
         # in the way of the publish
-        settings.published_dir.parent.mkdir(parents=True)
-        settings.published_dir.write_text("no folder")
+        settings.home.published_dir.parent.mkdir(parents=True)
+        settings.home.published_dir.write_text("no folder")
         assert not run_refresh(ahead, instance).success
-        settings.published_dir.unlink()
-        assert history.entries(settings) == []
+        settings.home.published_dir.unlink()
+        assert history.entries(settings.home.history_dir) == []
         assert readable(settings) == ["2025-03-03"]
         assert run_refresh(settings, instance).success
-        build = store_of(settings).current()
+        build = store_of(settings.home, settings.publish).current()
         assert build is not None
-        told = [(entry.kind, entry.period, entry.build_id) for entry in history.entries(settings)]
+        told = [(entry.kind, entry.period, entry.build_id) for entry in history.entries(settings.home.history_dir)]
         assert told == [(kind, WEEK, build.build_id) for kind in (ANOMALIES, SCORES, HEALTH, CALLS)]
 
         # nothing changed: nothing is published, and nothing is to be kept
         assert run_refresh(settings, instance, only=[*_SNAPSHOTS, "published_build"]).success
-        assert store_of(settings).builds() == [build]
+        assert store_of(settings.home, settings.publish).builds() == [build]
         # withdrawn, and issued anew with a build of its own
         assert command(settings, "withdraw", "anomalies", WEEK, "--reason", "made by the wrong settings")[0] == 0
         assert run_refresh(settings, instance, only=["anomaly_snapshots", "published_build"]).success
-    first, second = history.entries(settings, [ANOMALIES])
+    first, second = history.entries(settings.home.history_dir, [ANOMALIES])
     assert (first.is_withdrawn, second.is_withdrawn) == (True, False)
     assert second.build_id != build.build_id
 
@@ -152,47 +154,52 @@ def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothin
 def test_an_entry_is_listed_withdrawn_with_a_reason_and_restored(settings: Settings) -> None:
     propose(settings, SCORES, w2025_02_17=1, w2025_02_24=2)
     build = keep_as_published(settings)
-    (settings.home / "inputs").write_text("a stamp")
+    (settings.home.root / "inputs").write_text("a stamp")
     code, said = command(settings, "withdraw", "scores", "2025-02-27", "--reason", "clock  was ahead")
     assert code == 0, said
     assert f"scores of {WEEK} withdrawn" in said
     assert kept(settings) == readable(settings) == ["2025-02-17"]
-    assert not (settings.home / "inputs").exists(), "or the next refresh would find that nothing changed"
+    assert not (settings.home.root / "inputs").exists(), "or the next refresh would find that nothing changed"
     listed = command(settings, "list")[1]
     assert f"scores 2025-02-17 as of 2025-03-05 00:00 build {build.build_id} 1 rows" in listed
     assert f"scores {WEEK} as of 2025-03-05 00:00 build {build.build_id} 2 rows withdrawn 2" in listed
     assert listed.endswith(": clock was ahead")
-    (file,) = (settings.history_dir / "scores" / "withdrawn").glob("*.parquet")
+    (file,) = (settings.home.history_dir / "scores" / "withdrawn").glob("*.parquet")
     about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert about["build"] == build.build_id and about["withdrawn_by"]
     assert pq.read_metadata(file).num_rows == 2
 
     # its own build does not bring it back
-    with history.history_locked(settings):
-        assert history.promote(settings) == []
+    with history.history_locked(settings.home, settings.ingest.wait_seconds):
+        assert history.promote(settings.home) == []
     assert command(settings, "restore", "scores", WEEK)[0] == 0
     assert kept(settings) == ["2025-02-17", WEEK]
-    assert not list((settings.history_dir / "scores" / "withdrawn").iterdir())
+    assert not list((settings.home.history_dir / "scores" / "withdrawn").iterdir())
 
 
 def test_a_withdrawn_week_can_be_issued_anew_and_then_the_old_one_stays_aside(settings: Settings) -> None:
     propose(settings, SCORES, w2025_02_24=2)
     keep_as_published(settings)
-    history.withdraw(settings, SCORES, WEEK, "wrong settings")
+    history.withdraw(settings.home, settings.ingest.wait_seconds, SCORES, WEEK, "wrong settings")
     propose(settings, SCORES, w2025_02_24=4)
     assert readable(settings) == [WEEK]
     keep_as_published(settings)
-    assert [(entry.rows, entry.is_withdrawn) for entry in history.entries(settings)] == [(2, True), (4, False)]
+    assert [(entry.rows, entry.is_withdrawn) for entry in history.entries(settings.home.history_dir)] == [
+        (2, True),
+        (4, False),
+    ]
     with pytest.raises(HistoryError, match="were issued anew since: withdraw that entry first"):
-        history.restore(settings, SCORES, WEEK)
-    history.withdraw(settings, SCORES, WEEK, "again")
-    assert history.restore(settings, SCORES, WEEK).rows == 4, "the one that was withdrawn last"
+        history.restore(settings.home, settings.ingest.wait_seconds, SCORES, WEEK)
+    history.withdraw(settings.home, settings.ingest.wait_seconds, SCORES, WEEK, "again")
+    assert history.restore(settings.home, settings.ingest.wait_seconds, SCORES, WEEK).rows == 4, (
+        "the one that was withdrawn last"
+    )
 
 
 def test_a_month_that_is_withdrawn_takes_its_workbook_along(settings: Settings) -> None:
     propose(settings, MONTHS, w2025_01=2)
     keep_as_published(settings)
-    workbook = settings.published_dir / "kpi-sheets" / "2025-01" / "kpi-sheet-2025-01.xlsx"
+    workbook = settings.home.published_dir / "kpi-sheets" / "2025-01" / "kpi-sheet-2025-01.xlsx"
     workbook.parent.mkdir(parents=True)
     workbook.write_bytes(b"figures")
     assert command(settings, "withdraw", "months", "2025-01", "--reason", "a week was missing")[0] == 0
@@ -221,7 +228,7 @@ def test_a_month_that_is_withdrawn_takes_its_workbook_along(settings: Settings) 
 def test_what_does_not_exist_is_said_with_what_does(settings: Settings, words: list[str], said: str) -> None:
     propose(settings, SCORES, w2025_02_17=1, w2025_02_24=2)
     keep_as_published(settings)
-    history.withdraw(settings, SCORES, WEEK, "wrong")
+    history.withdraw(settings.home, settings.ingest.wait_seconds, SCORES, WEEK, "wrong")
     code, output = command(settings, *words)
     assert code == 1
     assert said in output
@@ -241,11 +248,11 @@ def test_a_table_of_what_was_issued_names_its_build_and_lacks_no_week(settings: 
     build = keep_as_published(settings)
     propose(settings, SCORES, w2025_02_24=1)
     connection = duckdb.connect()
-    with history.history_locked(settings):
-        assert issued.replace(connection, settings) == 2
+    with history.history_locked(settings.home, settings.ingest.wait_seconds):
+        assert issued.replace(connection, settings.home.history_dir) == 2
         rows = connection.execute("SELECT n, of_today, build_id FROM issued ORDER BY build_id, n").fetchall()
         assert rows == [(0, None, ""), (0, None, build.build_id), (1, None, build.build_id)]
-        assert issued.replace(connection, settings, before=date(2025, 2, 24)) == 1
+        assert issued.replace(connection, settings.home.history_dir, before=date(2025, 2, 24)) == 1
 
 
 @pytest.mark.long
@@ -254,11 +261,11 @@ def test_small_tables_of_each_build_stay_when_the_build_has_gone(tmp_path: Path)
     settings = load_settings(write_config(tmp_path, publish={"keep_builds": 1}))
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
-        first = store_of(settings).current()
+        first = store_of(settings.home, settings.publish).current()
         write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-25"), event("2025-02-26", "b")])
         assert run_refresh(settings, instance).success
-    assert first and not store_of(settings).path(first.build_id).exists()
-    old, new = kept_builds(settings)
+    assert first and not store_of(settings.home, settings.publish).path(first.build_id).exists()
+    old, new = kept_builds(settings.home.history_dir)
     assert old.name == first.build_id
     accounts = [pq.read_table(folder / "accounts_summary.parquet").num_rows for folder in (old, new)]
     assert accounts == [1, 2]

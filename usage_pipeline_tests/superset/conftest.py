@@ -19,7 +19,7 @@ from usage_pipeline_tests.support.visitors import Places, Visitor
 @pytest.fixture(scope="module")
 def visitors(superset: SupersetServer, demo: Demo) -> dict[str, Visitor]:
     password = "made for this test only"
-    manage_people(demo.settings, superset.folder, ["add", "pipeline", "Usage service"], password, print)
+    manage_people(demo.settings.home, superset.folder, ["add", "pipeline", "Usage service"], password, print)
     superset.passwords["pipeline"] = password
     return {name: Visitor(superset, name) for name in ("admin", "manager", "viewer", "analyst", "pipeline", "nobody")}
 
@@ -46,7 +46,7 @@ def addresses(superset: SupersetServer, demo: Demo) -> list[tuple[str, dict[str,
         "rules = [r for r in create_app().url_map.iter_rules() if 'GET' in r.methods]\n"
         "print('RULES' + json.dumps([[r.rule, {a: type(c).__name__ for a, c in r._converters.items()}] for r in rules]))"
     )
-    environment = os.environ | superset_environment(demo.settings, superset.folder)
+    environment = os.environ | superset_environment(demo.settings.home, superset.folder)
     done = subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True
     )

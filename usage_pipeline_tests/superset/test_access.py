@@ -457,7 +457,7 @@ def test_attacks_through_sql_lab_are_refused(
     visitors: dict[str, Visitor], places: Places, demo: Demo, tmp_path: Path
 ) -> None:
     """By SQL that is read before, and by DuckDB: the same again as an administrator, for whom nothing is read before."""
-    published = demo.settings.published_dir / "current"
+    published = demo.settings.home.published_dir / "current"
     before = {file.name: file.stat().st_mtime for file in published.iterdir()}
     for who in ("analyst", "admin"):
         for attack in ATTACKS:
@@ -467,7 +467,7 @@ def test_attacks_through_sql_lab_are_refused(
             assert "root:" not in text, sql
             if who == "analyst":
                 assert answer.status_code >= 400, f"{sql}: {text[:500]}"
-                assert str(demo.settings.published_dir) not in text, sql
+                assert str(demo.settings.home.published_dir) not in text, sql
     assert list(tmp_path.iterdir()) == []
     assert {file.name: file.stat().st_mtime for file in published.iterdir()} == before
     assert served(visitors["viewer"], places)
@@ -581,7 +581,7 @@ def test_each_role_holds_what_the_file_grants_and_superset_s_own_hold_nothing(su
 def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: Demo) -> None:
     def manage(*arguments: str, password: str = "") -> list[str]:
         said: list[str] = []
-        manage_people(demo.settings, superset.folder, list(arguments), password, said.append)
+        manage_people(demo.settings.home, superset.folder, list(arguments), password, said.append)
         return said
 
     password = "twelve or more"
@@ -615,12 +615,12 @@ def test_nobody_logs_in_as_the_account_that_set_up_acts_as(superset: SupersetSer
 def test_the_first_administrator_is_made_before_there_is_anything_and_own_data_gets_no_made_up_accounts(
     demo: Demo, tmp_path: Path
 ) -> None:
-    assert superset_environment(demo.settings, tmp_path)["USAGE_ACCOUNTS"] == ""
+    assert superset_environment(demo.settings.home, tmp_path)["USAGE_ACCOUNTS"] == ""
     said: list[str] = []
-    manage_people(demo.settings, tmp_path, ["add", "first", "Admin"], "twelve or more", said.append)
+    manage_people(demo.settings.home, tmp_path, ["add", "first", "Admin"], "twelve or more", said.append)
     assert said[-1] == "first may log in as Admin"
     said.clear()
-    manage_people(demo.settings, tmp_path, ["list"], "", said.append)
+    manage_people(demo.settings.home, tmp_path, ["list"], "", said.append)
     assert [line.split() for line in said if "first" in line] == [["first", "Admin"]]
 
 
@@ -649,7 +649,7 @@ def test_a_server_of_half_a_configuration_says_everything_that_is_missing_at_onc
 def production(superset: SupersetServer, demo: Demo) -> Iterator[str]:
     """A second server on the same metadata, as behind a proxy that ends TLS."""
     port = free_port()
-    environment = superset_environment(demo.settings, superset.folder) | {
+    environment = superset_environment(demo.settings.home, superset.folder) | {
         "USAGE_PRODUCTION": "1",
         "USAGE_HTTPS": "1",
         "USAGE_PROXY_COUNT": "1",

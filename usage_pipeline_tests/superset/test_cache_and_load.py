@@ -84,7 +84,7 @@ def number_of(build_id: str) -> int:
 @pytest.fixture(scope="module")
 def publisher(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Publisher:
     folder = tmp_path_factory.mktemp("publisher")
-    for path in (demo.settings.warehouse_path, demo.settings.private_contacts_path):
+    for path in (demo.settings.home.warehouse_path, demo.settings.home.private_contacts_path):
         shutil.copyfile(path, folder / path.name)
     made = Publisher(folder / "warehouse.duckdb", BuildStore(folder / "published"))
     made.publish()
@@ -100,7 +100,7 @@ def environment(
     for name in ("secret_key", "accounts.json", "superset/superset.db"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(superset.folder / name, folder / name)
-    return superset_environment(demo.settings, folder) | {"USAGE_PUBLISHED": str(publisher.store.folder)}
+    return superset_environment(demo.settings.home, folder) | {"USAGE_PUBLISHED": str(publisher.store.folder)}
 
 
 @pytest.fixture(scope="module")

@@ -78,14 +78,16 @@ def test_the_line_shows_itself_when_few_enough_are_picked(superset: SupersetServ
 
 
 def test_the_workbook_says_what_it_is_and_repeats_nothing_by_colour_alone(demo: Demo, tmp_path: Path) -> None:
-    sheet = read_selection(demo.settings.published_dir / "current", Selection(entity_type=("segment", "application")))
+    sheet = read_selection(
+        demo.settings.home.published_dir / "current", Selection(entity_type=("segment", "application"))
+    )
     write_workbook(sheet, tmp_path / "sheet.xlsx")
     book = openpyxl.load_workbook(tmp_path / "sheet.xlsx")
     pages = ["About", "KPIs of each entity", "Entities of each KPI", "Big changes", "As reported"]
     assert book.sheetnames == [*pages, "Charts", "Months", "Definitions"]
     about = {row[0].value: row[1].value for row in book["About"].iter_rows(min_row=3)}
     assert about["data through"].startswith("Nov 15, 2026")
-    assert about["build"] == (demo.settings.published_dir / "current").readlink().name
+    assert about["build"] == (demo.settings.home.published_dir / "current").readlink().name
     assert about["entity type"] == "segment, application"
     assert about["period"] == "Oct 1, 2026 to Oct 31, 2026"
     table = book["KPIs of each entity"]
@@ -125,7 +127,7 @@ def test_the_command_writes_workbook_and_pictures_and_says_what_there_is(demo: D
 
 
 def test_nothing_of_what_is_picked_is_said(demo: Demo) -> None:
-    build = demo.settings.published_dir / "current"
+    build = demo.settings.home.published_dir / "current"
     with pytest.raises(SelectionError, match="nothing was in use or subscribed"):
         read_selection(build, Selection(entity_type=("CSM",), entity_group=("Pilot customers",)))
     week = read_selection(build, Selection("week", date(2026, 11, 12), entity_type=("all",)))
@@ -146,5 +148,5 @@ def test_readers_find_the_workbook_of_the_closed_month_on_the_page(superset: Sup
         assert viewer.get(f"/kpi-sheets/{odd}").status_code == 404
     turned_away = nobody.session.get(f"{superset.url}/kpi-sheets/newest", timeout=30, allow_redirects=False)
     assert (turned_away.status_code, turned_away.headers["Location"]) == (302, "/login/?next=/kpi-sheets/newest")
-    folder = demo.settings.published_dir / "kpi-sheets" / "2026-10"
+    folder = demo.settings.home.published_dir / "kpi-sheets" / "2026-10"
     assert len(list(folder.glob("*.png"))) >= 19

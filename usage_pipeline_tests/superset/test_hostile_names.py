@@ -76,7 +76,7 @@ def hostile_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance, with_workbook=True).success
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     return Demo(folder, settings, {})
 
 
@@ -250,13 +250,13 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
     pages = "https://usage.example.com"
     mail = hostile_demo.settings.mail.model_copy(update={"from_address": "usage@example.com", "pages_url": pages})
     settings = hostile_demo.settings.model_copy(update={"mail": mail})
-    store = BuildStore(settings.published_dir)
+    store = BuildStore(settings.home.published_dir)
     build = store.current()
     assert build is not None
     digests, _ = read_digests(store, build)
     assert digests
     for digest in digests:
-        made = write(settings, digest, "somebody@example.com")
+        made = write(settings.mail, settings.name, digest, "somebody@example.com")
         (drawn,) = [part.get_content() for part in made.walk() if part.get_content_type() == "text/html"]
         assert all(link.startswith(f"{pages}/") for link in re.findall(r'href="([^"]*)"', drawn))
         assert not re.search(r"<(img|svg|script|b)\b", drawn)
@@ -266,7 +266,7 @@ def test_digests_hold_names_as_texts_and_links_to_our_pages_only(hostile_demo: D
 
 @pytest.mark.long
 def test_the_workbook_of_the_kpi_sheet_holds_names_as_texts(hostile_demo: Demo) -> None:
-    files = sorted(Path(hostile_demo.settings.published_dir).glob("kpi-sheets/*/*.xlsx"))
+    files = sorted(Path(hostile_demo.settings.home.published_dir).glob("kpi-sheets/*/*.xlsx"))
     assert files
     _check_workbook(files[-1])
 

@@ -217,7 +217,7 @@ def person(superset: SupersetServer, demo: Demo, request: pytest.FixtureRequest)
     """An account made for one test; gives its name."""
     name = f"person {abs(hash(request.node.name)) % 10**8}"
     superset.passwords[name] = "the first password"
-    manage_people(demo.settings, superset.folder, ["add", name, "Usage viewer"], superset.passwords[name], print)
+    manage_people(demo.settings.home, superset.folder, ["add", name, "Usage viewer"], superset.passwords[name], print)
     return name
 
 
@@ -262,7 +262,7 @@ def test_a_password_that_an_administrator_sets_ends_log_ins_too(
 ) -> None:
     """Before: whoever had the account went on with the cookie; now not, by the command line as well."""
     visitor = Visitor(superset, person)
-    manage_people(demo.settings, superset.folder, ["add", person, "Usage viewer"], "the third password", print)
+    manage_people(demo.settings.home, superset.folder, ["add", person, "Usage viewer"], "the third password", print)
     assert visitor.get("/api/v1/me/").status_code == 401
 
 
@@ -276,7 +276,7 @@ def behind_a_proxy(superset: SupersetServer, demo: Demo, tmp_path_factory: pytes
     for name in ("secret_key", "accounts.json", "superset/superset.db"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(superset.folder / name, folder / name)
-    environment = superset_environment(demo.settings, folder) | {"USAGE_PROXY_COUNT": "1"}
+    environment = superset_environment(demo.settings.home, folder) | {"USAGE_PROXY_COUNT": "1"}
     with serving(environment, folder) as url:
 
         def log_in_from(address: str, name: str, password: str) -> int:

@@ -35,17 +35,17 @@ def feedback(demo: Demo) -> Iterator[Path]:
     """No record but those of the test."""
     keep_private()
     _forget(demo)
-    yield demo.settings.feedback_dir
+    yield demo.settings.home.feedback_dir
     _forget(demo)
 
 
 def _forget(demo: Demo) -> None:
-    kept = kept_folder(demo.settings.history_dir)
-    files = [*demo.settings.feedback_dir.glob("*.json"), *kept.glob("*.json")]
+    kept = kept_folder(demo.settings.home.history_dir)
+    files = [*demo.settings.home.feedback_dir.glob("*.json"), *kept.glob("*.json")]
     for file in files:
         file.unlink()
     if files:
-        renew_outcomes(demo.settings)
+        renew_outcomes(demo.settings.home, demo.settings.clock.as_of_day, demo.settings.outcomes)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def address(account_id: str) -> str:
 
 
 def records(demo: Demo) -> list[Record]:
-    return read_records(demo.settings.feedback_dir, demo.settings.history_dir)
+    return read_records(demo.settings.home.feedback_dir, demo.settings.home.history_dir)
 
 
 def filled(page: str, **given: str) -> dict[str, str]:
@@ -106,9 +106,9 @@ def test_whoever_sees_the_call_list_records_and_reads_it_back(
         *("done", True),
     )
     assert {(r.application_key, r.call_reason) for r in found.reasons} == reasons_of(demo, call["account_id"])
-    current = store_of(demo.settings).current()
+    current = store_of(demo.settings.home, demo.settings.publish).current()
     assert current and (found.build_id, str(found.week)) == (current.build_id, current.newest_week)
-    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+    assert problems(demo.settings.home.feedback_dir, demo.settings.home.history_dir) == []
 
 
 @pytest.mark.parametrize("who", ["pipeline", "nobody"])
@@ -201,7 +201,7 @@ def test_two_at_once_are_both_recorded(visitors: dict[str, Visitor], demo: Demo,
         thread.join()
     assert answers == dict.fromkeys(who, 200)
     assert {found.recorded_by for found in records(demo)} == set(who)
-    assert problems(demo.settings.feedback_dir, demo.settings.history_dir) == []
+    assert problems(demo.settings.home.feedback_dir, demo.settings.home.history_dir) == []
     page = visitors["viewer"].get(address(call["account_id"])).text
     assert all(f"by {name}" in page for name in who), "everybody reads all of them at once"
 
@@ -210,7 +210,7 @@ def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
     visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]
 ) -> None:
     """The build before has other rows; what was recorded belongs to no build."""
-    viewer, store = visitors["viewer"], store_of(demo.settings)
+    viewer, store = visitors["viewer"], store_of(demo.settings.home, demo.settings.publish)
     before = viewer.get(address(call["account_id"])).text
     send(viewer, call["account_id"], filled(before, status="done", note="before the rollback"))
     current = store.current()
@@ -260,7 +260,9 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     ):
         page = viewer.get(address(row["account_id"])).text
         assert send(viewer, row["account_id"], filled(page, note="for this page only", **given)).status_code == 200
-    assert renew_outcomes(demo.settings), "what the sensor does every 15 s"
+    assert renew_outcomes(demo.settings.home, demo.settings.clock.as_of_day, demo.settings.outcomes), (
+        "what the sensor does every 15 s"
+    )
     after, handled = data_of(manager, "call_list"), data_of(manager, "handled_calls")
     assert set(before["account"]) - set(after["account"]) == {done["account"], snoozed["account"]}
     assert set(handled["account"]) == {done["account"], snoozed["account"]}
@@ -286,7 +288,9 @@ def test_how_csms_answer_is_for_their_head_alone(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
 ) -> None:
     superset.passwords["lead"] = "made for this test only"
-    manage_people(demo.settings, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print)
+    manage_people(
+        demo.settings.home, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print
+    )
     dataset, database = places.datasets["csm_responses"], places.databases["Usage outcomes"]
     asked = ask_for(dataset, columns=["owner", "answered_share"])
     lead = Visitor(superset, "lead").post("/api/v1/chart/data", asked)
@@ -338,5 +342,5 @@ def test_the_form_works_on_a_telephone_without_scripts(
     (found,) = records(demo)
     assert (found.recorded_by, found.status, found.snoozed_until) == (who, "snoozed", until)
     assert [(u.call_reason, u.is_useful, u.why_not) for u in found.useful] == [(kind, False, "known already")]
-    (file,) = demo.settings.feedback_dir.glob("*.json")
+    (file,) = demo.settings.home.feedback_dir.glob("*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

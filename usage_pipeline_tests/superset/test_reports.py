@@ -93,7 +93,7 @@ def reports(superset: SupersetServer, demo: Demo) -> Iterator[Reports]:
         office = stack.enter_context(serving_mail())
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         stack.enter_context(process([redis, *options], {}, folder / "redis.log"))
-        environment = superset_environment(demo.settings, folder) | {
+        environment = superset_environment(demo.settings.home, folder) | {
             "USAGE_CELERY_URL": f"redis://127.0.0.1:{port}/1",
             "USAGE_SMTP_HOST": "127.0.0.1",
             "USAGE_SMTP_PORT": str(office.port),

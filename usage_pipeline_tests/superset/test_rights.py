@@ -145,7 +145,7 @@ def test_templates_and_ctes_open_nothing_in_sql_lab(visitors: dict[str, Visitor]
         answer = analyst.run(sql, database)
         # Superset says 500 of whatever its SQL Lab refuses
         assert answer.status_code >= 400 and "SECURITY_ACCESS_ERROR" in answer.text, f"{sql}: {answer.text[:300]}"
-        assert str(demo.settings.published_dir) not in answer.text, sql
+        assert str(demo.settings.home.published_dir) not in answer.text, sql
     for sql in TEMPLATED:
         assert "templates are switched off" in visitors["admin"].run(sql, database).text, "for administrators too"
     listed = analyst.get("/api/v1/query/?q=(page_size:100)")
@@ -250,7 +250,7 @@ def test_no_page_is_framed(superset: SupersetServer, visitors: dict[str, Visitor
 
 
 def run_in_superset(superset: SupersetServer, demo: Demo, code: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | superset_environment(demo.settings, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
+    environment = os.environ | superset_environment(demo.settings.home, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
     return subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=False
     )

@@ -18,6 +18,7 @@ from playwright.sync_api import TimeoutError as TooLate
 from usage_superset.chart_queries import payload
 from usage_superset.page_addresses import PAGES, address_of
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.operations.local import SUPERSET, LocalError, set_up_superset
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
@@ -75,7 +76,7 @@ def metadata_of(server: SupersetServer) -> dict[str, Any]:
 def test_setting_up_twice_gives_no_difference(superset: SupersetServer, demo: Demo) -> None:
     before = metadata_of(superset)
     lines: list[str] = []
-    set_up_superset(demo.settings, superset.folder, only_if_changed=False, say=lines.append)
+    set_up_superset(demo.settings.home, superset.folder, only_if_changed=False, say=lines.append)
     assert metadata_of(superset) == before
     assert any(line.startswith(f"{len(CHARTS)} of {len(CHARTS)} charts answer") for line in lines)
 
@@ -103,7 +104,7 @@ def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServe
         "VALUES ('somebody''s own chart', 'table', '{}', 0, randomblob(16), current_timestamp, current_timestamp)"
     )
     connection.close()
-    set_up_superset(demo.settings, superset.folder, only_if_changed=False, say=print)
+    set_up_superset(demo.settings.home, superset.folder, only_if_changed=False, say=print)
     after = metadata_of(superset)
     assert sorted(r[1:] for r in after["rights"]) == sorted(r[1:] for r in before["rights"])
     names = {row[2] for row in after["charts"]}
@@ -122,10 +123,12 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     for chart in ("retention_by_cohort.yaml", "users_per_week.yaml"):
         shutil.copy(SUPERSET / "assets" / "charts" / chart, tmp_path / "assets" / "charts")
     shutil.copytree(superset.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
-    settings = demo.settings.model_copy(update={"home": tmp_path / "home"})
-    shutil.copytree(demo.settings.status_path.parent.parent, settings.status_path.parent.parent, symlinks=True)
-    build = settings.published_dir / "current"
-    shutil.copytree(demo.settings.published_dir / "current", build)
+    settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
+    shutil.copytree(
+        demo.settings.home.status_path.parent.parent, settings.home.status_path.parent.parent, symlinks=True
+    )
+    build = settings.home.published_dir / "current"
+    shutil.copytree(demo.settings.home.published_dir / "current", build)
     (build / "warehouse.duckdb").chmod(0o600)
     with duckdb.connect(str(build / "warehouse.duckdb")) as connection:
         connection.execute("DROP TABLE mart.retention")
@@ -138,11 +141,11 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     }.items():
         monkeypatch.setenv(f"USAGE_{name}", value)
     lines: list[str] = []
-    set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=lines.append)
+    set_up_superset(settings.home, tmp_path / "run", only_if_changed=False, say=lines.append)
     assert lines[-1] == "where a chart is newer than the build, it works after the next refresh"
     (tmp_path / "assets" / "charts" / "users_per_week.yaml").unlink()
     with pytest.raises(LocalError, match="0 of 1 charts answer"):
-        set_up_superset(settings, tmp_path / "run", only_if_changed=False, say=print)
+        set_up_superset(settings.home, tmp_path / "run", only_if_changed=False, say=print)
 
 
 def test_databases_allow_no_writing(superset: SupersetServer) -> None:
@@ -415,7 +418,7 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     csv = pd.read_csv(download(page, menu, ["Download", "CSV"], tmp_path))
     xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
     image = download(page, menu, ["Download", "image"], tmp_path)
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         rows = connection.execute(
             "FROM mart.call_list WHERE owner = 'Ana Ruiz' AND urgency != 'Watch' ORDER BY rank"
         ).df()
@@ -504,7 +507,7 @@ def test_after_logging_in_the_call_list_is_the_first_page_and_leads_to_the_accou
     superset: SupersetServer, page: Any, demo: Demo
 ) -> None:
     assert page.url.startswith(f"{superset.url}/superset/dashboard/call-list/")
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         first, second = connection.execute("SELECT account FROM mart.call_list ORDER BY rank LIMIT 2").fetchall()
     open_dashboard(page, superset, "call-list")
     row = page.locator("tr", has=page.locator("td", has_text=second[0])).first
@@ -562,7 +565,7 @@ def test_duckdb_behind_superset_reads_no_file_of_the_machine(superset: SupersetS
         "            x.execute(sa.text(q)); print('ALLOWED', q)\n"
         "        except Exception as e: print('refused', type(e).__name__)\n"
     )
-    environment = os.environ | superset_environment(demo.settings, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
+    environment = os.environ | superset_environment(demo.settings.home, superset.folder) | {"PYTHONPATH": str(SUPERSET)}
     done = subprocess.run(
         [str(SUPERSET_PYTHON), "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=False
     )

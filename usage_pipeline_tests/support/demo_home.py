@@ -28,14 +28,14 @@ class Demo:
 
     @property
     def warehouse(self) -> Path:
-        return self.settings.published_dir / "current" / "warehouse.duckdb"
+        return self.settings.home.published_dir / "current" / "warehouse.duckdb"
 
     def raw(self) -> pd.DataFrame:
         """The raw rows of the window, read by pandas: what every number on a page is checked against."""
         frames = [pd.read_parquet(f) for f in sorted((self.folder / "lake" / "usage").rglob("*.parquet"))]
         rows = pd.concat(frames, ignore_index=True)
         rows["week_start"] = (rows["event_time"] - pd.to_timedelta(rows["event_time"].dt.weekday, "D")).dt.normalize()
-        return rows[rows["week_start"] >= pd.Timestamp(self.settings.window_start)].reset_index(drop=True)
+        return rows[rows["week_start"] >= pd.Timestamp(self.settings.clock.window_start)].reset_index(drop=True)
 
 
 def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = True, only: Sequence[str] = ()) -> Demo:
@@ -47,6 +47,6 @@ def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = Tr
             assert run_refresh(settings, instance, only=upstream_of(settings, *only)).success
         else:
             assert run_refresh(settings, instance, with_workbook=True).success
-            write_status(settings, instance)
+            write_status(settings.home, settings.clock, settings.sources, instance)
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
     return Demo(folder, settings, truth)

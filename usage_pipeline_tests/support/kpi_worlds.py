@@ -88,7 +88,7 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     connection.execute("CREATE SCHEMA ref; CREATE SCHEMA core; CREATE SCHEMA mart; SET threads = 1")
     days = pd.to_datetime(world.rows["day"])
     rows = world.rows.assign(day=days, week_start=days - pd.to_timedelta(days.dt.weekday, "D"))
-    arrived = [week for week, is_complete in world.weeks.items() if is_complete or week == settings.running_week]
+    arrived = [week for week, is_complete in world.weeks.items() if is_complete or week == settings.clock.running_week]
     manifests = pd.DataFrame({"week": pd.to_datetime(arrived)})
     subscriptions = pd.DataFrame(world.subscriptions, columns=SUBSCRIPTIONS.names)
     risks = pd.DataFrame(
@@ -194,19 +194,19 @@ def world_of(demo: Demo) -> World:
     """What lies in the demo's lake, and what was issued."""
     lake, settings = demo.folder / "lake", demo.settings
     rows = demo.raw()
-    rows = rows[rows["event_time"] >= pd.Timestamp(settings.window_start)].assign(day=rows["event_time"].dt.date)
+    rows = rows[rows["event_time"] >= pd.Timestamp(settings.clock.window_start)].assign(day=rows["event_time"].dt.date)
     subscriptions = pd.read_csv(
         lake / "subscriptions.csv", parse_dates=["start_date", "notice_date", "end_date", "renewal_date"]
     )
     accounts = pd.read_csv(lake / "accounts.csv").rename(columns={"account_name": "account"})
-    weeks = [settings.window_start + timedelta(weeks=n) for n in range(settings.lookback_weeks + 1)]
+    weeks = [settings.clock.window_start + timedelta(weeks=n) for n in range(settings.lookback_weeks + 1)]
     return World(
         rows=rows,
         subscriptions=plain(subscriptions),
         accounts=accounts,
         applications=pd.read_csv(lake / "applications.csv"),
-        weeks={week: week + timedelta(8) <= settings.as_of_day for week in weeks},
-        as_of=settings.as_of_day,
+        weeks={week: week + timedelta(8) <= settings.clock.as_of_day for week in weeks},
+        as_of=settings.clock.as_of_day,
         groups=settings.groups,
         risks=risks_of(settings),
     )
@@ -215,7 +215,7 @@ def world_of(demo: Demo) -> World:
 def risks_of(settings: Settings) -> dict[date, set[kpi_oracle.Pair]]:
     """What was listed at risk in each week that scores were issued of."""
     risks = {}
-    for file in (settings.history_dir / "scores").glob("*.parquet"):
+    for file in (settings.home.history_dir / "scores").glob("*.parquet"):
         scores = pd.read_parquet(file)
         scores = scores[scores["application"].notna() & scores["has_signal"].astype(bool)]
         listed = scores[scores["is_listed"].astype(bool)]

@@ -54,18 +54,18 @@ class ReferenceOutcome:
 def read_usage(config: Path) -> UsageOutcome:
     """Ingests every week of the window of a configuration, as a refresh does."""
     settings = load_settings(config)
-    weeks = list(weeks_between(settings.window_start, settings.running_week))
+    weeks = list(weeks_between(settings.clock.window_start, settings.clock.running_week))
     ingested = ingest_weeks(settings, weeks, now=settings.as_of.isoformat(), run="probe")
     found = UsageOutcome(not_read=dict(ingested.not_read))
-    for week, manifest in read_manifests(settings.facts_dir).items():
+    for week, manifest in read_manifests(settings.home.facts_dir).items():
         found.rejected[week] = dict(manifest.rejected)
         found.duplicates[week] = manifest.duplicates
         found.quarantined[week] = {item["key"]: item["reason"] for item in manifest.quarantined}
         found.unreadable[week] = dict(manifest.unreadable)
         if manifest.lost:
             found.does_not_add_up[week] = manifest.lost
-    found.named |= {item.key: item.reason for item in lake_oddities(settings)}
-    files = [str(file) for file in sorted(settings.facts_dir.glob("week=*/facts.parquet"))]
+    found.named |= {item.key: item.reason for item in lake_oddities(settings.clock, settings.store, settings.sources)}
+    files = [str(file) for file in sorted(settings.home.facts_dir.glob("week=*/facts.parquet"))]
     if files:
         rows = duckdb.sql(
             "SELECT week, account_id, application, user_id, day, clicks, records_created "

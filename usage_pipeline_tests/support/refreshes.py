@@ -29,7 +29,7 @@ def run_refresh(
     wanted = [dg.AssetKey(name) for name in names if with_workbook or only or name != "kpi_workbook"]
     return job.execute_in_process(
         instance=instance,
-        tags=tags or window_tags(settings),
+        tags=tags or window_tags(settings.clock),
         raise_on_error=False,
         asset_selection=wanted,
         run_config={"loggers": {"console": {"config": {}}}},
@@ -38,16 +38,16 @@ def run_refresh(
 
 def keep_as_published(settings: Settings) -> Build:
     """Publishes what is pending for history in a build of nothing else, as `published_build` does it."""
-    store = BuildStore(settings.published_dir)
-    newest = max((build.newest_week for build in store.builds()), default=str(settings.running_week))
+    store = BuildStore(settings.home.published_dir)
+    newest = max((build.newest_week for build in store.builds()), default=str(settings.clock.running_week))
     as_of = settings.as_of.isoformat()
     build = Build(store.next_id(as_of, "0" * 8), as_of, newest, "0" * 8, {})
-    with history_locked(settings):
-        attach_pending(settings, build, store.path(build.build_id))
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        attach_pending(settings.home.history_dir, build, store.path(build.build_id))
         store.path(build.build_id).mkdir(parents=True, exist_ok=True)
         (store.path(build.build_id) / "build.json").write_text(json.dumps(asdict(build)), encoding="utf-8")
         store.finish()
-        promote(settings)
+        promote(settings.home)
     return build
 
 

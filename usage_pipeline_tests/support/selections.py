@@ -27,7 +27,7 @@ SHOWN = ["single_value", "single_year_ago", "single_before", "single_active_acco
 
 def expected_of(settings: Settings, world: World, without: Collection[str] = ()) -> pd.DataFrame:
     """The sheet from raw files: a row an entity (by its name on the page) x KPI x period."""
-    file = settings.published_dir / "current" / "warehouse.duckdb"
+    file = settings.home.published_dir / "current" / "warehouse.duckdb"
     connection = duckdb.connect(str(file.resolve()), read_only=True)
     names = connection.execute(
         "SELECT DISTINCT entity_type, entity_key, entity, entity_group FROM mart.kpi_report"
@@ -89,7 +89,7 @@ def check_selections(viewer: Client, settings: Settings, expected: pd.DataFrame,
     """Compares 50 selections on the page, as CSV, XLSX and workbook; returns the figures compared."""
     chart = CHARTS["kpis_of_entities"]
     dataset = viewer.charts()[chart["slice_name"]]
-    build, cells = settings.published_dir / "current", 0
+    build, cells = settings.home.published_dir / "current", 0
     for selection, rows in combinations(expected, 50):
         told = str(selection)
         reference = (

@@ -58,7 +58,7 @@ def start_from_migrated(folder: Path) -> None:
                 shutil.rmtree(older)
             with tempfile.TemporaryDirectory(dir=kept) as made:
                 unpublished = load_settings(write_config(Path(made)))
-                set_up_superset(unpublished, Path(made), only_if_changed=False, say=print)
+                set_up_superset(unpublished.home, Path(made), only_if_changed=False, say=print)
                 (Path(made) / "superset" / "set_up").unlink()
                 (Path(made) / "secret_key").rename(Path(made) / "superset" / "secret_key")
                 (Path(made) / "superset").rename(kept / name)
@@ -76,9 +76,9 @@ def serve_superset(settings: Settings, folder: Path) -> Iterator[SupersetServer]
     if not (folder / "superset" / "superset.db").exists():
         start_from_migrated(folder)
     accounts = demo_accounts(folder)
-    set_up_superset(settings, folder, only_if_changed=True, say=print)
+    set_up_superset(settings.home, folder, only_if_changed=True, say=print)
     # so that a query without end does not hold up the tests for as long as it would a person
-    environment = superset_environment(settings, folder) | {"USAGE_QUERY_SECONDS": "10"}
+    environment = superset_environment(settings.home, folder) | {"USAGE_QUERY_SECONDS": "10"}
     with serving(environment, folder) as url:
         yield SupersetServer(url, {a["username"]: a["password"] for a in accounts}, folder)
 

@@ -59,19 +59,19 @@ def test_a_lake_drawn_at_random_goes_through_the_whole_graph(
 
 def clicks_of_facts(settings: Settings) -> int:
     """Clicks of the facts up to the day of as_of."""
-    files = [str(file) for file in settings.facts_dir.glob("week=*/facts.parquet")]
+    files = [str(file) for file in settings.home.facts_dir.glob("week=*/facts.parquet")]
     found = duckdb.execute(
         "SELECT coalesce(sum(clicks), 0) FROM read_parquet($1, hive_partitioning = false) WHERE day IS NULL OR day <= $2",
-        [files, settings.as_of_day],
+        [files, settings.clock.as_of_day],
     ).fetchone()
     assert found is not None
     return int(found[0])
 
 
 def clicks_published(settings: Settings) -> int:
-    current = BuildStore(settings.published_dir).current()
+    current = BuildStore(settings.home.published_dir).current()
     assert current is not None
-    file = settings.published_dir / current.build_id / "warehouse.duckdb"
+    file = settings.home.published_dir / current.build_id / "warehouse.duckdb"
     with duckdb.connect(str(file), read_only=True) as connection:
         found = connection.execute("SELECT coalesce(sum(clicks), 0) FROM mart.usage_by_week").fetchone()
     assert found is not None
@@ -126,22 +126,22 @@ def test_killed_at_any_moment_a_plain_refresh_needs_no_help(demo: Demo, tmp_path
     )
     assert killed > KILLS // 2
     assert clicks_published(settings) == clicks_of_facts(settings)
-    assert not left_over(settings.home)
+    assert not left_over(settings.home.root)
     person = some_contact(settings)
     erase(settings, *person)
-    assert not left_over(settings.home)
+    assert not left_over(settings.home.root)
 
 
 def forget_some_weeks(settings: Settings, rng: random.Random) -> None:
     """Has the next run read some weeks again."""
-    for week in rng.sample(sorted(read_manifests(settings.facts_dir)), 6):
-        (settings.facts_dir / f"week={week}" / "facts.parquet").unlink(missing_ok=True)
+    for week in rng.sample(sorted(read_manifests(settings.home.facts_dir)), 6):
+        (settings.home.facts_dir / f"week={week}" / "facts.parquet").unlink(missing_ok=True)
 
 
 def some_contact(settings: Settings) -> tuple[str, str]:
-    current = BuildStore(settings.published_dir).current()
+    current = BuildStore(settings.home.published_dir).current()
     assert current is not None
-    file = settings.published_dir / current.build_id / "contacts.duckdb"
+    file = settings.home.published_dir / current.build_id / "contacts.duckdb"
     with duckdb.connect(str(file), read_only=True) as connection:
         found = connection.execute("SELECT account_id, user_id FROM personal.account_contacts LIMIT 1").fetchone()
     assert found is not None

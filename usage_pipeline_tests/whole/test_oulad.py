@@ -46,7 +46,7 @@ def registrations(oulad: Settings) -> pd.DataFrame:
 
 
 def ask(settings: Settings, sql: str) -> pd.DataFrame:
-    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    connection = duckdb.connect(str(settings.home.warehouse_path), read_only=True)
     try:
         return connection.execute(sql).df()
     finally:
@@ -153,9 +153,9 @@ def test_what_is_not_delivered_is_empty_and_not_zero(oulad: Settings) -> None:
 
 def test_every_dashboard_finds_its_columns_in_the_build(oulad: Settings) -> None:
     assets, _ = load_assets()
-    build = oulad.published_dir / "current"
+    build = oulad.home.published_dir / "current"
     for dashboard in assets.dashboards.values():
-        assert missing_columns(dashboard, assets, build, oulad.status_path, oulad.outcomes_path) == []
+        assert missing_columns(dashboard, assets, build, oulad.home.status_path, oulad.home.outcomes_path) == []
 
 
 def test_withdrawal_within_28_days_learned_in_one_year_and_tried_in_the_next(oulad: Settings) -> None:
@@ -219,8 +219,8 @@ def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFra
         | {"end_reason": "completed" if pd.isna(row.withdrew_on) else "cancelled"}
         for account, row in registrations.iterrows()
     ]
-    first = oulad.history_start
-    mondays = [first + timedelta(weeks=n) for n in range((oulad.as_of_day - first).days // 7 + 1)]
+    first = oulad.clock.history_start
+    mondays = [first + timedelta(weeks=n) for n in range((oulad.clock.as_of_day - first).days // 7 + 1)]
     counts = rows.groupby([day - timedelta(day.weekday()) for day in rows["day"]]).size().reindex(mondays)
     rules, before = oulad.completeness, counts.shift(1).rolling(8, min_periods=1).median()
     collapsed = (before >= rules.collapse_floor_rows) & (counts < rules.collapse_share * before)
@@ -234,8 +234,8 @@ def world_of_oulad(oulad: Settings, raw: pd.DataFrame, registrations: pd.DataFra
         applications=pd.DataFrame(
             {"application": sorted(set(rows["application"])), "application_type": "not delivered"}
         ),
-        weeks={week: bool(is_whole[week]) and week + timedelta(8) <= oulad.as_of_day for week in mondays},
-        as_of=oulad.as_of_day,
+        weeks={week: bool(is_whole[week]) and week + timedelta(8) <= oulad.clock.as_of_day for week in mondays},
+        as_of=oulad.clock.as_of_day,
         rules=oulad.activity,
         risks=risks_of(oulad),
     )

@@ -29,7 +29,7 @@ def query(path: Path, sql: str) -> pd.DataFrame:
 
 
 def all_tables(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
-    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    connection = duckdb.connect(str(settings.home.warehouse_path), read_only=True)
     try:
         names = connection.execute(
             "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name <> 'build'"
@@ -126,14 +126,14 @@ def test_what_was_planted_is_found(demo: Demo) -> None:
 
 def planted(demo: Demo, kind: str) -> list[dict[str, Any]]:
     """Events of accounts that are large enough, after the first weeks of the window."""
-    since = demo.settings.window_start + timedelta(weeks=12)
+    since = demo.settings.clock.window_start + timedelta(weeks=12)
     events = [e for e in demo.truth["events"] if e["kind"] == kind and e["weekly_mean"] >= 20]
     return [e for e in events if date.fromisoformat(e["first_week"]) >= since]
 
 
 def anomalous_account_applications(demo: Demo, direction: str) -> set[tuple[str, str, str]]:
     anomalies = query(
-        demo.settings.warehouse_path,
+        demo.settings.home.warehouse_path,
         "SELECT account_id, application, CAST(week_start AS VARCHAR) AS week FROM core.anomalies "
         f"WHERE scope = 'account' AND measure = 'clicks' AND z {direction} 0",
     )
@@ -156,7 +156,7 @@ def test_strong_planted_spikes_and_drops_are_flagged(demo: Demo) -> None:
 
 def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
     events = query(
-        demo.settings.warehouse_path,
+        demo.settings.home.warehouse_path,
         "SELECT scope, application, CAST(week_start AS VARCHAR) AS week, kind FROM core.anomalies "
         "WHERE scope != 'account' AND measure = 'clicks'",
     )
@@ -165,12 +165,12 @@ def test_moves_of_the_fleet_are_events_of_their_own(demo: Demo) -> None:
         zip(events["scope"], events["week"], events["kind"], strict=True)
     )
     in_outage = query(
-        demo.settings.warehouse_path,
+        demo.settings.home.warehouse_path,
         "SELECT count(*) AS anomalous FROM core.anomalies WHERE scope = 'account' AND measure = 'clicks' AND is_new "
         f"AND week_start = DATE '{outage['week']}'",
     )["anomalous"][0]
     judged = query(
-        demo.settings.warehouse_path,
+        demo.settings.home.warehouse_path,
         f"SELECT count(*) AS n FROM core.expected_usage WHERE week_start = DATE '{outage['week']}'",
     )["n"][0]
     assert in_outage <= 0.04 * judged
@@ -192,7 +192,7 @@ def test_numbers_of_a_flag_are_those_of_the_raw_rows(demo: Demo) -> None:
     raw = demo.raw()
     weekly = raw.groupby(["account_id", "application", "week_start"])["clicks"].sum()
     anomalies = query(
-        demo.settings.warehouse_path,
+        demo.settings.home.warehouse_path,
         "SELECT * FROM core.anomalies WHERE scope = 'account' AND measure = 'clicks' AND weeks = 1",
     )
     assert len(anomalies) > 10
@@ -201,13 +201,13 @@ def test_numbers_of_a_flag_are_those_of_the_raw_rows(demo: Demo) -> None:
 
 
 def test_flags_are_kept_as_they_were_issued(demo: Demo) -> None:
-    files = sorted((demo.settings.history_dir / "anomalies").glob("*.parquet"))
-    newest = query(demo.settings.warehouse_path, "SELECT max(week_start) AS w FROM core.weeks WHERE is_complete")["w"][
-        0
-    ]
+    files = sorted((demo.settings.home.history_dir / "anomalies").glob("*.parquet"))
+    newest = query(demo.settings.home.warehouse_path, "SELECT max(week_start) AS w FROM core.weeks WHERE is_complete")[
+        "w"
+    ][0]
     assert [f.stem for f in files] == [str(newest.date())]
     issued = pd.read_parquet(files[0])
-    now = query(demo.settings.warehouse_path, f"SELECT * FROM core.anomalies WHERE week_start = '{newest}'")
+    now = query(demo.settings.home.warehouse_path, f"SELECT * FROM core.anomalies WHERE week_start = '{newest}'")
     assert len(issued) == len(now)
     assert set(issued["method"]) <= {VERSION}
 
@@ -294,14 +294,14 @@ def test_a_second_refresh_publishes_nothing(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
     assert run_refresh(settings, instance).success
-    assert len(store_of(settings).builds()) == 1
+    assert len(store_of(settings.home, settings.publish).builds()) == 1
 
 
 @pytest.mark.long
 def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
-    path = settings.published_dir / "current" / "warehouse.duckdb"
+    path = settings.home.published_dir / "current" / "warehouse.duckdb"
     assert "subscriptions are unknown for all of them" in query(path, "SELECT sentence FROM mart.build")["sentence"][0]
     account_application = query(path, "SELECT * FROM mart.subscription_overview").iloc[0]
     assert (
@@ -317,19 +317,19 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
 
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
-    shown = store_of(settings).current()
+    shown = store_of(settings.home, settings.publish).current()
     write_week(tmp_path / "lake", "year=2025/week=09", [event("2025-02-24", clicks=99)])
     # the table loses what its key promises
     broken = tables.Table("usage_by_week", "x", ("account_id",), tables.TABLES["usage_by_week"].columns)
     monkeypatch.setitem(tables.TABLES, "usage_by_week", broken)
     result = run_refresh(settings, instance)
     assert not result.success
-    assert store_of(settings).current() == shown
-    write_status(settings, instance)
-    runs = query(settings.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
+    assert store_of(settings.home, settings.publish).current() == shown
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    runs = query(settings.home.status_path, "SELECT run_result, failure FROM status.runs ORDER BY started_at")
     assert list(runs["run_result"]) == ["succeeded", "failed"]
     assert "usage_by_week_schema" in runs["failure"][1]
-    checks = query(settings.status_path, "SELECT statement FROM status.checks WHERE check_result = 'failed'")
+    checks = query(settings.home.status_path, "SELECT statement FROM status.checks WHERE check_result = 'failed'")
     assert list(checks["statement"]) == ["usage by week schema"]
 
 
@@ -337,15 +337,17 @@ def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path,
 def test_a_collapse_of_rows_is_not_published_and_the_status_says_why(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
-    shown = store_of(settings).current()
-    shutil.rmtree(settings.facts_dir)
-    settings.warehouse_path.unlink()
+    shown = store_of(settings.home, settings.publish).current()
+    shutil.rmtree(settings.home.facts_dir)
+    settings.home.warehouse_path.unlink()
     for folder in sorted((tmp_path / "lake").glob("year=*/week=*"))[:-2]:
         shutil.rmtree(folder)
     assert not run_refresh(settings, instance).success
-    assert store_of(settings).current() == shown
-    write_status(settings, instance)
-    error = query(settings.status_path, "SELECT failure FROM status.runs WHERE run_result = 'failed'")["failure"][0]
+    assert store_of(settings.home, settings.publish).current() == shown
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    error = query(settings.home.status_path, "SELECT failure FROM status.runs WHERE run_result = 'failed'")["failure"][
+        0
+    ]
     assert "usage_by_week has" in error
     assert "the build before had" in error
 
@@ -354,8 +356,8 @@ def test_an_empty_lake_fails_with_the_remedy(tmp_path, instance) -> None:
     (tmp_path / "lake").mkdir()
     settings = load_settings(write_config(tmp_path))
     assert not run_refresh(settings, instance).success
-    write_status(settings, instance)
-    error = query(settings.status_path, "SELECT failure FROM status.runs")["failure"][0]
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    error = query(settings.home.status_path, "SELECT failure FROM status.runs")["failure"][0]
     assert "no complete week of usage" in error
     assert "sources check" in error
 
@@ -374,10 +376,10 @@ def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_i
     for content, count in (("id,name,x\na,Old,1\n", 1), ("id,name,x\na,Old,1\n", 1), ("id,name,x\na,New,1\n", 2)):
         accounts.write_text(content)
         assert run_refresh(settings, instance).success
-        assert len(deliveries(settings.history_dir, "accounts")) == count
-    first = pd.read_parquet(deliveries(settings.history_dir, "accounts")[0])
+        assert len(deliveries(settings.home.history_dir, "accounts")) == count
+    first = pd.read_parquet(deliveries(settings.home.history_dir, "accounts")[0])
     assert list(first.columns) == ["id", "name", "x"], "as delivered, in the source's own columns"
-    path = settings.published_dir / "current" / "warehouse.duckdb"
+    path = settings.home.published_dir / "current" / "warehouse.duckdb"
     assert query(path, "SELECT account FROM mart.accounts_summary")["account"][0] == "New"
 
 
@@ -398,7 +400,7 @@ def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, ins
     settings = load_settings(write_config(tmp_path))
     result = run_refresh(settings, instance)
     assert not result.success
-    assert not settings.status_path.exists()
+    assert not settings.home.status_path.exists()
     (event_,) = [e for e in result.all_events if e.is_run_failure]
     sensor = build_definitions(settings).resolve_sensor_def("status_after_failure")
     context = dg.build_run_status_sensor_context(
@@ -408,7 +410,7 @@ def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, ins
         dagster_run=result.dagster_run,
     )
     sensor(context)
-    assert list(query(settings.status_path, "SELECT run_result FROM status.runs")["run_result"]) == ["failed"]
+    assert list(query(settings.home.status_path, "SELECT run_result FROM status.runs")["run_result"]) == ["failed"]
 
 
 WEEKS_0 = ("2025-02-03", "2025-02-10", "2025-02-17", "2025-02-24", "2025-03-03")
@@ -420,7 +422,7 @@ def folder_of_day(day: str) -> str:
 
 
 def published(settings: Settings, sql: str) -> pd.DataFrame:
-    return query(settings.published_dir / "current" / "warehouse.duckdb", sql)
+    return query(settings.home.published_dir / "current" / "warehouse.duckdb", sql)
 
 
 def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_does_not_count(
@@ -431,7 +433,7 @@ def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_d
         write_week(tmp_path / "lake", folder_of_day(week), [event(week, clicks=5)])
     write_week(tmp_path / "lake", folder_of_day(WEEKS_0[0]), [event("2025-02-02", clicks=7)], "late.parquet")
     settings = load_settings(write_config(tmp_path, lookback_weeks=4))
-    assert settings.window_start == date(2025, 2, 3)
+    assert settings.clock.window_start == date(2025, 2, 3)
     result = run_refresh(settings, instance)
     assert result.success
     weeks = published(
@@ -443,14 +445,14 @@ def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_d
     assert weeks.iloc[1].tolist() == ["2025-02-03", 5, "complete", True]
     assert weeks["clicks"].sum() == 27
     assert published(settings, "SELECT min(weeks_subscribed) AS n FROM mart.usage_by_period")["n"][0] == 4
-    months = query(settings.warehouse_path, "SELECT month_start, is_complete FROM core.months ORDER BY 1")
+    months = query(settings.home.warehouse_path, "SELECT month_start, is_complete FROM core.months ORDER BY 1")
     assert not months["is_complete"].any(), "February begins in the week of which only late rows are known"
     account_application = published(
         settings, "SELECT usage_state, CAST(last_used_on AS DATE) AS used FROM mart.subscription_overview"
     )
     assert account_application["usage_state"][0] == "new"
-    write_status(settings, instance)
-    row = query(settings.status_path, "SELECT * FROM status.reconciled_weeks ORDER BY week_start").iloc[0]
+    write_status(settings.home, settings.clock, settings.sources, instance)
+    row = query(settings.home.status_path, "SELECT * FROM status.reconciled_weeks ORDER BY week_start").iloc[0]
     assert (row["reconciled"], row["clicks_by_date"], row["published_difference"]) == (
         "yes; only late rows, from the folder beside",
         7,
@@ -488,7 +490,7 @@ def test_a_lake_cut_in_utc_is_published_west_of_it(tmp_path, instance) -> None:
 
 def counted_by_week(settings: Settings) -> dict[str, int]:
     weeks = query(
-        settings.warehouse_path,
+        settings.home.warehouse_path,
         "SELECT CAST(CAST(week_start AS DATE) AS VARCHAR) AS week, sum(clicks) AS clicks FROM mart.usage_by_week "
         "GROUP BY 1 HAVING sum(clicks) > 0 ORDER BY 1",
     )
@@ -521,7 +523,7 @@ def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_the
         assert counted_by_week(settings) == past | expected, day
         (said,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "no_row_is_dated_after_as_of"]
         assert (said.passed, said.metadata["rows"].value) == (waiting == 0, waiting), day
-        users = query(settings.warehouse_path, "SELECT sum(clicks) AS n FROM core.monthly_users")["n"][0]
+        users = query(settings.home.warehouse_path, "SELECT sum(clicks) AS n FROM core.monthly_users")["n"][0]
         assert users == sum((past | expected).values()), day
     known = published(settings, "SELECT account_id FROM mart.accounts_summary")
     assert list(known["account_id"]) == ["a"], "an account whose only row lies ahead is not there yet"

@@ -32,7 +32,7 @@ def ravenstack(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dg.E
 def test_every_row_is_accounted_for_and_duplicate_ids_are_dropped(ravenstack) -> None:
     settings, _ = ravenstack
     usage = pd.read_csv(Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_feature_usage.csv")
-    manifests = read_manifests(settings.facts_dir).values()
+    manifests = read_manifests(settings.home.facts_dir).values()
     assert sum(m.rows_read for m in manifests) == len(usage) == 25_000
     assert sum(m.duplicates for m in manifests) == usage["usage_id"].duplicated().sum() == 21
     assert sum(m.rows_kept for m in manifests) == usage["usage_id"].nunique()
@@ -41,7 +41,7 @@ def test_every_row_is_accounted_for_and_duplicate_ids_are_dropped(ravenstack) ->
 @pytest.mark.long
 def test_users_are_not_delivered_and_not_zero(ravenstack) -> None:
     settings, _ = ravenstack
-    connection = duckdb.connect(str(settings.warehouse_path), read_only=True)
+    connection = duckdb.connect(str(settings.home.warehouse_path), read_only=True)
     found = connection.execute("SELECT count(active_users), count(*) FROM mart.usage_by_week").fetchone()
     connection.close()
     assert found is not None
@@ -59,11 +59,11 @@ def test_value_and_seats_of_subscriptions_about_accounts_are_on_the_pages_once_a
         Path(os.environ["USAGE_PIPELINE_REAL_DATA"]) / "ravenstack" / "ravenstack_subscriptions.csv",
         parse_dates=["start_date", "end_date"],
     )
-    day = pd.Timestamp(settings.as_of_day)
+    day = pd.Timestamp(settings.clock.as_of_day)
     in_force = rows[(rows["start_date"] <= day) & (rows["end_date"].isna() | (rows["end_date"] >= day))]
     expected = in_force.groupby("account_id")[["arr_amount", "seats"]].sum()
     assert (expected["arr_amount"].sum(), expected["seats"].sum()) == (121_915_296, 134_758)
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
         accounts = connection.execute("SELECT account_id, annual_value, seats FROM mart.accounts_summary").df()
         sheet = connection.execute(
             "SELECT kpi, entity_type, sum(value) AS value FROM mart.kpi_report WHERE kpi_period = 'month' "
@@ -101,7 +101,7 @@ def test_that_most_use_lies_outside_every_subscription_is_said(ravenstack) -> No
 def test_what_does_not_follow_from_usage_gets_the_rule_and_says_so(ravenstack) -> None:
     """Synthetic, its ends independent of usage: no model of an end may be used."""
     settings, _ = ravenstack
-    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(settings.home.warehouse_path), read_only=True) as connection:
         methods = connection.execute("SELECT target, method_in_force, why FROM mart.risk_methods").fetchall()
     for target, method, why in methods:
         print(f"{target}: {method}; {why}")

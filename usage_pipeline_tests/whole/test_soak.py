@@ -45,7 +45,7 @@ def test_what_was_planted_in_demo_lakes_is_flagged(tmp_path) -> None:
         proofs.test_moves_of_the_fleet_are_events_of_their_own(demo)
         for kind, direction in (("spike", ">"), ("drop", "<"), ("decline", "<"), ("silent", "<")):
             flagged = proofs.anomalous_account_applications(demo, direction)
-            since = demo.settings.window_start + timedelta(weeks=12)
+            since = demo.settings.clock.window_start + timedelta(weeks=12)
             for e in demo.truth["events"]:
                 if e["kind"] == kind and e["weekly_mean"] >= 5 and date.fromisoformat(e["first_week"]) >= since:
                     size = 20 if e["weekly_mean"] >= 20 else 5
@@ -61,7 +61,7 @@ def test_what_was_planted_in_demo_lakes_is_flagged(tmp_path) -> None:
 def test_risks_of_3000_accounts(tmp_path) -> None:
     """What usage tells of is learned, chances hold, and what was planted is ranked above chance."""
     demo = make_demo(tmp_path, seed=7, accounts=3000)
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         methods = connection.execute("FROM mart.risk_methods").df().set_index("target")
         deciles = connection.execute("FROM mart.calibration_deciles").df()
         figures = connection.execute(
@@ -114,7 +114,7 @@ def test_risks_of_3000_accounts(tmp_path) -> None:
 
 def test_a_fleet_whose_usage_tells_nothing_of_its_ends_gets_the_rule(tmp_path) -> None:
     demo = make_demo(tmp_path, seed=11, accounts=3000, with_signs=False)
-    with duckdb.connect(str(demo.settings.warehouse_path), read_only=True) as connection:
+    with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         methods = dict(
             connection.execute("SELECT target, method_in_force || ': ' || why FROM mart.risk_methods").fetchall()
         )
@@ -131,7 +131,7 @@ from usage_pipeline.predictions.point_in_time import open_history
 from usage_pipeline.ingestion.facts import ingest_weeks
 from usage_pipeline.core.weeks import weeks_between
 settings = load_settings(sys.argv[1])
-ingest_weeks(settings, weeks_between(settings.window_start, settings.running_week), now="now")
+ingest_weeks(settings, weeks_between(settings.clock.window_start, settings.clock.running_week), now="now")
 """
 
 
@@ -149,7 +149,7 @@ def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> N
         command = [sys.executable, "-W", "ignore", "-c", _INGEST, str(tmp_path / "sources.yaml")]
         process = subprocess.Popen(command)
         if kill_at is not None:
-            file = facts_path(settings.facts_dir, kill_at)
+            file = facts_path(settings.home.facts_dir, kill_at)
             old = file.stat().st_ino
             while file.stat().st_ino == old and process.poll() is None:
                 pass
@@ -158,9 +158,9 @@ def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> N
         process.wait()
 
     def found(week: date) -> int:
-        file = facts_path(settings.facts_dir, week)
+        file = facts_path(settings.home.facts_dir, week)
         clicks = sum(pq.read_table(file, columns=["clicks"]).column("clicks").to_pylist())
-        assert read_manifests(settings.facts_dir)[week].clicks == clicks, "facts and manifest agree"
+        assert read_manifests(settings.home.facts_dir)[week].clicks == clicks, "facts and manifest agree"
         return clicks
 
     write_lake(1)
@@ -177,5 +177,5 @@ def test_killed_at_any_moment_each_week_is_the_old_or_the_new_one(tmp_path) -> N
         assert {found(week) for week in weeks} == {3000 * round_}
     print(f"12 kills, {mixed} of them between two weeks of a run")
     assert mixed > 2, "the kills fell into the work"
-    leftovers = [f for f in Path(settings.facts_dir).rglob(".*") if f.is_file()]
+    leftovers = [f for f in Path(settings.home.facts_dir).rglob(".*") if f.is_file()]
     print(f"{len(leftovers)} unfinished files left behind, read by nobody")

@@ -34,7 +34,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[str]
         settings = load_settings(folder / "sources.yaml")
         outdated = outdated_weeks(settings)
         result = run_refresh(settings, instance)
-        write_status(settings, instance)
+        write_status(settings.home, settings.clock, settings.sources, instance)
     assert result.success
     return settings, done, result, outdated
 
@@ -42,7 +42,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[str]
 @pytest.mark.long
 def test_as_of_moves_on_and_exactly_what_came_is_asked_for(story) -> None:
     settings, done, _, outdated = story
-    assert settings.as_of_day == AS_OF + timedelta(days=7)
+    assert settings.clock.as_of_day == AS_OF + timedelta(days=7)
     assert len(done) == 4
     assert outdated == {
         date(2026, 10, 19): "changed",
@@ -62,10 +62,10 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
     assert told["key"].endswith("year=2026/week=47/part-1.parquet")
     assert not checks["the_newest_week_has_arrived"].passed
     assert checks["the_newest_week_has_arrived"].metadata["weeks_behind"].value == "1"
-    build = settings.published_dir / "current" / "warehouse.duckdb"
+    build = settings.home.published_dir / "current" / "warehouse.duckdb"
     ((sentence,),) = rows(build, "SELECT sentence FROM mart.build")
     assert "Left out of ranks, trends and anomalies: the week of Nov 16, 2026 (files quarantined)" in str(sentence)
-    ((week, file, why),) = rows(settings.status_path, "FROM status.quarantined_files")
+    ((week, file, why),) = rows(settings.home.status_path, "FROM status.quarantined_files")
     assert (week, file) == (datetime(2026, 11, 16), "year=2026/week=47/part-1.parquet")
     assert "cannot be read" in str(why)
 
@@ -74,7 +74,7 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
 def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) -> None:
     settings, _, result, _ = story
     lake = Path(str(settings.sources.usage.path))
-    for week, manifest in read_manifests(settings.facts_dir).items():
+    for week, manifest in read_manifests(settings.home.facts_dir).items():
         iso = week.isocalendar()
         files = sorted((lake / f"year={iso.year}" / f"week={iso.week:02d}").glob("*.parquet"))
         sound = [file for file in files if file.name != "part-1.parquet"]
@@ -83,10 +83,10 @@ def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) ->
         assert manifest.lost is None
     reconciled = "FROM status.reconciled_weeks"
     sums = "SELECT sum(clicks_kept), sum(clicks_by_date), sum(clicks_published)"
-    assert len(set(rows(settings.status_path, f"{sums} {reconciled}")[0])) == 1
+    assert len(set(rows(settings.home.status_path, f"{sums} {reconciled}")[0])) == 1
     wrong = f"SELECT * {reconciled} WHERE clicks_difference <> 0 OR published_difference <> 0"
-    assert rows(settings.status_path, wrong) == []
-    said = rows(settings.status_path, f"SELECT DISTINCT reconciled {reconciled} ORDER BY 1")
+    assert rows(settings.home.status_path, wrong) == []
+    said = rows(settings.home.status_path, f"SELECT DISTINCT reconciled {reconciled} ORDER BY 1")
     assert said == [("yes",), ("yes; 1 file is quarantined",)]
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks["every_row_read_is_accounted_for"]
@@ -133,7 +133,7 @@ def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, i
     assert checks["accounts_are_known"].metadata["share_of_clicks"].value == pytest.approx(0.1)
     assert not checks["accounts_are_known"].passed
     assert checks["applications_are_known"].passed, "no source of applications: nothing to compare"
-    build = settings.published_dir / "current" / "warehouse.duckdb"
+    build = settings.home.published_dir / "current" / "warehouse.duckdb"
     shown = rows(build, "SELECT DISTINCT account, application FROM mart.usage_by_week ORDER BY 1")
     assert shown == [("Town of A", "permits"), ("stranger", "novel")]
 
@@ -151,7 +151,7 @@ def test_a_week_far_from_its_usual_size_is_told_and_left_out(tmp_path, instance,
     result = run_refresh(settings, instance)
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert set(checks["weeks_are_of_their_usual_size"].metadata["weeks"].value) == {"2025-02-17"}
-    found = rows(settings.warehouse_path, "SELECT week_status FROM core.weeks WHERE week_start = '2025-02-17'")
+    found = rows(settings.home.warehouse_path, "SELECT week_status FROM core.weeks WHERE week_start = '2025-02-17'")
     assert found == [(status,)]
 
 

@@ -38,8 +38,8 @@ def account_applications(warehouse: Warehouse, settings: dg.ResourceParam[Settin
 
     One row: account x application that was ever subscribed.
     """
-    with history_locked(settings), warehouse.get_connection() as connection:
-        given = numbers.replace_account_applications(connection, settings.history_dir)
+    with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
+        given = numbers.replace_account_applications(connection, settings.home.history_dir)
         rows = count_rows(connection, "core.account_applications")
     metadata = {"dagster/row_count": rows, "new_numbers": given, **column_lineage("account_applications")}
     return dg.MaterializeResult(metadata=metadata)

@@ -40,7 +40,7 @@ def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) 
     One row: scope x account x application x measure x anomalous week.
     """
     with warehouse.get_connection() as connection:
-        found: dict[str, Any] = usage_anomalies.replace_anomalies(connection, settings)
+        found: dict[str, Any] = usage_anomalies.replace_anomalies(connection, settings.anomalies)
         counts = connection.execute(
             "SELECT scope || ', ' || confidence, count(*) FROM core.anomalies WHERE measure = 'clicks' GROUP BY 1"
         ).fetchall()
@@ -65,10 +65,12 @@ def anomaly_snapshots(
 
     One file: a complete week; written once, whatever late data and other settings make of that week afterwards.
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.read() as connection:
-            proposal = usage_anomalies.propose_anomaly_snapshot(connection, settings)
+            proposal = usage_anomalies.propose_anomaly_snapshot(
+                connection, settings.home.history_dir, settings.clock.as_of
+            )
     return proposal_result(context, proposal, "anomalies")
 
 

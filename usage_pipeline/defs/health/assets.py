@@ -61,10 +61,10 @@ def issued_health(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) ->
 
     One row: week x account x application (or the account as a whole).
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.get_connection() as connection:
-            weeks = ISSUED.replace(connection, settings, before=newest_complete_week(connection))
+            weeks = ISSUED.replace(connection, settings.home.history_dir, before=newest_complete_week(connection))
     return dg.MaterializeResult(metadata={"weeks": weeks})
 
 
@@ -83,8 +83,8 @@ def health_snapshots(
 
     One file: a complete week; written once, whatever late data make of that week afterwards.
     """
-    with history_locked(settings), warehouse.read() as connection:
-        proposal = propose_newest_week(connection, settings, HEALTH, _PROPOSED)
+    with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.read() as connection:
+        proposal = propose_newest_week(connection, settings.home.history_dir, settings.clock.as_of, HEALTH, _PROPOSED)
     return proposal_result(context, proposal, "health")
 
 

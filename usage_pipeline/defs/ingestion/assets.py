@@ -48,12 +48,12 @@ def usage_facts_asset(weeks: dg.WeeklyPartitionsDefinition) -> dg.AssetsDefiniti
         One row: week folder x account x application x user x week.
         """
         warehouse.let_go()
-        clean(settings, context.log.warning)
+        clean(settings.home, context.log.warning)
         asked = partition_weeks(context)
         ingested = ingest_weeks(
             settings,
             asked,
-            now=settings.as_of.isoformat(),
+            now=settings.clock.as_of.isoformat(),
             run=short_run_id(context.run.run_id),
             progress=context.log.info,
         )

@@ -36,9 +36,9 @@ def facts_schema(context: dg.AssetCheckExecutionContext, settings: dg.ResourcePa
     """Columns and types, one row a key, and the sums of the manifest, in every week that this run has written."""
     problems = []
     with duckdb.connect() as connection:
-        for week, manifest in read_manifests(settings.facts_dir).items():
+        for week, manifest in read_manifests(settings.home.facts_dir).items():
             if manifest.run == short_run_id(context.run.run_id):
-                found = _broken(connection, str(facts_path(settings.facts_dir, week)), manifest.clicks)
+                found = _broken(connection, str(facts_path(settings.home.facts_dir, week)), manifest.clicks)
                 problems += [f"{week}: {found}"] if found else []
     return dg.AssetCheckResult(passed=not problems, metadata={"problems": dg.MetadataValue.json(problems)})
 
@@ -68,14 +68,14 @@ def _broken(connection: duckdb.DuckDBPyConnection, file: str, clicks: int) -> st
 @dg.asset_check(asset="usage_facts", name="no_quarantined_file")
 def no_quarantined_file(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Every file of every week could be read; the week of one that could not is incomplete wherever it is shown."""
-    aside = [item for manifest in read_manifests(settings.facts_dir).values() for item in manifest.quarantined]
+    aside = [item for manifest in read_manifests(settings.home.facts_dir).values() for item in manifest.quarantined]
     return warning(not aside, {"files": dg.MetadataValue.json(aside)})
 
 
 @dg.asset_check(asset="usage_facts", name="every_row_read_is_accounted_for", blocking=True)
 def every_row_read_is_accounted_for(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Rows in the files = rows kept + rejected + dropped as duplicates, and the same for clicks, in every week."""
-    manifests = read_manifests(settings.facts_dir).values()
+    manifests = read_manifests(settings.home.facts_dir).values()
     wrong = {m.week: m.lost for m in manifests if m.lost}
     compared = sum(m.clicks_in_files is not None for m in manifests)
     metadata: dict[str, Any] = {
@@ -88,7 +88,7 @@ def every_row_read_is_accounted_for(settings: dg.ResourceParam[Settings]) -> dg.
 @dg.asset_check(asset="usage_facts", name="few_rows_are_rejected")
 def few_rows_are_rejected(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """In no week more than `completeness.rejected_warning_share` of the rows were rejected."""
-    manifests = read_manifests(settings.facts_dir).values()
+    manifests = read_manifests(settings.home.facts_dir).values()
     limit = settings.completeness.rejected_warning_share
     above = {m.week: m.rejected for m in manifests if m.rows_rejected > limit * m.rows_read}
     total = sum(m.rows_rejected for m in manifests)
@@ -98,7 +98,10 @@ def few_rows_are_rejected(settings: dg.ResourceParam[Settings]) -> dg.AssetCheck
 @dg.asset_check(asset="usage_facts", name="no_week_vanished_from_the_lake")
 def no_week_vanished(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Every week of the window that was read once still has files; the facts of one that has none are kept."""
-    vanished = [week.isoformat() for week in vanished_weeks(settings)]
+    vanished = [
+        week.isoformat()
+        for week in vanished_weeks(settings.home.facts_dir, settings.clock, settings.store, settings.sources)
+    ]
     return warning(not vanished, {"weeks": dg.MetadataValue.json(vanished)})
 
 
@@ -111,7 +114,7 @@ def delivery_check(source: str) -> dg.AssetChecksDefinition:
         description=f"The newest delivery of {words.as_text(source)} is in force: nothing is held back or missing.",
     )
     def check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        held_back = read_held_back(settings, source)
+        held_back = read_held_back(settings.home.history_dir, settings.sources, source)
         return warning(held_back is None, {"held_back": str(held_back)} if held_back else {})
 
     return check
@@ -121,7 +124,7 @@ def delivery_check(source: str) -> dg.AssetChecksDefinition:
 def everything_is_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Nothing lies below the path of usage that is not read: files and folders that are not, each with the reason."""
     try:
-        named = lake_oddities(settings)
+        named = lake_oddities(settings.clock, settings.store, settings.sources)
     except LakeError as error:
         return warning(False, {"not_listed": str(error)})
     below = settings.sources.usage.path or ""
@@ -145,7 +148,7 @@ def facts_were_made_alike(settings: dg.ResourceParam[Settings]) -> dg.AssetCheck
 
     A longer `lookback_weeks` for one refresh reads weeks before the window again, where the lake still has them.
     """
-    otherwise = made_otherwise(settings)
+    otherwise = made_otherwise(settings.home.facts_dir, settings.timezone, settings.sources, settings.completeness)
     remedy = "set lookback_weeks so that the window holds them, refresh once, and set it back"
     metadata: dict[str, Any] = {"weeks": dg.MetadataValue.json(otherwise)} | ({"remedy": remedy} if otherwise else {})
     return warning(not otherwise, metadata)
@@ -155,7 +158,7 @@ def facts_were_made_alike(settings: dg.ResourceParam[Settings]) -> dg.AssetCheck
 def cells_can_be_read(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """No cell of a row that is kept is empty merely because it could not be read."""
     unread: Counter[str] = Counter()
-    for manifest in read_manifests(settings.facts_dir).values():
+    for manifest in read_manifests(settings.home.facts_dir).values():
         unread.update(manifest.unreadable)
     return warning(not unread, {"cells": dg.MetadataValue.json(dict(unread))})
 
@@ -183,9 +186,9 @@ def reference_cells_check(schema: SourceSchema) -> dg.AssetChecksDefinition:
 def no_row_is_dated_after_as_of(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """No row of usage is dated after the day of as_of; those that are wait in the facts, and no page counts them."""
     files = [
-        str(facts_path(settings.facts_dir, week))
-        for week in read_manifests(settings.facts_dir)
-        if week >= settings.running_week - WEEK
+        str(facts_path(settings.home.facts_dir, week))
+        for week in read_manifests(settings.home.facts_dir)
+        if week >= settings.clock.running_week - WEEK
     ]
     rows, clicks, first, last = 0, 0, None, None
     if files:
@@ -193,14 +196,14 @@ def no_row_is_dated_after_as_of(settings: dg.ResourceParam[Settings]) -> dg.Asse
             found = connection.execute(
                 "SELECT coalesce(sum(source_rows), 0), coalesce(sum(clicks), 0), min(day), max(day) "
                 "FROM read_parquet($files, hive_partitioning = false) WHERE coalesce(day, week_start) > $as_of_day",
-                {"files": files, "as_of_day": settings.as_of_day},
+                {"files": files, "as_of_day": settings.clock.as_of_day},
             ).fetchone()
         assert found is not None
         rows, clicks, first, last = found
     metadata = {"rows": int(rows), "clicks": int(clicks), "first_day": str(first), "last_day": str(last)}
     words = (
-        f"{rows:,} rows ({clicks:,} clicks) are dated after {settings.as_of_day}, the day of as_of; they are counted "
-        "from their day on. If they are of today, see `timezone` and `partition_timezone`"
+        f"{rows:,} rows ({clicks:,} clicks) are dated after {settings.clock.as_of_day}, the day of as_of; they are "
+        "counted from their day on. If they are of today, see `timezone` and `partition_timezone`"
     )
     return warning(not rows, metadata, words if rows else None)
 

@@ -146,10 +146,18 @@ def closed_months(
 
     One file: a month; written once, by the first run after the monthly refresh is due that finds it complete.
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.read() as connection:
-            months = [f"{month:%Y-%m}" for month in closing.close_months(connection, settings, catalogue.read_kpis())]
+            proposed = closing.close_months(
+                connection,
+                settings.home,
+                settings.clock.as_of,
+                settings.groups,
+                settings.schedule,
+                catalogue.read_kpis(),
+            )
+            months = [f"{month:%Y-%m}" for month in proposed]
     context.log.info(f"closed once they are published: {', '.join(months) or 'nothing is due'}")
     return dg.MaterializeResult(metadata={"closed_now": dg.MetadataValue.json(months)})
 
@@ -177,7 +185,7 @@ def kpi_reported(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> 
     One row: KPI x entity x period that ends with a closed month.
     """
     with warehouse.get_connection() as connection:
-        closing.replace_reported(connection, settings, catalogue.read_kpis())
+        closing.replace_reported(connection, settings.home, settings.groups, catalogue.read_kpis())
         rows = count_rows(connection, "mart.kpi_reported")
         restated = count_rows(connection, "mart.kpi_reported WHERE is_revised")
     return dg.MaterializeResult(metadata={"dagster/row_count": rows, "restated": restated})
@@ -195,11 +203,11 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
 
     Made once a month, from the first build after the month was closed; pages offer it as /kpi-sheets/newest.
     """
-    closed = [entry for entry in entries(settings, [MONTHS]) if not entry.is_withdrawn]
+    closed = [entry for entry in entries(settings.home.history_dir, [MONTHS]) if not entry.is_withdrawn]
     if not closed:
         return dg.MaterializeResult(metadata={"closed": "no month is closed yet"})
     month = closed[-1].period
-    folder = settings.published_dir / "kpi-sheets" / month
+    folder = settings.home.published_dir / "kpi-sheets" / month
     file = folder / f"kpi-sheet-{month}.xlsx"
     is_new = not file.exists()
     if is_new:
@@ -207,7 +215,7 @@ def kpi_workbook(context: dg.AssetExecutionContext, settings: dg.ResourceParam[S
         from usage_pipeline.kpis.selection import Selection, read_selection
         from usage_pipeline.kpis.workbook import write_charts, write_workbook
 
-        store = BuildStore(settings.published_dir)
+        store = BuildStore(settings.home.published_dir)
         # the build that closed it, else the one that pages read; never one that nobody has seen
         wanted_build = {build.build_id: build for build in store.builds()}.get(closed[-1].build_id or "")
         shown = wanted_build or store.current()

@@ -12,7 +12,7 @@ def every_owner_with_calls_was_written_to(settings: dg.ResourceParam[Settings]) 
     """Each owner with calls has an address in mail.owners, and his mail was taken by the server."""
     if settings.mail.host is None:
         return warning(True, {"not_sent_because": "mail.host is not set"})
-    last = read_round(settings.mail_dir).get("round", {})
+    last = read_round(settings.home.mail_dir).get("round", {})
     failed, unknown = last.get("failed", {}), last.get("without_address", [])
     metadata = {
         "failed": dg.MetadataValue.json(failed),

@@ -35,7 +35,7 @@ def alert_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
         said: list[str] = []
         try:
             settings, now = load(), datetime.now().astimezone()
-            raise_alerts(settings, look(settings, now), LOOKED_AT, now, said.append)
+            raise_alerts(settings.home, settings.mail, settings.name, look(settings, now), LOOKED_AT, now, said.append)
         except (ConfigError, LockTimeoutError, OSError, duckdb.Error) as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("; ".join(said) or "nothing to tell")
@@ -54,7 +54,8 @@ def digest_retry(load: Callable[[], Settings]) -> dg.ScheduleDefinition:
         description="Sends digests that could not be sent, once the mail server takes them.",
     )
     def tries_again() -> dg.RunRequest | dg.SkipReason:
-        if not worth_another_try(load()):
+        settings = load()
+        if not worth_another_try(settings.home, settings.clock, settings.completeness, settings.mail):
             return dg.SkipReason("every digest was sent, or refused for good")
         return dg.RunRequest()
 

@@ -86,12 +86,18 @@ def call_snapshots(
 
     One file: a complete week; written once. One row: week x account.
     """
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.get_connection() as connection:
             columns = ", ".join(ISSUED.columns)
-            proposal = propose_newest_week(connection, settings, CALLS, f"SELECT {columns} FROM ({_PROPOSED})")
-            weeks = ISSUED.replace(connection, settings)
+            proposal = propose_newest_week(
+                connection,
+                settings.home.history_dir,
+                settings.clock.as_of,
+                CALLS,
+                f"SELECT {columns} FROM ({_PROPOSED})",
+            )
+            weeks = ISSUED.replace(connection, settings.home.history_dir)
     context.log.info(f"{weeks} weeks of the call list are on record")
     return proposal_result(context, proposal, "the call list")
 
@@ -114,10 +120,10 @@ def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
 
     Copies outcomes that history does not have yet. One row: a kind of reason that was answered.
     """
-    with history_locked(settings), warehouse.get_connection() as connection:
-        kept = keep(settings.feedback_dir, settings.history_dir)
-        records = read_records(settings.feedback_dir, settings.history_dir)
-        rows = usefulness_rows(records, settings, set())
+    with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
+        kept = keep(settings.home.feedback_dir, settings.home.history_dir)
+        records = read_records(settings.home.feedback_dir, settings.home.history_dir)
+        rows = usefulness_rows(records, settings.clock.as_of_day, settings.outcomes, set())
         connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(_USEFULNESS.columns)))
         connection.execute("CREATE OR REPLACE TABLE core.reason_usefulness AS SELECT * FROM given")
         connection.unregister("given")

@@ -63,7 +63,7 @@ def risk_models(
     is_new = not folder.exists()
     if is_new:
         with warehouse.locked(), open_history(settings) as history:
-            folder = risks.keep(risks.learn_all(history, context.log.info), settings)
+            risks.keep(risks.learn_all(history, context.log.info), folder, settings.risk, settings.activity)
             unreadable = len(history.unreadable)
         if unreadable:
             context.log.warning(
@@ -140,10 +140,10 @@ def score_snapshots(
     """
     from usage_pipeline.predictions import risks
 
-    with history_locked(settings):
-        promote(settings)
+    with history_locked(settings.home, settings.ingest.wait_seconds):
+        promote(settings.home)
         with warehouse.get_connection() as connection:
-            proposal = risks.propose_score_snapshot(connection, settings)
+            proposal = risks.propose_score_snapshot(connection, settings.home.history_dir, settings.clock.as_of)
             weeks = risks.replace_issued(connection, settings)
     context.log.info(f"{weeks} weeks of scores are on record")
     return proposal_result(context, proposal, "scores")

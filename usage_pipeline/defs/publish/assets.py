@@ -6,13 +6,15 @@ use is in the build.
 """
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from usage_pipeline.config.settings import Settings
+from usage_pipeline.config.data_home import DataHome
+from usage_pipeline.config.settings import PublishSettings, Settings, Sources
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
@@ -38,17 +40,17 @@ CONTACTS = sql_table(
 _PUBLISHED = [table.full_name for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES) if table.name != "build"]
 
 
-def _held_back(settings: Settings) -> str:
+def _held_back(history_dir: Path, sources: Sources) -> str:
     """What readers of every page have to know of reference data that is not the newest; empty where all is."""
     return "".join(
         f" Held back: {as_text(found.source)}; those of {day(delivered_at(found.in_force))} are shown."
-        for found in all_held_back(settings)
+        for found in all_held_back(history_dir, sources)
     )
 
 
-def _fingerprint(connection: Any, settings: Settings) -> str:
+def _fingerprint(connection: Any, history_dir: Path, as_of: datetime, sources: Sources) -> str:
     """Of the content of every published table: equal content is not published twice."""
-    digest = hashlib.sha256((settings.as_of.isoformat() + _held_back(settings)).encode())
+    digest = hashlib.sha256((as_of.isoformat() + _held_back(history_dir, sources)).encode())
     for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
         columns = ", ".join(column.name for column in table.columns)
         if table.name == "build":
@@ -97,41 +99,43 @@ def published_build(
     A build that does not pass its checks is not shown, and the one before stays up. Anomalies, scores and closed months
     are kept for good of a build that is shown, and of no other.
     """
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     with warehouse.locked():
         for line in store.finish():
             context.log.warning(line)
     if problem := store.pin_problem:
         context.log.warning(problem)
-    _keep_what_is_shown(context, settings)
-    is_something_to_keep = any(pending_files(settings, kind) for kind in KINDS)
+    _keep_what_is_shown(context, settings.home, settings.publish, settings.ingest.wait_seconds)
+    is_something_to_keep = any(pending_files(settings.home.history_dir, kind) for kind in KINDS)
     with warehouse.get_connection(with_contacts=True) as connection:
-        fingerprint = _fingerprint(connection, settings)
+        fingerprint = _fingerprint(connection, settings.home.history_dir, settings.clock.as_of, settings.sources)
         current = store.current()
         if current and current.fingerprint == fingerprint and not is_something_to_keep:
             context.log.info(f"nothing changed: build {current.build_id} stays")
             return dg.MaterializeResult(metadata={"build": current.build_id, "is_new": False})
-        build_id = store.next_id(settings.as_of.isoformat(), fingerprint)
+        build_id = store.next_id(settings.clock.as_of.isoformat(), fingerprint)
         values = sql_values(settings) | {
             "build_id": build_id,
             "name": settings.name,
-            "held_back": _held_back(settings),
-            "as_of_time": settings.as_of.replace(tzinfo=None),
+            "held_back": _held_back(settings.home.history_dir, settings.sources),
+            "as_of_time": settings.clock.as_of.replace(tzinfo=None),
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('defs/publish', 'build')}", values)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
-    build = Build(build_id, settings.as_of.isoformat(), found[0], fingerprint, {})
+    build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {})
     try:
-        with history_locked(settings), warehouse.locked():
-            build = store.publish(settings.warehouse_path, build, partial(attach_pending, settings, build))
+        with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.locked():
+            build = store.publish(
+                settings.home.warehouse_path, build, partial(attach_pending, settings.home.history_dir, build)
+            )
     except PublishError as error:
         raise dg.Failure(
             f"build {build_id} is not shown, {current.build_id if current else 'nothing'} stays: {error}",
             metadata={"problems": dg.MetadataValue.json(error.problems)},
             allow_retries=False,
         ) from error
-    _keep_what_is_shown(context, settings)
+    _keep_what_is_shown(context, settings.home, settings.publish, settings.ingest.wait_seconds)
     pinned = store.pinned
     context.log.info(f"build {build_id}" + (f" written; {pinned} is pinned and stays shown" if pinned else " is shown"))
     return dg.MaterializeResult(
@@ -145,11 +149,13 @@ def published_build(
     )
 
 
-def _keep_what_is_shown(context: dg.AssetExecutionContext, settings: Settings) -> None:
-    with history_locked(settings):
-        for entry in promote(settings):
+def _keep_what_is_shown(
+    context: dg.AssetExecutionContext, home: DataHome, publish: PublishSettings, wait_seconds: float
+) -> None:
+    with history_locked(home, wait_seconds):
+        for entry in promote(home):
             context.log.info(f"{entry.kind} of {entry.period} are kept, as build {entry.build_id} shows them")
-        if kept := keep_tables(settings):
+        if kept := keep_tables(home, publish):
             context.log.info(f"the small tables of build {kept.name} are kept")
 
 
@@ -167,17 +173,17 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
     def dashboard_in_superset(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
-        store = store_of(settings)
+        store = store_of(settings.home, settings.publish)
         current = store.current()
         if current is None:
             raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
         if "status" in schemas_of(dashboard, assets):
             # of a run that is under way; it is written again when the run has ended
-            write_status(settings, context.instance)
+            write_status(settings.home, settings.clock, settings.sources, context.instance)
         if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
-            renew_outcomes(settings)
+            renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
         build = store.path(current.build_id)
-        missing = missing_columns(dashboard, assets, build, settings.status_path, settings.outcomes_path)
+        missing = missing_columns(dashboard, assets, build, settings.home.status_path, settings.home.outcomes_path)
         if missing:
             raise dg.Failure(
                 f"build {current.build_id} or a file beside it lacks what the charts of {slug} use: "

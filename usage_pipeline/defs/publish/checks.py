@@ -10,7 +10,7 @@ from usage_pipeline.publishing.builds import store_of
 @dg.asset_check(asset="published_build", name="the_newest_build_is_shown")
 def the_newest_build_is_shown(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Pages read the newest build; a rollback that is still pinned is told here."""
-    store = store_of(settings)
+    store = store_of(settings.home, settings.publish)
     builds, current = store.builds(), store.current()
     newest = builds[-1].build_id if builds else None
     shown = current.build_id if current else None

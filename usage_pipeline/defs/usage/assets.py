@@ -100,8 +100,13 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     make_tables(connection)
     known = dict(connection.execute("SELECT week, facts FROM core.loaded_weeks").fetchall())
     asked = weeks_between(first, last)
-    other_days = [week for week, facts in known.items() if not facts.endswith(_days_counted(settings.as_of_day, week))]
-    there = {week: _identity(settings, week) for week in sorted({*asked, *other_days})}
+    other_days = [
+        week for week, facts in known.items() if not facts.endswith(_days_counted(settings.clock.as_of_day, week))
+    ]
+    there = {
+        week: _identity(settings.home.facts_dir, settings.clock.as_of_day, week)
+        for week in sorted({*asked, *other_days})
+    }
     changed = [week for week, facts in there.items() if known.get(week) != facts]
     for start, end in contiguous_ranges(changed):
         # a row can lie in the folder before or after its own week, so the weeks beside are loaded again as well
@@ -114,13 +119,13 @@ def load_weekly_usage(connection: duckdb.DuckDBPyConnection, settings: Settings,
     return changed
 
 
-def _identity(settings: Settings, week: date) -> str:
+def _identity(facts_dir: Path, as_of_day: date, week: date) -> str:
     """What tells one facts file of a week from the next, and its days that are counted from those that wait.
 
     Each file is put in place whole, so its inode is new.
     """
-    facts = facts_path(settings.facts_dir, week)
-    counted = _days_counted(settings.as_of_day, week)
+    facts = facts_path(facts_dir, week)
+    counted = _days_counted(as_of_day, week)
     if not facts.exists():
         return f"none{counted}"
     stat = facts.stat()
@@ -147,16 +152,18 @@ def load_weeks(connection: duckdb.DuckDBPyConnection, settings: Settings, first:
     """Replaces users by week and weekly usage of the weeks from `first` to `last` (Mondays)."""
     weeks = {"first_week": first, "last_week": last}
     for table in ("weekly_users", "weekly_usage"):
-        _replace(connection, settings, table, "week_start", weeks, _facts(settings.facts_dir, first, last))
+        _replace(connection, settings, table, "week_start", weeks, _facts(settings.home.facts_dir, first, last))
 
 
 def load_days_and_months(connection: duckdb.DuckDBPyConnection, settings: Settings, first: date, last: date) -> None:
     """Replaces the days of the weeks from `first` to `last` (Mondays), and users of the months that they lie in."""
     days = {"first_day": first, "last_day": last + timedelta(days=6)}
-    _replace(connection, settings, "account_days", "day", days, _facts(settings.facts_dir, *days.values()))
+    _replace(connection, settings, "account_days", "day", days, _facts(settings.home.facts_dir, *days.values()))
     beyond = (last + WEEK + timedelta(days=31)).replace(day=1)
     months = {"first_day": first.replace(day=1), "last_day": beyond - timedelta(days=1)}
-    _replace(connection, settings, "monthly_users", "month_start", months, _facts(settings.facts_dir, *months.values()))
+    _replace(
+        connection, settings, "monthly_users", "month_start", months, _facts(settings.home.facts_dir, *months.values())
+    )
 
 
 def _facts(facts_dir: Path, first: date, last: date) -> list[str]:
@@ -202,7 +209,7 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
 
     One row: a week.
     """
-    manifests = read_manifests(settings.facts_dir)
+    manifests = read_manifests(settings.home.facts_dir)
     rows = pa.table(
         {
             "week": pa.array(list(manifests), pa.date32()),
@@ -224,7 +231,7 @@ def weeks(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.Mate
         newest = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     if not newest or newest[0] is None:
         raise dg.Failure(
-            f"no complete week of usage between {settings.window_start} and {settings.running_week}: "
+            f"no complete week of usage between {settings.clock.window_start} and {settings.clock.running_week}: "
             "check the path of sources.usage and as_of with `usage-pipeline sources check`",
             metadata={"weeks": dg.MetadataValue.json(counts)},
             allow_retries=False,

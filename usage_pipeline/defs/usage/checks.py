@@ -1,6 +1,7 @@
 """Checks on usage: weeks look as usual, ids are known, and no click is lost between facts and pages."""
 
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -22,7 +23,7 @@ def weeks_are_of_their_usual_size(warehouse: Warehouse, settings: dg.ResourcePar
             "SELECT CAST(week_start AS VARCHAR), week_status || ': ' || source_rows || ' rows' FROM core.weeks "
             "WHERE week_status IN ('far fewer rows than usual', 'far more rows than usual', 'many rows rejected') "
             "AND week_start >= $first ORDER BY week_start",
-            {"first": settings.window_start},
+            {"first": settings.clock.window_start},
         ).fetchall()
     return warning(not found, {"weeks": dg.MetadataValue.json(dict(found))})
 
@@ -30,7 +31,7 @@ def weeks_are_of_their_usual_size(warehouse: Warehouse, settings: dg.ResourcePar
 @dg.asset_check(asset="weeks", name="the_newest_week_has_arrived")
 def the_newest_week_has_arrived(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """The newest complete week is the last one that has ended and settled."""
-    expected = monday_of(settings.as_of_day - WEEK - timedelta(days=settings.completeness.settle_days))
+    expected = monday_of(settings.clock.as_of_day - WEEK - timedelta(days=settings.completeness.settle_days))
     with warehouse.read() as connection:
         found = connection.execute("SELECT max(week_start) FROM core.weeks WHERE is_complete").fetchone()
     newest = found[0] if found else None
@@ -69,7 +70,7 @@ def known_check(asset: str, key: str, source: str) -> dg.AssetChecksDefinition:
 def no_click_is_lost(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Clicks in the facts = clicks in the warehouse = clicks in the mart, week by week."""
     with warehouse.read() as connection:
-        wrong = lost_clicks(connection, settings)
+        wrong = lost_clicks(connection, settings.home.facts_dir, settings.clock.as_of_day)
         total = connection.execute("SELECT sum(clicks) FROM mart.usage_by_week").fetchone()
     metadata: dict[str, Any] = {
         "clicks": int(total[0] or 0) if total else 0,
@@ -78,7 +79,7 @@ def no_click_is_lost(warehouse: Warehouse, settings: dg.ResourceParam[Settings])
     return dg.AssetCheckResult(passed=not wrong, metadata=metadata)
 
 
-def lost_clicks(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, dict[str, int]]:
+def lost_clicks(connection: duckdb.DuckDBPyConnection, facts_dir: Path, as_of_day: date) -> dict[str, dict[str, int]]:
     """Weeks (by date) whose clicks up to as_of differ between facts, warehouse and mart, with all three."""
     # facts of weeks that left the window stay in the warehouse as well: all three hold the same weeks
     rows = connection.execute(
@@ -88,7 +89,7 @@ def lost_clicks(connection: duckdb.DuckDBPyConnection, settings: Settings) -> di
         "  UNION ALL SELECT week_start, 0, clicks, 0 FROM core.weekly_usage"
         "  UNION ALL SELECT CAST(week_start AS DATE), 0, 0, clicks FROM mart.usage_by_week"
         ") GROUP BY week_start HAVING NOT (sum(facts) = sum(core) AND sum(core) = coalesce(sum(mart), 0)) ORDER BY 1",
-        {"facts": f"{settings.facts_dir}/week=*/facts.parquet", "as_of_day": settings.as_of_day},
+        {"facts": f"{facts_dir}/week=*/facts.parquet", "as_of_day": as_of_day},
     ).fetchall()
     return {week: {"facts": int(a), "warehouse": int(b), "published": int(c or 0)} for week, a, b, c in rows}
 
