@@ -33,9 +33,10 @@ application_weeks AS (
         owned.seats,
         users.user_id,
         complete.ago,
-        users.clicks,
+        -- of the week in which the subscription began, which clicks came before the start is not known
+        CASE WHEN users.week_start >= owned.start_date THEN users.clicks ELSE 0 END AS clicks,
         users.last_day,
-        -- the week in which the subscription began makes nobody a regular user
+        -- and it makes nobody a regular user
         users.week_start >= owned.start_date AS is_full
     FROM owned
     INNER JOIN core.weekly_users AS users
