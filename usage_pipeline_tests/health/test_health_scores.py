@@ -159,7 +159,7 @@ def mean_of(facts: dict[str, Any], level: str) -> float | None:
     known = {name: value for name, value in measured.items() if value is not None}
     possible = sum(weight for name, weight in WEIGHTS.items() if name != "adoption" or level == "account")
     total = sum(WEIGHTS[name] for name in known)
-    if not total or total / possible < 0.4 - 1e-12:
+    if not total or total / possible < 0.5 - 1e-12:
         return None
     score = sum(
         WEIGHTS[n] * 100 * min(1, max(0, (v - ENDS[n][0]) / (ENDS[n][1] - ENDS[n][0]))) for n, v in known.items()
@@ -283,6 +283,32 @@ def test_who_came_before_the_subscription_began_takes_no_seat_and_is_no_usual_us
     seats = {"factors": {"recency": {"weight": 0, "zero_at": 4, "full_at": 0}}, "known_share": 0.01}
     begun = {("a", "p", f"u{n}", week): 10 for n in range(4) for week in WEEKS if week <= NEWEST - timedelta(weeks=1)}
     assert computed([("a", "p", late, None, 4)], begun, health=seats)["a", "p"] is None, "nobody has come since"
+
+
+def test_what_an_account_merely_used_once_is_no_adoption() -> None:
+    """Of one vendor every subscription was about the account: 82 of its accounts were red for features tried once."""
+    tried = {("a", f"f{n}", "u", WEEKS[n]): 1 for n in range(12)}
+    row: list[Row] = [("a", None, FIRST, None, 3)]
+    assert scored(row, tried | steady())["a", None] == (100, "green"), "eleven of twelve were tried once, and no more"
+    columns = {c: c for c in ("account_id", "application", "event_time", "clicks")}
+    flat = {"usage": {"path": "lake", "partitioned": True, "columns": columns}}
+    gone = {key: clicks for key, clicks in steady().items() if key[3] < NEWEST - timedelta(weeks=9)}
+    whole: list[Row] = [("a", None, FIRST, None, None)]
+    assert scored(whole, tried | gone, sources=flat)["a", None] == (0, "red"), "all of its steady use is gone"
+    assert scored(whole, tried, sources=flat)["a", None] == (None, "not known"), "twelve clicks tell nothing"
+    by_name: list[Row] = [("a", name, FIRST, None, None) for name in ("p", "q", "r")]
+    assert scored(by_name, gone, sources=flat)["a", None][1] == "red", "three were bought, and none is used"
+
+
+def test_a_score_of_which_most_is_unknown_is_none() -> None:
+    """Recency and use alone, without users, seats and a quarter to compare with: 35 of 80."""
+    columns = {c: c for c in ("account_id", "application", "event_time", "clicks")}
+    flat = {"usage": {"path": "lake", "partitioned": True, "columns": columns}}
+    start = NEWEST - timedelta(weeks=12)
+    use = {key: clicks for key, clicks in steady().items() if start <= key[3] < NEWEST - timedelta(weeks=3)}
+    assert scored([("a", "p", start, None, None)], use, sources=flat)["a", "p"] == (None, "not known")
+    low = scored([("a", "p", start, None, None)], use, sources=flat, health={"known_share": 0.4})
+    assert low["a", "p"] == (0, "red")
 
 
 def steady(account: str = "a", application: str = "p", users: int = 3, clicks: int = 10) -> Use:
