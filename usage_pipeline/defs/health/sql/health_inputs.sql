@@ -242,6 +242,7 @@ SELECT
     CASE WHEN seats > 0 THEN CAST(active_users AS DOUBLE) END AS seats_used,
     CASE WHEN seats > 0 THEN CAST(seats AS DOUBLE) END AS seats,
     active_users,
+    CAST(NULL AS BIGINT) AS users_without_own_seats,
     usual_users,
     clicks_of_others
 FROM with_users
@@ -273,6 +274,7 @@ SELECT
             THEN CAST(coalesce(of_accounts.seats, 0) + coalesce(account_seats.seats, 0) AS DOUBLE)
     END AS seats,
     CASE WHEN $has_users THEN users.active_users END AS active_users,
+    CASE WHEN $has_users THEN users.users_without_own_seats END AS users_without_own_seats,
     CASE WHEN $has_users THEN users.usual_users END AS usual_users,
     CASE WHEN $has_users THEN users.clicks_of_others END AS clicks_of_others
 FROM of_accounts
