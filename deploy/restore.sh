@@ -34,6 +34,12 @@ for name in dagster superset; do
   say "database $name"
   docker compose exec -T postgres pg_restore -U postgres -d "$name" --no-owner --role="$name" --exit-on-error <"$from/$name.dump"
 done
+say "outcomes that people recorded"
+# the pipeline has the copies, and Superset alone may write where its form reads them
+docker compose run --rm -T --no-deps code outcomes export |
+  docker compose run --rm -T --no-deps superset bring-back-outcomes ||
+  say "not all of them are on the form, which nothing else rests on. When all is up:
+  docker compose exec -T code usage outcomes export | docker compose exec -T superset usage bring-back-outcomes"
 say "everything"
 docker compose up -d --wait
 say "done"

@@ -356,6 +356,8 @@ def main(arguments: list[str]) -> int:
         if not is_pipeline:
             if role == "forget-notes":
                 become(superset_command("outcome_records", "forget", *arguments[1:]), environment)
+            if role == "bring-back-outcomes":
+                become(superset_command("outcome_records", "bring-back"), environment)
             return users(environment, arguments[1:] if role == "users" else ["--help"])
         environment[CONFIG] = str(configuration(environment))
         become([PIPELINE / "usage-pipeline", *arguments], environment)

@@ -694,6 +694,16 @@ def outcomes_verify(config: ConfigOption = None) -> None:
     say(f"{len(read_records(home.feedback_dir, home.history_dir)):,} records, none changed or missing")
 
 
+@outcomes_app.command("export")
+def outcomes_export(config: ConfigOption = None) -> None:
+    """Write every record, notes too, as JSON: one a line, oldest first, for `usage bring-back-outcomes` of Superset."""
+    from usage_pipeline.outcomes.records import exported
+
+    settings = settings_of(config)
+    for line in exported(settings.home.feedback_dir, settings.home.history_dir):
+        say(line)
+
+
 KindArgument = Annotated[str, typer.Argument(metavar="WHAT", help="anomalies, scores, months, health or calls")]
 PeriodArgument = Annotated[
     str, typer.Argument(metavar="WEEK", help="any day of the week, YYYY-MM-DD; of months YYYY-MM")

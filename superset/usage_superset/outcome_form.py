@@ -27,7 +27,8 @@ from usage_superset.rows import rows_of
 RIGHT = ("can_record", "Outcome")
 _MOST_DAYS = 366
 _REACHED = {"yes": True, "no": False, "": None}
-_ROW = ["account_id", "account", "owner", "urgency", "urgency_rank", "reason"]
+# the renewal's date too: whoever snoozes until a day has it before them
+_ROW = ["account_id", "account", "owner", "urgency", "urgency_rank", "reason", "renewal_date"]
 _REASONS = ["application_key", "application", "call_reason", "reason", "reason_since", "urgency_rank"]
 
 _PAGE = """<!DOCTYPE html>
@@ -40,7 +41,8 @@ _PAGE = """<!DOCTYPE html>
 {% if saved %}<p class="done" role="status">Recorded. The call list shows it within a minute.</p>{% endif %}
 {% for problem in problems %}<p class="wrong" role="alert">{{ problem }}</p>{% endfor %}
 {% if not row %}<p>This account is not on the call list of the build that is shown, or not on yours.</p>{% else %}
-<p class="quiet">{{ row.urgency }}{% if row.owner %}, {{ row.owner }}{% endif %}</p>
+<p class="quiet">{{ row.urgency }}{% if row.owner %}, {{ row.owner }}{% endif %}
+{%- if renews %}, renews {{ renews }}{% endif %}</p>
 <ul>{% for reason in reasons %}<li><b>{{ reason.call_reason }}</b>: {{ reason.application }}, {{ reason.reason }}</li>
 {% endfor %}</ul>
 <form method="post">
@@ -119,8 +121,10 @@ class _Form:
     def shown(self) -> dict[str, Any]:
         from flask_wtf.csrf import generate_csrf
 
+        renewal = self.row and self.row["renewal_date"]
         return {
             **{name: getattr(self, name) for name in ("row", "reasons", "kinds", "problems", "given", "seen")},
+            "renews": date.fromisoformat(renewal).strftime(date_format()) if renewal else "",
             "first_day": self.first_day.isoformat(),
             "last_day": self.last_day.isoformat(),
             "token": generate_csrf(),

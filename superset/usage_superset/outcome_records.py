@@ -8,15 +8,18 @@ A file appears whole or not at all, under a name that nothing had before: two pe
 the same one before, and both count. The note is outside of the hash, which holds a digest of it: a note that names a
 person can be taken out, and the chain stays whole.
 
-`python -m usage_superset.outcome_records forget ID ...` takes the notes of records out, where Superset alone may write.
+Where Superset alone may write, `python -m usage_superset.outcome_records forget ID ...` takes the notes of records out,
+and `... bring-back` puts those of a backup beside what is there; `usage-pipeline outcomes export` pipes them in.
 """
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ FIRST = ""
 STATUSES = ("open", "done", "snoozed")
 WHY_NOT = ("known already", "no problem", "wrong numbers", "expected, such as a season", "not worth a call", "other")
 NOTE_LENGTH = 1000
+_ID = re.compile("[0-9a-f]{32}")
 
 
 def hash_of(record: dict[str, Any]) -> str:
@@ -88,6 +92,27 @@ def forget_note(folder: Path, record_id: str) -> bool:
     return False
 
 
+def bring_back(folder: Path, lines: Iterable[str]) -> int:
+    """Writes records of a backup, a JSON object a line, that are not there; replaces none. Returns how many.
+
+    Raises ValueError, naming the line, where one is no record: those before it are there then.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    brought = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            name = name_of(record)
+            if not _ID.fullmatch(record["id"]):
+                raise ValueError(record["id"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"line {number} is no record of an outcome: {error}") from error
+        if not (folder / name).exists():
+            _create(folder / name, record)
+            brought += 1
+    return brought
+
+
 def _newest_hash(folder: Path) -> str:
     for file in sorted(folder.glob("*.json"), reverse=True):
         if (record := _read(file)) is not None:
@@ -132,10 +157,18 @@ def _sync(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) < 2 or arguments[0] != "forget":
-        print("superset: say whose note goes: forget ID ...", file=sys.stderr)
-        return 2
     folder = Path(os.environ["USAGE_FEEDBACK"])
+    if arguments == ["bring-back"]:
+        try:
+            brought = bring_back(folder, sys.stdin)
+        except ValueError as error:
+            print(f"superset: {error}", file=sys.stderr)
+            return 1
+        print(f"  superset: {brought} outcomes of the backup are on the form again")
+        return 0
+    if len(arguments) < 2 or arguments[0] != "forget":
+        print("superset: say whose note goes: forget ID ...; or bring-back, with records piped in", file=sys.stderr)
+        return 2
     gone = [record_id for record_id in arguments[1:] if record_id.isalnum() and forget_note(folder, record_id)]
     print(f"  superset: {len(gone)} notes were taken out")
     return 0

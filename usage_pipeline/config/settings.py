@@ -442,7 +442,9 @@ class HealthSettings(_Model):
     green_from: float = Field(80, gt=0, le=100, description="health from which it is green")
     amber_from: float = Field(60, gt=0, le=100, description="health from which it is amber; below it is red")
     notice_score: float = Field(20, ge=0, le=100, description="the most that a subscription with a notice can have")
-    known_share: Share = Field(0.4, description="share of the weights that has to be known, else health is not known")
+    known_share: Share = Field(
+        0.5, description="share of the weights that has to be known, else health is not known; half takes three factors"
+    )
     backtest_quarters: Count = Field(7, description="quarters before the newest week in which colors are tested")
     signal_ratio: float = Field(
         2, ge=1, description="how many times as often as green red has to churn to be called a signal"

@@ -5,6 +5,7 @@ from typing import Any
 from usage_pipeline.config.settings import ExpansionSettings, OnboardingSettings, PeerSettings, PeopleSettings, Settings
 from usage_pipeline.core.formatting import date_format
 from usage_pipeline.core.regular_users import regular_user_values
+from usage_pipeline.core.weeks import is_ahead
 
 
 def sql_values(settings: Settings) -> dict[str, Any]:
@@ -21,6 +22,11 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "explosion_share": completeness.explosion_share,
         "rejected_share": completeness.rejected_share,
         "collapse_floor_rows": completeness.collapse_floor_rows,
+        "ends_in_next_folder": (
+            usage.partitioned
+            and usage.partition_timezone is not None
+            and is_ahead(usage.partition_timezone, settings.timezone, settings.clock.as_of_day.year)
+        ),
         "has_days": usage.delivers("event_time"),
         "has_users": usage.delivers("user_id"),
         "has_records": usage.delivers("records_created"),

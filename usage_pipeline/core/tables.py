@@ -373,6 +373,14 @@ TABLES = {
             schema="outcomes",
         ),
         _table(
+            "account_outcomes",
+            "an outcome that was recorded, newest first",
+            "outcome_id",
+            "outcome_id account_id account owner recorded_at recorded_by reached outcome answered_reasons usefulness "
+            "has_note",
+            schema="outcomes",
+        ),
+        _table(
             "reason_usefulness",
             "a kind of reason that is on the list, or was answered",
             "call_reason",

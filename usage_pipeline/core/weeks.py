@@ -9,8 +9,9 @@ one folder can hold days of two ISO weeks, and one ISO week can lie in two folde
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 PartitionCalendar = Literal["iso", "calendar_year"]
 WEEK = timedelta(days=7)
@@ -69,3 +70,17 @@ def contiguous_ranges(weeks: list[date]) -> list[tuple[date, date]]:
         else:
             runs.append((week, week))
     return runs
+
+
+def is_ahead(zone: str, other: str, year: int) -> bool:
+    """Whether a week ends later by the clock of one zone than of another, in January or July of a year.
+
+    Folders cut in a zone that is ahead hold the last hours of a week of the other in the folder of the next.
+    """
+    return any(_offset(zone, year, month) > _offset(other, year, month) for month in (1, 7))
+
+
+def _offset(zone: str, year: int, month: int) -> timedelta:
+    offset = datetime(year, month, 1, tzinfo=ZoneInfo(zone)).utcoffset()
+    assert offset is not None
+    return offset

@@ -42,7 +42,9 @@ from usage_pipeline.operations.dagster_guard import HEALTH
 from usage_pipeline.operations.data_home import clean
 from usage_pipeline.operations.rekey import key_problems
 from usage_pipeline.operations.run_launcher import has_heartbeat, heartbeat, this_process
+from usage_pipeline.outcomes.answers import moved_down
 from usage_pipeline.outcomes.database import renew_outcomes
+from usage_pipeline.outcomes.records import read_records
 from usage_pipeline.pages.dashboards import ASSETS
 from usage_pipeline.publishing.builds import store_of
 
@@ -76,7 +78,9 @@ def dagster_home(home: Path) -> Path:
 
 
 def input_fingerprint(settings: Settings) -> str:
-    """Of everything that a refresh depends on: code, settings, and what the lake holds for the window."""
+    """Of everything that a refresh depends on: code, settings, what the lake holds for the window, and of what people
+    recorded the kinds of reasons that move down. The rest of an outcome is on the pages without a refresh.
+    """
     digest = hashlib.sha256()
     for file in sorted((REPO / "usage_pipeline").rglob("*")):
         if file.suffix in (".py", ".sql", ".yaml"):
@@ -84,6 +88,8 @@ def input_fingerprint(settings: Settings) -> str:
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.clock.as_of_day.isoformat().encode())
     digest.update(f"{date_format()} {currency()}".encode())
+    records = read_records(settings.home.feedback_dir, settings.home.history_dir)
+    digest.update(f"{moved_down(records, settings.clock.as_of_day, settings.outcomes)}".encode())
     for line in _lake_state(settings.clock, settings.store, settings.sources):
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.outcomes.records import Reason, Record
 
 CallStatus = Literal["open", "done", "snoozed"]
+_RENEWAL = "upcoming renewal"
 _Z = NormalDist().inv_cdf(0.975)
 _DAY_SECONDS = 86_400
 
@@ -67,11 +68,14 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
 def standing(record: Record | None, reasons: Iterable[Reason], day: date) -> Standing:
     """What became of a row whose reasons are these, on a day.
 
-    What is done stays so, and what is snoozed until its day, as long as no reason is new.
+    What is done stays so, and what is snoozed until its day, as long as no reason is new. That a renewal comes near is
+    new, for on that day the customer decides whatever was done before; but not to whoever named a day: they had the
+    renewal's date before them. Where it raises a priority, that is new to them too.
     """
     if record is None or record.status == "open":
         return Standing("open", record)
-    if any(is_new(reason, record.reasons) for reason in reasons):
+    ignored = _RENEWAL if record.snoozed_until is not None else None
+    if any(is_new(reason, record.reasons) for reason in reasons if reason.call_reason != ignored):
         return Standing("open", record, is_reopened=True)
     is_over = record.snoozed_until is not None and record.snoozed_until <= day
     return Standing("open" if is_over else record.status, record)
@@ -108,6 +112,13 @@ def usefulness(records: Iterable[Record], as_of_day: date, settings: OutcomeSett
     for (_, kind, _), answer in newest.items():
         by_kind.setdefault(kind, []).append(answer)
     return {kind: _of_kind(answers, settings) for kind, answers in by_kind.items()}
+
+
+def moved_down(records: Iterable[Record], as_of_day: date, settings: OutcomeSettings) -> list[str]:
+    """The kinds of reasons that people call useless so often that they come one priority lower: all of an outcome that
+    a refresh depends on.
+    """
+    return sorted(kind for kind, found in usefulness(records, as_of_day, settings).items() if found.is_moved_down)
 
 
 def _of_kind(answers: list[tuple[bool, str]], settings: OutcomeSettings) -> Usefulness:

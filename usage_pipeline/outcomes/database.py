@@ -7,7 +7,8 @@ of the older build, and the answers are all there.
 Layout as that of the status file: `outcomes/<number>-<random>/usage_outcomes.duckdb`, with what it was made of beside
 it; `outcomes/current` -> the newest (`core/numbered.py`). The same answers and the same build are not written twice.
 
-Belongs here: tables of outcomes. Does not: the rules (`answers.py`). No note and no name of who recorded is in it.
+Belongs here: tables of outcomes. Does not: the rules (`answers.py`). Who recorded is in it, for those who read the form
+too; no note is.
 """
 
 import hashlib
@@ -109,6 +110,7 @@ def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcome
         standings = _standings(owners, reasons, records, as_of_day)
         rows = {
             "call_status": [_status_row(account, found) for account, found in standings.items()],
+            "account_outcomes": [_outcome_row(record) for record in reversed(records)],
             "reason_usefulness": usefulness_rows(
                 records, as_of_day, outcomes, {r.call_reason for rs in reasons.values() for r in rs}
             ),
@@ -152,6 +154,34 @@ def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
         )
         found.setdefault(row["account_id"], []).append(reason)
     return found
+
+
+def _outcome_row(record: Record) -> dict[str, Any]:
+    kinds = [reason.call_reason for reason in sorted(record.reasons, key=lambda reason: reason.urgency_rank)]
+    return {
+        "outcome_id": record.id,
+        "account_id": record.account_id,
+        "account": record.account,
+        "owner": record.owner,
+        "recorded_at": _utc(record.recorded_at),
+        "recorded_by": record.recorded_by,
+        "reached": record.was_reached,
+        "outcome": _outcome_text(record),
+        "answered_reasons": ", ".join(dict.fromkeys(kinds)),
+        "usefulness": "; ".join(
+            f"{said.call_reason}: {'useful' if said.is_useful else 'not useful'}"
+            + (f" ({said.why_not})" if said.why_not else "")
+            for said in record.useful
+        ),
+        # the note itself was written for the form, which says so: no chart and no download has it
+        "has_note": record.note is not None,
+    }
+
+
+def _outcome_text(record: Record) -> str:
+    if record.status == "snoozed":
+        return f"Snoozed until {day(record.snoozed_until) if record.snoozed_until else 'something new'}"
+    return "Done" if record.status == "done" else "Kept on the list"
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict[str, Any]]) -> None:

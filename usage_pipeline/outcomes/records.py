@@ -14,7 +14,8 @@ the one that the digest tells of, is a change.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -148,10 +149,22 @@ def kept_folder(history_dir: Path) -> Path:
 
 def read_records(feedback_dir: Path, history_dir: Path) -> list[Record]:
     """Every record, oldest first: as it is kept in history, else as it lies in Superset's folder."""
+    found = [read(file) for file in _counting(feedback_dir, history_dir)]
+    return [item.record for item in found if item.record is not None and not item.words]
+
+
+def _counting(feedback_dir: Path, history_dir: Path) -> list[Path]:
+    """The file that counts of each record, oldest first."""
     files = {file.name: file for file in files_in(feedback_dir)}
     files |= {file.name: file for file in files_in(kept_folder(history_dir))}
-    found = [read(files[name]) for name in sorted(files)]
-    return [item.record for item in found if item.record is not None and not item.words]
+    return [files[name] for name in sorted(files)]
+
+
+def exported(feedback_dir: Path, history_dir: Path) -> Iterator[str]:
+    """Every sound record as it was written, as one line of JSON, oldest first."""
+    for file in _counting(feedback_dir, history_dir):
+        if not read(file).words:
+            yield json.dumps(json.loads(file.read_text(encoding="utf-8")))
 
 
 def problems(feedback_dir: Path, history_dir: Path) -> list[Problem]:
@@ -185,42 +198,49 @@ def _differences(name: str, here: Read, copy: Read) -> Iterable[Problem]:
 
 def keep(feedback_dir: Path, history_dir: Path) -> int:
     """Copies records that history does not have yet; returns how many. The caller holds `DataHome.history_lock`."""
-    folder, kept = kept_folder(history_dir), 0
-    for file in files_in(feedback_dir):
-        target = folder / file.name
-        if target.exists() or read(file).words:
-            continue
-        with atomic_write(target) as tmp_path:
-            tmp_path.write_bytes(file.read_bytes())
-        kept += 1
-    return kept
+    files = files_in(feedback_dir)
+    known = restored(history_dir)
+    # what has come back is Superset's again: from now on it can be missing
+    if came := known.intersection(file.name for file in files):
+        _write_restored(history_dir, known - came)
+    return sum(_copy(file, kept_folder(history_dir)) for file in files if not read(file).words)
 
 
 def bring_back(feedback_dir: Path, history_dir: Path) -> None:
     """After a restore: puts records that history has where Superset reads them, and replaces none.
 
-    Where that cannot be written to, nobody says of them that they are missing.
+    Where that cannot be written to (with Docker Compose Superset alone may), nobody says of them that they are missing.
     """
-    for file in files_in(kept_folder(history_dir)):
-        target = feedback_dir / file.name
-        if target.exists():
-            continue
-        try:
-            make_folder(feedback_dir)
-            with atomic_write(target) as tmp_path:
-                tmp_path.write_bytes(file.read_bytes())
-        except OSError:
-            break
+    with suppress(OSError):
+        make_folder(feedback_dir)
+        for file in files_in(kept_folder(history_dir)):
+            _copy(file, feedback_dir)
     note_restored(feedback_dir, history_dir)
+
+
+def _copy(file: Path, folder: Path) -> bool:
+    """Copies a record into a folder, unless it is there; returns whether it was not. Raises OSError."""
+    target = folder / file.name
+    if target.exists():
+        return False
+    with atomic_write(target) as tmp_path:
+        tmp_path.write_bytes(file.read_bytes())
+    return True
 
 
 def note_restored(feedback_dir: Path, history_dir: Path) -> None:
     """After a restore: of what is not in Superset's folder now, nobody says that it is missing."""
     here = {file.name for file in files_in(feedback_dir)}
-    names = sorted({file.name for file in files_in(kept_folder(history_dir))} - here)
-    if names:
-        with atomic_write(kept_folder(history_dir) / _RESTORED) as tmp_path:
-            tmp_path.write_text("\n".join(names) + "\n", encoding="utf-8")
+    _write_restored(history_dir, {file.name for file in files_in(kept_folder(history_dir))} - here)
+
+
+def _write_restored(history_dir: Path, names: set[str]) -> None:
+    file = kept_folder(history_dir) / _RESTORED
+    if not names:
+        file.unlink(missing_ok=True)
+        return
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text("\n".join(sorted(names)) + "\n", encoding="utf-8")
 
 
 def restored(history_dir: Path) -> set[str]:

@@ -71,8 +71,9 @@ SCORE_COLUMNS = {
     **dict.fromkeys(NUMBERS, "DOUBLE"),
     **dict.fromkeys(("reason_1", "reason_2", "reason_3", "positive_signal"), "VARCHAR"),
 }
-# of `core.score_snapshots`, as they lie in history
-SNAPSHOT_COLUMNS = (
+# of `core.score_snapshots`, as they lie in history; what was issued before a signal was asked for was shown as it was
+# listed
+_KEPT = (
     "target",
     "as_of_week",
     "account_id",
@@ -83,5 +84,5 @@ SNAPSHOT_COLUMNS = (
     "is_listed",
     "method",
     "version",
-    "has_signal",
 )
+SNAPSHOT_COLUMNS = {name: SCORE_COLUMNS[name] for name in _KEPT} | {"has_signal": "BOOLEAN DEFAULT TRUE"}

@@ -23,7 +23,7 @@ import pyarrow as pa
 from usage_pipeline.config.settings import ActivitySettings, CompletenessSettings, RiskSettings, Settings
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.files import atomic_write
-from usage_pipeline.core.sql import literal, load_sql, run_sql
+from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.predictions import backtest, point_in_time, risk_columns, risk_features, risk_models
 from usage_pipeline.predictions.backtest import Decision, RuleLift, Trial
 from usage_pipeline.predictions.point_in_time import History
@@ -33,7 +33,6 @@ from usage_pipeline.predictions.risk_columns import (
     NUMBERS,
     SAID_COLUMNS,
     SCORE_COLUMNS,
-    SNAPSHOT_COLUMNS,
     TRIAL_COLUMNS,
 )
 from usage_pipeline.predictions.risk_drivers import (
@@ -45,7 +44,7 @@ from usage_pipeline.predictions.risk_drivers import (
 )
 from usage_pipeline.predictions.risk_features import FEATURES, features_at, matrix
 from usage_pipeline.predictions.risk_models import Model, Rows, best_of, by_rule, learn, load_model, save_model
-from usage_pipeline.publishing.history import SCORES, Proposal, propose_newest_week, readable_files
+from usage_pipeline.publishing.history import SCORES, Proposal, propose_newest_week
 
 _MONDAY = date(1970, 1, 5)
 
@@ -471,23 +470,8 @@ def propose_score_snapshot(connection: duckdb.DuckDBPyConnection, history_dir: P
     return propose_newest_week(connection, history_dir, as_of, SCORES, sql)
 
 
-def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
-    """Replaces `core.score_snapshots` by history as it is if this run is published, and `core.snapshot_outcomes` by
-    what came of it.
-
-    Returns the number of weeks issued.
-    """
-    files = [str(file) for file in readable_files(settings.home.history_dir, SCORES)]
-    rows = "FROM core.risk_scores LIMIT 0"
-    if files:
-        kept = f"read_parquet([{', '.join(literal(file) for file in files)}], union_by_name = true)"
-        rows = f"({rows}) UNION ALL BY NAME FROM {kept}"
-    names = ", ".join(name for name in SNAPSHOT_COLUMNS if name != "has_signal")
-    connection.execute(
-        # what was issued before a signal was asked for was shown as it was listed
-        f"CREATE OR REPLACE TABLE core.score_snapshots AS SELECT {names}, coalesce(has_signal, TRUE) AS has_signal "
-        f"FROM ({rows})"
-    )
+def replace_snapshot_outcomes(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Replaces `core.snapshot_outcomes` by what came of the weeks in `core.score_snapshots`."""
     found = connection.execute("SELECT DISTINCT as_of_week FROM core.score_snapshots ORDER BY as_of_week").fetchall()
     weeks = [week for (week,) in found]
     values = sql_values(settings) | {"as_of_weeks": weeks}
@@ -496,4 +480,3 @@ def replace_issued(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
         f"CREATE OR REPLACE TABLE core.snapshot_outcomes AS {load_sql('predictions', 'risk_outcomes')}",
         values,
     )
-    return len(weeks)

@@ -12,14 +12,14 @@ from pathlib import Path
 import duckdb
 
 from usage_pipeline.core.sql import literal
-from usage_pipeline.publishing.history import build_of, readable_files
+from usage_pipeline.publishing.history import readable_files
 
 
 @dataclass(frozen=True)
 class Snapshots:
     """A table of everything that was issued of a kind: its name and its columns with their DuckDB types.
 
-    `issued_as_of` and `build_id` (empty for what this run proposes) come from history itself.
+    A type may name a default, for entries that are older than the column. `issued_as_of` comes from history itself.
     """
 
     kind: str
@@ -28,16 +28,16 @@ class Snapshots:
 
     @property
     def all_columns(self) -> tuple[str, ...]:
-        return (*self.columns, "issued_as_of", "build_id")
+        return (*self.columns, "issued_as_of")
 
     def replace(self, connection: duckdb.DuckDBPyConnection, history_dir: Path, before: date | None = None) -> int:
         """Replaces the table by history as it is if this run is published, or by its weeks `before` one; returns how
         many weeks that are.
 
-        A column that an older entry lacks is empty there. The caller holds `history_locked`.
+        A column that an older entry lacks has its default there, or is empty. The caller holds `history_locked`.
         """
         files = [f for f in readable_files(history_dir, self.kind) if before is None or f.stem < str(before)]
-        typed = {**self.columns, "issued_as_of": "TIMESTAMP", "build_id": "VARCHAR"}
+        typed = {**self.columns, "issued_as_of": "TIMESTAMP"}
         columns = ", ".join(f"{name} {kind}" for name, kind in typed.items())
         connection.execute(f"CREATE OR REPLACE TABLE {self.table} ({columns})")
         for file in files:
@@ -47,5 +47,4 @@ class Snapshots:
     def _rows_of(self, connection: duckdb.DuckDBPyConnection, file: Path) -> str:
         source = f"read_parquet({literal(file)})"
         there = {name for name, *_ in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
-        names = [name for name in (*self.columns, "issued_as_of") if name in there]
-        return f"SELECT {', '.join(names)}, {literal(build_of(file) or '')} AS build_id FROM {source}"
+        return f"SELECT {', '.join(name for name in self.all_columns if name in there)} FROM {source}"

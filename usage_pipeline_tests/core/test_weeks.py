@@ -2,13 +2,25 @@
 
 import itertools
 from datetime import date, timedelta
+from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usage_pipeline.config.settings import load_settings
-from usage_pipeline.core.weeks import WeekFolder, folder_of, folders_of, monday_of, weeks_between, weeks_of
+from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.weeks import (
+    WeekFolder,
+    folder_of,
+    folders_of,
+    is_ahead,
+    monday_of,
+    weeks_between,
+    weeks_of,
+)
 from usage_pipeline.ingestion.lake import Lake
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 
@@ -65,3 +77,65 @@ def test_both_spellings_of_a_folder_are_listed(tmp_path) -> None:
     lake, path = Lake(load_settings(write_config(tmp_path)).store), str(tmp_path / "lake")
     assert lake.week_folders(path) == [WeekFolder(2025, 1)]
     assert len(lake.week_files(path, "parquet", WeekFolder(2025, 1)).files) == 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "ours", "ahead"),
+    [
+        ("UTC", "America/Denver", True),
+        ("UTC", "UTC", False),
+        ("UTC", "Europe/Zurich", False),
+        ("Europe/Zurich", "UTC", True),
+        # in summer alone
+        ("Europe/London", "UTC", True),
+        ("UTC", "Europe/London", False),
+        ("UTC", "Pacific/Auckland", False),
+    ],
+)
+def test_which_folders_hold_the_evening_of_the_sunday_before(folders: str, ours: str, ahead: bool) -> None:
+    assert is_ahead(folders, ours, 2025) == ahead
+
+
+_MONDAY = date(2025, 2, 17)
+_TUESDAY = date(2025, 2, 25)
+
+
+@pytest.mark.parametrize(
+    ("zone", "next_folder", "status"),
+    [
+        ("UTC", {"read_on": _TUESDAY}, "complete"),
+        ("UTC", None, "last hours not arrived"),
+        ("UTC", {"read_on": _MONDAY + timedelta(days=6)}, "last hours not arrived"),
+        ("UTC", {"read_on": _MONDAY + timedelta(days=7)}, "complete"),
+        ("UTC", {"read_on": _TUESDAY, "files_quarantined": 1}, "last hours not arrived"),
+        # of before it was written down
+        ("UTC", {"read_on": None}, "complete"),
+        ("Asia/Tokyo", None, "last hours not arrived"),
+        (None, None, "complete"),
+        ("America/Los_Angeles", None, "complete"),
+    ],
+)
+def test_a_week_is_not_complete_before_the_folder_with_its_sunday_evening_has_come(
+    tmp_path, zone: str | None, next_folder: dict[str, Any] | None, status: str
+) -> None:
+    """In Denver the evening of a Sunday lies in the folder of the week that UTC has begun: the week was judged without."""
+    columns = {c: c for c in ("account_id", "application", "user_id", "event_time", "clicks")}
+    usage = {"path": "lake", "partitioned": True, "columns": columns} | ({"partition_timezone": zone} if zone else {})
+    configured = load_settings(write_config(tmp_path, timezone="America/Denver", sources={"usage": usage}))
+    known = {"files_quarantined": 0, "source_rows": 10, "rows_rejected": 0}
+    rows = [{"week": _MONDAY, "read_on": _TUESDAY} | known]
+    rows += [{"week": _MONDAY + timedelta(days=7)} | known | next_folder] if next_folder else []
+    types = {"week": "DATE", "files_quarantined": "BIGINT", "source_rows": "BIGINT", "read_on": "DATE"}
+    with duckdb.connect() as connection:
+        connection.execute("CREATE SCHEMA core; CREATE TABLE core.weekly_usage (week_start DATE)")
+        listed = ", ".join(f"{name} {kind}" for name, kind in (types | {"rows_rejected": "BIGINT"}).items())
+        connection.execute(f"CREATE TABLE manifests ({listed})")
+        for row in rows:
+            connection.execute(
+                f"INSERT INTO manifests ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", [*row.values()]
+            )
+        values = sql_values(configured) | {"as_of_day": _TUESDAY, "running_week": _MONDAY + timedelta(days=7)}
+        values |= {"window_start": _MONDAY}
+        found = run_sql(connection, load_sql("defs/usage", "weeks"), values).df()
+    (week,) = found[found["week_start"] == str(_MONDAY)].to_dict("records")
+    assert (week["week_status"], week["is_complete"]) == (status, status == "complete")

@@ -1,7 +1,7 @@
 """The sensor on an ephemeral instance: skip, run, exactly the changed weeks, cursor moved, a failed run retried."""
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from usage_pipeline.config.settings import load_settings
 from usage_pipeline.core.weeks import contiguous_ranges
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import range_tags
-from usage_pipeline.ingestion.facts import vanished_weeks
+from usage_pipeline.ingestion.facts import ingest_weeks, vanished_weeks
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
+from usage_pipeline_tests.support.outcomes import record
 from usage_pipeline_tests.support.refreshes import run_refresh
 
 
@@ -61,6 +62,37 @@ def test_a_change_whose_runs_fail_is_asked_for_again_and_then_given_up_with_a_wo
     assert "2 runs for that failed" in three.skip_message
     lake_of(tmp_path, 7)
     assert json.loads(look(settings, instance, two.cursor).cursor)["attempts"] == 1, "another change begins anew"
+
+
+def test_a_kind_of_reason_that_moves_down_is_a_change_and_an_answer_that_moves_none_is_not(tmp_path, instance) -> None:
+    """Twenty CSMs had called *inactive* useless, and until the next schedule the list said what it had said before."""
+    lake_of(tmp_path, 9, 10)
+    settings = load_settings(write_config(tmp_path))
+    ingest_weeks(settings, [date(2025, 2, 24), date(2025, 3, 3)], now="2025-03-05T00:00:00+00:00")
+
+    def answered(number: int, *, useful: bool) -> None:
+        said = [{"call_reason": "inactive", "is_useful": useful, "why_not": None}]
+        moment = datetime(2025, 3, 4, 9, number, tzinfo=UTC)
+        record(settings.home.feedback_dir, f"A{number}", now=moment, week="2025-02-24", useful=said)
+
+    def last_run_moved(*kinds: str) -> None:
+        event = dg.AssetMaterialization("reason_usefulness", metadata={"moved_down": list(kinds)})
+        instance.report_runless_asset_event(event)
+
+    for n in range(20):
+        answered(n, useful=False)
+    assert look(settings, instance).skip_message == "nothing new in the lake", "no run has looked: nothing to compare"
+    last_run_moved()
+    flipped = look(settings, instance)
+    assert asked(flipped) == [("2025-03-03", "2025-03-03")], "the current week, of which nothing is read anew"
+    assert asked(look(settings, instance, flipped.cursor)), "until a run has looked"
+    last_run_moved("inactive")
+    assert look(settings, instance, flipped.cursor).skip_message == "nothing new in the lake"
+    answered(20, useful=False)
+    assert look(settings, instance).skip_message == "nothing new in the lake", "one more says nothing new"
+    for n in range(21, 42):
+        answered(n, useful=True)
+    assert asked(look(settings, instance)) == [("2025-03-03", "2025-03-03")], "half of them useful: it comes back"
 
 
 def test_it_waits_for_a_run_that_is_under_way(tmp_path, instance) -> None:

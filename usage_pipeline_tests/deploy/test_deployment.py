@@ -124,6 +124,19 @@ def test_the_form_alone_writes_what_people_record() -> None:
     assert {mount for mount in of_superset if not mount.endswith(":ro")} == {"feedback:/data/feedback"}
 
 
+def test_a_restore_gives_the_form_its_outcomes_by_superset_before_anybody_can_record() -> None:
+    script = (REPO / "deploy" / "restore.sh").read_text(encoding="utf-8")
+    steps = [
+        "code restore -",
+        "code outcomes export |",
+        "superset bring-back-outcomes",
+        "docker compose up -d --wait\n",
+    ]
+    assert [script.index(step) for step in steps] == sorted(script.index(step) for step in steps)
+    assert "set -euo pipefail" in script, "records that were cut off fail it"
+    assert '"bring-back-outcomes"' in (REPO / "deploy" / "start.py").read_text(encoding="utf-8")
+
+
 def test_make_env_writes_random_secrets_for_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     for name in ("deploy/make-env.sh", ".env.example"):

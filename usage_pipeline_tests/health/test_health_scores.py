@@ -104,7 +104,9 @@ def facts_of(row: Row, use: Use) -> dict[str, Any]:
     for (a, p, user, week), clicks in use.items():
         if (a, p) == (account, application):
             weekly[week] += clicks
-            people[user][week] = clicks
+            # from Monday to Friday: who came before it began only is nobody's user
+            if week + timedelta(days=4) >= start:
+                people[user][week] = clicks
     full = [week for week in WEEKS if week >= start]
     clicks = [weekly[week] for week in full]
     recent = statistics.fmean(clicks[-4:]) if clicks else None
@@ -115,6 +117,7 @@ def facts_of(row: Row, use: Use) -> dict[str, Any]:
     began_used = any(weekly[w] for w in WEEKS if w <= start <= w + timedelta(days=4) and w not in full)
     return {
         "application": application,
+        "start": start,
         "notice": notice is not None,
         "seats": seats,
         "unopened": is_new and not recent,
@@ -127,25 +130,27 @@ def facts_of(row: Row, use: Use) -> dict[str, Any]:
     }
 
 
-def blocks_of(people: dict[str, dict[date, int]]) -> tuple[int, float, float]:
-    """Active users of the last four weeks, their mean over the three blocks before, and clicks a week of all but the
-    most active of the last four."""
+def blocks_of(people: dict[str, dict[date, int]], start: date) -> tuple[int, float | None, float]:
+    """Active users of the last four weeks, their mean over those of three blocks before that are subscribed from their
+    first Monday on, and clicks a week of all but the most active of the last four."""
     ends = [NEWEST - timedelta(weeks=4 * n) for n in range(4)]
     counts = [
         sum(any(end - timedelta(weeks=4) < week <= end for week in weeks) for weeks in people.values()) for end in ends
     ]
     lately = [sum(c for week, c in weeks.items() if week > NEWEST - timedelta(weeks=4)) for weeks in people.values()]
     others = (sum(lately) - max(lately)) / 4 if lately else 0
-    return counts[0], sum(counts[1:]) / 3, others
+    before = [c for c, end in zip(counts, ends, strict=True) if start <= end - timedelta(weeks=3)]
+    before = before[1:] if len(before) else []
+    return counts[0], sum(before) / len(before) if before else None, others
 
 
 def mean_of(facts: dict[str, Any], level: str) -> float | None:
-    now, usually, others = blocks_of(facts["people"])
+    now, usually, others = blocks_of(facts["people"], facts["start"])
     usual, quarters = facts["usual"], facts["quarters"]
     measured = {
         "adoption": facts.get("adoption"),
         "use": facts["recent"] / usual if usual else None,
-        "users": now / usually if usually >= 1 else None,
+        "users": now / usually if usually is not None and usually >= 1 else None,
         "seats": facts["seat_use"] if "seat_use" in facts else now / facts["seats"] if facts["seats"] else None,
         "recency": facts["idle"],
         "breadth": others / usual if usual else None,
@@ -154,7 +159,7 @@ def mean_of(facts: dict[str, Any], level: str) -> float | None:
     known = {name: value for name, value in measured.items() if value is not None}
     possible = sum(weight for name, weight in WEIGHTS.items() if name != "adoption" or level == "account")
     total = sum(WEIGHTS[name] for name in known)
-    if not total or total / possible < 0.4 - 1e-12:
+    if not total or total / possible < 0.5 - 1e-12:
         return None
     score = sum(
         WEIGHTS[n] * 100 * min(1, max(0, (v - ENDS[n][0]) / (ENDS[n][1] - ENDS[n][0]))) for n, v in known.items()
@@ -169,7 +174,8 @@ def account_health(account: str, of_account: list[dict[str, Any]], rows: list[Ro
     subscribed = {facts["application"] for facts in of_account}
     people: dict[str, dict[date, int]] = defaultdict(lambda: defaultdict(int))
     for (a, p, user, week), clicks in use.items():
-        if a == account and p in subscribed:
+        starts = [facts["start"] for facts in of_account if facts["application"] == p]
+        if a == account and p in subscribed and week + timedelta(days=4) >= min(starts):
             people[user][week] += clicks
     usual = [facts["usual"] for facts in of_account if facts["usual"] is not None]
     quarters = [facts["quarters"] for facts in of_account if facts["quarters"] is not None]
@@ -177,10 +183,11 @@ def account_health(account: str, of_account: list[dict[str, Any]], rows: list[Ro
     whole = sum(row[4] or 0 for row in rows if row[0] == account and row[1] is None)
     without = {user for f in of_account if f["seats"] is None for user, weeks in f["people"].items() if lately(weeks)}
     seats = sum(facts["seats"] for facts in with_seats) + whole
-    taken = sum(min(blocks_of(facts["people"])[0], facts["seats"]) for facts in with_seats)
+    taken = sum(min(blocks_of(facts["people"], facts["start"])[0], facts["seats"]) for facts in with_seats)
     return mean_of(
         {
             "people": people,
+            "start": min(facts["start"] for facts in of_account),
             "notice": all(facts["notice"] for facts in of_account),
             "adoption": sum(facts["active"] for facts in opened) / len(opened),
             "usual": sum(usual) if usual else None,
@@ -209,7 +216,10 @@ def worlds(draw: st.DrawFn) -> tuple[list[Row], Use]:
     rng = draw(st.randoms(use_true_random=False))
     for account in draw(st.sampled_from([["a"], ["a", "b"]])):
         for application in ["p", "q", "r"][: draw(st.integers(1, 3))]:
-            start = draw(st.sampled_from([FIRST, FIRST + timedelta(weeks=12), NEWEST - timedelta(weeks=2)]))
+            starts = [FIRST, FIRST + timedelta(weeks=12), NEWEST - timedelta(weeks=2), NEWEST - timedelta(weeks=9)]
+            # on a Monday, or on a day in the middle of a week of use or after it
+            start = draw(st.sampled_from(starts)) + timedelta(days=draw(st.sampled_from([0, 0, 2, 5])))
+            since = start - timedelta(weeks=draw(st.sampled_from([0, 2])))
             notice = draw(st.sampled_from([None, None, None, NEWEST - timedelta(days=3)]))
             rows.append((account, application, start, notice, draw(st.sampled_from([None, 2, 10]))))
             level, until = (
@@ -218,7 +228,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Row], Use]:
             )
             for user in ["x", "y", "z"][: draw(st.integers(1, 3))]:
                 for week in WEEKS:
-                    if level and start <= week <= until and rng.random() < 0.7:
+                    if level and since <= week <= until and rng.random() < 0.7:
                         use[account, application, f"{account}{user}", week] = 1 + rng.randrange(level)
         if draw(st.booleans()):
             rows.append((account, None, FIRST, None, draw(st.sampled_from([None, 3, 20]))))
@@ -259,6 +269,46 @@ def test_taking_use_away_never_improves_health(world: tuple[list[Row], Use], dat
 
 
 # ---------------------------------------------------------------- single cases
+
+
+def test_who_came_before_the_subscription_began_takes_no_seat_and_is_no_usual_user() -> None:
+    """It began on the Saturday of a week in which forty people had looked at it from Monday to Friday: the two who use
+    it were told as two of forty, and its seats as taken by forty.
+    """
+    start = NEWEST - timedelta(weeks=7) + timedelta(days=5)
+    crowd = {("a", "p", f"trial{n}", NEWEST - timedelta(weeks=7 + n % 4)): 1 for n in range(40)}
+    use = crowd | {("a", "p", f"u{n}", week): 10 for n in range(2) for week in WEEKS if week >= start}
+    assert computed([("a", "p", start, None, 4)], use) == computed([("a", "p", start, None, 4)], {k: c for k, c in use.items() if k not in crowd})  # fmt: skip
+    late = NEWEST - timedelta(days=2)
+    seats = {"factors": {"recency": {"weight": 0, "zero_at": 4, "full_at": 0}}, "known_share": 0.01}
+    begun = {("a", "p", f"u{n}", week): 10 for n in range(4) for week in WEEKS if week <= NEWEST - timedelta(weeks=1)}
+    assert computed([("a", "p", late, None, 4)], begun, health=seats)["a", "p"] is None, "nobody has come since"
+
+
+def test_what_an_account_merely_used_once_is_no_adoption() -> None:
+    """Of one vendor every subscription was about the account: 82 of its accounts were red for features tried once."""
+    tried = {("a", f"f{n}", "u", WEEKS[n]): 1 for n in range(12)}
+    row: list[Row] = [("a", None, FIRST, None, 3)]
+    assert scored(row, tried | steady())["a", None] == (100, "green"), "eleven of twelve were tried once, and no more"
+    columns = {c: c for c in ("account_id", "application", "event_time", "clicks")}
+    flat = {"usage": {"path": "lake", "partitioned": True, "columns": columns}}
+    gone = {key: clicks for key, clicks in steady().items() if key[3] < NEWEST - timedelta(weeks=9)}
+    whole: list[Row] = [("a", None, FIRST, None, None)]
+    assert scored(whole, tried | gone, sources=flat)["a", None] == (0, "red"), "all of its steady use is gone"
+    assert scored(whole, tried, sources=flat)["a", None] == (None, "not known"), "twelve clicks tell nothing"
+    by_name: list[Row] = [("a", name, FIRST, None, None) for name in ("p", "q", "r")]
+    assert scored(by_name, gone, sources=flat)["a", None][1] == "red", "three were bought, and none is used"
+
+
+def test_a_score_of_which_most_is_unknown_is_none() -> None:
+    """Recency and use alone, without users, seats and a quarter to compare with: 35 of 80."""
+    columns = {c: c for c in ("account_id", "application", "event_time", "clicks")}
+    flat = {"usage": {"path": "lake", "partitioned": True, "columns": columns}}
+    start = NEWEST - timedelta(weeks=12)
+    use = {key: clicks for key, clicks in steady().items() if start <= key[3] < NEWEST - timedelta(weeks=3)}
+    assert scored([("a", "p", start, None, None)], use, sources=flat)["a", "p"] == (None, "not known")
+    low = scored([("a", "p", start, None, None)], use, sources=flat, health={"known_share": 0.4})
+    assert low["a", "p"] == (0, "red")
 
 
 def steady(account: str = "a", application: str = "p", users: int = 3, clicks: int = 10) -> Use:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from usage_pipeline.config.settings import load_settings
 from usage_pipeline.operations import local
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.lakes import write_config
+from usage_pipeline_tests.support.outcomes import MOMENT, record
 from usage_pipeline_tests.support.servers import free_port
 
 REPO = Path(__file__).parents[2]
@@ -120,6 +122,17 @@ def test_another_form_of_days_or_money_is_a_change(tmp_path, monkeypatch, variab
     before = local.input_fingerprint(settings)
     monkeypatch.setenv(variable, value)
     assert local.input_fingerprint(settings) != before
+
+
+def test_of_outcomes_a_kind_that_moves_down_alone_is_a_change(tmp_path) -> None:
+    settings = load_settings(write_config(tmp_path, as_of="2026-11-22"))
+    said = [{"call_reason": "inactive", "is_useful": False, "why_not": "no problem"}]
+    prints = [local.input_fingerprint(settings)]
+    for n in range(21):
+        record(settings.home.feedback_dir, f"A{n}", "a note", MOMENT + timedelta(minutes=n), useful=said)
+        prints.append(local.input_fingerprint(settings))
+    assert len(set(prints)) == 2
+    assert prints.index(prints[-1]) == 20, "the twentieth answer moves it down; neither those before nor one after"
 
 
 def test_builds_rollback_and_release_from_the_command_line(demo: Demo) -> None:

@@ -68,6 +68,25 @@ def test_a_snooze_ends_on_its_day() -> None:
     assert not standing(record, [reason()], DAY).is_reopened
 
 
+_RENEWS = reason("tax", "upcoming renewal", date(2026, 11, 20), 3)
+
+
+def test_a_renewal_that_comes_near_is_new_but_to_whoever_named_a_day() -> None:
+    """What was done in spring may not hold when the customer decides; a day was chosen with that date in sight."""
+    near = [reason(), _RENEWS]
+    day = date(2026, 12, 15)
+    assert standing(made(status="done"), near, DAY).is_reopened
+    assert standing(made(status="snoozed"), near, DAY).is_reopened
+    assert standing(made(status="snoozed", snoozed_until=day), near, DAY).status == "snoozed"
+    assert standing(made(status="snoozed", snoozed_until=day), near, day).status == "open", "and not a day longer"
+
+
+def test_a_renewal_that_makes_a_row_more_urgent_opens_it_whatever_day_was_named() -> None:
+    record = made(status="snoozed", snoozed_until=date(2026, 12, 15))
+    assert standing(record, [reason(rank=1), _RENEWS], DAY).is_reopened
+    assert standing(record, [reason(), _RENEWS, reason("tax", "usage drop")], DAY).is_reopened
+
+
 def test_without_an_outcome_or_kept_on_the_list_a_row_is_open() -> None:
     assert standing(None, [reason()], DAY).status == "open"
     assert standing(made(status="open"), [reason("tax")], DAY).status == "open"

@@ -157,12 +157,46 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
     assert dana["days_to_answer"] == pytest.approx((MOMENT.timestamp() - datetime.fromisoformat("2026-11-22T00:00:00+00:00").timestamp() + 12 * 60) / 86400)  # fmt: skip
 
 
-def test_no_note_and_no_name_of_who_recorded_is_in_the_file(settings: Settings) -> None:
+def test_no_note_is_in_the_file(settings: Settings) -> None:
     publish(settings, 1, {"A1": USUAL})
     record(settings.home.feedback_dir, "A1", "Mrs. Secretly asked for a discount", recorded_by="quirkyname")
     renew(settings)
     content = settings.home.outcomes_path.resolve().read_bytes()
-    assert b"Secretly" not in content and b"quirkyname" not in content
+    assert b"Secretly" not in content and b"quirkyname" in content
+    (row,) = shown(settings, "outcomes.account_outcomes")
+    assert row["has_note"]
+
+
+def test_the_outcomes_of_an_account_are_a_table_whether_it_is_on_the_list_or_not(settings: Settings) -> None:
+    """Every record of every account, each as it was given; beside the file as Superset wrote it."""
+    publish(settings, 1, {"A/2 <b>": USUAL})
+    both = [
+        {"application_key": "tax", "call_reason": "usage drop", "urgency_rank": 3, "since": None},
+        {"application_key": "permits", "call_reason": "inactive", "urgency_rank": 1, "since": "2026-10-19"},
+        {"application_key": "tax", "call_reason": "inactive", "urgency_rank": 1, "since": "2026-10-19"},
+    ]
+    useful = [
+        {"call_reason": "inactive", "is_useful": True, "why_not": None},
+        {"call_reason": "usage drop", "is_useful": False, "why_not": "known already"},
+    ]
+    record(settings.home.feedback_dir, "A1", reasons=both, useful=useful, was_reached=False)
+    later = {"status": "snoozed", "was_reached": None, "recorded_by": "ben", "owner": None}
+    record(settings.home.feedback_dir, "A1", "a note", MOMENT + timedelta(hours=1), snoozed_until="2026-12-24", **later)
+    record(settings.home.feedback_dir, "A/2 <b>", now=MOMENT + timedelta(hours=2), **later)
+    record(settings.home.feedback_dir, "A1", now=MOMENT + timedelta(hours=3), status="open")
+    renew(settings)
+    with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
+        columns = (
+            "account_id, owner, recorded_by, reached, outcome, answered_reasons, usefulness, has_note, "
+            "date_diff('hour', TIMESTAMP '2026-11-24 09:30:00', recorded_at)"
+        )
+        rows = connection.execute(f"SELECT {columns} FROM outcomes.account_outcomes").fetchall()
+    assert rows == [
+        ("A1", "Dana", "anna", True, "Kept on the list", "inactive", "", False, 3),
+        ("A/2 <b>", None, "ben", None, "Snoozed until something new", "inactive", "", False, 2),
+        ("A1", None, "ben", None, "Snoozed until Dec 24, 2026", "inactive", "", True, 1),
+        ("A1", "Dana", "anna", False, "Done", "inactive, usage drop", "inactive: useful; usage drop: not useful (known already)", False, 0),
+    ]  # fmt: skip
 
 
 def test_the_sensor_brings_answers_and_says_what_stands_in_its_way(settings: Settings) -> None:

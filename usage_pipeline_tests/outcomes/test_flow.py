@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ import dagster as dg
 import duckdb
 import pytest
 from typer.testing import CliRunner
+from usage_superset import outcome_records as written_by
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.data_home import DataHome
@@ -22,6 +25,7 @@ from usage_pipeline.notifications.digest import handled_accounts, read_digests
 from usage_pipeline.operations import backup
 from usage_pipeline.operations.doctor import examine
 from usage_pipeline.operations.erase import EraseError, erase
+from usage_pipeline.operations.local import SUPERSET
 from usage_pipeline.outcomes import records
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.publishing.builds import store_of
@@ -159,6 +163,62 @@ def test_a_restore_merges_and_never_replaces(settings: Settings, tmp_path: Path)
     assert records.problems(restored.home.feedback_dir, restored.home.history_dir) == []
 
 
+def test_where_superset_alone_may_write_the_form_has_the_notes_of_before_after_a_restore(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Docker Compose the pipeline mounts the folder read-only: after a restore the form said "Nothing yet".
+
+    What it has is piped to Superset, which writes it; what people recorded meanwhile stays.
+    """
+    first = record(settings.home.feedback_dir, "A1", "as it was\nin two lines, \u2028 and é")
+    packed = BytesIO()
+    backup.back_up(settings, packed)
+    new_home, feedback = tmp_path / "new", tmp_path / "new" / "feedback"
+
+    def read_only(folder: Path) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    packed.seek(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "make_folder", read_only)
+        backup.restore(new_home, packed)
+    assert written_by.records_of(feedback, "A1") == []
+    (tmp_path / "c").mkdir()
+    config = write_config(tmp_path / "c", home=str(new_home))
+
+    def brought() -> str:
+        sent = CliRunner().invoke(app, ["outcomes", "export", "-c", str(config)])
+        assert sent.exit_code == 0
+        done = subprocess.run(
+            [sys.executable, "-m", "usage_superset.outcome_records", "bring-back"],
+            input=sent.stdout,
+            env={"USAGE_FEEDBACK": str(feedback), "PYTHONPATH": str(SUPERSET)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert brought() == "superset: 1 outcomes of the backup are on the form again"
+    (found,) = written_by.records_of(feedback, "A1")
+    assert found == json.loads(first.read_text())
+    later = record(feedback, "A1", "since then", now=MOMENT + timedelta(days=1))
+    assert brought() == "superset: 0 outcomes of the backup are on the form again"
+    assert later.exists() and len(written_by.records_of(feedback, "A1")) == 2
+    assert records.problems(feedback, new_home / "history") == []
+    # what is Superset's again can be missing again
+    records.keep(feedback, new_home / "history")
+    (feedback / first.name).unlink()
+    assert [p.name for p in records.problems(feedback, new_home / "history")] == [first.name]
+
+
+@pytest.mark.parametrize("line", ["", "[]", "{}", '{"id": "../../x", "recorded_at": "2026-11-24", "account_id": "A1"}'])
+def test_what_is_no_record_is_not_brought_back(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match="line 1 is no record"):
+        written_by.bring_back(tmp_path / "feedback", [line])
+    assert list((tmp_path / "feedback").iterdir()) == []
+
+
 def test_a_note_that_was_erased_since_the_backup_stays_erased_where_it_is(settings: Settings, tmp_path: Path) -> None:
     file = record(settings.home.feedback_dir, "A1", "Anna Archer called")
     packed = BytesIO()
@@ -194,26 +254,26 @@ def home(made: Path, tmp_path: Path) -> Settings:
 def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Settings) -> None:
     notes = ["Anna Archer wants a call", "mail to ANNA@springfield.example", "u-anna is new", "nobody in particular"]
     for n, note in enumerate(notes):
-        record(home.home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
+        record(home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
     # of another account, a name may be somebody else's
-    record(home.home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
+    record(home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
     with dg.DagsterInstance.ephemeral():
-        records.keep(home.home.feedback_dir, home.home.history_dir)
+        records.keep(home.feedback_dir, home.history_dir)
     seen = erase(home, "a", "u-anna", dry=True)
     assert seen.places["notes on outcomes"] == 6, "each with its copy"
     done = erase(home, "a", "u-anna")
     assert done.places["notes on outcomes"] == 6
-    left = [one.note.text for one in records.read_records(home.home.feedback_dir, home.home.history_dir) if one.note]
+    left = [one.note.text for one in records.read_records(home.feedback_dir, home.history_dir) if one.note]
     assert left == ["nobody in particular", "Anna Archer of Shelbyville"]
-    assert records.problems(home.home.feedback_dir, home.home.history_dir) == []
-    assert [found for found in names_of(home.home.root, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
+    assert records.problems(home.feedback_dir, home.history_dir) == []
+    assert [found for found in names_of(home.root, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
     assert "notes on outcomes" not in erase(home, "a", "u-anna").places, "a second run finds nothing"
 
 
 def test_where_superset_alone_may_write_the_command_for_it_is_named(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = record(home.home.feedback_dir, "a", "u-anna called")
+    file = record(home.feedback_dir, "a", "u-anna called")
 
     def read_only(_: Path) -> None:
         raise OSError(30, "Read-only file system")

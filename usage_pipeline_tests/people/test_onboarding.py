@@ -119,6 +119,23 @@ def test_a_stuck_start_says_how_long_and_what_peers_take(settings: Settings) -> 
     assert (row["days_to_first_use"], row["peers"]) == (37, 9)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_use_before_the_start_in_its_own_week_is_not_its_first_use(settings: Settings, whole: bool) -> None:
+    """Tried out on Monday and used from Friday on, a subscription of Wednesday was told as used on its first day."""
+    monday_, start = date(2024, 9, 2), date(2024, 9, 4)
+    used = [Event("a", "p", "u", monday_, 50), Event("a", "p", "u", monday_ + timedelta(days=4), 1)]
+    row = subscription("a", None if whole else "p", start)
+
+    def first(events: list[Event], **other: Any) -> tuple[Any, Any]:
+        (found,) = rows_of(computed(PeopleWorld(events, [row | other]), settings), "mart.onboarding")
+        return found["first_used_on"], found["days_to_first_use"]
+
+    assert first(used) == (date(2024, 9, 6), 2)
+    assert first([*used, Event("a", "p", "v", date(2024, 9, 5), 1)]) == (date(2024, 9, 5), 1)
+    assert first(used[:1]) == (None, None)
+    assert first(used, end_date=date(2024, 9, 5)) == (None, None), "neither of the two days lies in it"
+
+
 def test_an_account_that_returns_starts_again(settings: Settings) -> None:
     events = [Event("a", "p", "u", date(2024, 9, 2) + timedelta(weeks=week), 3) for week in range(6)]
     rows = [

@@ -106,10 +106,12 @@ def figures(rows: list[tuple[Event, bool]], world: PeopleWorld, key: tuple[str, 
     lately, before = Counter[str | None](), Counter[str | None]()
     for event, is_full in rows:
         ago = weeks_ago(event.day)
+        # which clicks of the week of the start came before it is not known: none of them tells shares
+        clicks = event.clicks if is_full else 0
         if ago < 13:
-            lately[event.user] += event.clicks
+            lately[event.user] += clicks
         if 4 <= ago < 17:
-            before[event.user] += event.clicks
+            before[event.user] += clicks
         if event.user is not None:
             came.setdefault(event.user, set()).add(ago)
             if is_full:
@@ -235,6 +237,18 @@ def test_half_the_clicks_by_one_is_a_dependence_and_a_few_clicks_are_none(settin
     assert not only(less, settings)["depends_on_one"]
     few = world.but(events=steady("one", range(5)))
     assert not only(few, settings)["depends_on_one"]
+
+
+def test_clicks_before_the_start_make_nobody_the_one_it_depends_on(settings: Settings) -> None:
+    """Somebody tried it out on the Monday, it began on the Wednesday, and they came once more on the Friday."""
+    start = NEWEST - timedelta(weeks=6)
+    week = [Event("a", "p", "trial", start + timedelta(days=n), clicks) for n, clicks in ((0, 500), (4, 1))]
+    world = PeopleWorld(
+        [*week, *steady("one", range(6)), *steady("two", range(6)), *steady("three", range(6))],
+        [subscription("a", "p", start + timedelta(days=2))],
+    )
+    row = only(world, settings)
+    assert (row["top_user_share"], row["depends_on_one"]) == (pytest.approx(1 / 3), False)
 
 
 def test_without_users_everything_about_them_is_empty(settings: Settings) -> None:

@@ -241,17 +241,18 @@ def test_a_home_without_history_says_so(settings: Settings) -> None:
 # ---------------------------------------------------------------- tables of what was issued, and of builds
 
 
-def test_a_table_of_what_was_issued_names_its_build_and_lacks_no_week(settings: Settings) -> None:
-    """An older entry without a column of today is read all the same; what is only proposed has no build yet."""
-    issued = Snapshots(SCORES, "issued", {"n": "BIGINT", "of_today": "VARCHAR"})
+def test_a_table_of_what_was_issued_lacks_no_week(settings: Settings) -> None:
+    """An older entry without a column of today is read all the same, and has the default where there is one."""
+    columns = {"n": "BIGINT", "of_today": "VARCHAR", "is_shown": "BOOLEAN DEFAULT TRUE"}
+    issued = Snapshots(SCORES, "issued", columns)
     propose(settings, SCORES, w2025_02_17=2)
-    build = keep_as_published(settings)
+    keep_as_published(settings)
     propose(settings, SCORES, w2025_02_24=1)
     connection = duckdb.connect()
     with history.history_locked(settings.home, settings.ingest.wait_seconds):
         assert issued.replace(connection, settings.home.history_dir) == 2
-        rows = connection.execute("SELECT n, of_today, build_id FROM issued ORDER BY build_id, n").fetchall()
-        assert rows == [(0, None, ""), (0, None, build.build_id), (1, None, build.build_id)]
+        rows = connection.execute("SELECT n, of_today, is_shown FROM issued ORDER BY n").fetchall()
+        assert rows == [(0, None, True), (0, None, True), (1, None, True)]
         assert issued.replace(connection, settings.home.history_dir, before=date(2025, 2, 24)) == 1
 
 

@@ -127,6 +127,7 @@ USAGE_STATES = "(SELECT * FROM core.usage_states JOIN core.account_applications 
 TABLES = (
     "subscription_periods",
     "subscription_terms",
+    "subscription_states",
     "account_applications",
     "subscription_weeks",
     "usage_states",

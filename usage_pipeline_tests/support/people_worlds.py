@@ -95,6 +95,7 @@ def computed(world: PeopleWorld, settings: Settings) -> duckdb.DuckDBPyConnectio
         ("", "", TABLES),
         ("defs/activity", "core", ("account_subscriptions",)),
         ("defs/activity", "mart", ("accounts_summary",)),
+        ("defs/health", "core", ("health_inputs",)),
         ("defs/people", "mart", ("subscription_users", "onboarding")),
         ("defs/people", "core", ("peer_groups",)),
         ("defs/people", "mart", ("peers", "expansion")),

@@ -83,6 +83,13 @@ ACTIVITY_TABLES = [
     ),
     account_applications,
     sql_table(
+        "subscription_states",
+        schema="core",
+        group="activity",
+        description="Each subscription with its state on the day of as_of, its value and its seats: what a notice is, "
+        "and that a cancellation ahead is one, is said here alone.",
+    ),
+    sql_table(
         "account_subscriptions",
         schema="core",
         group="activity",

@@ -129,6 +129,7 @@ def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]
         connection.unregister("given")
     moved = [row["call_reason"] for row in rows if row["is_moved_down"]]
     return dg.MaterializeResult(
+        # the sensor of the lake looks at `moved_down` and asks for a run where it is another
         metadata={"dagster/row_count": len(rows), "outcomes": len(records), "new": kept, "moved_down": moved}
     )
 

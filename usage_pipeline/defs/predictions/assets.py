@@ -12,9 +12,11 @@ from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, proposal_result, sql_table
 from usage_pipeline.predictions import risk_columns
 from usage_pipeline.predictions.point_in_time import open_history
-from usage_pipeline.publishing.history import history_locked, promote
+from usage_pipeline.publishing.history import SCORES, history_locked, promote
+from usage_pipeline.publishing.snapshots import Snapshots
 from usage_pipeline.resources import Warehouse
 
+ISSUED = Snapshots(SCORES, "core.score_snapshots", risk_columns.SNAPSHOT_COLUMNS)
 # scikit-learn takes seconds to load: it is imported where something is learned or scored, not to list the assets
 
 
@@ -124,7 +126,7 @@ def risk_scores(
         "score_snapshots",
         Step(
             tables={"core.snapshot_outcomes": "predictions/risk_outcomes"},
-            python={"core.score_snapshots": risk_columns.SNAPSHOT_COLUMNS},
+            python={ISSUED.table: ISSUED.all_columns},
             reads=["core.risk_scores", "core.weeks"],
         ),
     ),
@@ -144,7 +146,8 @@ def score_snapshots(
         promote(settings.home)
         with warehouse.get_connection() as connection:
             proposal = risks.propose_score_snapshot(connection, settings.home.history_dir, settings.clock.as_of)
-            weeks = risks.replace_issued(connection, settings)
+            weeks = ISSUED.replace(connection, settings.home.history_dir)
+            risks.replace_snapshot_outcomes(connection, settings)
     context.log.info(f"{weeks} weeks of scores are on record")
     return proposal_result(context, proposal, "scores")
 

@@ -8,7 +8,8 @@ WITH newest AS (
 -- the subscription period that runs on as_of, else the last one before it, else the first to come
 told_periods AS (
     SELECT *
-    FROM core.subscription_periods
+    FROM core.subscription_states
+    WHERE application IS NOT NULL
     QUALIFY
         row_number() OVER (
             PARTITION BY account_id, application
@@ -25,19 +26,10 @@ told_periods AS (
 subscription_periods AS (
     SELECT
         told_periods.*,
-        numbered.account_application_id,
-        -- what holds on as_of, not what a row to come will say; of a period that ended what held last
-        terms.seats,
-        CAST(terms.annual_value AS DOUBLE) AS annual_value
+        numbered.account_application_id
     FROM told_periods
     INNER JOIN core.account_applications AS numbered
         ON told_periods.account_id = numbered.account_id AND told_periods.application = numbered.application
-    LEFT JOIN core.subscription_terms AS terms
-        ON
-            told_periods.account_id = terms.account_id
-            AND told_periods.application = terms.application
-            AND least(greatest(CAST($as_of_day AS DATE), told_periods.start_date), told_periods.end_date)
-            BETWEEN terms.start_date AND terms.end_date
 ),
 
 usage AS (
@@ -157,16 +149,7 @@ placed AS (
         usage.used_before_on,
         coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) AS clicks_outside_subscription,
         before_end.clicks_per_week AS clicks_per_week_before_end,
-        CASE
-            WHEN subscription_periods.account_id IS NULL THEN 'no subscription'
-            WHEN subscription_periods.start_date > CAST($as_of_day AS DATE) THEN 'not started'
-            WHEN subscription_periods.end_date < CAST($as_of_day AS DATE) THEN 'ended'
-            WHEN subscription_periods.notice_date <= CAST($as_of_day AS DATE) THEN 'notice received'
-            -- a cancellation that was delivered before its day is a notice whose date nobody gave
-            WHEN subscription_periods.end_reason = 'cancelled' AND subscription_periods.end_date < DATE '9999-12-31'
-                THEN 'notice received'
-            ELSE 'active subscription'
-        END AS subscription_state
+        coalesce(subscription_periods.subscription_state, 'no subscription') AS subscription_state
     FROM account_applications
     LEFT JOIN
         subscription_periods

@@ -6,9 +6,7 @@ WITH account_rows AS (
         coalesce(end_date, DATE '9999-12-31') AS end_date,
         end_reason,
         notice_date,
-        coalesce(end_date < start_date, FALSE) AS never_started,
-        coalesce(notice_date <= CAST($as_of_day AS DATE), FALSE)
-        OR coalesce(end_reason = 'cancelled' AND end_date IS NOT NULL, FALSE) AS has_notice
+        coalesce(end_date < start_date, FALSE) AS never_started
     FROM ref.subscriptions
     WHERE application IS NULL
 ),
@@ -21,10 +19,7 @@ from_account_rows AS (
         max(end_date) AS end_date,
         arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
         arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
-        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached,
-        bool_and(has_notice) FILTER (
-            WHERE CAST($as_of_day AS DATE) BETWEEN start_date AND end_date
-        ) AS has_notice
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
     FROM account_rows
     GROUP BY account_id
 ),
@@ -37,12 +32,7 @@ from_periods AS (
         max(end_date) AS end_date,
         arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
         arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
-        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached,
-        -- the account leaves where all that runs of it does
-        bool_and(
-            coalesce(notice_date <= CAST($as_of_day AS DATE), FALSE)
-            OR coalesce(end_reason = 'cancelled' AND end_date < DATE '9999-12-31', FALSE)
-        ) FILTER (WHERE CAST($as_of_day AS DATE) BETWEEN start_date AND end_date) AS has_notice
+        max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
     FROM core.subscription_periods
     WHERE account_id NOT IN (SELECT account_id FROM from_account_rows)
     GROUP BY account_id
@@ -59,6 +49,17 @@ in_force AS (
     GROUP BY account_id
 ),
 
+-- the account leaves where all that runs of it does: of its own rows where it has any, else of its applications
+notices AS (
+    SELECT
+        account_id,
+        application IS NULL AS is_of_account,
+        bool_and(subscription_state = 'notice received') AS has_notice
+    FROM core.subscription_states
+    WHERE subscription_state IN ('active subscription', 'notice received')
+    GROUP BY account_id, application IS NULL
+),
+
 renewals AS (
     SELECT
         account_id,
@@ -72,9 +73,15 @@ renewals AS (
 ),
 
 spans AS (
-    SELECT * FROM from_account_rows
+    SELECT
+        *,
+        TRUE AS is_of_account
+    FROM from_account_rows
     UNION ALL
-    SELECT * FROM from_periods
+    SELECT
+        *,
+        FALSE AS is_of_account
+    FROM from_periods
 )
 
 SELECT
@@ -93,10 +100,11 @@ SELECT
         WHEN spans.never_started THEN 'never started'
         WHEN spans.reached IS NULL THEN 'not started'
         WHEN spans.reached < CAST($as_of_day AS DATE) THEN 'ended'
-        WHEN spans.has_notice THEN 'notice received'
+        WHEN notices.has_notice THEN 'notice received'
         ELSE 'active subscription'
     END AS subscription_state
 FROM core.account_names AS names
 LEFT JOIN spans ON names.account_id = spans.account_id
+LEFT JOIN notices ON spans.account_id = notices.account_id AND spans.is_of_account = notices.is_of_account
 LEFT JOIN in_force ON names.account_id = in_force.account_id
 LEFT JOIN renewals ON names.account_id = renewals.account_id

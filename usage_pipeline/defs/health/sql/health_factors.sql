@@ -39,7 +39,8 @@ measured AS (
     WHERE
         NOT inputs.is_unopened
         AND rules.weight > 0
-        AND (rules.factor != 'adoption' OR inputs.application IS NULL)
+        -- where applications were not bought by name, they are those ever used, and no part of them is adopted
+        AND (rules.factor != 'adoption' OR (inputs.application IS NULL AND inputs.basis = 'application'))
 )
 
 SELECT

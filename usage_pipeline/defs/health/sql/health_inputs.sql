@@ -22,34 +22,31 @@ as_of_weeks AS (
 in_force AS (
     SELECT
         as_of_weeks.as_of_week,
-        subscription_periods.account_id,
-        subscription_periods.application,
-        subscription_periods.basis,
-        subscription_periods.period_number,
+        subscriptions.account_id,
+        subscriptions.application,
+        subscriptions.basis,
+        subscriptions.period_number,
+        subscriptions.start_date,
         numbered.account_application_id,
         terms.seats,
-        coalesce(subscription_periods.notice_date <= as_of_weeks.as_of_week + 6, FALSE)
-        -- of a cancellation without a notice nobody knows since when it was known
-        OR coalesce(
-            as_of_weeks.as_of_week = newest.week_start
-            AND subscription_periods.end_reason = 'cancelled'
-            AND subscription_periods.end_date < DATE '9999-12-31',
-            FALSE
-        ) AS has_notice
+        coalesce(subscriptions.notice_date <= as_of_weeks.as_of_week + 6, FALSE)
+        -- of a cancellation nobody knows since when it was known
+        OR (as_of_weeks.as_of_week = newest.week_start AND subscriptions.is_cancelled) AS has_notice
     FROM as_of_weeks
     CROSS JOIN newest
-    INNER JOIN core.subscription_periods AS subscription_periods
+    INNER JOIN core.subscription_states AS subscriptions
         ON
-            subscription_periods.start_date <= as_of_weeks.as_of_week + 6
-            AND subscription_periods.end_date > as_of_weeks.as_of_week + 6
+            subscriptions.application IS NOT NULL
+            AND subscriptions.start_date <= as_of_weeks.as_of_week + 6
+            AND subscriptions.end_date > as_of_weeks.as_of_week + 6
     INNER JOIN core.account_applications AS numbered
         ON
-            subscription_periods.account_id = numbered.account_id
-            AND subscription_periods.application = numbered.application
+            subscriptions.account_id = numbered.account_id
+            AND subscriptions.application = numbered.application
     LEFT JOIN core.subscription_terms AS terms
         ON
-            subscription_periods.account_id = terms.account_id
-            AND subscription_periods.application = terms.application
+            subscriptions.account_id = terms.account_id
+            AND subscriptions.application = terms.application
             AND as_of_weeks.as_of_week + 6 BETWEEN terms.start_date AND terms.end_date
 ),
 
@@ -70,7 +67,7 @@ trends AS (
     GROUP BY in_force.as_of_week, in_force.account_application_id
 ),
 
--- blocks of four weeks back from the as-of week: 0 is now, 1 to 3 are what now is compared with
+-- users of blocks of four weeks back from the as-of week: 0 is now, 1 to 3 are what now is compared with
 users_of_blocks AS (
     SELECT
         in_force.as_of_week,
@@ -87,6 +84,9 @@ users_of_blocks AS (
             AND in_force.application = weekly.application
             AND in_force.as_of_week - 112 < weekly.week_start
             AND in_force.as_of_week >= weekly.week_start
+            -- who came before it began, in the week of its start or years ago, is no user of it
+            AND in_force.start_date <= weekly.last_day
+    INNER JOIN core.weeks AS weeks ON weekly.week_start = weeks.week_start AND weeks.is_complete
     WHERE weekly.user_id IS NOT NULL AND weekly.clicks > 0
     GROUP BY ALL
 ),
@@ -110,19 +110,38 @@ users_of_both AS (
     SELECT * FROM users_of_accounts
 ),
 
-users AS (
+-- of the blocks before, those that it covers whole; of an account, its first application in force
+subscribed_blocks AS (
     SELECT
         as_of_week,
         account_id,
         application,
-        count(DISTINCT user_id) FILTER (WHERE block = 0) AS active_users,
-        count(DISTINCT user_id) FILTER (WHERE block = 0 AND has_no_seats) AS users_without_own_seats,
-        count(DISTINCT user_id) FILTER (WHERE block = 1) AS users_1,
-        count(DISTINCT user_id) FILTER (WHERE block = 2) AS users_2,
-        count(DISTINCT user_id) FILTER (WHERE block = 3) AS users_3,
-        (sum(clicks) FILTER (WHERE block = 0) - max(clicks) FILTER (WHERE block = 0)) / 4 AS clicks_of_others
-    FROM users_of_both
-    GROUP BY as_of_week, account_id, application
+        least(3, (as_of_week - 21 - min(start_date)) // 28) AS blocks
+    FROM in_force
+    GROUP BY GROUPING SETS ((as_of_week, account_id, application), (as_of_week, account_id))
+),
+
+users AS (
+    SELECT
+        subscribed.as_of_week,
+        subscribed.account_id,
+        subscribed.application,
+        count(*) FILTER (WHERE users.block = 0) AS active_users,
+        count(*) FILTER (WHERE users.block = 0 AND users.has_no_seats) AS users_without_own_seats,
+        CASE
+            WHEN subscribed.blocks >= 1
+                THEN count(*) FILTER (WHERE users.block BETWEEN 1 AND subscribed.blocks) / subscribed.blocks
+        END AS usual_users,
+        coalesce(
+            sum(users.clicks) FILTER (WHERE users.block = 0) - max(users.clicks) FILTER (WHERE users.block = 0), 0
+        ) / 4 AS clicks_of_others
+    FROM subscribed_blocks AS subscribed
+    LEFT JOIN users_of_both AS users
+        ON
+            subscribed.as_of_week = users.as_of_week
+            AND subscribed.account_id = users.account_id
+            AND subscribed.application IS NOT DISTINCT FROM users.application
+    GROUP BY subscribed.as_of_week, subscribed.account_id, subscribed.application, subscribed.blocks
 ),
 
 of_applications AS (
@@ -173,11 +192,11 @@ account_seats AS (
 with_users AS (
     SELECT
         of_applications.*,
-        CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
-        CASE WHEN $has_users THEN coalesce((users.users_1 + users.users_2 + users.users_3) / 3, 0) END AS usual_users,
-        CASE WHEN $has_users THEN coalesce(users.clicks_of_others, 0) END AS clicks_of_others
+        CASE WHEN $has_users THEN users.active_users END AS active_users,
+        CASE WHEN $has_users THEN users.usual_users END AS usual_users,
+        CASE WHEN $has_users THEN users.clicks_of_others END AS clicks_of_others
     FROM of_applications
-    LEFT JOIN users
+    INNER JOIN users
         ON
             of_applications.as_of_week = users.as_of_week
             AND of_applications.account_id = users.account_id
@@ -223,6 +242,7 @@ SELECT
     CASE WHEN seats > 0 THEN CAST(active_users AS DOUBLE) END AS seats_used,
     CASE WHEN seats > 0 THEN CAST(seats AS DOUBLE) END AS seats,
     active_users,
+    CAST(NULL AS BIGINT) AS users_without_own_seats,
     usual_users,
     clicks_of_others
 FROM with_users
@@ -247,19 +267,20 @@ SELECT
             THEN
                 coalesce(of_accounts.seats_used, 0)
                 -- `least` passes over what is NULL
-                + least(coalesce(users.users_without_own_seats, 0), coalesce(account_seats.seats, 0))
+                + least(users.users_without_own_seats, coalesce(account_seats.seats, 0))
     END AS seats_used,
     CASE
         WHEN of_accounts.seats IS NOT NULL OR account_seats.seats > 0
             THEN CAST(coalesce(of_accounts.seats, 0) + coalesce(account_seats.seats, 0) AS DOUBLE)
     END AS seats,
-    CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
-    CASE WHEN $has_users THEN coalesce((users.users_1 + users.users_2 + users.users_3) / 3, 0) END AS usual_users,
-    CASE WHEN $has_users THEN coalesce(users.clicks_of_others, 0) END AS clicks_of_others
+    CASE WHEN $has_users THEN users.active_users END AS active_users,
+    CASE WHEN $has_users THEN users.users_without_own_seats END AS users_without_own_seats,
+    CASE WHEN $has_users THEN users.usual_users END AS usual_users,
+    CASE WHEN $has_users THEN users.clicks_of_others END AS clicks_of_others
 FROM of_accounts
 LEFT JOIN account_seats
     ON of_accounts.as_of_week = account_seats.as_of_week AND of_accounts.account_id = account_seats.account_id
-LEFT JOIN users
+INNER JOIN users
     ON
         of_accounts.as_of_week = users.as_of_week
         AND of_accounts.account_id = users.account_id

@@ -52,8 +52,7 @@ use AS (
         account_id,
         application,
         week_start,
-        first_day,
-        last_day
+        first_day
     FROM core.weekly_usage
     WHERE clicks > 0
     UNION ALL
@@ -61,27 +60,75 @@ use AS (
         account_id,
         NULL AS application,
         week_start,
-        min(first_day) AS first_day,
-        max(last_day) AS last_day
+        min(first_day) AS first_day
     FROM core.weekly_usage
     WHERE clicks > 0
     GROUP BY account_id, week_start
 ),
 
-first_use AS (
+-- in the week of the start, of each user: which of their first and last day lie in the subscription; without days the
+-- week is all that is known
+days_used AS (
+    SELECT
+        account_id,
+        application,
+        week_start,
+        first_day,
+        last_day
+    FROM core.weekly_users
+    WHERE clicks > 0
+    UNION ALL
+    SELECT
+        account_id,
+        NULL AS application,
+        week_start,
+        first_day,
+        last_day
+    FROM core.weekly_users
+    WHERE clicks > 0
+),
+
+first_days AS (
     SELECT
         starts.account_id,
         starts.application,
         starts.period_number,
-        min(greatest(use.first_day, starts.start_date)) AS first_used_on
+        CASE
+            WHEN NOT $has_days THEN greatest(days_used.first_day, starts.start_date)
+            WHEN days_used.first_day >= starts.start_date THEN days_used.first_day
+            WHEN days_used.last_day <= starts.end_date THEN days_used.last_day
+        END AS day
+    FROM starts
+    INNER JOIN days_used
+        ON
+            starts.account_id = days_used.account_id
+            AND starts.application IS NOT DISTINCT FROM days_used.application
+            AND date_trunc('week', starts.start_date) = days_used.week_start
+            AND starts.start_date <= days_used.last_day
+            AND starts.end_date >= days_used.first_day
+    UNION ALL
+    SELECT
+        starts.account_id,
+        starts.application,
+        starts.period_number,
+        use.first_day AS day
     FROM starts
     INNER JOIN use
         ON
             starts.account_id = use.account_id
             AND starts.application IS NOT DISTINCT FROM use.application
-            AND starts.start_date <= use.last_day
+            AND starts.start_date < use.week_start
             AND starts.end_date >= use.first_day
-    GROUP BY starts.account_id, starts.application, starts.period_number
+),
+
+first_use AS (
+    SELECT
+        account_id,
+        application,
+        period_number,
+        min(day) AS first_used_on
+    FROM first_days
+    GROUP BY account_id, application, period_number
 ),
 
 full_weeks AS (

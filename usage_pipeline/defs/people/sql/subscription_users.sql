@@ -14,6 +14,17 @@ complete AS (
     WHERE weeks.is_complete
 ),
 
+-- users of the newest four weeks, as health counts them
+active AS (
+    SELECT
+        inputs.account_id,
+        inputs.application,
+        inputs.active_users,
+        inputs.users_without_own_seats
+    FROM core.health_inputs AS inputs
+    INNER JOIN newest ON inputs.as_of_week = newest.week_start
+),
+
 owned AS (
     SELECT
         account_id,
@@ -30,12 +41,12 @@ application_weeks AS (
     SELECT
         owned.account_id,
         owned.application,
-        owned.seats,
         users.user_id,
         complete.ago,
-        users.clicks,
+        -- of the week in which the subscription began, which clicks came before the start is not known
+        CASE WHEN users.week_start >= owned.start_date THEN users.clicks ELSE 0 END AS clicks,
         users.last_day,
-        -- the week in which the subscription began makes nobody a regular user
+        -- and it makes nobody a regular user
         users.week_start >= owned.start_date AS is_full
     FROM owned
     INNER JOIN core.weekly_users AS users
@@ -52,7 +63,7 @@ application_weeks AS (
 
 -- the account as a whole has no application
 entity_weeks AS (
-    SELECT * EXCLUDE (seats) FROM application_weeks
+    SELECT * FROM application_weeks
     UNION ALL
     SELECT
         account_id,
@@ -107,7 +118,6 @@ counted AS (
         account_id,
         application,
         count(*) FILTER (WHERE is_in_newest_week) AS weekly_active_users,
-        count(*) FILTER (WHERE weeks_of_month > 0) AS monthly_active_users,
         sum(weeks_of_month) AS user_weeks,
         count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks) AS regular_users,
         count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND weeks_recent = 0) AS regular_users_lost,
@@ -158,21 +168,19 @@ account_seats AS (
         subscriptions.account_id,
         subscriptions.start_date,
         subscriptions.seats,
-        count(DISTINCT weeks.user_id) AS users
+        coalesce(active.users_without_own_seats, 0) AS users
     FROM core.account_subscriptions AS subscriptions
-    LEFT JOIN application_weeks AS weeks
-        ON subscriptions.account_id = weeks.account_id AND weeks.seats IS NULL AND weeks.ago < 4
+    LEFT JOIN active ON subscriptions.account_id = active.account_id AND active.application IS NULL
     WHERE subscriptions.subscription_state IN ('active subscription', 'notice received')
-    GROUP BY subscriptions.account_id, subscriptions.start_date, subscriptions.seats
 ),
 
 application_seats AS (
     SELECT
         owned.account_id,
         sum(owned.seats) AS seats,
-        sum(coalesce(counted.monthly_active_users, 0)) FILTER (WHERE owned.seats IS NOT NULL) AS users
+        sum(coalesce(active.active_users, 0)) FILTER (WHERE owned.seats IS NOT NULL) AS users
     FROM owned
-    LEFT JOIN counted ON owned.account_id = counted.account_id AND owned.application = counted.application
+    LEFT JOIN active ON owned.account_id = active.account_id AND owned.application = active.application
     GROUP BY owned.account_id
 ),
 
@@ -183,10 +191,10 @@ entities AS (
         owned.start_date,
         owned.usage_state,
         owned.seats,
-        coalesce(counted.monthly_active_users, 0) AS seats_used,
+        coalesce(active.active_users, 0) AS seats_used,
         owned.annual_value
     FROM owned
-    LEFT JOIN counted ON owned.account_id = counted.account_id AND owned.application = counted.application
+    LEFT JOIN active ON owned.account_id = active.account_id AND owned.application = active.application
     UNION ALL
     SELECT
         account_seats.account_id,
@@ -219,10 +227,10 @@ figures AS (
     SELECT
         entities.*,
         CASE WHEN $has_users THEN coalesce(counted.weekly_active_users, 0) END AS weekly_active_users,
-        CASE WHEN $has_users THEN coalesce(counted.monthly_active_users, 0) END AS monthly_active_users,
+        CASE WHEN $has_users THEN coalesce(active.active_users, 0) END AS monthly_active_users,
         CASE
             WHEN $has_users
-                THEN counted.user_weeks / nullif(months.weeks, 0) / nullif(counted.monthly_active_users, 0)
+                THEN counted.user_weeks / nullif(months.weeks, 0) / nullif(active.active_users, 0)
         END AS stickiness,
         CASE WHEN $has_users THEN entities.seats_used / nullif(entities.seats, 0) END AS seat_utilization,
         CASE WHEN $has_users THEN coalesce(counted.regular_users, 0) END AS regular_users,
@@ -244,6 +252,8 @@ figures AS (
         CASE WHEN champions.is_silent THEN coalesce(counted.users_since, 0) END AS users_going_on
     FROM entities
     INNER JOIN months ON entities.start_date = months.start_date
+    LEFT JOIN active
+        ON entities.account_id = active.account_id AND entities.application IS NOT DISTINCT FROM active.application
     LEFT JOIN counted
         ON entities.account_id = counted.account_id AND entities.application IS NOT DISTINCT FROM counted.application
     LEFT JOIN clicks_of_all AS of_all

@@ -26,6 +26,11 @@ counted AS (
         coalesce(manifests.files_quarantined, 0) AS files_quarantined,
         manifests.source_rows,
         manifests.read_on,
+        -- of folders cut in a zone that is ahead: the last hours of a week lie in the next one, read since it was over
+        NOT $ends_in_next_folder
+        OR coalesce(
+            next_folder.files_quarantined = 0 AND coalesce(next_folder.read_on > spine.week_start + 6, TRUE), FALSE
+        ) AS has_its_end,
         coalesce(manifests.rows_rejected > $rejected_share * manifests.source_rows, FALSE) AS has_many_rejected,
         median(manifests.source_rows) OVER (
             ORDER BY spine.week_start ROWS BETWEEN 8 PRECEDING AND 1 PRECEDING
@@ -36,6 +41,7 @@ counted AS (
         ) AS rows_last_year
     FROM spine
     LEFT JOIN manifests ON spine.week_start = manifests.week
+    LEFT JOIN manifests AS next_folder ON spine.week_start + 7 = next_folder.week
     LEFT JOIN came_by_date ON spine.week_start = came_by_date.week_start
 ),
 
@@ -64,6 +70,7 @@ SELECT
     has_arrived
     AND has_settled
     AND is_read_whole
+    AND has_its_end
     AND files_quarantined = 0
     AND NOT (has_many_rejected OR has_collapsed OR has_exploded) AS is_complete,
     CASE
@@ -76,6 +83,7 @@ SELECT
         WHEN has_exploded THEN 'far more rows than usual'
         WHEN NOT has_settled THEN 'not settled yet'
         WHEN NOT is_read_whole THEN 'not read since it ended'
+        WHEN NOT has_its_end THEN 'last hours not arrived'
         ELSE 'complete'
     END AS week_status,
     -- the same ISO week a year ago; week 53 is compared with week 52
