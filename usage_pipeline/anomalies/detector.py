@@ -45,6 +45,8 @@ _MOVED = 0.2
 _ZERO_SHARE, _TIMES_RANDOM = 0.25, 2.0
 # the same week of last year, and those beside it
 _AROUND = np.array([0.2, 0.6, 0.2])
+# a season of an application goes no further: where next to nothing is used, a year ago may be any multiple of before
+_MOST_SEASON = 20.0
 # what a series did a year ago is a season from such a share of its level on
 _SEASON = 0.2
 # what a week of use strays by in a series that is mostly zero, as a logarithm, and how many weeks that counts for
@@ -253,7 +255,7 @@ class _Judge:
         around = past[:, a_year_ago - 1 : a_year_ago + 2] @ weights
         # the weeks before it, or the first ones on record
         before = past[:, max(a_year_ago - 8, 0) : max(a_year_ago, 8)]
-        found: Floats = now * around / before.mean(axis=1)
+        found: Floats = np.clip(now * around / before.mean(axis=1), 1 / _MOST_SEASON, _MOST_SEASON)
         return found
 
     def _bounds_of_last_year(self, week: int) -> tuple[Floats, Floats]:
@@ -453,7 +455,9 @@ class _Judge:
         at_random = np.exp(-self.total / weeks / 2.0)
         # far more zeros than at random, or, where zeros are the rule, far fewer weeks of use, each of them a large one
         is_clumped = (share >= _TIMES_RANDOM * at_random) | (_TIMES_RANDOM * (1 - share) <= 1 - at_random)
-        found: Bools = (self.zero_weeks >= 8) & (share >= _ZERO_SHARE) & is_clumped
+        # what was hardly used yet has nothing to be compared with: its first use is no spike, nor its second
+        is_unused = (self.used_weeks < 3) & (self.zero_weeks > self.used_weeks)
+        found: Bools = (self.zero_weeks >= 8) & (share >= _ZERO_SHARE) & is_clumped | is_unused
         return found
 
     def _silence(self, week: int) -> Floats:
@@ -526,8 +530,8 @@ class _Judge:
         mean, variance = self.out["expected"][:, week], self.out["variance"][:, week]
         residual = np.nan_to_num((self.counts[:, week] - mean) / np.sqrt(variance))
         weight = np.minimum(1.0, (2.5 / np.maximum(np.abs(residual), 1e-9)) ** 2)
-        # of a series that is mostly zero, weeks of use are no exceptions
-        return np.where(self.irregular, 1.0, weight), residual
+        # of a series that is mostly zero, weeks of use are no exceptions; without a level nothing is one
+        return np.where(self.irregular | (self.seen < self.rules.minimum_weeks), 1.0, weight), residual
 
     def _anomaly(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
@@ -543,7 +547,10 @@ class _Judge:
         goes_on = (
             (self.direction != 0)
             & self.known[:, week]
-            & ((side == self.direction) | ((side == 0) & (residual * self.direction >= 1.0) & (np.abs(z) >= _GOES_ON)))
+            & (
+                (side == self.direction)
+                | ((side == 0) & (residual * self.direction >= 1.0) & (z * self.direction >= _GOES_ON))
+            )
         )
         begins = hit & ~goes_on
         self.quiet = np.where(goes_on | begins, 0, self.quiet + self.known[:, week])

@@ -655,3 +655,18 @@ def test_twice_the_clicks_by_as_many_users_may_have_come_twice(tmp_path: Any, ob
     spike = {"kind": "spike", "observed": observed, "z": 9}
     for row in anomalous(tmp_path, [spike, spike | {"scope": "application", "account_id": None}]):
         assert ("rows may have come twice" in row["what_happened"]) == is_said
+
+
+def test_what_is_hardly_ever_used_has_no_spikes() -> None:
+    """Of a vendor's features that are used once in a year, every single use was a spike, nine in ten of high confidence."""
+    rng = np.random.default_rng(2)
+    counts = rng.poisson(12, (400, 90)) * (rng.random((400, 90)) < 0.02)
+    counts[:, :4] = 0
+    found = judged(counts.astype(float), np.arange(400) % 20)
+    assert (found.kind > 0).mean() <= 0.001
+    assert found.is_strong.mean() <= 0.0001
+
+
+def test_a_drop_goes_on_only_while_it_is_one(found: Judged) -> None:
+    assert (found.z[np.isin(found.kind, (DROP, SHIFT_DOWN))] < 0).all()
+    assert (found.z[np.isin(found.kind, (SPIKE, SHIFT_UP))] > 0).all()
