@@ -679,7 +679,8 @@ class _Judge:
             ratios = kept[of_it & ~np.isnan(kept)]
             if len(ratios) >= self.rules.platform_accounts:
                 level[of_it] *= min(float(np.median(ratios)), 1.0)
-        one_week = self.scatter.variance(np.nan_to_num(level, nan=1.0)) / level**2
+        known = np.nan_to_num(level, nan=1.0)
+        one_week = self.scatter.variance(known) / known**2
         return level, one_week / _DECLINE_WEEKS + _YEAR * self._drift() ** 2
 
     def _of_eight_weeks(self, end: int) -> Floats:
