@@ -679,7 +679,7 @@ class _Judge:
             ratios = kept[of_it & ~np.isnan(kept)]
             if len(ratios) >= self.rules.platform_accounts:
                 level[of_it] *= min(float(np.median(ratios)), 1.0)
-        known = np.nan_to_num(level, nan=1.0)
+        known = np.maximum(np.nan_to_num(level, nan=1.0), 0.02)
         one_week = self.scatter.variance(known) / known**2
         return level, one_week / _DECLINE_WEEKS + _YEAR * self._drift() ** 2
 
