@@ -275,6 +275,24 @@ def vanishing_users(seed: int) -> World:
     return _world("vanishing_users", counts, mean, (1 - active) * mean, events=events)
 
 
+STEP_WEEKS = range(6, 13)
+
+
+def step_and_back(seed: int) -> World:
+    """480 accounts of 5 to 600 clicks with a cv of .1 to .4. 48 step to .3 or .5 for 6 to 12 weeks, and step back."""
+    rng = _rng(seed, 14)
+    n, stepping = 480, 48
+    size, cv = np.array([5, 20, 100, 600]), np.array([0.1, 0.2, 0.3, 0.4])
+    cell = rng.permutation(n) % 12
+    levels = size[cell % 3] * (size[1:] / size[:-1])[cell % 3] ** rng.random(n)
+    weeks = 104 + rng.integers(0, 17, stepping)
+    events = [
+        Event(series, int(week), int(rng.choice(STEP_WEEKS)), "drop", float(rng.choice([0.3, 0.5])))
+        for series, week in enumerate(weeks)
+    ]
+    return _drawn("step_and_back", rng, _flat(levels), 1.5, cv[cell // 3], events=events)
+
+
 SHAPES: dict[str, Callable[[int], World]] = {
     shape.__name__: shape
     for shape in (
@@ -292,5 +310,6 @@ SHAPES: dict[str, Callable[[int], World]] = {
         doubled_upload,
         holiday_regions,
         vanishing_users,
+        step_and_back,
     )
 }

@@ -27,12 +27,12 @@ Ints = NDArray[np.signedinteger[Any]]
 Bools = NDArray[np.bool_]
 
 # part of every anomaly: raise it when the same counts would be anomalous in another way
-VERSION = "2"
+VERSION = "3"
 WINDOWS = (1, 2, 4)
 KINDS = ("", "spike", "usage drop", "step up", "step down", "slow decline")
 SPIKE, DROP, SHIFT_UP, SHIFT_DOWN, DECLINE = 1, 2, 3, 4, 5
 _YEAR = 52
-_DECLINE_WEEKS = 8
+_DECLINE_WEEKS, _DECLINE_KNOWN = 8, 6
 # the level itself wanders by so much a week, as a share of the expected value, but by no more than a part of what the
 # series strays by anyhow
 _LEVEL_DRIFT, _DRIFT_OF_SCATTER = 0.015, 0.3
@@ -40,10 +40,13 @@ _LEVEL_DRIFT, _DRIFT_OF_SCATTER = 0.015, 0.3
 _LEAST_STRONG = 3.0
 # an application's accounts have moved together in a week from such a share on
 _MOVED = 0.2
-# a series is irregular where it is zero in so many weeks, and far more often than its mean would let expect
+# a series is irregular where it is zero in so many weeks, and so many times more often than its mean would let expect,
+# or in use so many times more seldom
 _ZERO_SHARE, _TIMES_RANDOM = 0.25, 2.0
 # the same week of last year, and those beside it
 _AROUND = np.array([0.2, 0.6, 0.2])
+# a season of an application goes no further: where next to nothing is used, a year ago may be any multiple of before
+_MOST_SEASON = 20.0
 # what a series did a year ago is a season from such a share of its level on
 _SEASON = 0.2
 # what a week of use strays by in a series that is mostly zero, as a logarithm, and how many weeks that counts for
@@ -52,6 +55,8 @@ _BURST, _BURST_WEEKS = 0.8, 6.0
 _FLOOR_OF_SCATTER, _LEAST_SHARE = 3.0, 0.1
 # an anomaly goes on while the normal value of its weeks is at least
 _GOES_ON = 1.8
+# after a step down a series may come back for so long
+_RETURN_WEEKS = 26
 # of what may be listed falsely, drops get this part: they cost more
 _DROPS = 0.8
 # some weeks beyond the limit are below the floors: so much more may lie beyond it
@@ -155,6 +160,9 @@ class _Judge:
         self.direction, self.since = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.quiet, self.last_event = np.zeros(n, dtype=np.int64), np.full(n, -weeks)
         self.new_level_at = np.full(n, -weeks)
+        self.declined_at = np.full(n, -weeks)
+        # when a series last stepped down, and from what level
+        self.stepped_down_at, self.level_left = np.full(n, -weeks), np.zeros(n)
         self.out: dict[str, NDArray[Any]] = {name: np.full((n, weeks), np.nan) for name in _FLOATS}
         for name in ("window", "begins", "kind", "first_week", "weeks_known"):
             self.out[name] = np.zeros((n, weeks), dtype=np.int16)
@@ -247,7 +255,7 @@ class _Judge:
         around = past[:, a_year_ago - 1 : a_year_ago + 2] @ weights
         # the weeks before it, or the first ones on record
         before = past[:, max(a_year_ago - 8, 0) : max(a_year_ago, 8)]
-        found: Floats = now * around / before.mean(axis=1)
+        found: Floats = np.clip(now * around / before.mean(axis=1), 1 / _MOST_SEASON, _MOST_SEASON)
         return found
 
     def _bounds_of_last_year(self, week: int) -> tuple[Floats, Floats]:
@@ -394,7 +402,10 @@ class _Judge:
 
         year = slice(max(then - 26, 0), then + 26)
         base, of_year = of(year)
-        self.year_level, of_now = of(slice(week - _YEAR, week))
+        of_year_before, of_now = of(slice(week - _YEAR, week))
+        # weeks before a step say nothing about the level that a season multiplies
+        stepped = self.new_level_at >= week - _YEAR
+        self.year_level = np.where(stepped, _level(self.clicks, self.exposure), of_year_before)
         enough = (known[:, year].sum(axis=1) >= 20) & (of_now > 0) & (of_year > 0)
         doubt = self.scatter.variance(np.maximum(base, 0.05)) / np.maximum(base, 0.05) ** 2
         for side in (-1, 1):
@@ -442,7 +453,11 @@ class _Judge:
         weeks = np.maximum(self.zero_weeks, 1)
         share = self.zeros / weeks
         at_random = np.exp(-self.total / weeks / 2.0)
-        found: Bools = (self.zero_weeks >= 8) & (share >= np.maximum(_ZERO_SHARE, _TIMES_RANDOM * at_random))
+        # far more zeros than at random, or, where zeros are the rule, far fewer weeks of use, each of them a large one
+        is_clumped = (share >= _TIMES_RANDOM * at_random) | (_TIMES_RANDOM * (1 - share) <= 1 - at_random)
+        # what was hardly used yet has nothing to be compared with: its first use is no spike, nor its second
+        is_unused = (self.used_weeks < 3) & (self.zero_weeks > self.used_weeks)
+        found: Bools = (self.zero_weeks >= 8) & (share >= _ZERO_SHARE) & is_clumped | is_unused
         return found
 
     def _silence(self, week: int) -> Floats:
@@ -500,27 +515,29 @@ class _Judge:
 
     def _doubt(self, clicks: Floats, exposure: Floats, weeks: int) -> Floats:
         """Relative variance of a level over `weeks` weeks: it is not known for sure, and wanders."""
-        relative = self.scatter.relative()
         one_week = self.scatter.variance(np.maximum(_level(clicks, exposure), 0.02))
         level = np.maximum(_level(clicks, exposure), 0.02)
         weeks_of_memory = np.maximum(exposure, 0.3)
-        drift = np.minimum(_LEVEL_DRIFT, np.maximum(_DRIFT_OF_SCATTER * relative, 0.003))
-        found: Floats = one_week / level**2 / weeks_of_memory + weeks * drift**2
+        found: Floats = one_week / level**2 / weeks_of_memory + weeks * self._drift() ** 2
         return found
+
+    def _drift(self) -> Floats:
+        """What a level wanders by in a week, as a share."""
+        return np.minimum(_LEVEL_DRIFT, np.maximum(_DRIFT_OF_SCATTER * self.scatter.relative(), 0.003))
 
     def _weights(self, week: int) -> tuple[Floats, Floats]:
         """How much the week says about the usual level, and how far it lies from what was expected."""
         mean, variance = self.out["expected"][:, week], self.out["variance"][:, week]
         residual = np.nan_to_num((self.counts[:, week] - mean) / np.sqrt(variance))
         weight = np.minimum(1.0, (2.5 / np.maximum(np.abs(residual), 1e-9)) ** 2)
-        # of a series that is mostly zero, weeks of use are no exceptions
-        return np.where(self.irregular, 1.0, weight), residual
+        # of a series that is mostly zero, weeks of use are no exceptions; without a level nothing is one
+        return np.where(self.irregular | (self.seen < self.rules.minimum_weeks), 1.0, weight), residual
 
     def _anomaly(self, week: int, residual: Floats) -> None:
         """Decides about the week: what begins, what goes on, what has become a new level, what declines."""
         out, rules = self.out, self.rules
         z = out["z"][:, week]
-        limit = np.where(z < 0, self.drop_limit, self.spike_limit)
+        limit = np.where((z < 0) | self._comes_back(week), self.drop_limit, self.spike_limit)
         # a sum over weeks tells of this week only if it takes part
         takes_part = residual * np.sign(z) > 0.5
         is_judged = self.known[:, week] & (self.seen >= rules.peer_weeks)
@@ -530,7 +547,10 @@ class _Judge:
         goes_on = (
             (self.direction != 0)
             & self.known[:, week]
-            & ((side == self.direction) | ((side == 0) & (residual * self.direction >= 1.0) & (np.abs(z) >= _GOES_ON)))
+            & (
+                (side == self.direction)
+                | ((side == 0) & (residual * self.direction >= 1.0) & (z * self.direction >= _GOES_ON))
+            )
         )
         begins = hit & ~goes_on
         self.quiet = np.where(goes_on | begins, 0, self.quiet + self.known[:, week])
@@ -543,13 +563,26 @@ class _Judge:
         kind = np.where(anomalous, np.where(self.direction > 0, SPIKE, DROP), 0)
         lasts = goes_on & (week + 1 - self.since >= rules.shift_weeks)
         kind = np.where(lasts, np.where(self.direction > 0, SHIFT_UP, SHIFT_DOWN), kind)
-        declines = self._declines(week, kind == 0)
+        lost_over = self._declines(week, kind == 0)
+        declines = lost_over > 0
         self.last_event = np.where(declines, week, self.last_event)
         out["kind"][:, week] = np.where(declines, DECLINE, kind)
         out["is_new"][:, week] = begins | declines | lasts
-        out["first_week"][:, week] = np.where(declines, max(week + 1 - rules.decline_weeks, 0), self.since)
+        out["first_week"][:, week] = np.where(declines, np.maximum(week + 1 - lost_over, 0), self.since)
         # what is below the floors, or no longer takes part, was tested and is no discovery
         self._take_as_certain(week, anomalous, self._strong(week) & (hit | declines))
+
+    def _comes_back(self, week: int) -> Bools:
+        """Series that stepped down and are nearer to where they were than to where they went.
+
+        A return is expected more than any other rise is, so that it needs no more than a drop does.
+        """
+        now = np.maximum(_level(self.clicks, self.exposure), 0.02)
+        expected = self.out["expected_in_window"][:, week]
+        middle = expected * np.sqrt(np.maximum(self.level_left / now, 1.0))
+        stepped = week - self.stepped_down_at <= _RETURN_WEEKS
+        found: Bools = stepped & (self.out["observed_in_window"][:, week] >= middle)
+        return found
 
     def _take_as_certain(self, week: int, anomalous: Bools, strong: Bools) -> None:
         """Confidence is of the whole event: high from the week on that makes it so, until the event is over."""
@@ -581,17 +614,33 @@ class _Judge:
         found: Bools = (change >= share * expected) & (change >= self.absolute_floor)
         return found
 
-    def _declines(self, week: int, can_be: Bools) -> Bools:
-        """The last eight weeks against the level that the series had half a year ago, and still going down.
+    def _declines(self, week: int, can_be: Bools) -> Ints:
+        """Over how many weeks a series was lost slowly, 0 where it was not: told once, with its last eight weeks.
 
-        Where it is so, those weeks are what the anomaly is about.
+        Against the level of half a year ago, or against the same weeks of last year: what takes a whole year is less
+        than half done after half of it.
         """
         rules = self.rules
+        lost_over = np.zeros(len(self.seen), dtype=np.int64)
         start = week + 1 - rules.decline_weeks
-        if start < rules.minimum_weeks:
-            return np.zeros(len(self.seen), dtype=bool)
-        clicks, exposure, seen = self.after[start]
-        level = np.maximum(_level(clicks, exposure), 0.02)
+        if start >= rules.minimum_weeks:
+            clicks, exposure, seen = self.after[start]
+            level = np.maximum(_level(clicks, exposure), 0.02)
+            free = can_be & (seen >= rules.minimum_weeks) & (self.last_event < start) & (self.new_level_at < start)
+            doubt = self._doubt(clicks, exposure, rules.decline_weeks)
+            lost_over[self._fell_short(week, free, level, doubt)] = rules.decline_weeks
+        if week + 1 - _YEAR - _DECLINE_WEEKS >= 0:
+            level, doubt = self._of_last_year(week)
+            # an event hides the loss for as long as it is among the last weeks; a step is what was lost
+            free = can_be & ~np.isnan(level) & (lost_over == 0) & (self.last_event <= week - _DECLINE_WEEKS - 4)
+            free &= (self.new_level_at <= week - _YEAR) & (self.declined_at <= week - _YEAR)
+            lost_over[self._fell_short(week, free, np.nan_to_num(level), np.nan_to_num(doubt))] = _YEAR
+        self.declined_at = np.where(lost_over > 0, week, self.declined_at)
+        return lost_over
+
+    def _fell_short(self, week: int, can_be: Bools, level: Floats, doubt: Floats) -> Bools:
+        """Series whose last eight weeks lie far below `level` and go on falling: those weeks are what it is about."""
+        rules = self.rules
 
         def of(first: int, last: int) -> tuple[Floats, Floats]:
             x = np.where(self.known[:, first:last], self.x[:, first:last], 0.0).sum(axis=1)
@@ -601,21 +650,45 @@ class _Judge:
         recent, mean = of(week + 1 - _DECLINE_WEEKS, week + 1)
         late, late_mean = of(week + 1 - half, week + 1)
         early, early_mean = of(week + 1 - _DECLINE_WEEKS, week + 1 - half)
-        variance = _DECLINE_WEEKS * self.scatter.variance(mean / _DECLINE_WEEKS)
-        variance += self._doubt(clicks, exposure, rules.decline_weeks) * mean**2
+        variance = _DECLINE_WEEKS * self.scatter.variance(mean / _DECLINE_WEEKS) + doubt * mean**2
         z = (recent - mean) / np.sqrt(variance)
         found: Bools = (
             can_be
             & self.known[:, week]
-            & (seen >= rules.minimum_weeks)
             & (z <= -self.drop_limit)
             & (recent <= (1 - rules.decline_share) * mean)
             & (mean - recent >= 2 * self.absolute_floor)
             & (late / late_mean < early / early_mean)
-            & (self.last_event < start)
-            & (self.new_level_at < start)
         )
         self._keep(week, found, np.full(len(z), _DECLINE_WEEKS), recent, mean, variance, z)
+        return found
+
+    def _of_last_year(self, week: int) -> tuple[Floats, Floats]:
+        """Level of the same eight weeks a year ago and its relative variance, NaN where too few were known.
+
+        No higher than the usual level was then, so that a peak of those weeks is not what was lost. What the accounts
+        of the application lost in that year together is no loss of one of them.
+        """
+        then = week + 1 - _YEAR
+        clicks, exposure, seen = self.after[then]
+        usual = np.where(seen >= self.rules.minimum_weeks, _level(clicks, exposure), np.nan)
+        level = np.maximum(np.minimum(self._of_eight_weeks(then), usual), 0.02)
+        kept = self._of_eight_weeks(week + 1) / level
+        for application in range(self.applications):
+            of_it = self.series.application == application
+            ratios = kept[of_it & ~np.isnan(kept)]
+            if len(ratios) >= self.rules.platform_accounts:
+                level[of_it] *= min(float(np.median(ratios)), 1.0)
+        known = np.maximum(np.nan_to_num(level, nan=1.0), 0.02)
+        one_week = self.scatter.variance(known) / known**2
+        return level, one_week / _DECLINE_WEEKS + _YEAR * self._drift() ** 2
+
+    def _of_eight_weeks(self, end: int) -> Floats:
+        span = slice(end - _DECLINE_WEEKS, end)
+        known = self.known[:, span]
+        x = np.where(known, self.x[:, span], 0.0).sum(axis=1)
+        there = known.sum(axis=1) >= _DECLINE_KNOWN
+        found: Floats = np.where(there, self.counts[:, span].sum(axis=1) / np.maximum(x, 1e-9), np.nan)
         return found
 
     def _take_new_levels(self, week: int) -> None:
@@ -625,10 +698,13 @@ class _Judge:
         for i in np.flatnonzero(shifted):
             span = slice(max(self.since[i], week + 1 - self.rules.shift_weeks), week + 1)
             known = self.known[i, span]
+            before = self.after[self.since[i]]
+            self.level_left[i] = before[0][i] / max(before[1][i], 1e-9)
             self.levels.start(int(i), self.counts[i, span][known].sum(), self.x[i, span][known].sum())
         self.clicks, self.exposure = self.levels.best()
         self.direction = np.where(shifted, 0, self.direction)
         self.new_level_at = np.where(shifted, week, self.new_level_at)
+        self.stepped_down_at = np.where(kind == SHIFT_DOWN, week, np.where(shifted, -_YEAR, self.stepped_down_at))
 
 
 _FLOATS = (

@@ -326,7 +326,8 @@ class AnomalySettings(_Model):
     absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")
     shift_weeks: Positive = Field(6, description="weeks after which a step is the usual level")
     decline_weeks: Positive = Field(
-        26, description="weeks over which a slow decline of an account with an application is looked for"
+        26,
+        description="weeks over which a slow decline of an account with an application is looked for, beside a year",
     )
     decline_share: Share = Field(
         0.35,

@@ -42,6 +42,8 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "low_floor_clicks": activity.low_floor_clicks,
         "rank_floor_clicks": activity.rank_floor_clicks,
         "listed_weeks": spikes.listed_weeks,
+        "step_weeks": spikes.shift_weeks,
+        "anomaly_relative_floor": spikes.relative_floor,
         "low_weeks": settings.risk.low_weeks,
         "lead_weeks": settings.risk.lead_weeks,
         "churn_days": settings.risk.churn_days,

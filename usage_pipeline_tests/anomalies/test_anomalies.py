@@ -1,6 +1,6 @@
 """The detector on series that were made up elsewhere, and rules that a reader would hold it to."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import duckdb
@@ -13,6 +13,7 @@ from benchmarks.anomaly_worlds import JUDGED_FROM, World, make_world
 from benchmarks.worlds.shapes import SHAPES
 from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.anomalies.detector import (
+    DECLINE,
     DROP,
     KINDS,
     SHIFT_DOWN,
@@ -266,6 +267,7 @@ def anomalous(
     anomalies: list[dict[str, Any]],
     causes: list[tuple[Any, ...]] = (),
     periods: list[tuple[Any, ...]] = (),
+    weeks: dict[str, dict[str, int]] | None = None,
 ) -> list[dict[str, Any]]:
     """What the page says of anomalies of Permits at Mapleton in the week of 3 November 2025."""
     connection = duckdb.connect()
@@ -279,10 +281,10 @@ def anomalous(
             'West' AS region, 'Ana' AS owner;
         CREATE TABLE core.application_names AS SELECT 'permits' AS application_key, 'Permits' AS application,
             'Community' AS application_type;
-        CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start,
-            20.0 AS expected_records, 6.0 AS expected_users;
-        CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, DATE '2025-11-03' AS week_start, 30 AS records_created,
-            6 AS active_users;
+        CREATE TABLE core.expected_usage AS SELECT 1 AS account_application_id, week_start, 20.0 AS expected_records,
+            6.0 AS expected_users FROM core.weeks;
+        CREATE TABLE core.subscription_weeks AS SELECT 1 AS account_application_id, week_start, 30 AS records_created,
+            6 AS active_users, 165 AS clicks FROM core.weeks;
         CREATE TABLE core.subscription_periods (account_id VARCHAR, application VARCHAR, notice_date DATE, end_date DATE,
             start_date DATE DEFAULT DATE '2025-01-01');
         CREATE TABLE ref.known_causes (account_id VARCHAR, application VARCHAR, first_day DATE, last_day DATE,
@@ -315,6 +317,10 @@ def anomalous(
             "INSERT INTO core.subscription_periods (account_id, application, notice_date, end_date) VALUES (?, ?, ?, ?)",
             list(period),
         )
+    for column, of_weeks in (weeks or {}).items():
+        for week, value in of_weeks.items():
+            sql = f"UPDATE core.subscription_weeks SET {column} = ? WHERE week_start = ?"
+            connection.execute(sql, [value, week])
     values = sql_values(load_settings(write_config(tmp_path))) | {"has_days": True}
     found = run_sql(connection, load_sql("defs/anomalies", "anomaly_weeks"), values)
     names = [column[0] for column in found.description]
@@ -340,6 +346,74 @@ def test_fewer_users_with_as_many_records_is_told_as_what_it_may_be(tmp_path: An
     assert row["anomaly_type"] == "fewer users, as many records"
     assert row["confidence"] == "explained"
     assert "the work may be done by a machine now" in row["what_happened"]
+
+
+WEEKS_BEFORE = [(date(2025, 8, 18) + timedelta(weeks=n)).isoformat() for n in range(11)]
+FEWER_USERS = {
+    "measure": "users", "observed": 3, "expected": 12, "variance": 4, "first_week": "2025-10-20",
+    "last_week": "2025-11-03",
+}  # fmt: skip
+THREE_WEEKS = ("2025-10-20", "2025-10-27", "2025-11-03")
+
+
+@pytest.mark.parametrize(
+    ("records", "is_explained"),
+    [((19, 18, 21), True), ((30, 12, 19), True), ((12, 21, 6), False), ((2, 2, 60), True), ((0, 0, 0), False)],
+)
+def test_one_week_of_records_does_not_turn_what_is_said_of_an_event(
+    tmp_path: Any, records: tuple[int, ...], is_explained: bool
+) -> None:
+    """Of 12 users 3 were left: week by week the same event was explained, medium and explained again."""
+    rows = anomalous(
+        tmp_path,
+        [FEWER_USERS | {"week_start": week, "is_new": week == THREE_WEEKS[0]} for week in THREE_WEEKS],
+        weeks={"records_created": dict(zip(THREE_WEEKS, records, strict=True))},
+    )
+    assert {row["confidence"] for row in rows} == {"explained" if is_explained else "high"}
+    assert len(rows) == 3
+
+
+STEP = {
+    "kind": "step down", "week_start": "2025-10-13", "first_week": "2025-09-08", "last_week": "2025-10-13",
+    "observed": 200, "expected": 400, "weeks": 4, "state": "ended",
+}  # fmt: skip
+LATER = {
+    "measure": "records", "week_start": "2025-10-20", "first_week": "2025-09-22", "last_week": "2025-10-20",
+    "observed": 45, "expected": 100, "weeks": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("later", "is_told"),
+    [
+        ({}, False),
+        ({"kind": "step down"}, False),
+        ({"observed": 10}, True),  # far less than half of what the step left
+        ({"observed": 160, "kind": "spike", "z": 5}, True),  # the other way
+        ({"week_start": "2025-10-06", "last_week": "2025-10-06"}, True),  # before the step was told
+        ({"week_start": "2025-12-01", "first_week": "2025-12-01", "last_week": "2025-12-01"}, True),  # another one
+        ({"measure": "clicks"}, True),
+        ({"application": "platform"}, True),
+    ],
+)
+def test_a_step_is_not_told_again_by_records_that_see_it_later(
+    tmp_path: Any, later: dict[str, Any], is_told: bool
+) -> None:
+    rows = anomalous(tmp_path, [STEP, LATER | later])
+    assert len(rows) == 1 + is_told
+
+
+@pytest.mark.parametrize(
+    ("used_before", "says", "confidence"), [(False, "expected none; its first use", "explained"),
+                                            (True, "expected none; others", "high")]
+)  # fmt: skip
+def test_a_first_use_is_told_as_one(tmp_path: Any, used_before: bool, says: str, confidence: str) -> None:
+    """It read `expected 0 to 0`."""
+    unused = {} if used_before else {"clicks": dict.fromkeys(WEEKS_BEFORE, 0)}
+    spike = {"kind": "spike", "observed": 40, "expected": 0.02, "variance": 0.03, "z": 9}
+    (row,) = anomalous(tmp_path, [spike], weeks=unused)
+    assert says in row["what_happened"]
+    assert row["confidence"] == confidence
 
 
 @pytest.mark.parametrize(
@@ -418,6 +492,69 @@ def test_a_strangers_shape_comes_out_as_it_should(name: str, listed: float, high
     assert result.is_strong[ordinary].mean() <= high
     seen = [weeks[e.series, e.week : e.week + max(e.weeks, 8)].any() for e in world.events]
     assert sum(seen) >= found
+
+
+def test_a_step_back_up_is_told_as_a_drop_would_be() -> None:
+    """Half of the returns were silent: a rise had to be four times as rare as a drop, though one was waited for."""
+    returned = told = 0
+    for seed in (0, 1):
+        world = SHAPES["step_and_back"](seed)
+        kinds = judge(Series(world.counts, world.application, world.working_days), RULES).kind
+        for event in world.events:
+            back = event.week + event.weeks
+            if (kinds[event.series, event.week : back] == SHIFT_DOWN).any():
+                returned += 1
+                told += np.isin(kinds[event.series, back : back + 8], (SPIKE, SHIFT_UP)).any()
+        assert (kinds > 0)[world.ordinary()].mean() <= 0.013
+    assert returned >= 40
+    assert told / returned >= 0.8
+
+
+def test_a_drop_that_was_not_yet_a_step_ends_where_it_comes_back() -> None:
+    for seed in (0, 1):
+        world = SHAPES["step_and_back"](seed)
+        kinds = judge(Series(world.counts, world.application, world.working_days), RULES).kind
+        for event in world.events:
+            back = event.week + event.weeks
+            if kinds[event.series, back - 1] == DROP:
+                assert not np.isin(kinds[event.series, back + 3 : back + 8], (DROP, SHIFT_DOWN)).all()
+
+
+def year_of_loss(factor: float, losing: int, seed: int) -> tuple[np.ndarray, Judged]:
+    """60 accounts of 100 to 400 clicks, of which some fall to `factor` in a year from week 70 on."""
+    rng = np.random.default_rng([seed, 5])
+    mean = np.repeat(rng.uniform(100, 400, (60, 1)), 150, axis=1)
+    mean[:losing] *= factor ** (np.clip(np.arange(150) - 70, 0, 52) / 52)
+    counts = rng.poisson(mean * rng.gamma(1 / 0.15**2, 0.15**2, mean.shape)).astype(float)
+    return counts, judged(counts)
+
+
+def test_an_account_that_is_lost_over_a_year_is_told_once_as_a_slow_decline() -> None:
+    """It is less than half lost after half a year: 6 of 60 were told as that."""
+    told, again = [], []
+    for seed in range(4):
+        _, found = year_of_loss(0.45, 6, seed)
+        declines = (found.kind[:6] == DECLINE).sum(axis=1)
+        told += list(declines > 0)
+        again += list(declines > 1)
+        first, week = found.first_week[:6][found.kind[:6] == DECLINE], np.nonzero(found.kind[:6] == DECLINE)[1]
+        assert np.isin(week + 1 - first, (RULES.decline_weeks, 52)).all()
+        assert (found.kind[6:] == DECLINE).sum() <= 1
+    assert np.mean(told) >= 0.6
+    assert np.mean(again) <= 0.1
+
+
+def test_what_all_accounts_lose_in_a_year_is_no_slow_decline_of_each() -> None:
+    _, found = year_of_loss(0.5, 60, 1)
+    assert (found.kind == DECLINE).any(axis=1).mean() <= 0.1
+
+
+@pytest.mark.parametrize("cv", [0.15, 0.3])
+def test_where_nothing_happens_next_to_no_slow_decline_is_told(cv: float) -> None:
+    rng = np.random.default_rng(8)
+    mean = np.repeat(np.exp(rng.uniform(2, 6, (200, 1))), 150, axis=1)
+    counts = rng.poisson(mean * rng.gamma(1 / cv**2, cv**2, mean.shape)).astype(float)
+    assert (judged(counts).kind == DECLINE).sum() <= 2
 
 
 def events_of(name: str) -> list[tuple[str, str, int, float, float]]:
@@ -518,3 +655,18 @@ def test_twice_the_clicks_by_as_many_users_may_have_come_twice(tmp_path: Any, ob
     spike = {"kind": "spike", "observed": observed, "z": 9}
     for row in anomalous(tmp_path, [spike, spike | {"scope": "application", "account_id": None}]):
         assert ("rows may have come twice" in row["what_happened"]) == is_said
+
+
+def test_what_is_hardly_ever_used_has_no_spikes() -> None:
+    """Of a vendor's features that are used once in a year, every single use was a spike, nine in ten of high confidence."""
+    rng = np.random.default_rng(2)
+    counts = rng.poisson(12, (400, 90)) * (rng.random((400, 90)) < 0.02)
+    counts[:, :4] = 0
+    found = judged(counts.astype(float), np.arange(400) % 20)
+    assert (found.kind > 0).mean() <= 0.001
+    assert found.is_strong.mean() <= 0.0001
+
+
+def test_a_drop_goes_on_only_while_it_is_one(found: Judged) -> None:
+    assert (found.z[np.isin(found.kind, (DROP, SHIFT_DOWN))] < 0).all()
+    assert (found.z[np.isin(found.kind, (SPIKE, SHIFT_UP))] > 0).all()

@@ -5,6 +5,34 @@ WITH newest AS (
     WHERE is_complete
 ),
 
+-- a step that one measure has told of is not told again where others see it later and it goes no further in them
+told_before AS (
+    SELECT DISTINCT
+        later.measure,
+        later.week_start,
+        later.account_id,
+        later.application
+    FROM core.anomalies AS steps
+    INNER JOIN core.anomalies AS later
+        ON
+            steps.account_id = later.account_id
+            AND steps.application = later.application
+            AND steps.measure != later.measure
+            AND steps.week_start < later.week_start
+            AND later.first_week >= steps.first_week - 7 * $step_weeks
+            AND later.first_week < steps.first_week + 7 * 2 * $step_weeks
+            AND (later.z < 0) = (steps.kind = 'step down')
+    WHERE
+        steps.kind IN ('step up', 'step down')
+        AND steps.scope = 'account'
+        AND later.scope = 'account'
+        -- half of what is left, or twice of it, is another happening
+        AND CASE
+            WHEN later.z < 0 THEN 2 * later.observed * steps.expected >= steps.observed * later.expected
+            ELSE later.observed * steps.expected <= 2 * steps.observed * later.expected
+        END
+),
+
 listed AS (
     SELECT
         anomalies.*,
@@ -18,6 +46,13 @@ listed AS (
         ) AS place
     FROM core.anomalies AS anomalies
     CROSS JOIN newest
+    ANTI JOIN told_before
+        ON
+            anomalies.scope = 'account'
+            AND anomalies.measure = told_before.measure
+            AND anomalies.week_start = told_before.week_start
+            AND anomalies.account_id = told_before.account_id
+            AND anomalies.application = told_before.application
     -- what the platform did stays in sight for as long as the curves show it
     WHERE anomalies.scope != 'account' OR anomalies.week_start > newest.week_start - 7 * $listed_weeks
 ),
@@ -168,6 +203,54 @@ users_of AS (
     GROUP BY keys.application, expected.week_start
 ),
 
+-- people leave, and the work is done all the same: over all weeks of the event, so that no single one decides
+still_done AS (
+    SELECT
+        events.account_id,
+        events.application,
+        events.first_week
+    FROM (
+        SELECT
+            account_id,
+            application,
+            first_week,
+            max(last_week) AS last_week
+        FROM firsts
+        WHERE
+            scope = 'account'
+            AND measure = 'users'
+            AND kind IN ('usage drop', 'step down', 'slow decline')
+        GROUP BY account_id, application, first_week
+    ) AS events
+    INNER JOIN core.account_applications AS keys
+        ON events.account_id = keys.account_id AND events.application = keys.application
+    INNER JOIN core.expected_usage AS expected
+        ON
+            keys.account_application_id = expected.account_application_id
+            AND expected.week_start BETWEEN events.first_week AND events.last_week
+    INNER JOIN core.subscription_weeks AS weekly
+        ON
+            expected.account_application_id = weekly.account_application_id
+            AND expected.week_start = weekly.week_start
+    WHERE expected.expected_records IS NOT NULL
+    GROUP BY events.account_id, events.application, events.first_week
+    HAVING
+        avg(expected.expected_records) >= $low_floor_clicks
+        AND sum(weekly.records_created) >= (1 - $anomaly_relative_floor) * sum(expected.expected_records)
+),
+
+-- where nothing was ever used before, the rise is the first use
+used_before AS (
+    SELECT
+        keys.account_id,
+        keys.application,
+        min(weekly.week_start) AS first_week
+    FROM core.subscription_weeks AS weekly
+    INNER JOIN core.account_applications AS keys ON weekly.account_application_id = keys.account_application_id
+    WHERE weekly.clicks > 0
+    GROUP BY keys.account_id, keys.application
+),
+
 told AS (
     SELECT
         firsts.*,
@@ -185,13 +268,12 @@ told AS (
         contributed.absent,
         contributed.last_seen_on,
         contributed.share_of_one,
-        -- people leave, and the work is done all the same
-        coalesce(
-            firsts.measure = 'users'
-            AND firsts.kind IN ('usage drop', 'step down', 'slow decline')
-            AND records.expected_records >= $low_floor_clicks
-            AND subscription_weeks.records_created >= records.expected_records, FALSE
-        ) AS is_automated
+        firsts.measure = 'users'
+        AND firsts.kind IN ('usage drop', 'step down', 'slow decline')
+        AND still_done.account_id IS NOT NULL AS is_automated,
+        firsts.scope = 'account'
+        AND firsts.kind IN ('spike', 'step up')
+        AND firsts.first_week <= used_before.first_week AS is_first_use
     FROM firsts
     LEFT JOIN
         core.account_applications AS account_applications
@@ -216,6 +298,14 @@ told AS (
             AND firsts.week_start = contributed.week_start
             AND firsts.account_id = contributed.account_id
             AND firsts.application = contributed.application
+    LEFT JOIN still_done
+        ON
+            firsts.scope = 'account'
+            AND firsts.account_id = still_done.account_id
+            AND firsts.application = still_done.application
+            AND firsts.first_week = still_done.first_week
+    LEFT JOIN used_before
+        ON firsts.account_id = used_before.account_id AND firsts.application = used_before.application
     LEFT JOIN endings
         ON
             firsts.scope = 'account'
@@ -246,7 +336,10 @@ SELECT
         ELSE told.kind
     END AS anomaly_type,
     CASE WHEN told.kind IN ('spike', 'step up') THEN 'up' ELSE 'down' END AS direction,
-    CASE WHEN told.cause IS NOT NULL OR told.is_automated THEN 'explained' ELSE told.confidence END AS confidence,
+    CASE
+        WHEN told.cause IS NOT NULL OR told.is_automated OR told.is_first_use THEN 'explained'
+        ELSE told.confidence
+    END AS confidence,
     told.state AS anomaly_status,
     CAST(told.first_week AS TIMESTAMP) AS first_week,
     CAST(told.last_week AS TIMESTAMP) AS last_week,
@@ -270,6 +363,7 @@ SELECT
     || CASE WHEN told.weeks > 1 THEN ' a week over ' || told.weeks || ' weeks' ELSE '' END
     || ', expected '
     || CASE
+        WHEN round(told.expected_per_week + told.margin) = 0 THEN 'none'
         -- of small and skewed counts the range may hold what came: then the middle is the honest figure
         WHEN
             round(told.observed_per_week) BETWEEN round(greatest(told.expected_per_week - told.margin, 0))
@@ -282,7 +376,8 @@ SELECT
     END
     || CASE
         WHEN told.is_automated
-            THEN '; records as expected or more: the work may be done by a machine now'
+            THEN '; records as expected: the work may be done by a machine now'
+        WHEN told.is_first_use THEN '; its first use'
         WHEN told.may_have_come_twice THEN '; twice the clicks by as many users: rows may have come twice'
         WHEN told.z < 0 AND told.absent > 0
             THEN
