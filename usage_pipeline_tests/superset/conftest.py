@@ -13,6 +13,7 @@ from usage_pipeline.operations.local import (
 )
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
+from usage_pipeline_tests.support.superset_client import listed
 from usage_pipeline_tests.support.visitors import Places, Visitor
 
 
@@ -26,15 +27,14 @@ def visitors(superset: SupersetServer, demo: Demo) -> dict[str, Visitor]:
 
 @pytest.fixture(scope="module")
 def places(visitors: dict[str, Visitor]) -> Places:
-    def listed(what: str, name: str) -> dict[str, int]:
-        answer = visitors["admin"].get(f"/api/v1/{what}/?q=(page_size:200)")
-        return {item[name]: item["id"] for item in answer.json()["result"]}
+    def numbers(what: str, name: str) -> dict[str, int]:
+        return {item[name]: item["id"] for item in listed(visitors["admin"], what)}
 
     return Places(
-        listed("dataset", "table_name"),
-        listed("database", "database_name"),
-        listed("dashboard", "slug"),
-        listed("chart", "slice_name"),
+        numbers("dataset", "table_name"),
+        numbers("database", "database_name"),
+        numbers("dashboard", "slug"),
+        numbers("chart", "slice_name"),
     )
 
 

@@ -23,7 +23,7 @@ from usage_pipeline.operations.local import (
 )
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer, free_port
-from usage_pipeline_tests.support.superset_client import CHARTS, log_in, open_dashboard
+from usage_pipeline_tests.support.superset_client import CHARTS, listed, log_in, open_dashboard
 from usage_pipeline_tests.support.visitors import GOOD_KEY, Places, Visitor, ask_for, in_sql, start_problems, token_of
 
 pytestmark = pytest.mark.superset("second")
@@ -325,12 +325,12 @@ def test_the_pipelines_account_warms_every_chart_of_the_published_tables(
     visitors: dict[str, Visitor], places: Places
 ) -> None:
     pipeline = visitors["pipeline"]
-    listed = pipeline.get("/api/v1/chart/?q=(page_size:200)").json()["result"]
+    found = listed(pipeline, "chart")
     by_name = {chart["slice_name"]: chart["params"] for chart in CHARTS.values()}
     apart = {CHARTS[name]["dataset_uuid"] for name in ("people", "csm_responses")}
     of_others = [chart for chart in CHARTS.values() if chart["dataset_uuid"] in apart]
-    assert len(listed) == len(CHARTS) - len(of_others), "all but the people to call, and how CSMs answer"
-    for chart in listed:
+    assert len(found) == len(CHARTS) - len(of_others), "all but the people to call, and how CSMs answer"
+    for chart in found:
         body = payload(by_name[chart["slice_name"]], chart["datasource_id"])
         assert pipeline.post("/api/v1/chart/data", body).status_code == 200, chart["slice_name"]
 

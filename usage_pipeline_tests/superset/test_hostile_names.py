@@ -27,7 +27,7 @@ from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline_tests.support.demo_home import DEMO_AS_OF, Demo
 from usage_pipeline_tests.support.refreshes import run_refresh
 from usage_pipeline_tests.support.servers import SupersetServer, serve_superset
-from usage_pipeline_tests.support.superset_client import CHARTS, log_in, wait_until_drawn
+from usage_pipeline_tests.support.superset_client import CHARTS, listed, log_in, wait_until_drawn
 from usage_pipeline_tests.support.visitors import Visitor, ask_for
 
 pytestmark = pytest.mark.superset("hostile")
@@ -93,8 +93,7 @@ def manager(hostile_server: SupersetServer) -> Visitor:
 
 @pytest.fixture(scope="module")
 def datasets(manager: Visitor) -> dict[str, int]:
-    listed = manager.get("/api/v1/chart/?q=(page_size:200)").json()["result"]
-    return {chart["slice_name"]: chart["datasource_id"] for chart in listed}
+    return {chart["slice_name"]: chart["datasource_id"] for chart in listed(manager, "chart")}
 
 
 # ---------------------------------------------------------------- pages

@@ -16,7 +16,7 @@ from usage_pipeline.operations.local import SUPERSET, SUPERSET_PYTHON, superset_
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.hostile_sql import HIDDEN, TEMPLATED, nested
 from usage_pipeline_tests.support.servers import SupersetServer
-from usage_pipeline_tests.support.superset_client import CHARTS
+from usage_pipeline_tests.support.superset_client import CHARTS, listed
 from usage_pipeline_tests.support.visitors import Places, Visitor, ask_for, in_sql
 
 # of classes of ours that inherit from Superset's: what is not put over anything
@@ -115,8 +115,8 @@ def test_nobody_stores_a_chart_on_a_dataset_that_they_may_not_read(
     analyst.post(f"/explore/?action=saveas&slice_name=mine&datasource_id={people}&datasource_type=table", form_data)
     shown = visitors["manager"].post("/api/v1/chart/data", payload(CHARTS["people"]["params"], people))
     assert shown.status_code == 200, shown.text[:300]
-    listed = visitors["admin"].get("/api/v1/chart/?q=(page_size:200)").json()["result"]
-    assert len([chart for chart in listed if chart["datasource_id"] == people]) == len(
+    found = listed(visitors["admin"], "chart")
+    assert len([chart for chart in found if chart["datasource_id"] == people]) == len(
         [chart for chart in CHARTS.values() if chart["dataset_uuid"] == CHARTS["people"]["dataset_uuid"]]
     )
 

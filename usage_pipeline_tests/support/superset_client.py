@@ -1,13 +1,31 @@
 """Superset asked as a program, and its pages opened in a browser."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import requests
 from usage_superset.chart_queries import payload
+from usage_superset.html_cells import as_stored
 
 from usage_pipeline.pages.dashboards import chart_uuids, load_assets
 from usage_pipeline_tests.support.servers import SupersetServer
+
+
+class Asking(Protocol):
+    def get(self, path: str) -> requests.Response: ...
+
+
+_PAGE = 100
+
+
+def listed(asking: Asking, what: str) -> list[dict[str, Any]]:
+    """All that Superset lists of a kind; it gives a hundred at once, however many are asked for."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = asking.get(f"/api/v1/{what}/?q=(page:{len(found) // _PAGE},page_size:{_PAGE})").json()["result"]
+        found += page
+        if len(page) < _PAGE:
+            return found
 
 
 class Client:
@@ -29,8 +47,8 @@ class Client:
 
     def charts(self) -> dict[str, int]:
         """Dataset ids by title of the charts that the account is listed."""
-        listed = self.get("/api/v1/chart/?q=(page_size:500)").json()["result"]
-        return {chart["slice_name"]: chart["datasource_id"] for chart in listed if chart["datasource_id"]}
+        charts = listed(self, "chart")
+        return {chart["slice_name"]: chart["datasource_id"] for chart in charts if chart["datasource_id"]}
 
 
 def assets_by_name() -> dict[str, dict[str, Any]]:
@@ -47,7 +65,9 @@ def data_of(client: Client, name: str, filters: list[dict[str, Any]] | None = No
     body = payload(chart["params"], client.charts()[chart["slice_name"]], filters=filters or [])
     answer = client.post("/api/v1/chart/data", body)
     assert answer.status_code == 200, answer.text
-    return pd.DataFrame(answer.json()["result"][0]["data"])
+    shown = pd.DataFrame(answer.json()["result"][0]["data"])
+    # names are links where a table is drawn
+    return shown.apply(lambda column: column.map(as_stored) if column.dtype.kind == "O" else column)
 
 
 PERIOD = [{"col": "period", "op": "IN", "val": ["Last 4 weeks"]}]
