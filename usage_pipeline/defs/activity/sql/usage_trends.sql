@@ -32,7 +32,7 @@ subjects AS (
 SELECT
     subjects.account_id,
     subjects.application_key,
-    -- as high as the week's clicks against the most of these weeks: lowest where nobody came, a gap outside subscriptions
+    -- as high as the clicks against the most of these weeks; lowest where nobody came, a gap outside subscriptions
     string_agg(
         CASE
             WHEN weekly.clicks IS NULL THEN ' '
