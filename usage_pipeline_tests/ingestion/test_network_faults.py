@@ -273,6 +273,8 @@ def _became(outcome: UsageOutcome, monday: date) -> str:
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 by_form = pytest.mark.parametrize("form", FORMATS)
+# faults that last take minutes of waiting: the other format stands in `make soak`
+by_form_at_length = pytest.mark.parametrize("form", ["parquet", pytest.param("csv", marks=pytest.mark.soak)])
 
 
 @by_form
@@ -285,7 +287,7 @@ def test_what_fails_once_is_read_in_the_same_run(case: Case, form: str, once: Ca
     assert became != READ or version(outcome, monday) == 1
 
 
-@by_form
+@by_form_at_length
 @by_case
 @pytest.mark.long
 def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
@@ -304,7 +306,7 @@ def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
     assert story.after.quarantined.get(monday, {}) == {}
 
 
-@by_form
+@by_form_at_length
 @pytest.mark.long
 def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: Callable[[str], Story]) -> None:
     story, monday = lasting(form), RUNNING_WEEK - WEEK * (len(CASES) + 1)
@@ -312,7 +314,7 @@ def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: 
     assert monday not in story.meanwhile.not_read
 
 
-@by_form
+@by_form_at_length
 @pytest.mark.long
 def test_giving_up_takes_no_longer_than_its_pauses_and_waits(form: str, lasting: Callable[[str], Story]) -> None:
     # 5 attempts of each file that strands, each as long as a time-out, and the pauses; weeks partly side by side
@@ -500,7 +502,7 @@ def deliveries(
         yield ask
 
 
-@by_form
+@by_form_at_length
 @by_case
 @pytest.mark.long
 def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
@@ -517,7 +519,7 @@ def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
     assert after == ("second", None)
 
 
-@by_form
+@by_form_at_length
 @by_case
 @pytest.mark.long
 def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
