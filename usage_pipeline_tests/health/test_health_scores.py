@@ -81,6 +81,13 @@ def scored(rows: list[Row], use: Use, **changes: Any) -> dict[tuple[str, str | N
     return {(account, application): (health, color) for account, application, health, color in found}
 
 
+def test_a_notice_of_after_the_newest_complete_week_holds_health_down_too() -> None:
+    """The call list said 'notice received' beside a health of 100."""
+    use = {("a", "p", user, week): 20 for user in "uv" for week in WEEKS}
+    for notice, health in ((date(2025, 3, 5), 20), (date(2025, 3, 6), 100), (None, 100)):
+        assert computed([("a", "p", date(2020, 1, 1), notice, None)], use)["a", "p"] == health
+
+
 # ---------------------------------------------------------------- by hand
 
 

@@ -61,6 +61,29 @@ subscribed AS (
     GROUP BY account_application_id
 ),
 
+-- of a week that is subscribed in part: clicks of those who came on other days of it alone
+beside AS (
+    SELECT
+        weeks.account_application_id,
+        sum(users.clicks) AS clicks
+    FROM core.subscription_weeks AS weeks
+    INNER JOIN core.account_applications AS numbered ON weeks.account_application_id = numbered.account_application_id
+    INNER JOIN core.subscription_periods AS periods
+        ON
+            numbered.account_id = periods.account_id
+            AND numbered.application = periods.application
+            AND weeks.period_number = periods.period_number
+    INNER JOIN core.weekly_users AS users
+        ON
+            numbered.account_id = users.account_id
+            AND numbered.application = users.application
+            AND weeks.week_start = users.week_start
+    WHERE
+        weeks.subscribed_days < 7
+        AND (users.last_day < periods.start_date OR users.first_day > periods.end_date)
+    GROUP BY weeks.account_application_id
+),
+
 account_applications AS (
     SELECT
         account_id,
@@ -141,13 +164,17 @@ placed AS (
         subscription_periods.notice_date,
         subscription_periods.end_reason,
         subscription_periods.ended_with,
-        subscription_periods.renewal_date,
+        -- a renewal that has passed is none that comes
+        CASE
+            WHEN subscription_periods.renewal_date >= CAST($as_of_day AS DATE) THEN subscription_periods.renewal_date
+        END AS renewal_date,
         subscription_periods.seats,
         subscription_periods.annual_value,
         usage.last_used_ever,
         usage.last_used_in_period,
         usage.used_before_on,
-        coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) AS clicks_outside_subscription,
+        coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) + coalesce(beside.clicks, 0)
+            AS clicks_outside_subscription,
         before_end.clicks_per_week AS clicks_per_week_before_end,
         coalesce(subscription_periods.subscription_state, 'no subscription') AS subscription_state
     FROM account_applications
@@ -160,6 +187,7 @@ placed AS (
         usage
         ON account_applications.account_id = usage.account_id AND account_applications.application = usage.application
     LEFT JOIN subscribed ON subscription_periods.account_application_id = subscribed.account_application_id
+    LEFT JOIN beside ON subscription_periods.account_application_id = beside.account_application_id
     LEFT JOIN before_end ON subscription_periods.account_application_id = before_end.account_application_id
 ),
 

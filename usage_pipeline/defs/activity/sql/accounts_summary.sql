@@ -93,10 +93,7 @@ SELECT
     totals.seats,
     totals.annual_value,
     CAST(totals.renewal_date AS TIMESTAMP) AS renewal_date,
-    -- a renewal that has passed is none that comes
-    CASE
-        WHEN totals.renewal_date >= CAST($as_of_day AS DATE) THEN totals.renewal_date - CAST($as_of_day AS DATE)
-    END AS days_to_renewal,
+    totals.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
     subscriptions.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE
