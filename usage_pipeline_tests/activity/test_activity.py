@@ -173,9 +173,7 @@ def test_clicks_of_the_other_days_of_a_week_subscribed_in_part_lie_outside(
     world.run("DROP VIEW core.weekly_users")
     world.run("CREATE TABLE core.weekly_users AS SELECT *, first_day::VARCHAR AS user_id FROM core.weekly_usage")
     world.run("DELETE FROM core.weekly_usage")
-    world.run(
-        "INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', 'p', 40, 0, 2, 2, '2025-01-07', '2025-01-09')"
-    )
+    world.run("INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', 'p', 40, 0, 2, 2, '2025-01-07', '2025-01-09')")
     assert world.account_application("clicks_outside_subscription::INTEGER") == (outside,)
 
 

@@ -164,9 +164,15 @@ placed AS (
         subscription_periods.notice_date,
         subscription_periods.end_reason,
         subscription_periods.ended_with,
-        -- a renewal that has passed is none that comes
+        -- a renewal that has passed is none that comes, and what leaves before it takes no part in it
         CASE
-            WHEN subscription_periods.renewal_date >= CAST($as_of_day AS DATE) THEN subscription_periods.renewal_date
+            WHEN
+                subscription_periods.renewal_date >= CAST($as_of_day AS DATE)
+                AND NOT (
+                    subscription_periods.subscription_state = 'notice received'
+                    AND subscription_periods.end_date < subscription_periods.renewal_date
+                )
+                THEN subscription_periods.renewal_date
         END AS renewal_date,
         subscription_periods.seats,
         subscription_periods.annual_value,
