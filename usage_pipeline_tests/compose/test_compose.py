@@ -23,6 +23,7 @@ import requests
 from usage_superset.chart_queries import payload
 
 from usage_pipeline_tests.compose.stand_ins import FILES, sentence
+from usage_pipeline_tests.support.outcomes import record
 from usage_pipeline_tests.support.servers import SupersetServer, free_port
 from usage_pipeline_tests.support.superset_client import CHARTS, Client
 
@@ -408,6 +409,10 @@ def test_a_backup_put_into_an_empty_place_gives_the_same_pages(
 ) -> None:
     before = still(pages(stack.superset(passwords)))
     runs = {run["runId"] for run in stack.runs()}
+    outcome = record(tmp_path / "recorded", "A00001", "as it was")
+    line = tmp_path / "line"
+    line.write_text(json.dumps(json.loads(outcome.read_text(encoding="utf-8"))) + "\n", encoding="utf-8")
+    stack.run(["bash", "-c", f"docker compose exec -T superset usage bring-back-outcomes <'{line}'"])
     folder = tmp_path / "backup"
     timed("backup", lambda: stack.run(["deploy/backup.sh", str(folder)]))
     again = stack.run(["deploy/backup.sh", str(folder)], check=False)
@@ -418,6 +423,9 @@ def test_a_backup_put_into_an_empty_place_gives_the_same_pages(
         timed("restore", lambda: other.run(["deploy/restore.sh", str(folder)]))
         assert still(pages(other.superset(passwords))) == before
         assert runs <= {run["runId"] for run in other.runs()}
+        # the form has what was recorded before, which the pipeline cannot put there
+        assert outcome.name in other.compose("exec", "-T", "superset", "ls", "/data/feedback").stdout
+        assert "none changed or missing" in other.compose("exec", "-T", "code", "usage", "outcomes", "verify").stdout
         told = other.compose("exec", "-T", "code", "usage", "builds").stdout
         assert told == stack.compose("exec", "-T", "code", "usage", "builds").stdout
         refused = other.run(["deploy/restore.sh", str(folder)], check=False)

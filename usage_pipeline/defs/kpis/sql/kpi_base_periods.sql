@@ -38,7 +38,12 @@ steps AS (
         -- it runs until its last week has ended and settled
         OR (
             $has_days
-            AND coalesce(last_week.week_status IN ('running', 'not settled yet', 'not read since it ended', 'last hours not arrived'), TRUE)
+            AND coalesce(
+                last_week.week_status IN (
+                    'running', 'not settled yet', 'not read since it ended', 'last hours not arrived'
+                ),
+                TRUE
+            )
             AND months.month_start >= (SELECT week_start FROM first_week)
         )
 ),
