@@ -1,4 +1,4 @@
--- grain: account x application (or the account as a whole) x factor that is known, or a notice, in the newest week: points
+-- grain: account x application (or the account as a whole) x factor that is known, or a notice, of now: points
 WITH newest AS (SELECT max(as_of_week) AS as_of_week FROM core.health_scores),
 
 factors AS (

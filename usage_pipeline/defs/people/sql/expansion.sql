@@ -20,7 +20,11 @@ members AS (
     FROM core.peer_groups AS peer_groups
     WHERE
         peer_groups.account_id IN (SELECT account_id FROM owned)
-        AND peer_groups.account_id NOT IN (SELECT account_id FROM core.account_subscriptions WHERE annual_value > 0)
+        AND peer_groups.account_id NOT IN (
+            SELECT account_id
+            FROM core.account_subscriptions
+            WHERE annual_value > 0
+        )
 ),
 
 of_group AS (
