@@ -39,6 +39,9 @@ class World:
             "first_day, last_day FROM core.weekly_usage"
         )
         self.run(
+            "CREATE TABLE core.account_days AS SELECT account_id, first_day AS day, clicks FROM core.weekly_usage LIMIT 0"
+        )
+        self.run(
             "CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS has_arrived, "
             "w < DATE '2025-03-03' AS is_complete, w = DATE '2025-03-03' AS is_running "
             "FROM generate_series(DATE '2024-08-05', DATE '2025-03-03', INTERVAL 7 DAYS) AS s (w)"
@@ -164,17 +167,37 @@ def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_subscription
     ],
     ids=["after the end", "before the start", "inside"],
 )
+@pytest.mark.parametrize("is_alone", [True, False], ids=["one application", "two"])
 def test_clicks_of_the_other_days_of_a_week_subscribed_in_part_lie_outside(
-    world: World, start: str, end: str | None, outside: int
+    world: World, start: str, end: str | None, outside: int, is_alone: bool
 ) -> None:
     world.subscription(start, end, end_reason="cancelled" if end else None)
-    for day in ("2025-01-07", "2025-01-09"):
-        world.run("INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', 'p', 20, 0, 1, 1, ?, ?)", day, day)
+    # of one application the days are those of the account; of several, users who came on other days alone are known
+    users = {"2025-01-07": "u", "2025-01-09": "u" if is_alone else "v"}
     world.run("DROP VIEW core.weekly_users")
-    world.run("CREATE TABLE core.weekly_users AS SELECT *, first_day::VARCHAR AS user_id FROM core.weekly_usage")
-    world.run("DELETE FROM core.weekly_usage")
-    world.run("INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', 'p', 40, 0, 2, 2, '2025-01-07', '2025-01-09')")
-    assert world.account_application("clicks_outside_subscription::INTEGER") == (outside,)
+    world.run(
+        "CREATE TABLE core.weekly_users (week_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, "
+        "clicks BIGINT, first_day DATE, last_day DATE)"
+    )
+    for application in ("p",) if is_alone else ("p", "q"):
+        world.run(
+            "INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', ?, 40, 0, 2, 2, '2025-01-07', '2025-01-09')",
+            application,
+        )
+        for day in users:
+            world.run("INSERT INTO core.account_days VALUES ('a', ?, 20)", day)
+    for user in set(users.values()):
+        days = sorted(day for day, who in users.items() if who == user)
+        world.run(
+            "INSERT INTO core.weekly_users VALUES ('2025-01-06', 'a', 'p', ?, ?, ?, ?)",
+            user,
+            20 * len(days),
+            days[0],
+            days[-1],
+        )
+    world.build()
+    sql = "SELECT clicks_outside_subscription::INTEGER FROM core.account_application_states WHERE application = 'p'"
+    assert world.rows(sql) == [(outside,)]
 
 
 def test_a_renewal_that_has_passed_hides_none_that_comes_and_is_no_next_one(world: World) -> None:

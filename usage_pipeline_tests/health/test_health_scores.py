@@ -74,6 +74,7 @@ def in_tables(rows: list[Row], use: Use, **changes: Any) -> tuple[duckdb.DuckDBP
         "0::BIGINT AS records_created, count(*) AS active_users, 1::BIGINT AS source_rows, min(first_day) AS first_day, "
         "max(last_day) AS last_day FROM core.weekly_users GROUP BY 1, 2, 3"
     )
+    connection.execute("CREATE TABLE core.account_days (account_id VARCHAR, day DATE, clicks BIGINT)")
     connection.execute(
         "CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS has_arrived, "
         f"w <= DATE '{NEWEST}' AS is_complete, w > DATE '{NEWEST}' AS is_running "

@@ -156,6 +156,9 @@ def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
         "clicks, first_day, last_day FROM core.weekly_usage"
     )
     connection.execute(
+        "CREATE TABLE core.account_days AS SELECT account_id, first_day AS day, clicks FROM core.weekly_usage"
+    )
+    connection.execute(
         "CREATE TABLE core.monthly_users (month_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, "
         "clicks BIGINT)"
     )

@@ -61,11 +61,14 @@ subscribed AS (
     GROUP BY account_application_id
 ),
 
--- of a week that is subscribed in part: clicks of those who came on other days of it alone
-beside AS (
+partial_weeks AS (
     SELECT
         weeks.account_application_id,
-        sum(users.clicks) AS clicks
+        weeks.week_start,
+        numbered.account_id,
+        numbered.application,
+        periods.start_date,
+        periods.end_date
     FROM core.subscription_weeks AS weeks
     INNER JOIN core.account_applications AS numbered ON weeks.account_application_id = numbered.account_application_id
     INNER JOIN core.subscription_periods AS periods
@@ -73,15 +76,59 @@ beside AS (
             numbered.account_id = periods.account_id
             AND numbered.application = periods.application
             AND weeks.period_number = periods.period_number
+    WHERE weeks.subscribed_days < 7
+),
+
+-- weeks in which an account used one application: its days are those of the account
+alone AS (
+    SELECT
+        account_id,
+        week_start
+    FROM core.weekly_usage
+    GROUP BY account_id, week_start
+    HAVING count(*) = 1
+),
+
+-- of a week that is subscribed in part: clicks of its other days, else of those who came on other days alone
+of_other_days AS (
+    SELECT
+        weeks.account_application_id,
+        sum(days.clicks) AS clicks
+    FROM partial_weeks AS weeks
+    INNER JOIN alone ON weeks.account_id = alone.account_id AND weeks.week_start = alone.week_start
+    INNER JOIN core.weekly_usage AS weekly
+        ON
+            weeks.account_id = weekly.account_id
+            AND weeks.application = weekly.application
+            AND weeks.week_start = weekly.week_start
+    INNER JOIN core.account_days AS days
+        ON
+            weeks.account_id = days.account_id
+            AND weeks.week_start <= days.day
+            AND weeks.week_start + 6 >= days.day
+    WHERE days.day < weeks.start_date OR days.day > weeks.end_date
+    GROUP BY weeks.account_application_id
+    UNION ALL
+    SELECT
+        weeks.account_application_id,
+        sum(users.clicks) AS clicks
+    FROM partial_weeks AS weeks
+    ANTI JOIN alone ON weeks.account_id = alone.account_id AND weeks.week_start = alone.week_start
     INNER JOIN core.weekly_users AS users
         ON
-            numbered.account_id = users.account_id
-            AND numbered.application = users.application
+            weeks.account_id = users.account_id
+            AND weeks.application = users.application
             AND weeks.week_start = users.week_start
-    WHERE
-        weeks.subscribed_days < 7
-        AND (users.last_day < periods.start_date OR users.first_day > periods.end_date)
+    WHERE users.last_day < weeks.start_date OR users.first_day > weeks.end_date
     GROUP BY weeks.account_application_id
+),
+
+beside AS (
+    SELECT
+        account_application_id,
+        sum(clicks) AS clicks
+    FROM of_other_days
+    GROUP BY account_application_id
 ),
 
 account_applications AS (
