@@ -631,6 +631,7 @@ def deliveries_accept(
     from usage_pipeline.core.locks import LockTimeoutError
     from usage_pipeline.ingestion.deliveries import NoDeliveryError, accept
     from usage_pipeline.operations.local import forget_inputs, record_status
+    from usage_pipeline.outcomes.database import OtherVersionError
 
     settings = settings_of(config)
     try:
@@ -638,7 +639,10 @@ def deliveries_accept(
     except (NoDeliveryError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     forget_inputs(settings.home.root)
-    record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+    try:
+        record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+    except OtherVersionError as error:
+        say(str(error))
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")
 
 

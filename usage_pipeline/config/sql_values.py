@@ -11,7 +11,7 @@ from usage_pipeline.core.weeks import is_ahead
 def sql_values(settings: Settings) -> dict[str, Any]:
     """Every value a SQL file may name as `$name`; units as in `settings.py`."""
     completeness, activity, spikes = settings.completeness, settings.activity, settings.anomalies
-    usage = settings.sources.usage
+    usage, subscriptions = settings.sources.usage, settings.sources.subscriptions
     return {
         "date_format": date_format(),
         "as_of_day": settings.clock.as_of_day,
@@ -30,6 +30,10 @@ def sql_values(settings: Settings) -> dict[str, Any]:
         "has_days": usage.delivers("event_time"),
         "has_users": usage.delivers("user_id"),
         "has_records": usage.delivers("records_created"),
+        # a notice, or a cancellation of a day to come
+        "has_notices": subscriptions is not None
+        and (subscriptions.delivers("notice_date") or subscriptions.delivers("end_reason")),
+        "has_ends": subscriptions is not None and subscriptions.delivers("end_date"),
         "has_contacts": settings.sources.contacts is not None,
         "renewal_gap_days": activity.renewal_gap_days,
         "new_weeks": activity.new_weeks,

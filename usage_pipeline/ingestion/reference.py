@@ -271,11 +271,9 @@ def load_reference(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, 
     unread = {c.name: mapping.cell(c).unreadable for c in schema.columns if c.name in mapping.expressions}
     flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
     mapped = f"SELECT {', '.join(mapped_columns(mapping, schema))}, {flags} FROM {RAW}"
-    key = _KEYS.get(schema.name)
-    place = f"row_number() OVER (PARTITION BY {key})" if key else "1"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(schema, list(unread))} AS reason "
-        f"FROM (SELECT *, {place} AS place FROM ({mapped}))"
+        f"FROM (SELECT *, {place_of(schema)} AS place FROM ({mapped}))"
     )
     connection.execute(f"DROP VIEW {RAW}")
     ours = ", ".join(schema.names)
@@ -295,6 +293,18 @@ def load_reference(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, 
     assert kept is not None
     unreadable = {name: int(n) for name, n in zip(unread, cells_unread, strict=True) if n}
     return Loaded(kept[0], dict(reasons), words, unreadable)
+
+
+def place_of(schema: SourceSchema) -> str:
+    """SQL of the place of a mapped row among those of which only one counts: 1 counts.
+
+    Subscriptions about the whole account run side by side, and would count twice where one row is delivered twice.
+    """
+    if schema.name == "subscriptions":
+        same = f"row_number() OVER (PARTITION BY {', '.join(schema.names)})"
+        return f"CASE WHEN application IS NULL THEN {same} ELSE 1 END"
+    key = _KEYS.get(schema.name)
+    return f"row_number() OVER (PARTITION BY {key})" if key else "1"
 
 
 def _unknown_words(
@@ -332,7 +342,8 @@ def _reason(schema: SourceSchema, delivered: list[str]) -> str:
         for name in _DECIDING.get(schema.name, ())
         if name in delivered and name not in schema.required
     ]
-    cases.append("WHEN place > 1 THEN 'same key as another row'")
+    same = "same row once more" if schema.name == "subscriptions" else "same key as another row"
+    cases.append(f"WHEN place > 1 THEN '{same}'")
     if schema.name == "subscriptions":
         cases.append(f"WHEN end_date < start_date THEN '{NEVER_BEGAN}'")
     return f"CASE {' '.join(cases)} END"

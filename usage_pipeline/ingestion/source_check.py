@@ -17,12 +17,14 @@ from usage_pipeline.core.weeks import WeekFolder, folder_of, weeks_between, week
 from usage_pipeline.ingestion import cells
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.lake import Lake, LakeError, LakeFile, Named, connect
+from usage_pipeline.ingestion.reference import place_of
 from usage_pipeline.ingestion.sources import (
     RAW,
     Mapping,
     Nearby,
     SourceError,
     first_line,
+    mapped_columns,
     match_columns,
     open_files,
     open_source,
@@ -122,7 +124,21 @@ class _SourceCheck:
         for column in self.schema.columns:
             if column.name in mapping.expressions:
                 self._cells(mapping, column, rows)
+        self._repeated(mapping)
         return mapping
+
+    def _repeated(self, mapping: Mapping) -> None:
+        """Notes rows of which another one counts already."""
+        mapped = ", ".join(mapped_columns(mapping, self.schema))
+        found = self.connection.execute(
+            f"SELECT count(*) FILTER (WHERE place > 1) FROM (SELECT {place_of(self.schema)} AS place "
+            f"FROM (SELECT {mapped} FROM {RAW}) WHERE {self.schema.columns[0].name} IS NOT NULL)"
+        ).fetchone()
+        if found and found[0]:
+            self.report.notes.append(
+                f"sources.{self.schema.name}: {found[0]:,} rows are there once more, or have the key of another row; "
+                "one of them counts, the others are kept aside"
+            )
 
     def _cells(self, mapping: Mapping, column: SourceColumn, rows: int) -> None:
         """How a column reads: a few values, how many are empty, and how many cannot be read."""

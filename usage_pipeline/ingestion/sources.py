@@ -67,7 +67,7 @@ class Mapping:
 
     `expressions` holds an SQL expression for each of our columns that is delivered, `types` the DuckDB type it
     has over there; `used` and `ignored` are columns of theirs that something or nothing maps, `notes` what was not
-    found but may be missing, and what is converted; `reading` how cells are read.
+    found but may be missing, and what is converted; `reading` how cells are read; `paths` where the rows lie.
     """
 
     expressions: dict[str, str]
@@ -76,6 +76,7 @@ class Mapping:
     used: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    paths: str = ""
 
     def cell(self, column: SourceColumn) -> Cell:
         """A column of ours; NULL where it is not delivered."""
@@ -542,7 +543,8 @@ def match_columns(
     cells.install(connection)
     existing = {name: kind for name, kind in columns_of(connection, view).items() if name not in PLACE}
     by_lower = {name.lower(): name for name in existing}
-    mapping = Mapping({}, {}, reading)
+    paths = ", ".join(str(shape.path) for shape in source.file_sets.values())
+    mapping = Mapping({}, {}, reading, paths=paths)
     problems: list[str] = []
     used: set[str] = set()
     for ours, theirs in source.columns.items():
@@ -680,7 +682,8 @@ def _currencies(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, vie
     without = [*without[:_NAMED], *(["others"] if len(without) > _NAMED else [])]
     if without:
         problem = (
-            f"{key}: amounts are in {', '.join(without)}, and no rate says what these are worth in {ours.code}: "
+            f"{key}: amounts are in {', '.join(without)}, and no rate says what these are worth in {ours.code} "
+            f"({mapping.paths}): "
             f"add one for each under currency.rates, or deliver {MONEY} in {ours.code} alone"
         )
         raise SourceError([problem])
@@ -688,7 +691,31 @@ def _currencies(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, vie
         f"{key}: {counted(amounts, 'amount', 'amounts')} in {theirs} converted, 1 {theirs} = "
         f"{ours.rates[theirs]:g} {ours.code}"
         for theirs, amounts in rows
-    ]
+    ] + _contradictions(connection, schema, view, mapping, ours.code)
+
+
+def _contradictions(
+    connection: duckdb.DuckDBPyConnection, schema: SourceSchema, view: str, mapping: Mapping, ours: str
+) -> list[str]:
+    """A note where amounts are written in another currency than their row says."""
+    cell, code = mapping.cell(schema.column(MONEY)), mapping.cell(schema.column("currency")).value
+    if not cell.is_text:
+        return []
+    rows = connection.execute(
+        f"SELECT text, code, count(*) FROM (SELECT {cell.given} AS text, coalesce({code}, {literal(ours)}) AS code "
+        f"FROM {quoted(view)}) WHERE regexp_matches(text, '[^0-9 .,()+-]') GROUP BY ALL ORDER BY ALL "
+        f"LIMIT {_MOST_TEXTS}"
+    ).fetchall()
+    wrong = [(text, code, n) for text, code, n in rows if cells.currency_of(text, code) not in (None, code)]
+    if not wrong:
+        return []
+    text, code, _ = wrong[0]
+    amounts = counted(sum(n for *_, n in wrong), "amount is", "amounts are")
+    note = (
+        f"sources.{schema.name}.columns.{MONEY}: {amounts} written in another currency than the column currency says, "
+        f"such as '{text}' in {code} ({mapping.paths}); the column is believed: correct one of the two"
+    )
+    return [note]
 
 
 def _written_currencies(
@@ -700,8 +727,9 @@ def _written_currencies(
     key = f"sources.{schema.name}.columns.{MONEY}"
     if len(written) > 1:
         problem = (
-            f"{key}: amounts are written in several currencies, {', '.join(written)}, and cannot be added up: map the "
-            f"column currency and write a rate for each under currency.rates, or deliver them in {ours} alone"
+            f"{key}: amounts are written in several currencies, {', '.join(written)}, and cannot be added up "
+            f"({mapping.paths}): map the column currency and write a rate for each under currency.rates, or deliver "
+            f"them in {ours} alone"
         )
         raise SourceError([problem])
     if written and written != [ours]:

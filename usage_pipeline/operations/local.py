@@ -43,7 +43,7 @@ from usage_pipeline.operations.data_home import clean
 from usage_pipeline.operations.rekey import key_problems
 from usage_pipeline.operations.run_launcher import has_heartbeat, heartbeat, this_process
 from usage_pipeline.outcomes.answers import moved_down
-from usage_pipeline.outcomes.database import renew_outcomes
+from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.outcomes.records import read_records
 from usage_pipeline.pages.dashboards import ASSETS
 from usage_pipeline.publishing.builds import store_of
@@ -140,7 +140,10 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
     if only_if_changed and current and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say(f"nothing changed since build {current.build_id}: no run needed")
         if not (settings.home.status_path.exists() and settings.home.outcomes_path.exists()):
-            record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+            try:
+                record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+            except OtherVersionError as error:
+                say(str(error))
         return True
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     definitions, run_id = build_definitions(settings), str(uuid4())
@@ -160,7 +163,10 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
 
 
 def record_status(home: DataHome, clock: Clock, sources: Sources, outcomes: OutcomeSettings) -> None:
-    """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet."""
+    """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet.
+
+    Raises LockTimeoutError and OtherVersionError as `renew_outcomes` does.
+    """
     os.environ["DAGSTER_HOME"] = str(dagster_home(home.root))
     with dg.DagsterInstance.get() as instance:
         write_status(home, clock, sources, instance)

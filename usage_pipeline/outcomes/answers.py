@@ -138,7 +138,8 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     share, square = hits / trials, _Z**2
     middle = (share + square / (2 * trials)) / (1 + square / trials)
     half = _Z * sqrt(share * (1 - share) / trials + square / (4 * trials**2)) / (1 + square / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at the ends exactly: rounding would put the share itself outside
+    return max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < trials else 1.0
 
 
 # ---------------------------------------------------------------- people

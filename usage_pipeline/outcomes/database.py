@@ -47,6 +47,10 @@ _STATUS = ("account_id", "call_status", "call_status_text", "outcome_at", "was_r
 _REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
 
 
+class OtherVersionError(duckdb.Error):
+    """The build that is shown lacks a table or column that this version reads: it says so and the remedy."""
+
+
 def outcomes_lock(outcomes_path: Path) -> Path:
     return outcomes_path.parent.parent / ".lock"
 
@@ -62,7 +66,8 @@ def keep_records(home: DataHome, seconds: float) -> int:
 def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> bool:
     """Makes the file anew where a record, the build that is shown or the day is another; returns whether it was.
 
-    Before the first build there is nothing to show. Raises LockTimeoutError where another is at it.
+    Before the first build there is nothing to show. Raises LockTimeoutError where another is at it, and
+    OtherVersionError where another version made the build: what is shown stays as it is.
     """
     build = BuildStore(home.published_dir).current()
     if build is None:
@@ -79,7 +84,14 @@ def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -
 
         def write(made: Path) -> None:
             warehouse = (home.published_dir / build.build_id / "warehouse.duckdb").resolve()
-            _write(made / home.outcomes_path.name, warehouse, home, as_of_day, outcomes)
+            try:
+                _write(made / home.outcomes_path.name, warehouse, home, as_of_day, outcomes)
+            except (duckdb.BinderException, duckdb.CatalogException) as error:
+                raise OtherVersionError(
+                    f"build {build.build_id} was made by another version and lacks what outcomes are shown with "
+                    f"({str(error).splitlines()[0]}): outcomes stay as they were shown last, "
+                    "and new ones are kept; refresh, or release the older build"
+                ) from error
             (made / _MADE_OF).write_text(made_of, encoding="utf-8")
 
         show_new(folder, write)

@@ -8,6 +8,7 @@ import pytest
 
 from usage_pipeline.config.settings import load_settings
 from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline_tests.support.histories import TABLES, make_table
 from usage_pipeline_tests.support.lakes import write_config
 
@@ -31,6 +32,14 @@ class World:
         self.run(
             "CREATE TABLE core.weekly_usage (week_start DATE, account_id VARCHAR, application VARCHAR, clicks BIGINT, "
             "records_created BIGINT, active_users BIGINT, source_rows BIGINT, first_day DATE, last_day DATE)"
+        )
+        # one user, whose days are those of the week
+        self.run(
+            "CREATE VIEW core.weekly_users AS SELECT week_start, account_id, application, 'u' AS user_id, clicks, "
+            "first_day, last_day FROM core.weekly_usage"
+        )
+        self.run(
+            "CREATE TABLE core.account_days AS SELECT account_id, first_day AS day, clicks FROM core.weekly_usage LIMIT 0"
         )
         self.run(
             "CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS has_arrived, "
@@ -147,6 +156,62 @@ def test_the_grid_has_zero_where_nobody_came_and_no_row_outside_the_subscription
         ("2025-01-13", 2, 0),
     ]
     assert world.account_application("clicks_outside_subscription::INTEGER, usage_state") == (20, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "outside"),
+    [
+        ("2024-01-01", "2025-01-08", 20),  # the click of Tuesday lies inside, that of Thursday does not
+        ("2025-01-09", None, 20),
+        ("2024-01-01", None, 0),
+    ],
+    ids=["after the end", "before the start", "inside"],
+)
+@pytest.mark.parametrize("is_alone", [True, False], ids=["one application", "two"])
+def test_clicks_of_the_other_days_of_a_week_subscribed_in_part_lie_outside(
+    world: World, start: str, end: str | None, outside: int, is_alone: bool
+) -> None:
+    world.subscription(start, end, end_reason="cancelled" if end else None)
+    # of one application the days are those of the account; of several, users who came on other days alone are known
+    users = {"2025-01-07": "u", "2025-01-09": "u" if is_alone else "v"}
+    world.run("DROP VIEW core.weekly_users")
+    world.run(
+        "CREATE TABLE core.weekly_users (week_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, "
+        "clicks BIGINT, first_day DATE, last_day DATE)"
+    )
+    for application in ("p",) if is_alone else ("p", "q"):
+        world.run(
+            "INSERT INTO core.weekly_usage VALUES ('2025-01-06', 'a', ?, 40, 0, 2, 2, '2025-01-07', '2025-01-09')",
+            application,
+        )
+        for day in users:
+            world.run("INSERT INTO core.account_days VALUES ('a', ?, 20)", day)
+    for user in set(users.values()):
+        days = sorted(day for day, who in users.items() if who == user)
+        world.run(
+            "INSERT INTO core.weekly_users VALUES ('2025-01-06', 'a', 'p', ?, ?, ?, ?)",
+            user,
+            20 * len(days),
+            days[0],
+            days[-1],
+        )
+    world.build()
+    sql = "SELECT clicks_outside_subscription::INTEGER FROM core.account_application_states WHERE application = 'p'"
+    assert world.rows(sql) == [(outside,)]
+
+
+def test_a_renewal_that_has_passed_hides_none_that_comes_and_is_no_next_one(world: World) -> None:
+    world.subscription("2024-01-01", renewal_date="2024-12-01")
+    world.subscription("2024-01-01", application="q", renewal_date="2025-03-20")
+    world.subscription("2024-01-01", application=None, renewal_date="2025-01-01")
+    world.subscription("2024-01-02", application=None, renewal_date="2025-06-01")
+    world.build()
+    world.run("CREATE TABLE core.account_names AS SELECT 'a' AS account_id")
+    sql = load_sql("defs/activity", "account_subscriptions")
+    run_sql(world.connection, f"CREATE TABLE core.account_subscriptions AS {sql}", world.values)
+    found = world.rows("SELECT application, renewal_date FROM core.account_application_states ORDER BY 1")
+    assert found == [("p", None), ("q", date(2025, 3, 20))]
+    assert world.rows("SELECT renewal_date FROM core.account_subscriptions") == [(date(2025, 6, 1),)]
 
 
 def test_a_week_that_never_arrived_is_unknown_and_not_zero(world: World) -> None:

@@ -37,6 +37,14 @@ def computed(rows: list[Row], use: Use, **changes: Any) -> dict[tuple[str, str |
 
 
 def scored(rows: list[Row], use: Use, **changes: Any) -> dict[tuple[str, str | None], tuple[float | None, str]]:
+    connection, _ = in_tables(rows, use, **changes)
+    found = connection.execute(
+        f"SELECT account_id, application, health, health_color FROM core.health_scores WHERE as_of_week = DATE '{NEWEST}'"
+    ).fetchall()
+    return {(account, application): (health, color) for account, application, health, color in found}
+
+
+def in_tables(rows: list[Row], use: Use, **changes: Any) -> tuple[duckdb.DuckDBPyConnection, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         configured = load_settings(write_config(Path(folder), **changes))
     values = sql_values(configured)
@@ -66,6 +74,7 @@ def scored(rows: list[Row], use: Use, **changes: Any) -> dict[tuple[str, str | N
         "0::BIGINT AS records_created, count(*) AS active_users, 1::BIGINT AS source_rows, min(first_day) AS first_day, "
         "max(last_day) AS last_day FROM core.weekly_users GROUP BY 1, 2, 3"
     )
+    connection.execute("CREATE TABLE core.account_days (account_id VARCHAR, day DATE, clicks BIGINT)")
     connection.execute(
         "CREATE TABLE core.weeks AS SELECT CAST(w AS DATE) AS week_start, TRUE AS has_arrived, "
         f"w <= DATE '{NEWEST}' AS is_complete, w > DATE '{NEWEST}' AS is_running "
@@ -75,10 +84,47 @@ def scored(rows: list[Row], use: Use, **changes: Any) -> dict[tuple[str, str | N
         make_table(connection, name, configured, values)
     for name in ("health_inputs", "health_factors", "health_scores"):
         run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('defs/health', name)}", values)
+    return connection, values
+
+
+def test_points_and_arithmetic_add_up_to_health_with_a_notice_too() -> None:
+    """Beside a health of 20 stood points of 100, and weights that added up to 99 %."""
+    use = {("a", p, user, week): 20 for p in "pq" for user in "uv" for week in WEEKS}
+    rows: list[Row] = [("a", "p", date(2020, 1, 1), date(2025, 2, 1), 3), ("a", "q", date(2020, 1, 1), None, None)]
+    connection, values = in_tables(rows, use)
+    connection.execute(
+        "CREATE SCHEMA mart; CREATE TABLE core.account_names AS SELECT 'a' AS account_id, 'A' AS account, '' AS segment, "
+        "'' AS region, '' AS owner, '' AS account_page; CREATE TABLE core.application_names AS SELECT "
+        "unnest(['p', 'q']) AS application_key, application_key AS application, '' AS application_type; "
+        "CREATE TABLE core.issued_health (as_of_week DATE, account_id VARCHAR, application_key VARCHAR, health DOUBLE)"
+    )
+    for name in ("health_factor_points", "account_health"):
+        run_sql(connection, f"CREATE TABLE mart.{name} AS {load_sql('defs/health', name)}", values)
     found = connection.execute(
-        f"SELECT account_id, application, health, health_color FROM core.health_scores WHERE as_of_week = DATE '{NEWEST}'"
+        "SELECT application_key, any_value(health), sum(points), 100 - sum(points_missing), any_value(health_arithmetic), "
+        "any_value(biggest_factor) "
+        "FROM mart.account_health JOIN mart.health_factor_points USING (account_id, application_key) GROUP BY 1"
     ).fetchall()
-    return {(account, application): (health, color) for account, application, health, color in found}
+    assert len(found) == 3
+    for key, health, points, kept, arithmetic, biggest in found:
+        assert points == pytest.approx(health, abs=0.5)
+        assert kept == pytest.approx(points)
+        terms, _, weights = arithmetic.removeprefix("(").partition(") / ")
+        parts = [term.rsplit(" ", 3)[1:] for term in terms.split(" + ")]
+        total = float(weights.partition(";")[0])
+        assert sum(float(weight) for _, _, weight in parts) == total
+        score = sum(float(one) * float(weight) for one, _, weight in parts) / total
+        if key == "p":
+            assert (health, biggest) == (20, "notice")
+            assert arithmetic.endswith("; at most 20 with a notice received")
+        assert min(score, 20 if key == "p" else 100) == pytest.approx(health, abs=1)
+
+
+def test_a_notice_of_after_the_newest_complete_week_holds_health_down_too() -> None:
+    """The call list said 'notice received' beside a health of 100."""
+    use = {("a", "p", user, week): 20 for user in "uv" for week in WEEKS}
+    for notice, health in ((date(2025, 3, 5), 20), (date(2025, 3, 6), 100), (None, 100)):
+        assert computed([("a", "p", date(2020, 1, 1), notice, None)], use)["a", "p"] == health
 
 
 # ---------------------------------------------------------------- by hand

@@ -1,5 +1,6 @@
 """Amounts in several currencies: converted by a rate of the configuration, or refused; never added up as they stand."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,52 @@ def test_amounts_written_in_several_currencies_are_refused_and_in_one_other_note
     assert not any("amounts are written in" in line for line in check(ours))
 
 
+def test_an_amount_written_in_another_currency_than_its_row_says_is_noted(tmp_path: Path) -> None:
+    """€1,000.00 beside USD was read as 1,000 USD, and nobody said so."""
+    amounts = [("USD", "€1,000.00"), ("USD", "$5"), ("EUR", "€7"), (None, "8"), (None, "£9")]
+    said = check(configured(tmp_path, amounts, currency={"rates": {"EUR": 1.1}}))
+    (note,) = [line for line in said if "written in another currency" in line]
+    assert note.startswith("sources.subscriptions.columns.annual_value: 2 amounts are written in another currency than")
+    assert "subscriptions.csv" in note
+    assert not any(
+        "written in another" in line
+        for line in check(configured(tmp_path, [("USD", "$5"), ("EUR", "7")], currency={"rates": {"EUR": 1.1}}))
+    )
+
+
+def test_what_is_said_of_currencies_names_the_file(tmp_path: Path) -> None:
+    for amounts, maps_currency in (([("EUR", 99)], True), ([(None, "$1"), (None, "€2")], False)):
+        with pytest.raises(NoDeliveryError, match=r"subscriptions\.csv"):
+            read_reference(configured(tmp_path, amounts, maps_currency), "subscriptions")
+
+
+def test_one_row_about_the_whole_account_that_is_delivered_twice_counts_once(tmp_path: Path) -> None:
+    config = configured(tmp_path, [(None, 100)])
+    file = tmp_path / "subscriptions.csv"
+    file.write_text(
+        "account_id,application,start_date,annual_value,currency\n"
+        + "A,,2024-01-01,100,\n" * 2
+        + "A,,2024-01-01,200,\n"
+        + "B,p,2024-01-01,100,\n" * 2
+    )
+    loaded = read_reference(config, "subscriptions").rows
+    assert sorted(row["annual_value"] for row in loaded if row["account_id"] == "A") == [100, 200]
+    assert len([row for row in loaded if row["account_id"] == "B"]) == 2
+    assert any("sources.subscriptions: 1 rows are there once more" in line for line in check(config))
+
+
 def test_a_currency_without_a_rate_is_refused_with_the_remedy(tmp_path: Path) -> None:
     config = configured(
         tmp_path, [("USD", 100), ("EUR", 99), ("EUR", 98), ("CHF", 97)], currency={"rates": {"GBP": 1.2}}
     )
-    said = (
-        "sources.subscriptions.columns.currency: amounts are in 'EUR' (2 rows), 'CHF' (1 row), and no rate says what these "
-        "are worth in USD: add one for each under currency.rates, or deliver annual_value in USD alone"
-    )
-    assert said in check(config)
+    told = next(line for line in check(config) if line.startswith("sources.subscriptions.columns.currency: amounts"))
+    first, file, last = re.split(r" \((?=\S*subscriptions\.csv)|(?<=\.csv)\): ", told)
+    assert first.endswith("amounts are in 'EUR' (2 rows), 'CHF' (1 row), and no rate says what these are worth in USD")
+    assert file.endswith("subscriptions.csv")
+    assert last == "add one for each under currency.rates, or deliver annual_value in USD alone"
     with pytest.raises(NoDeliveryError) as refused:
         read_reference(config, "subscriptions")
-    assert said in str(refused.value)
+    assert last in str(refused.value)
 
 
 def test_where_a_delivery_was_taken_before_it_stays_in_force_until_there_is_a_rate(tmp_path: Path) -> None:

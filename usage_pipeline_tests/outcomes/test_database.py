@@ -16,7 +16,7 @@ from usage_pipeline.core.tables import OUTCOME_TABLES, TABLES, schema_violation
 from usage_pipeline.defs.sensors import outcome_sensor
 from usage_pipeline.operations.data_home import clean, unknown
 from usage_pipeline.outcomes import records
-from usage_pipeline.outcomes.database import renew_outcomes
+from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.publishing.builds import Build, store_of
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.outcomes import MOMENT, record
@@ -123,6 +123,20 @@ def test_after_a_rollback_the_rows_are_those_of_the_older_build_and_every_answer
     store_of(settings.home, settings.publish).rollback(older.build_id)
     assert renew(settings)
     assert statuses(settings) == {"A1": "Open", "A2": "Done Nov 24, 2026"}
+
+
+def test_a_build_of_another_version_says_so_and_what_was_shown_stays(settings: Settings) -> None:
+    """After an upgrade, or a rollback over one, a column was missing and nobody said why."""
+    publish(settings, 1, {"A1": USUAL})
+    assert renew(settings)
+    before = settings.home.outcomes_path.resolve()
+    build = publish(settings, 2, {"A1": USUAL, "A2": USUAL})
+    with duckdb.connect(str(settings.home.published_dir / build.build_id / "warehouse.duckdb")) as connection:
+        connection.execute("ALTER TABLE mart.call_list DROP COLUMN health_change")
+    with pytest.raises(OtherVersionError, match=f"build {build.build_id} was made by another version"):
+        renew(settings)
+    assert settings.home.outcomes_path.resolve() == before
+    assert set(statuses(settings)) == {"A1"}
 
 
 def test_records_are_kept_in_history_unless_a_run_holds_it_and_nobody_waits(settings: Settings) -> None:

@@ -253,22 +253,40 @@ def test_without_users_what_is_counted_by_users_is_empty(settings: Settings) -> 
         assert (row["peer_value"] is None) == (row["peer_measure"] in (MEASURES[1], MEASURES[2])), row
 
 
-def test_seats_used_up_and_shelfware_are_told_and_a_new_subscription_is_neither(settings: Settings) -> None:
+def test_seats_used_up_and_shelfware_are_told_and_a_new_subscription_is_no_shelfware(settings: Settings) -> None:
     subscriptions = [
         subscription("a", "p", LONG_AGO, seats=2),
         subscription("b", "p", LONG_AGO, seats=8),
         subscription("c", "p", date(2025, 2, 20), seats=8),
         subscription("d", None, LONG_AGO, seats=20),
         subscription("e", "p", LONG_AGO, seats=3),
+        # who comes beyond the seats is known at once, and of no seats too
+        subscription("f", "p", date(2025, 2, 17), seats=2),
+        subscription("g", "p", LONG_AGO, seats=0),
+        subscription("h", "p", LONG_AGO, seats=0),
     ]
-    events = [*use("a", "p", 3, 2), *use("b", "p", 2, 2), *use("d", "p", 1, 1)]
+    events = [*use("a", "p", 3, 2), *use("b", "p", 2, 2), *use("d", "p", 1, 1), *use("f", "p", 3, 2)]
+    events += use("g", "p", 4, 2)
     rows = rows_of(computed(PeopleWorld(events, subscriptions), settings), "mart.expansion")
     found = {(r["account_id"], r["application_key"]): (r["expansion_kind"], r["reason"]) for r in rows}
     assert found == {
         ("a", "p"): ("seats used up", "3 users in 28 days, 2 seats"),
         ("b", "p"): ("shelfware", "2 users in 28 days, 8 seats"),
         ("d", "all"): ("shelfware", "1 user in 28 days, 20 seats"),
+        ("f", "p"): ("seats used up", "3 users in 28 days, 2 seats"),
+        ("g", "p"): ("seats used up", "4 users in 28 days, 0 seats"),
     }
+
+
+@pytest.mark.parametrize(("value", "gaps"), [(500.0, 0), (None, 1)])
+def test_what_is_sold_as_a_whole_for_a_price_has_no_gaps_and_what_only_frames_has(
+    settings: Settings, value: float | None, gaps: int
+) -> None:
+    world = fixed(12)
+    rest = [row for row in world.subscriptions if row["account_id"] != "a05"]
+    of_account = [subscription("a05", "q", LONG_AGO), subscription("a05", None, LONG_AGO, annual_value=value)]
+    rows = rows_of(computed(world.but(subscriptions=[*rest, *of_account]), settings), "mart.expansion")
+    assert sum(r["expansion_kind"] == "expansion gap" and r["account_id"] == "a05" for r in rows) == gaps
 
 
 def test_an_application_that_was_cancelled_is_a_gap_that_says_so(settings: Settings) -> None:

@@ -223,6 +223,13 @@ def test_a_champion_who_left_is_told_and_one_who_moved_to_another_application_is
     assert not only(back, settings)["champion_is_silent"]
 
 
+def test_who_left_was_last_seen_in_whatever_application_came_last(settings: Settings) -> None:
+    events = steady("main", range(8, 20), 20) + steady("main", range(6, 20), 5, application="q")
+    world = PeopleWorld(events, [subscription("a", "p", LONG_AGO), subscription("a", "q", LONG_AGO)])
+    days = {only(world, settings, key)["champion_last_used_on"] for key in ("p", "q", "all")}
+    assert days == {max(event.day for event in events)}
+
+
 def test_who_never_was_steady_is_no_champion(settings: Settings) -> None:
     world = PeopleWorld(
         steady("burst", range(5, 11), 50) + steady("other", range(20), 3), [subscription("a", "p", LONG_AGO)]

@@ -262,6 +262,37 @@ def test_subscriptions_about_whole_accounts_count_for_the_account_side_by_side_a
     assert named == [("all", "all applications", "all applications")]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [(900, None), (None, 900)], ids=["the renewal is empty", "the first is empty"]
+)
+def test_a_renewal_of_the_whole_account_without_a_value_goes_on_with_the_one_known(
+    first: float | None, second: float | None
+) -> None:
+    """An empty cell of the renewal was told as an account that churned."""
+    rows = [
+        subscribed("a", None, "2024-01-10", "2024-12-31", first),
+        subscribed("a", None, "2025-01-15", None, second),
+        # runs beside it, and neither renews it nor is renewed
+        subscribed("a", None, "2024-01-10", None, 100),
+    ]
+    assert movements(computed(rows)) == {date(2024, 1, 1): {(("a", None), "new"): 100_000}}
+
+
+def test_an_empty_row_beside_applications_or_of_two_renewals_says_nothing() -> None:
+    framed = [
+        subscribed("a", None, "2024-01-10", "2024-12-31", 900),
+        subscribed("a", None, "2025-01-01", None, None),
+        subscribed("a", "p", "2025-01-01", None, 700),
+    ]
+    assert sum(movements(computed(framed))[date(2025, 1, 1)].values()) == -20_000
+    two = [
+        subscribed("a", None, "2024-01-10", "2024-12-31", 900),
+        subscribed("a", None, "2025-01-01", None, None),
+        subscribed("a", None, "2025-01-01", None, 300),
+    ]
+    assert movements(computed(two))[date(2025, 1, 1)] == {(("a", None), "contraction"): -60_000}
+
+
 def test_an_account_without_any_value_counts_for_nothing_and_the_share_of_subscriptions_says_so() -> None:
     connection = computed(
         [

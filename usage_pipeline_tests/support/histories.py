@@ -153,7 +153,10 @@ def computed(fleet: Fleet, settings: Settings) -> duckdb.DuckDBPyConnection:
     # one user, and no months: growth is counted by week
     connection.execute(
         "CREATE TABLE core.weekly_users AS SELECT week_start, account_id, application, account_id || 'u' AS user_id, "
-        "clicks FROM core.weekly_usage"
+        "clicks, first_day, last_day FROM core.weekly_usage"
+    )
+    connection.execute(
+        "CREATE TABLE core.account_days AS SELECT account_id, first_day AS day, clicks FROM core.weekly_usage"
     )
     connection.execute(
         "CREATE TABLE core.monthly_users (month_start DATE, account_id VARCHAR, application VARCHAR, user_id VARCHAR, "

@@ -66,6 +66,27 @@ def terms_of_application(rows: list[Row], cap: set[date] | None, gap: int, horiz
     return found
 
 
+def renewals_filled(rows: list[Row], gap: int, what: str) -> list[Row]:
+    """Rows about one whole account, where each line of rows that follow one another alone knows what its rows say."""
+    rows = sorted((dict(row) for row in rows), key=lambda row: row["start_date"])
+    after: dict[int, int] = {}
+    for n, row in enumerate(rows):
+        begun = [m for m, other in enumerate(rows) if row["end_date"] and other["start_date"] > row["end_date"]]
+        nearest = [m for m in begun if rows[m]["start_date"] == min(rows[k]["start_date"] for k in begun)]
+        if len(nearest) != 1 or (rows[nearest[0]]["start_date"] - row["end_date"]).days > gap:
+            continue
+        ended = [m for m, other in enumerate(rows) if (other["end_date"] or date.max) < rows[nearest[0]]["start_date"]]
+        if [m for m in ended if rows[m]["end_date"] == max(rows[k]["end_date"] for k in ended)] == [n]:
+            after[n] = nearest[0]
+    for n in range(len(rows)):
+        if n in after and rows[after[n]][what] is None:
+            rows[after[n]][what] = rows[n][what]
+    for n in reversed(range(len(rows))):
+        if n in after and rows[n][what] is None:
+            rows[n][what] = rows[after[n]][what]
+    return rows
+
+
 def values_of(rows: list[Row], gap: int, horizon: date, what: str = "annual_value") -> dict[Key, list[dict[date, Any]]]:
     """For each account and application, or the whole account: what each of its subscriptions says on each of its days."""
     sound = [row for row in rows if row["end_date"] is None or row["end_date"] >= row["start_date"]]
@@ -85,6 +106,8 @@ def values_of(rows: list[Row], gap: int, horizon: date, what: str = "annual_valu
     for account, of_account in whole.items():
         if not of_account:
             continue
+        if account not in {of_pair for of_pair, _ in own}:
+            of_account = renewals_filled(of_account, gap, what)
         found[account, None] = []
         between = bridged(covered[account], gap) - covered[account]
         for row in of_account:

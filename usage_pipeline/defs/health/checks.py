@@ -8,14 +8,13 @@ from usage_pipeline.resources import Warehouse
 
 @dg.asset_check(asset="account_health", name="health_is_the_sum_of_its_points", blocking=True)
 def health_is_the_sum_of_its_points(warehouse: Warehouse) -> dg.AssetCheckResult:
-    """Whoever adds up the factors that a page shows gets the health that it shows, but where a notice caps it."""
+    """Whoever adds up the factors that a page shows gets the health that it shows, with what a notice takes away."""
     return no_rows(
         warehouse,
         "SELECT account_id, application_key, health, sum(points) AS points FROM mart.account_health "
         "INNER JOIN mart.health_factor_points USING (account_id, application_key) "
-        "GROUP BY account_id, application_key, health, health_reason "
-        "HAVING abs(health - sum(points)) > 0.5 + 1e-6 AND health_reason NOT LIKE 'Notice received%' "
-        "OR health NOT BETWEEN 0 AND 100 LIMIT 20",
+        "GROUP BY account_id, application_key, health "
+        "HAVING abs(health - sum(points)) > 0.5 + 1e-6 OR health NOT BETWEEN 0 AND 100 LIMIT 20",
     )
 
 

@@ -23,7 +23,7 @@ from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_of, sql_table
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
-from usage_pipeline.outcomes.database import renew_outcomes
+from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.publishing.builds import Build, PublishError, store_of
 from usage_pipeline.publishing.history import KINDS, attach_pending, history_locked, pending_files, promote
@@ -181,7 +181,11 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
             # of a run that is under way; it is written again when the run has ended
             write_status(settings.home, settings.clock, settings.sources, context.instance)
         if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
-            renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+            try:
+                renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+            except OtherVersionError as error:
+                # an older build that is held: its pages go on with what was shown
+                context.log.warning(str(error))
         build = store.path(current.build_id)
         missing = missing_columns(dashboard, assets, build, settings.home.status_path, settings.home.outcomes_path)
         if missing:

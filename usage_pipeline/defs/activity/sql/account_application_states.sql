@@ -61,6 +61,76 @@ subscribed AS (
     GROUP BY account_application_id
 ),
 
+partial_weeks AS (
+    SELECT
+        weeks.account_application_id,
+        weeks.week_start,
+        numbered.account_id,
+        numbered.application,
+        periods.start_date,
+        periods.end_date
+    FROM core.subscription_weeks AS weeks
+    INNER JOIN core.account_applications AS numbered ON weeks.account_application_id = numbered.account_application_id
+    INNER JOIN core.subscription_periods AS periods
+        ON
+            numbered.account_id = periods.account_id
+            AND numbered.application = periods.application
+            AND weeks.period_number = periods.period_number
+    WHERE weeks.subscribed_days < 7
+),
+
+-- weeks in which an account used one application: its days are those of the account
+alone AS (
+    SELECT
+        account_id,
+        week_start
+    FROM core.weekly_usage
+    GROUP BY account_id, week_start
+    HAVING count(*) = 1
+),
+
+-- of a week that is subscribed in part: clicks of its other days, else of those who came on other days alone
+of_other_days AS (
+    SELECT
+        weeks.account_application_id,
+        sum(days.clicks) AS clicks
+    FROM partial_weeks AS weeks
+    INNER JOIN alone ON weeks.account_id = alone.account_id AND weeks.week_start = alone.week_start
+    INNER JOIN core.weekly_usage AS weekly
+        ON
+            weeks.account_id = weekly.account_id
+            AND weeks.application = weekly.application
+            AND weeks.week_start = weekly.week_start
+    INNER JOIN core.account_days AS days
+        ON
+            weeks.account_id = days.account_id
+            AND weeks.week_start <= days.day
+            AND weeks.week_start + 6 >= days.day
+    WHERE days.day < weeks.start_date OR days.day > weeks.end_date
+    GROUP BY weeks.account_application_id
+    UNION ALL
+    SELECT
+        weeks.account_application_id,
+        sum(users.clicks) AS clicks
+    FROM partial_weeks AS weeks
+    ANTI JOIN alone ON weeks.account_id = alone.account_id AND weeks.week_start = alone.week_start
+    INNER JOIN core.weekly_users AS users
+        ON
+            weeks.account_id = users.account_id
+            AND weeks.application = users.application
+            AND weeks.week_start = users.week_start
+    WHERE users.last_day < weeks.start_date OR users.first_day > weeks.end_date
+    GROUP BY weeks.account_application_id
+),
+
+beside AS (
+    SELECT
+        account_application_id,
+        sum(clicks) AS clicks
+    FROM of_other_days
+    GROUP BY account_application_id
+),
+
 account_applications AS (
     SELECT
         account_id,
@@ -141,13 +211,23 @@ placed AS (
         subscription_periods.notice_date,
         subscription_periods.end_reason,
         subscription_periods.ended_with,
-        subscription_periods.renewal_date,
+        -- a renewal that has passed is none that comes, and what leaves before it takes no part in it
+        CASE
+            WHEN
+                subscription_periods.renewal_date >= CAST($as_of_day AS DATE)
+                AND NOT (
+                    subscription_periods.subscription_state = 'notice received'
+                    AND subscription_periods.end_date < subscription_periods.renewal_date
+                )
+                THEN subscription_periods.renewal_date
+        END AS renewal_date,
         subscription_periods.seats,
         subscription_periods.annual_value,
         usage.last_used_ever,
         usage.last_used_in_period,
         usage.used_before_on,
-        coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) AS clicks_outside_subscription,
+        coalesce(usage.clicks, 0) - coalesce(subscribed.clicks, 0) + coalesce(beside.clicks, 0)
+            AS clicks_outside_subscription,
         before_end.clicks_per_week AS clicks_per_week_before_end,
         coalesce(subscription_periods.subscription_state, 'no subscription') AS subscription_state
     FROM account_applications
@@ -160,6 +240,7 @@ placed AS (
         usage
         ON account_applications.account_id = usage.account_id AND account_applications.application = usage.application
     LEFT JOIN subscribed ON subscription_periods.account_application_id = subscribed.account_application_id
+    LEFT JOIN beside ON subscription_periods.account_application_id = beside.account_application_id
     LEFT JOIN before_end ON subscription_periods.account_application_id = before_end.account_application_id
 ),
 

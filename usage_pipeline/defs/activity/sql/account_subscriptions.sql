@@ -69,6 +69,8 @@ renewals AS (
         application IS NULL
         AND start_date <= CAST($as_of_day AS DATE)
         AND coalesce(end_date, DATE '9999-12-31') >= CAST($as_of_day AS DATE)
+        -- one that has passed is none that comes
+        AND renewal_date >= CAST($as_of_day AS DATE)
     GROUP BY account_id
 ),
 

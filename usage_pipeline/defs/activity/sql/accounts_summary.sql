@@ -85,18 +85,15 @@ SELECT
     coalesce(account_applications.applications_never_used, 0) AS applications_never_used,
     coalesce(account_applications.applications_low, 0) AS applications_low,
     coalesce(account_applications.applications_inactive, 0) AS applications_inactive,
-    coalesce(account_applications.applications_ended, 0) AS applications_ended,
-    coalesce(account_applications.applications_notice, 0) AS applications_notice,
+    CASE WHEN $has_ends THEN coalesce(account_applications.applications_ended, 0) END AS applications_ended,
+    CASE WHEN $has_notices THEN coalesce(account_applications.applications_notice, 0) END AS applications_notice,
     CASE WHEN $has_users THEN coalesce(users.active_users, 0) END AS active_users,
     account_applications.applications_used / nullif(account_applications.applications_owned, 0) AS breadth,
     CASE WHEN $has_users THEN account_applications.recent_clicks / nullif(users.active_users, 0) END AS depth,
     totals.seats,
     totals.annual_value,
     CAST(totals.renewal_date AS TIMESTAMP) AS renewal_date,
-    -- a renewal that has passed is none that comes
-    CASE
-        WHEN totals.renewal_date >= CAST($as_of_day AS DATE) THEN totals.renewal_date - CAST($as_of_day AS DATE)
-    END AS days_to_renewal,
+    totals.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     CAST(account_applications.last_used_on AS TIMESTAMP) AS last_used_on,
     subscriptions.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE

@@ -27,12 +27,7 @@ SELECT
     CAST(account_applications.notice_date AS TIMESTAMP) AS notice_date,
     CAST(account_applications.end_date AS TIMESTAMP) AS end_date,
     CAST(account_applications.renewal_date AS TIMESTAMP) AS renewal_date,
-    -- a renewal that has passed is none that comes
-    CASE
-        WHEN
-            account_applications.renewal_date >= CAST($as_of_day AS DATE)
-            THEN account_applications.renewal_date - CAST($as_of_day AS DATE)
-    END AS days_to_renewal,
+    account_applications.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     account_applications.seats,
     account_applications.annual_value,
     account_applications.usage_state,

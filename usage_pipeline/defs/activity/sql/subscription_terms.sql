@@ -1,5 +1,5 @@
 -- grain: account x application (none: the whole account) x stretch of days in which one value and number of seats held
-WITH delivered AS (
+WITH RECURSIVE delivered AS (
     -- a row that ended before it began was never subscribed
     SELECT
         account_id,
@@ -147,12 +147,87 @@ of_applications AS (
     GROUP BY account_id, application, period_number, stretch
 ),
 
-account_rows AS (
+numbered_account_rows AS (
     SELECT
         *,
         row_number() OVER (ORDER BY account_id, start_date, end_date, annual_value, seats) AS place
     FROM delivered
     WHERE application IS NULL
+),
+
+following AS (
+    SELECT
+        earlier.place AS renewed,
+        later.place AS renewal
+    FROM numbered_account_rows AS earlier
+    INNER JOIN numbered_account_rows AS later
+        ON
+            earlier.account_id = later.account_id
+            AND earlier.end_date < later.start_date
+            AND later.start_date - earlier.end_date - 1 < $renewal_gap_days
+    -- the first to begin after its end, and the last to end before its start
+    QUALIFY
+        rank() OVER (PARTITION BY earlier.place ORDER BY later.start_date) = 1
+        AND rank() OVER (PARTITION BY later.place ORDER BY earlier.end_date DESC) = 1
+),
+
+-- of two that begin or end at once nobody knows which renews which
+renewals AS (
+    SELECT *
+    FROM following
+    QUALIFY count(*) OVER (PARTITION BY renewed) = 1 AND count(*) OVER (PARTITION BY renewal) = 1
+),
+
+-- a row about the whole account and those that renew it, one after the other
+chains AS (
+    SELECT
+        place,
+        place AS chain
+    FROM numbered_account_rows
+    WHERE place NOT IN (SELECT renewal FROM renewals)
+    UNION ALL
+    SELECT
+        renewals.renewal AS place,
+        chains.chain
+    FROM chains
+    INNER JOIN renewals ON chains.place = renewals.renewed
+),
+
+-- an empty cell of a renewal changes nothing; beside rows about applications an empty row only frames these
+account_rows AS (
+    SELECT
+        given.* EXCLUDE (seats, annual_value),
+        CASE
+            WHEN given.seats IS NOT NULL OR given.account_id IN (SELECT account_id FROM application_rows)
+                THEN given.seats
+            ELSE
+                coalesce(
+                    last_value(given.seats IGNORE NULLS) OVER chain_so_far,
+                    first_value(given.seats IGNORE NULLS) OVER chain_from_here
+                )
+        END AS seats,
+        CASE
+            WHEN given.annual_value IS NOT NULL OR given.account_id IN (SELECT account_id FROM application_rows)
+                THEN given.annual_value
+            ELSE
+                coalesce(
+                    last_value(given.annual_value IGNORE NULLS) OVER chain_so_far,
+                    first_value(given.annual_value IGNORE NULLS) OVER chain_from_here
+                )
+        END AS annual_value
+    FROM numbered_account_rows AS given
+    INNER JOIN chains ON given.place = chains.place
+    WINDOW
+        chain_so_far AS (
+            PARTITION BY chains.chain
+            ORDER BY given.start_date
+            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        ),
+        chain_from_here AS (
+            PARTITION BY chains.chain
+            ORDER BY given.start_date
+            ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+        )
 ),
 
 -- rows about the whole account run side by side, and each counts

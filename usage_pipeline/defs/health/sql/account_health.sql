@@ -15,17 +15,28 @@ before AS (
 
 factors AS (
     SELECT
-        account_id,
-        application_key,
-        first(factor ORDER BY points_missing DESC, factor) AS biggest_factor,
-        first(measured_text ORDER BY points_missing DESC, factor) AS biggest_text,
-        max(points_missing) AS biggest_missing,
-        string_agg(
-            format('{} {:.0f} x {:.0f} %', factor, factor_score, 100 * weight_share), ' + '
-            ORDER BY weight_share DESC, factor
-        ) AS arithmetic
-    FROM mart.health_factor_points
-    GROUP BY account_id, application_key
+        points.account_id,
+        points.application_key,
+        first(points.factor ORDER BY points.points_missing DESC, points.factor) AS biggest_factor,
+        first(points.measured_text ORDER BY points.points_missing DESC, points.factor) AS biggest_text,
+        max(points.points_missing) AS biggest_missing,
+        -- weights and not their shares, which rounding would keep from adding up
+        '('
+        || string_agg(
+            format('{} {:.0f} x {:g}', points.factor, points.factor_score, CAST(weighed.weight AS DOUBLE)), ' + '
+            ORDER BY weighed.weight DESC, points.factor
+        ) FILTER (WHERE points.factor != 'notice')
+        || ') / ' || format('{:g}', CAST(sum(weighed.weight) AS DOUBLE))
+        || coalesce('; ' || max(points.measured_text) FILTER (WHERE points.factor = 'notice'), '') AS arithmetic
+    FROM mart.health_factor_points AS points
+    INNER JOIN newest ON TRUE
+    LEFT JOIN core.health_factors AS weighed
+        ON
+            newest.as_of_week = weighed.as_of_week
+            AND points.account_id = weighed.account_id
+            AND points.application_key = coalesce(weighed.application, 'all')
+            AND points.factor = weighed.factor
+    GROUP BY points.account_id, points.application_key
 ),
 
 missing AS (

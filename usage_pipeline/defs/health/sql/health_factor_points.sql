@@ -1,4 +1,4 @@
--- grain: account x application (or the account as a whole) x factor that is known in the newest week: its points
+-- grain: account x application (or the account as a whole) x factor that is known, or a notice, of now: points
 WITH newest AS (SELECT max(as_of_week) AS as_of_week FROM core.health_scores),
 
 factors AS (
@@ -12,6 +12,41 @@ factors AS (
     FROM core.health_factors AS factors
     INNER JOIN newest ON factors.as_of_week = newest.as_of_week
     WHERE factors.measured IS NOT NULL
+),
+
+-- what a notice takes away from what the factors add up to
+notices AS (
+    SELECT
+        factors.account_id,
+        factors.application,
+        'notice' AS factor,
+        CAST(NULL AS DOUBLE) AS measured,
+        CAST($health_notice_score AS DOUBLE) AS factor_score,
+        CAST(0 AS DOUBLE) AS weight_share,
+        $health_notice_score - sum(factors.weight_share * factors.factor_score) AS points
+    FROM factors
+    INNER JOIN newest ON TRUE
+    INNER JOIN core.health_scores AS scores
+        ON
+            newest.as_of_week = scores.as_of_week
+            AND factors.account_id = scores.account_id
+            AND factors.application IS NOT DISTINCT FROM scores.application
+    WHERE scores.has_notice AND scores.health IS NOT NULL
+    GROUP BY factors.account_id, factors.application
+    HAVING sum(factors.weight_share * factors.factor_score) > $health_notice_score
+),
+
+parts AS (
+    SELECT
+        *,
+        weight_share * factor_score AS points,
+        weight_share * (100 - factor_score) AS points_missing
+    FROM factors
+    UNION ALL
+    SELECT
+        *,
+        -points AS points_missing
+    FROM notices
 )
 
 SELECT
@@ -47,14 +82,15 @@ SELECT
                     WHEN factors.measured = 0 THEN 'active in the last complete week'
                     ELSE format('no use for {:d} weeks', CAST(factors.measured AS BIGINT))
                 END
+        WHEN 'notice' THEN format('at most {:g} with a notice received', factors.factor_score)
         WHEN 'breadth' THEN format('{:.0f} % of baseline without the most active user', 100 * factors.measured)
         ELSE format('{:.0f} % of the quarter before', 100 * factors.measured)
     END AS measured_text,
     round(factors.factor_score) AS factor_score,
     factors.weight_share,
-    factors.weight_share * factors.factor_score AS points,
-    factors.weight_share * (100 - factors.factor_score) AS points_missing
-FROM factors
+    factors.points,
+    factors.points_missing
+FROM parts AS factors
 INNER JOIN newest ON TRUE
 INNER JOIN core.health_inputs AS inputs
     ON

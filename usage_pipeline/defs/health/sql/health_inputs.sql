@@ -30,8 +30,11 @@ in_force AS (
         numbered.account_application_id,
         terms.seats,
         coalesce(subscriptions.notice_date <= as_of_weeks.as_of_week + 6, FALSE)
-        -- of a cancellation nobody knows since when it was known
-        OR (as_of_weeks.as_of_week = newest.week_start AND subscriptions.is_cancelled) AS has_notice
+        -- health of now knows what is known now; of a cancellation nobody knows since when it was known
+        OR (
+            as_of_weeks.as_of_week = newest.week_start
+            AND (subscriptions.is_cancelled OR coalesce(subscriptions.notice_date <= CAST($as_of_day AS DATE), FALSE))
+        ) AS has_notice
     FROM as_of_weeks
     CROSS JOIN newest
     INNER JOIN core.subscription_states AS subscriptions

@@ -100,6 +100,15 @@ of_applications AS (
                 AND reasons.call_reason != 'one-person dependence'
                 AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
         )
+        -- that it renews puts nothing at risk by itself
+        AND EXISTS (
+            SELECT 1
+            FROM mart.call_reasons AS reasons
+            WHERE
+                reasons.account_id = owned.account_id
+                AND reasons.call_reason NOT IN ('one-person dependence', 'upcoming renewal')
+                AND (reasons.application_key = owned.application OR reasons.application_key = 'all')
+        )
     GROUP BY owned.account_id
 ),
 

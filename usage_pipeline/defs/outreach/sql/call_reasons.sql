@@ -134,7 +134,27 @@ found AS (
     CROSS JOIN newest
     WHERE health.application_key = 'all' AND health.health_color = 'red'
     UNION ALL
-    -- where nobody comes at all, the state says so
+    -- of an application that renews at once, while the account as a whole is well
+    SELECT
+        owned.account_id,
+        owned.application,
+        'low health' AS call_reason,
+        'health ' || CAST(health.health AS INTEGER) || '; ' || health.health_reason AS words,
+        newest.week_start AS since,
+        coalesce(health.health_before >= $health_amber, FALSE) AS is_new,
+        1 AS urgency
+    FROM owned
+    CROSS JOIN newest
+    INNER JOIN mart.account_health AS health
+        ON owned.account_id = health.account_id AND owned.application = health.application_key
+    LEFT JOIN mart.account_health AS of_account
+        ON owned.account_id = of_account.account_id AND of_account.application_key = 'all'
+    WHERE
+        owned.renews_at_once
+        AND NOT owned.has_notice
+        AND health.health_color = 'red'
+        AND of_account.health_color IS DISTINCT FROM 'red'
+    UNION ALL
     SELECT
         owned.account_id,
         owned.application,
@@ -147,7 +167,7 @@ found AS (
     CROSS JOIN newest
     INNER JOIN mart.subscription_users AS users
         ON owned.account_id = users.account_id AND owned.application = users.application_key
-    WHERE users.champion_is_silent AND NOT owned.has_notice AND owned.usage_state != 'inactive'
+    WHERE users.champion_is_silent AND NOT owned.has_notice
     UNION ALL
     SELECT
         owned.account_id,

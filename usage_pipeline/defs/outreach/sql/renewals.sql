@@ -12,8 +12,6 @@ WITH owned AS (
     WHERE
         states.subscription_state IN ('active subscription', 'notice received')
         AND states.renewal_date BETWEEN CAST($as_of_day AS DATE) AND CAST($as_of_day AS DATE) + $renewal_horizon_days
-        -- what leaves before the account renews takes no part in it
-        AND NOT coalesce(states.subscription_state = 'notice received' AND states.end_date < states.renewal_date, FALSE)
 ),
 
 of_applications AS (

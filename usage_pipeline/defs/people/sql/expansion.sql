@@ -11,14 +11,20 @@ WITH owned AS (
         AND basis = 'application'
 ),
 
--- accounts of which the list of applications is known
+-- accounts of which the list of applications is known: what is sold as a whole for a price lacks nothing that is known
 members AS (
     SELECT
         peer_groups.account_id,
         peer_groups.peer_group,
         count(*) OVER (PARTITION BY peer_groups.peer_group) - 1 AS peers
     FROM core.peer_groups AS peer_groups
-    WHERE peer_groups.account_id IN (SELECT account_id FROM owned)
+    WHERE
+        peer_groups.account_id IN (SELECT account_id FROM owned)
+        AND peer_groups.account_id NOT IN (
+            SELECT account_id
+            FROM core.account_subscriptions
+            WHERE annual_value > 0
+        )
 ),
 
 of_group AS (
@@ -72,7 +78,10 @@ found AS (
     SELECT
         users.account_id,
         nullif(users.application_key, 'all') AS application,
-        CASE WHEN users.seat_utilization >= $used_up_share THEN 'seats used up' ELSE 'shelfware' END AS expansion_kind,
+        CASE
+            WHEN users.seats = 0 OR users.seat_utilization >= $used_up_share THEN 'seats used up'
+            ELSE 'shelfware'
+        END AS expansion_kind,
         users.monthly_active_users || CASE WHEN users.monthly_active_users = 1 THEN ' user' ELSE ' users' END
         || ' in 28 days, ' || users.seats || CASE WHEN users.seats = 1 THEN ' seat' ELSE ' seats' END AS reason,
         CAST(NULL AS BIGINT) AS peers,
@@ -87,11 +96,16 @@ found AS (
     WHERE
         -- seats of a whole account count where it has some: else its row repeats those of its applications
         (users.application_key != 'all' OR whole.seats IS NOT NULL)
-        -- who has just begun has not taken the seats yet
-        AND users.usage_state IS DISTINCT FROM 'new'
         AND (
             users.seat_utilization >= $used_up_share
-            OR (users.seat_utilization <= $shelfware_share AND users.seats >= $shelfware_floor_seats)
+            -- of no seats there is no share
+            OR (users.seats = 0 AND users.monthly_active_users > 0)
+            OR (
+                users.seat_utilization <= $shelfware_share
+                AND users.seats >= $shelfware_floor_seats
+                -- who has just begun has not taken the seats yet
+                AND users.usage_state IS DISTINCT FROM 'new'
+            )
         )
 )
 

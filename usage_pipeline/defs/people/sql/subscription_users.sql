@@ -145,13 +145,26 @@ main_users AS (
     QUALIFY row_number() OVER (PARTITION BY account_id, application ORDER BY clicks_before DESC, user_id) = 1
 ),
 
+-- who moved to another application was last seen there
+last_seen AS (
+    SELECT
+        users.account_id,
+        users.user_id,
+        max(users.last_day) AS last_day
+    FROM core.weekly_users AS users
+    SEMI JOIN main_users ON users.account_id = main_users.account_id AND users.user_id = main_users.user_id
+    WHERE users.clicks > 0
+    GROUP BY users.account_id, users.user_id
+),
+
 champions AS (
     SELECT
         main_users.account_id,
         main_users.application,
-        main_users.last_day,
+        last_seen.last_day,
         seen.user_id IS NULL AS is_silent
     FROM main_users
+    INNER JOIN last_seen ON main_users.account_id = last_seen.account_id AND main_users.user_id = last_seen.user_id
     INNER JOIN clicks_of_all
         ON
             main_users.account_id = clicks_of_all.account_id
