@@ -10,12 +10,13 @@ again; the status file alone writes a dot in a color. So search, sort, filters a
 """
 
 import html
-import io
 import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 from urllib.parse import quote
+
+from usage_superset.downloads import as_whole_numbers, workbook
 
 # a column of a table -> the page that its cells lead to, and the column of the same row that names what is shown there
 LINKS = {
@@ -118,7 +119,7 @@ def _of_charts(payload_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[
             return made
         context = processor._query_context
         if context.result_format in ChartDataResultFormat.table_like():
-            return made
+            return made | {"df": as_whole_numbers(made["df"])}
         is_table = (context.form_data or {}).get("viz_type") == "table"
         labels = {as_text(name): [as_text(part) for part in parts] for name, parts in made["label_map"].items()}
         return made | {"df": drawn(made["df"], open_pages() if is_table else frozenset()), "label_map": labels}
@@ -156,15 +157,3 @@ def open_pages() -> frozenset[str]:
     if security_manager.is_admin() or security_manager.can_access("can_record", "Outcome"):
         everywhere.add("record")
     return frozenset(everywhere)
-
-
-def workbook(frame: Any, **kwargs: Any) -> bytes:
-    """A frame as XLSX: texts are texts, whatever they begin with."""
-    import pandas as pd
-    from superset.utils.excel import quote_formulas
-
-    texts = {"strings_to_formulas": False, "strings_to_urls": False}
-    made = io.BytesIO()
-    with pd.ExcelWriter(made, engine="xlsxwriter", engine_kwargs={"options": texts}) as writer:
-        quote_formulas(frame).to_excel(writer, **kwargs)
-    return made.getvalue()

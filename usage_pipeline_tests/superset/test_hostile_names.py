@@ -16,6 +16,7 @@ import openpyxl
 import pandas as pd
 import pytest
 from usage_superset.chart_queries import payload
+from usage_superset.downloads import as_whole_numbers
 from usage_superset.html_cells import LINKS, as_stored, as_text, cell, drawn, link
 
 from usage_pipeline.config.settings import load_settings
@@ -234,6 +235,20 @@ def test_rows_of_another_name_lead_to_that_name() -> None:
     frame = pd.DataFrame({"account": ["A", None], "call_status_text": ["Open", "Open"]})
     shown = drawn(frame, frozenset({"record"}))["call_status_text"]
     assert list(shown) == ['<a title="Open" href="/record/A">Open</a>', "Open"]
+
+
+def test_numbers_that_are_whole_are_written_so() -> None:
+    frame = pd.DataFrame(
+        {"n": [1.0, None, 3.0], "x": [1.5, None, 2.0], "big": [2.0**60, 1.0, None], "t": ["a", "b", "c"]}
+    )
+    made = as_whole_numbers(frame)
+    assert made.to_csv(index=False).splitlines() == [
+        "n,x,big,t",
+        "1,1.5,1.152921504606847e+18,a",
+        ",,1.0,b",
+        "3,2.0,,c",
+    ]
+    assert list(frame["n"].dropna()) == [1.0, 3.0], "the frame itself stays"
 
 
 @pytest.mark.parametrize("value", ["a < b", "<3", "1<2", "", None, 5, 2.5])
