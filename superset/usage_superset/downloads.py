@@ -22,7 +22,7 @@ def as_whole_numbers(frame: Any) -> Any:
 
 
 def workbook(frame: Any, **kwargs: Any) -> bytes:
-    """A frame as XLSX: texts are texts, whatever they begin with; the head stays in sight, columns are as wide as texts."""
+    """A frame as XLSX: texts are texts, whatever they begin with; the head stays in sight, columns are wide enough."""
     import pandas as pd
     from superset.utils.excel import quote_formulas
 
