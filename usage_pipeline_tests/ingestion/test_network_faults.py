@@ -34,7 +34,7 @@ from usage_pipeline_tests.support.lake_probe import ReferenceOutcome, UsageOutco
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.own_process import DiedError, RaisedError, apart
 from usage_pipeline_tests.support.parquet_reading import RUNNING_WEEK, WEEK, facts_of, folder_of
-from usage_pipeline_tests.support.processes import end
+from usage_pipeline_tests.support.processes import end_process
 from usage_pipeline_tests.support.servers import free_port
 
 BUCKET = "lake"
@@ -104,7 +104,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         client(url).create_bucket(Bucket=BUCKET)
         yield url
     finally:
-        end(process)
+        end_process(process)
 
 
 def client(url: str) -> Any:

@@ -49,7 +49,7 @@ PASSWORD = "correct horse battery"
 
 _CODE = """
 import dagster as dg
-from usage_pipeline_tests.support.processes import end
+from usage_pipeline_tests.support.processes import end_process
 
 @dg.asset
 def table():
@@ -103,7 +103,7 @@ def _process(command: list[str], home: Path, answers: Callable[[], bool], **more
             time.sleep(0.3)
         yield
     finally:
-        end(process)
+        end_process(process)
 
 
 def _answers(url: str) -> bool:

@@ -23,7 +23,7 @@ from PIL import Image
 from usage_pipeline.operations.local import SUPERSET_PYTHON, superset_environment
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.fake_smtp import FakeSmtp, serving_mail
-from usage_pipeline_tests.support.processes import end
+from usage_pipeline_tests.support.processes import end_process
 from usage_pipeline_tests.support.servers import SupersetServer, free_port, serving
 from usage_pipeline_tests.support.superset_client import log_in
 from usage_pipeline_tests.support.visitors import GOOD_KEY, Visitor, start_problems
@@ -62,7 +62,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
     try:
         yield
     finally:
-        end(started, 60)
+        end_process(started, 60)
 
 
 @dataclass

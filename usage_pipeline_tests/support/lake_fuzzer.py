@@ -32,7 +32,7 @@ from usage_pipeline_tests.support import lake_oracle as oracle
 from usage_pipeline_tests.support.lake_oracle import Delivery, ExpectedReference, ExpectedUsage, UsageLake
 from usage_pipeline_tests.support.lake_worlds import Step, World, make_world
 from usage_pipeline_tests.support.lake_writer import to_bytes
-from usage_pipeline_tests.support.processes import end
+from usage_pipeline_tests.support.processes import end_process
 
 OPEN_SEEDS = range(10_000)
 HELD_OUT_SEEDS = range(50_000, 51_000)
@@ -148,7 +148,7 @@ def s3_server() -> Iterator[str]:
             clock.sleep(0.1)
         yield f"http://127.0.0.1:{port.read_text()}"
     finally:
-        end(process)
+        end_process(process)
         shutil.rmtree(folder)
 
 

@@ -26,7 +26,7 @@ from usage_pipeline.operations.local import (
     superset_environment,
 )
 from usage_pipeline_tests.support.lakes import write_config
-from usage_pipeline_tests.support.processes import end
+from usage_pipeline_tests.support.processes import end_process
 
 
 @dataclass
@@ -105,4 +105,4 @@ def serving(environment: dict[str, str], folder: Path, *options: str) -> Iterato
                 time.sleep(0.5)
         yield url
     finally:
-        end(process)
+        end_process(process)
