@@ -775,7 +775,7 @@ def test_the_menu_offers_what_the_role_may_do(superset: SupersetServer, browse: 
 def test_a_viewer_finds_no_way_to_sql_to_explore_or_to_edit(superset: SupersetServer, browse: Any) -> None:
     page = browse("viewer")
     open_dashboard(page, superset, "applications-accounts")
-    page.locator("[aria-label='More Options']").first.click()
+    page.locator("[aria-label='More Options'] >> visible=true").first.click()
     page.wait_for_selector("text=Force refresh")
     offered = " ".join(page.locator(".ant-dropdown-menu >> visible=true").all_inner_texts())
     assert "Force refresh" in offered
