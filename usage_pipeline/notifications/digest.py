@@ -120,7 +120,7 @@ def read_digests(store: BuildStore, build: Build, handled: Collection[str] = fro
     week = date.fromisoformat(build.newest_week)
     file = (store.path(build.build_id) / "warehouse.duckdb").resolve()
     with duckdb.connect(str(file), read_only=True) as connection:
-        calls = as_dicts(connection.execute("SELECT * EXCLUDE (contacts) FROM mart.call_list ORDER BY rank"))
+        calls = as_dicts(connection.execute("SELECT * FROM mart.call_list ORDER BY rank"))
     by_owner: dict[str, list[dict[str, Any]]] = {}
     for call in calls:
         if call["account_id"] not in handled:

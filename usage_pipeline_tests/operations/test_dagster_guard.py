@@ -41,6 +41,7 @@ from usage_pipeline.operations.dagster_guard import (
     policy_from,
     refusal_of,
 )
+from usage_pipeline_tests.support.processes import end_process
 from usage_pipeline_tests.support.servers import free_port
 
 REPO = Path(__file__).parents[2]
@@ -49,7 +50,6 @@ PASSWORD = "correct horse battery"
 
 _CODE = """
 import dagster as dg
-from usage_pipeline_tests.support.processes import end_process
 
 @dg.asset
 def table():

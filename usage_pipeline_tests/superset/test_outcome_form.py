@@ -277,7 +277,7 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     open_dashboard(page, superset, "call-list")
     row = page.locator("tr", has=page.locator("td", has_text=kept["account"])).first
     assert "Open: not reached" in row.inner_text()
-    page.goto(superset.url + row.locator("a", has_text="record").get_attribute("href"))
+    page.goto(superset.url + row.locator("a", has_text="Open: not reached").get_attribute("href"))
     assert page.locator("h1").inner_text() == kept["account"]
     assert "for this page only" in page.inner_text("body")
     context.close()
