@@ -172,7 +172,7 @@ def test_where_superset_alone_may_write_the_form_has_the_notes_of_before_after_a
     """
     first = record(settings.home.feedback_dir, "A1", "as it was\nin two lines, \u2028 and é")
     packed = BytesIO()
-    backup.back_up(settings, packed)
+    backup.back_up(settings.home, settings.ingest.wait_seconds, packed)
     new_home, feedback = tmp_path / "new", tmp_path / "new" / "feedback"
 
     def read_only(folder: Path) -> None:

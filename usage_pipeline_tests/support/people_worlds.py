@@ -93,7 +93,7 @@ def computed(world: PeopleWorld, settings: Settings) -> duckdb.DuckDBPyConnectio
     for folder, schema, names in (
         ("defs/usage", "core", ("account_names", "application_names")),
         ("", "", TABLES),
-        ("defs/activity", "core", ("account_subscriptions",)),
+        ("defs/activity", "core", ("account_subscriptions", "usage_trends")),
         ("defs/activity", "mart", ("accounts_summary",)),
         ("defs/health", "core", ("health_inputs",)),
         ("defs/people", "mart", ("subscription_users", "onboarding")),
