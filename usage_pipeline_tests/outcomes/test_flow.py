@@ -273,7 +273,7 @@ def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Set
 def test_where_superset_alone_may_write_the_command_for_it_is_named(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = record(home.feedback_dir, "a", "u-anna called")
+    file = record(home.home.feedback_dir, "a", "u-anna called")
 
     def read_only(_: Path) -> None:
         raise OSError(30, "Read-only file system")

@@ -131,7 +131,7 @@ def figures(rows: list[tuple[Event, bool]], world: PeopleWorld, key: tuple[str, 
         "monthly_active_users": len(month),
         "regular_users": len(regular),
         "regular_users_lost": sum(not came[user] & set(range(4)) for user in regular),
-        "top_user_share": top[1] / sum(lately.values()) if top else None,
+        "top_user_share": top[1] / sum(lately.values()) if top and any(lately.values()) else None,
         "depends_on_one": bool(
             top
             and top[1] >= 0.5 * sum(lately.values())
