@@ -254,19 +254,19 @@ def home(made: Path, tmp_path: Path) -> Settings:
 def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Settings) -> None:
     notes = ["Anna Archer wants a call", "mail to ANNA@springfield.example", "u-anna is new", "nobody in particular"]
     for n, note in enumerate(notes):
-        record(home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
+        record(home.home.feedback_dir, "a", note, MOMENT + timedelta(minutes=n))
     # of another account, a name may be somebody else's
-    record(home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
+    record(home.home.feedback_dir, "b", "Anna Archer of Shelbyville", MOMENT + timedelta(hours=1))
     with dg.DagsterInstance.ephemeral():
-        records.keep(home.feedback_dir, home.history_dir)
+        records.keep(home.home.feedback_dir, home.home.history_dir)
     seen = erase(home, "a", "u-anna", dry=True)
     assert seen.places["notes on outcomes"] == 6, "each with its copy"
     done = erase(home, "a", "u-anna")
     assert done.places["notes on outcomes"] == 6
-    left = [one.note.text for one in records.read_records(home.feedback_dir, home.history_dir) if one.note]
+    left = [one.note.text for one in records.read_records(home.home.feedback_dir, home.home.history_dir) if one.note]
     assert left == ["nobody in particular", "Anna Archer of Shelbyville"]
-    assert records.problems(home.feedback_dir, home.history_dir) == []
-    assert [found for found in names_of(home.root, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
+    assert records.problems(home.home.feedback_dir, home.home.history_dir) == []
+    assert [found for found in names_of(home.home.root, WORDS[:2]) if "feedback" in found or "outcomes" in found] == []
     assert "notes on outcomes" not in erase(home, "a", "u-anna").places, "a second run finds nothing"
 
 
