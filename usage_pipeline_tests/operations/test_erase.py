@@ -125,6 +125,7 @@ def test_the_same_id_in_another_account_is_another_person(settings: Settings) ->
         assert users.fetchall() == [("b",)]
 
 
+@pytest.mark.long
 def test_an_erasure_that_was_cut_short_is_run_again_from_the_start(settings: Settings) -> None:
     impatient = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0})})
     with (
@@ -175,6 +176,7 @@ def test_who_is_not_known_is_not_erased_and_near_ids_are_named(settings: Setting
         erase(settings, "Springfield", "u-anna")
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_found_and_what_it_cannot_reach(settings: Settings) -> None:
     config = ["-c", str(settings.home.root.parent / "sources.yaml")]
     log = settings.home.root / "run" / "superset.log"

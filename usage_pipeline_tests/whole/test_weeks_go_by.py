@@ -111,6 +111,7 @@ def test_each_partition_says_what_became_of_its_files(tmp_path, instance) -> Non
     assert checks["facts_schema"].passed
 
 
+@pytest.mark.long
 def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, instance) -> None:
     weeks = [date(2025, 1, 6) + timedelta(weeks=n) for n in range(8)]
     for week in weeks:
@@ -139,7 +140,7 @@ def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, i
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.2, "far fewer rows than usual"), (4, "far more rows than usual")])
-@pytest.mark.sample("0.2-far fewer rows than usual")
+@pytest.mark.long
 def test_a_week_far_from_its_usual_size_is_told_and_left_out(tmp_path, instance, share: float, status: str) -> None:
     weeks = [date(2025, 1, 6) + timedelta(weeks=n) for n in range(8)]
     for number, week in enumerate(weeks):
