@@ -47,7 +47,7 @@ HOSTILE = [
     "{{{{ {n} }}}}<b>bold</b>",
     "R<D & Co. <3 {n}",
 ]
-PATHS = re.compile(r"/(account|application|contacts|record|go)/[A-Za-z0-9._~%-]*|/(data-status|my-csm)/")
+PATHS = re.compile(r"/(account|application|contacts|record|go)/[A-Za-z0-9._~%-]*|/(data-status|my-csm|brief)/")
 
 
 def hostile(count: int, start: int = 0) -> list[str]:
