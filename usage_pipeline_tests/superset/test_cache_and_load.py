@@ -376,7 +376,8 @@ class Readers:
         slugs = SLUGS[place % len(SLUGS) :] + SLUGS[: place % len(SLUGS)]
         while not self.done.is_set():
             for slug in slugs:
-                for chart in charts_of_page[slug]:
+                # beside each page what says of itself which build it is of
+                for chart in (CHARTS["about_this_page"], *charts_of_page[slug]):
                     try:
                         self._look(client, chart, datasets[chart["slice_name"]])
                     except Exception as error:
