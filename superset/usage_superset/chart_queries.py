@@ -137,13 +137,14 @@ def _number(params: dict[str, Any]) -> dict[str, Any]:
 
 def _trend(params: dict[str, Any]) -> dict[str, Any]:
     query = _series(params | {"metrics": [params["metric"]]}, is_mixed=True)
-    del query["orderby"], query["series_columns"], query["time_offsets"]
-    return query | {"orderby": []}
+    for part in ("orderby", "series_columns", "time_offsets"):
+        del query[part]
+    return query
 
 
 def _bubbles(params: dict[str, Any]) -> dict[str, Any]:
     measures = [params["x"], params["y"], params["size"]]
-    return _base(params) | {"columns": [params["series"], params["entity"]], "metrics": measures}
+    return _base(params) | {"columns": [params["entity"], params["series"]], "metrics": measures}
 
 
 def _axis(params: dict[str, Any]) -> dict[str, Any]:
