@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import redirect, render_template, request
-from flask_login import current_user
 
 from usage_superset.display import currency, date_format
 from usage_superset.page_links import chosen_before, logged_in, may_see_contacts, no_such
@@ -19,13 +18,12 @@ from usage_superset.rows import rows_of
 _WIDTH, _HEIGHT, _LEFT = 700, 150, 46
 _RECENT_WEEKS = 13
 _SUMMARY = [
-    *("account_id", "account", "segment", "region", "owner", "subscription_state", "start_date", "renewal_date"),
-    *("days_to_renewal", "applications_owned", "applications_used", "seats", "active_users", "annual_value"),
-    *("last_used_on", "notice_date"),
+    *("account", "segment", "region", "owner", "renewal_date", "days_to_renewal", "notice_date", "last_used_on"),
+    *("applications_owned", "applications_used", "seats", "active_users", "annual_value"),
 ]
 _APPLICATIONS = [
     *("application", "subscription_state", "usage_state", "usage_trend", "recent_clicks", "usual_clicks", "seats"),
-    *("annual_value", "renewal_date", "reason"),
+    *("annual_value", "renewal_date"),
 ]
 
 
@@ -46,10 +44,9 @@ def add_brief(app: Any) -> None:
         found = rows_of("accounts_summary", _SUMMARY, {"account": name})
         if not found:
             return no_such("account", name, "brief")
-        with_contacts = request.args.get("contacts") == "1" and may_see_contacts()
-        page = render_template(
-            "account_brief.html", **brief_of(found[0], with_contacts=with_contacts), may_see_contacts=may_see_contacts()
-        )
+        is_open = may_see_contacts()
+        parts = brief_of(found[0], with_contacts=is_open and request.args.get("contacts") == "1")
+        page = render_template("account_brief.html", **parts, may_see_contacts=is_open)
         return page, 200, {"Cache-Control": "no-store"}
 
     app.jinja_env.filters |= {"day": _day, "money": _money, "count": _count, "share": _share}
@@ -60,7 +57,7 @@ def brief_of(account: dict[str, Any], *, with_contacts: bool) -> dict[str, Any]:
     of_account = {"account": account["account"]}
     health = rows_of(
         "account_health",
-        ["health", "health_color", "health_before", "health_reason", "factors_not_known"],
+        ["health", "health_color", "health_reason"],
         of_account | {"application_key": "all"},
     )
     weeks = rows_of(
@@ -74,7 +71,7 @@ def brief_of(account: dict[str, Any], *, with_contacts: bool) -> dict[str, Any]:
     since = (through - timedelta(weeks=_RECENT_WEEKS)).isoformat()
     anomalies = rows_of(
         "anomaly_weeks",
-        ["first_week", "last_week", "application", "anomaly_type", "what_happened"],
+        ["first_week", "last_week", "what_happened"],
         of_account | {"scope": "account", "is_event_row": True},
     )
     recent = [row for row in anomalies if (row["last_week"] or "") >= since]
@@ -92,17 +89,17 @@ def brief_of(account: dict[str, Any], *, with_contacts: bool) -> dict[str, Any]:
         "picture": picture(weeks),
         "peers": rows_of(
             "peers",
-            ["peer_measure", "peer_value", "group_median", "percentile", "peers", "peer_group"],
+            ["peer_measure", "peer_value", "percentile", "peers", "peer_group"],
             of_account | {"application_key": "all"},
         ),
         "applications": _in_force(rows_of("subscription_overview", _APPLICATIONS, of_account)),
         "anomalies": sorted(recent, key=lambda row: row["first_week"], reverse=True),
         "renewals": sorted(
-            rows_of("renewals", ["renewal_date", "renewing", "arr_renewing", "days_to_renewal"], of_account),
+            rows_of("renewals", ["renewal_date", "renewing", "arr_renewing"], of_account),
             key=lambda row: row["renewal_date"],
         ),
         "reasons": sorted(
-            rows_of("call_reasons", ["urgency_rank", "urgency", "call_reason", "application", "reason"], of_account),
+            rows_of("call_reasons", ["urgency_rank", "call_reason", "application", "reason"], of_account),
             key=lambda row: row["urgency_rank"],
         ),
         "status": rows_of("call_status", ["call_status_text"], of_account, schema="outcomes"),
@@ -110,7 +107,6 @@ def brief_of(account: dict[str, Any], *, with_contacts: bool) -> dict[str, Any]:
         if with_contacts
         else [],
         "data_through": build[0]["data_through"] if build else None,
-        "written_by": current_user.username,
     }
 
 

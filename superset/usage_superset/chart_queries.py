@@ -46,7 +46,12 @@ def payload(params: dict[str, Any], datasource_id: int, **extra: Any) -> dict[st
 
 
 def errors_of(body: dict[str, Any]) -> list[str]:
-    """Asks Superset for a chart's data in this process, as the user of the context; what went wrong with its queries.
+    """What went wrong with the queries of a request. Raises as `answers_to` does."""
+    return [str(query["error"]) for query in answers_to(body) if query.get("error")]
+
+
+def answers_to(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Asks Superset for a chart's data in this process, as the user of the context; the answers to its queries.
 
     Raises what Superset raises, such as SupersetSecurityException.
     """
@@ -55,7 +60,8 @@ def errors_of(body: dict[str, Any]) -> list[str]:
 
     command = ChartDataCommand(ChartDataQueryContextSchema().load(body))
     command.validate()
-    return [str(query["error"]) for query in command.run()["queries"] if query.get("error")]
+    answers: list[dict[str, Any]] = command.run()["queries"]
+    return answers
 
 
 def page_requests(

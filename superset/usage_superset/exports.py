@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from flask import redirect, request, send_file
 from flask_login import current_user
-from sqlalchemy import text
 
-_SCHEMA_OF_THE_SHEET = text("SELECT schema_perm FROM tables WHERE table_name = 'kpi_report' AND schema = 'mart'")
+from usage_superset.rows import may_read
 
 
 def add_exports(app: Any, published: str) -> None:
@@ -22,7 +21,7 @@ def add_exports(app: Any, published: str) -> None:
     def kpi_workbook(month: str) -> Any:
         if not current_user.is_authenticated:
             return redirect(f"/login/?next={quote(request.path)}")
-        if not _may_read_the_sheet():
+        if not may_read("kpi_report", "mart"):
             return "The KPI sheet is not open to you: ask an administrator for the role Viewer.", 403
         files = sorted(Path(published).glob("kpi-sheets/*/kpi-sheet-*.xlsx"))
         months = {file.parent.name: file for file in files}
@@ -34,12 +33,3 @@ def add_exports(app: Any, published: str) -> None:
 
 
 _PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
-
-
-def _may_read_the_sheet() -> bool:
-    from superset.extensions import db
-
-    from superset import security_manager
-
-    schema = db.session.execute(_SCHEMA_OF_THE_SHEET).scalar()
-    return bool(schema) and bool(security_manager.can_access("schema_access", schema))

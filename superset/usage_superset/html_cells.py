@@ -27,7 +27,7 @@ LINKS = {
     "summary": ("data-status", None),
 }
 # rows about all of them have no page
-_NO_NAMES = {"all accounts", "all applications", "", ".", ".."}
+_NO_PAGES = {"all accounts", "all applications", ".", ".."}
 _LINK = re.compile(r'<a title="([^"<>]*)" href="/[a-z-]+/[A-Za-z0-9._~%-]*">[^<>]*</a>')
 _DOT = re.compile(r'<span style="font-size: 22px; line-height: 16px; color: #[0-9a-f]{6}">&#9679;</span>')
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -55,7 +55,7 @@ def link(text: Any, page: str, name: Any = "") -> Any:
 
     The text stands first, in `title`: by it a table is sorted in the browser.
     """
-    if not isinstance(text, str) or not isinstance(name, str) or text in _NO_NAMES or name in _NO_NAMES - {""}:
+    if not (isinstance(text, str) and isinstance(name, str)) or not text or {text, name} & _NO_PAGES:
         return as_text(text)
     shown = html.escape(text)
     return f'<a title="{shown}" href="/{page}/{quote(name, safe="")}">{shown}</a>'

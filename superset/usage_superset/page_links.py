@@ -18,28 +18,21 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from flask import redirect, render_template, request
 from flask_login import current_user
-from sqlalchemy import text
 
 from usage_superset.page_addresses import DASHBOARD, PAGES, address_of, nearest
-from usage_superset.rows import is_name, names_of, rows_of
+from usage_superset.rows import is_name, may_read, names_of, rows_of
 
 # filters that mean the same on every page that has them
 CARRIED = ("owner", "segment", "region", "account", "application")
 _WHAT = {"account": "account", "application": "application", "owner": "CSM"}
 _CSM = "usage_csm"
 _YEAR = 365 * 86_400
-_CONTACTS = text("SELECT schema_perm FROM tables WHERE table_name = 'account_contacts' AND schema = 'personal'")
 _PLAIN = {"Cache-Control": "no-store"}
 
 
 def may_see_contacts() -> bool:
     """Whether the person of the request may read who works for the accounts."""
-    from superset.extensions import db
-
-    from superset import security_manager
-
-    schema = db.session.execute(_CONTACTS).scalar()
-    return bool(schema) and bool(security_manager.can_access("schema_access", schema))
+    return may_read("account_contacts", "personal")
 
 
 def own_csm() -> str | None:

@@ -34,6 +34,10 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.utils.csv:df_to_escaped_csv": ("df", "kwargs"),
     "superset.utils.excel:df_to_excel": ("df", "kwargs"),
     "superset.utils.excel:quote_formulas": ("df",),
+    # page_links.py
+    "superset.commands.dashboard.filter_state.get:GetFilterStateCommand": ("cmd_params",),
+    "superset.commands.temporary_cache.parameters:CommandParameters": ("resource_id", "key"),
+    "superset.commands.temporary_cache.exceptions:TemporaryCacheGetFailedError": (),
     # log_ins.py and request_limits.py
     "flask_appbuilder.security.sqla.models:User.password": (),
     "flask_appbuilder.security.forms:ResetPasswordForm": (),
