@@ -38,14 +38,17 @@ from usage_pipeline.ingestion.deliveries import (
 )
 from usage_pipeline.ingestion.lake import Lake, LakeError, connect
 from usage_pipeline.ingestion.sources import (
+    PLACE,
     RAW,
     Mapping,
     Nearby,
     SourceError,
+    columns_of,
     first_line,
     mapped_columns,
     match_columns,
     open_source,
+    quoted,
     settle,
 )
 from usage_pipeline.privacy.encryption import PERSONAL, contacts_key, count_parquet, keep_spill_private, open_parquet
@@ -269,11 +272,10 @@ def load_reference(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, 
     open_parquet(connection, delivery.file, RAW)
     mapping = delivery.mapping
     unread = {c.name: mapping.cell(c).unreadable for c in schema.columns if c.name in mapping.expressions}
-    flags = ", ".join(f"{sql} AS unread_{name}" for name, sql in unread.items())
-    mapped = f"SELECT {', '.join(mapped_columns(mapping, schema))}, {flags} FROM {RAW}"
+    flags = [f"{sql} AS unread_{name}" for name, sql in unread.items()]
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE judged AS SELECT *, {_reason(schema, list(unread))} AS reason "
-        f"FROM (SELECT *, {place_of(schema)} AS place FROM ({mapped}))"
+        f"FROM ({placed_rows(connection, mapping, schema, *flags)})"
     )
     connection.execute(f"DROP VIEW {RAW}")
     ours = ", ".join(schema.names)
@@ -295,16 +297,21 @@ def load_reference(connection: duckdb.DuckDBPyConnection, schema: SourceSchema, 
     return Loaded(kept[0], dict(reasons), words, unreadable)
 
 
-def place_of(schema: SourceSchema) -> str:
-    """SQL of the place of a mapped row among those of which only one counts: 1 counts.
+def placed_rows(connection: duckdb.DuckDBPyConnection, mapping: Mapping, schema: SourceSchema, *others: str) -> str:
+    """SQL of the mapped rows of `RAW` and their `place` among those of which only one counts: 1 counts.
 
-    Subscriptions about the whole account run side by side, and would count twice where one row is delivered twice.
+    Subscriptions about the whole account run side by side, and would count twice where one row is delivered twice. Two
+    that agree in what we read are two where another column of theirs, such as a number, tells them apart.
     """
+    mapped = ", ".join([*mapped_columns(mapping, schema), *others])
     if schema.name == "subscriptions":
-        same = f"row_number() OVER (PARTITION BY {', '.join(schema.names)})"
-        return f"CASE WHEN application IS NULL THEN {same} ELSE 1 END"
+        theirs = ", ".join(quoted(name) for name in columns_of(connection) if name not in PLACE)
+        same = f"row_number() OVER (PARTITION BY {theirs}) AS copy"
+        place = "CASE WHEN application IS NULL THEN copy ELSE 1 END"
+        return f"SELECT * EXCLUDE copy, {place} AS place FROM (SELECT {mapped}, {same} FROM {RAW})"
     key = _KEYS.get(schema.name)
-    return f"row_number() OVER (PARTITION BY {key})" if key else "1"
+    place = f"row_number() OVER (PARTITION BY {key})" if key else "1"
+    return f"SELECT *, {place} AS place FROM (SELECT {mapped} FROM {RAW})"
 
 
 def _unknown_words(

@@ -17,14 +17,13 @@ from usage_pipeline.core.weeks import WeekFolder, folder_of, weeks_between, week
 from usage_pipeline.ingestion import cells
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.lake import Lake, LakeError, LakeFile, Named, connect
-from usage_pipeline.ingestion.reference import place_of
+from usage_pipeline.ingestion.reference import placed_rows
 from usage_pipeline.ingestion.sources import (
     RAW,
     Mapping,
     Nearby,
     SourceError,
     first_line,
-    mapped_columns,
     match_columns,
     open_files,
     open_source,
@@ -129,10 +128,9 @@ class _SourceCheck:
 
     def _repeated(self, mapping: Mapping) -> None:
         """Notes rows of which another one counts already."""
-        mapped = ", ".join(mapped_columns(mapping, self.schema))
         found = self.connection.execute(
-            f"SELECT count(*) FILTER (WHERE place > 1) FROM (SELECT {place_of(self.schema)} AS place "
-            f"FROM (SELECT {mapped} FROM {RAW}) WHERE {self.schema.columns[0].name} IS NOT NULL)"
+            f"SELECT count(*) FILTER (WHERE place > 1) FROM ({placed_rows(self.connection, mapping, self.schema)}) "
+            f"WHERE {self.schema.columns[0].name} IS NOT NULL"
         ).fetchone()
         if found and found[0]:
             self.report.notes.append(

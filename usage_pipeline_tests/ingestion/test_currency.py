@@ -105,6 +105,17 @@ def test_one_row_about_the_whole_account_that_is_delivered_twice_counts_once(tmp
     assert any("sources.subscriptions: 1 rows are there once more" in line for line in check(config))
 
 
+def test_two_subscriptions_that_only_their_number_tells_apart_are_two(tmp_path: Path) -> None:
+    config = configured(tmp_path, [(None, 100)])
+    file = tmp_path / "subscriptions.csv"
+    file.write_text(
+        "number,account_id,application,start_date,annual_value,currency\n"
+        "1,A,,2024-01-01,100,\n1,A,,2024-01-01,100,\n2,A,,2024-01-01,100,\n"
+    )
+    assert [row["annual_value"] for row in read_reference(config, "subscriptions").rows] == [100, 100]
+    assert any("sources.subscriptions: 1 rows are there once more" in line for line in check(config))
+
+
 def test_a_currency_without_a_rate_is_refused_with_the_remedy(tmp_path: Path) -> None:
     config = configured(
         tmp_path, [("USD", 100), ("EUR", 99), ("EUR", 98), ("CHF", 97)], currency={"rates": {"GBP": 1.2}}

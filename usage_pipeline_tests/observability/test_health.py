@@ -24,7 +24,7 @@ from usage_pipeline.publishing.builds import store_of
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh
-from usage_pipeline_tests.support.servers import SupersetServer, serve_superset
+from usage_pipeline_tests.support.servers import SupersetServer, copy_superset, serve_superset
 from usage_pipeline_tests.support.superset_client import PERIOD, Client, data_of, log_in, open_dashboard
 
 TROUBLED_WEEK = pd.Timestamp("2026-11-02")
@@ -84,7 +84,7 @@ def server(
 ) -> Iterator[SupersetServer]:
     """The same Superset, set up once, serving the copy."""
     folder = tmp_path_factory.mktemp("superset-health")
-    shutil.copytree(superset.folder, folder, dirs_exist_ok=True)
+    copy_superset(superset.folder, folder)
     with serve_superset(story.settings, folder) as serving:
         yield serving
 

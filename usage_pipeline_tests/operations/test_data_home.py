@@ -277,10 +277,10 @@ def test_on_a_full_disk_what_was_published_stays_up_and_nothing_is_left(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 60 MB of its own; skipped where nobody may mount one."""
+    """A file system of 120 MB of its own; skipped where nobody may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(place)]
+    words = ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
     yield place

@@ -22,7 +22,7 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.operations.local import SUPERSET, LocalError, set_up_superset
 from usage_pipeline.pages.dashboards import STATE_CHART
 from usage_pipeline_tests.support.demo_home import Demo
-from usage_pipeline_tests.support.servers import SupersetServer
+from usage_pipeline_tests.support.servers import SupersetServer, copy_superset
 from usage_pipeline_tests.support.superset_client import (
     CHARTS,
     PERIOD,
@@ -123,7 +123,7 @@ def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     (tmp_path / "assets" / "charts").mkdir()
     for chart in ("retention_by_cohort.yaml", "users_per_week.yaml"):
         shutil.copy(SUPERSET / "assets" / "charts" / chart, tmp_path / "assets" / "charts")
-    shutil.copytree(superset.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
+    copy_superset(superset.folder, tmp_path / "run")
     settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
     shutil.copytree(
         demo.settings.home.status_path.parent.parent, settings.home.status_path.parent.parent, symlinks=True

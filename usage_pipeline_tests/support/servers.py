@@ -4,12 +4,13 @@ import hashlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def start_from_migrated(folder: Path) -> None:
             kept / name, folder / "superset", ignore=shutil.ignore_patterns("secret_key"), dirs_exist_ok=True
         )
         shutil.copy(kept / name / "secret_key", folder / "secret_key")
+
+
+def copy_superset(source: Path, target: Path) -> None:
+    """Copies a Superset that may be at work: its metadata as of one moment, no results."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("results", "superset.db*"), dirs_exist_ok=True)
+    (target / "superset").mkdir(exist_ok=True)
+    with (
+        closing(sqlite3.connect(source / "superset" / "superset.db")) as metadata,
+        closing(sqlite3.connect(target / "superset" / "superset.db")) as copy,
+    ):
+        metadata.backup(copy)
 
 
 @contextmanager
