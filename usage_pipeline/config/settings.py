@@ -592,6 +592,23 @@ class DoctorSettings(_Model):
     minimum_memory_mb: Positive = Field(300, description="memory that can be had, below which it fails, in MB")
 
 
+class CrmFileSettings(_Model):
+    """Files for a CRM after each build; without `target` none are written."""
+
+    target: str | None = Field(
+        None, description="folder or s3://bucket/prefix that each build's files are written below"
+    )
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _is_place(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            return None  # ${NAME:-} where the environment does not say
+        if isinstance(value, str) and "://" in value and not re.match(r"s3://[^/\s]+", value):
+            raise ValueError("write a folder, or s3://bucket/prefix")
+        return value
+
+
 class MailSettings(_Model):
     """How people are written to, and who; without `host` and `webhook` nobody is."""
 
@@ -704,6 +721,7 @@ class Settings(_Model):
     schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()
     mail: MailSettings = MailSettings()
+    crm_files: CrmFileSettings = CrmFileSettings()
 
     @field_validator("timezone")
     @classmethod
@@ -846,12 +864,14 @@ def _anchor(settings: Settings, base: Path) -> Settings:
         path = _resolve(value.path, base) if value.path else None
         return value.model_copy(update={"path": path, "files": files})
 
+    target = settings.crm_files.target
     as_of, zone = settings.as_of, ZoneInfo(settings.timezone)
     # in the configured zone whatever clock it came from: it is shown without one
     as_of = as_of.replace(tzinfo=zone) if as_of.tzinfo is None else as_of.astimezone(zone)
     return settings.model_copy(
         update={
             "as_of": as_of,
+            "crm_files": CrmFileSettings(target=target and _resolve(target, base)),
             "home": DataHome(Path(_resolve(str(settings.home.root), base))),
             "sources": settings.sources.model_copy(
                 update={name: source(settings.sources.get(name)) for name in SOURCE_SCHEMAS}
