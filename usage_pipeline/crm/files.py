@@ -13,7 +13,7 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ class Delivery:
 
     build_id: str = ""
     not_written_because: str = ""
-    rows: dict[str, int] | None = None
-    changed: dict[str, int] | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
 
 def write_crm_files(settings: Settings) -> Delivery:
@@ -191,7 +191,7 @@ def data_schema(tables: dict[str, pa.Table]) -> dict[str, Any]:
         "status": "active",
         "description": {
             "purpose": "Health, ARR at risk, renewal, last activity and main reason of accounts, for a CRM.",
-            "limitations": "No contacts, users or CSMs. In CSV, a text that may be a formula begins with an apostrophe.",
+            "limitations": "No contacts, users or CSMs. In CSV, what may be a formula begins with an apostrophe.",
         },
         "schema": [_object(name, table) for name, table in tables.items()],
     }
@@ -205,19 +205,19 @@ def _object(name: str, table: pa.Table) -> dict[str, Any]:
         "logicalType": "object",
         "physicalType": "file",
         "description": f"A row is {row}.",
-        "properties": [_property(field) for field in table.schema],
+        "properties": [_property(column) for column in table.schema],
     }
 
 
-def _property(field: pa.Field) -> dict[str, Any]:
-    described = COLUMNS[field.name].description if field.name in COLUMNS else "added, changed, or removed"
-    is_key = field.name == KEY
+def _property(column: pa.Field) -> dict[str, Any]:
+    described = COLUMNS[column.name].description if column.name in COLUMNS else "added, changed, or removed"
+    is_key = column.name == KEY
     return {
-        "name": field.name,
-        "logicalType": _TYPES[field.type],
-        "physicalType": str(field.type),
+        "name": column.name,
+        "logicalType": _TYPES[column.type],
+        "physicalType": str(column.type),
         "description": described,
-        "required": is_key or field.name == "change",
+        "required": is_key or column.name == "change",
         "primaryKey": is_key,
     } | ({"primaryKeyPosition": 1} if is_key else {})
 
