@@ -219,7 +219,9 @@ def test_sql_in_any_spelling_gives_only_open_accounts_or_is_refused(world: World
     else:
         assert spelling not in list(SPELLINGS)[:14], answer.text[:500]
         refused = {error["error_type"] for error in answer.json()["errors"]}
-        assert refused <= {"DATASOURCE_SECURITY_ACCESS_ERROR", "TABLE_SECURITY_ACCESS_ERROR", "INVALID_SQL_ERROR"}
+        # the last where the condition makes a query that DuckDB does not take
+        refusals = {"DATASOURCE_SECURITY_ACCESS_ERROR", "TABLE_SECURITY_ACCESS_ERROR", "INVALID_SQL_ERROR"}
+        assert refused <= refusals | {"GENERIC_DB_ENGINE_ERROR"}
 
 
 # ---------------------------------------------------------------- the file
