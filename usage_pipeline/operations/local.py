@@ -453,6 +453,7 @@ def set_up_superset(home: DataHome, folder: Path, *, only_if_changed: bool, say:
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     stamp = folder / "superset" / "set_up"
     own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
+    own += [Path(further) for further in [os.environ.get("USAGE_ROLES")] if further and Path(further).is_file()]
     # the form of days goes into the charts
     fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *own])} {date_format()}"
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
