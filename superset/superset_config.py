@@ -139,6 +139,8 @@ FEATURE_FLAGS = {
     "ENABLE_JAVASCRIPT_CONTROLS": False,
     "ENABLE_SUPERSET_META_DB": False,
     "ENABLE_TEMPLATE_PROCESSING": False,
+    # roles that are limited to some accounts (row_limits.py) are limited in SQL of their own too
+    "RLS_IN_SQLLAB": True,
     "THUMBNAILS": False,
 }
 ROW_LIMIT = 10_000

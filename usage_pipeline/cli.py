@@ -121,13 +121,17 @@ def demo_lake(
 def refresh(
     config: ConfigOption = None,
     if_changed: Annotated[bool, typer.Option("--if-changed", help="do nothing where nothing changed")] = False,
+    full: Annotated[bool, typer.Option("--full", help="make every table from nothing")] = False,
 ) -> None:
-    """Run the whole graph once through Dagster: what changed in the lake, all tables, the build, the dashboards."""
+    """Run the whole graph once through Dagster: what changed in the lake, what that touches, the build, the dashboards.
+
+    A table is left as it is where nothing that it is made of changed. What is published stays up meanwhile.
+    """
     from usage_pipeline.operations.local import LocalError
     from usage_pipeline.operations.local import refresh as run
 
     try:
-        succeeded = run(settings_of(config), only_if_changed=if_changed, say=say)
+        succeeded = run(settings_of(config), only_if_changed=if_changed and not full, full=full, say=say)
     except LocalError as error:
         raise fail(str(error)) from error
     if not succeeded:

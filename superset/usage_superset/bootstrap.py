@@ -4,9 +4,9 @@ Runs in Superset's own environment, at deployment, never in the weekly graph: `p
 Running it twice changes nothing. What it manages, it manages whole: assets of ours that the tree no longer has are
 deleted, rights that a role should not have are taken away. Charts and dashboards that people made themselves stay.
 
-Rights stand in `roles.yaml`. People are added by `users.py` and in Superset itself; USAGE_ACCOUNTS, a JSON file of
-[{"username", "password", "role"}], adds those of a demo. There is no default account: set-up acts as one that nobody
-can log in to, which owns what it imports.
+Rights stand in `roles.yaml`, and in the file of further roles that USAGE_ROLES names. People are added by `users.py`
+and in Superset itself; USAGE_ACCOUNTS, a JSON file of [{"username", "password", "role"}], adds those of a demo. There
+is no default account: set-up acts as one that nobody can log in to, which owns what it imports.
 """
 
 import inspect
@@ -25,13 +25,13 @@ from usage_superset.cache_warmup import ACCOUNT as WARMING
 from usage_superset.chart_queries import errors_of, payload
 from usage_superset.display import DATE_FORMAT, date_format
 from usage_superset.outcome_form import RIGHT as RECORD_OUTCOMES
+from usage_superset.roles import MARK, RolesError, roles
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
 
-ROLES = Path(__file__).parents[1] / "roles.yaml"
 SET_UP_NAME = "usage-set-up"
 # rights on views of ours, which Superset does not know by itself
-_OURS = {RECORD_OUTCOMES}
+_OURS = {RECORD_OUTCOMES, MARK}
 
 
 def say(message: str) -> None:
@@ -41,6 +41,11 @@ def say(message: str) -> None:
 def main() -> int:
     os.umask(0o077)
     started = time.perf_counter()
+    try:
+        roles()
+    except RolesError as error:
+        print(f"superset: {error}", file=sys.stderr)
+        return 2
     from superset.app import create_app
 
     app = create_app()
@@ -174,22 +179,20 @@ def prune_assets(assets: dict[str, Any]) -> None:
     db.session.commit()
 
 
-def roles() -> dict[str, set[tuple[str, str]]]:
-    """(permission, view) of each role of `roles.yaml`, with those of the roles that it includes."""
-    written = yaml.safe_load(ROLES.read_text(encoding="utf-8"))
-    own = {name: {(p, view) for p, view in content.get("rights", [])} for name, content in written.items()}
-    return {
-        name: own[name].union(*(own[other] for other in content.get("includes", [])))
-        for name, content in written.items()
-    }
-
-
 def sync_roles() -> None:
-    """Gives each role exactly its rights: what is missing is added, what is more is taken away."""
+    """Gives each role exactly its rights: what is missing is added, what is more is taken away.
+
+    A limited role that the files no longer have keeps no right: without its limit it would open everything.
+    """
     from superset.extensions import db
 
     from superset import security_manager
 
+    for role in security_manager.get_all_roles():
+        marks = [(p.permission.name, p.view_menu.name) for p in role.permissions]
+        if role.name not in roles() and MARK in marks:
+            role.permissions = []
+            say(f"role {role.name} is in no file any more: its rights are taken away")
     unknown = []
     for name, rights in roles().items():
         role = security_manager.find_role(name)

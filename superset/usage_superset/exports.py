@@ -19,10 +19,18 @@ def add_exports(app: Any, published: str) -> None:
 
     @app.get("/kpi-sheets/<month>")
     def kpi_workbook(month: str) -> Any:
+        from superset import security_manager
+
         if not current_user.is_authenticated:
             return redirect(f"/login/?next={quote(request.path)}")
         if not may_read("kpi_report", "mart"):
             return "The KPI sheet is not open to you: ask an administrator for the role Viewer.", 403
+        if security_manager.limits():
+            return (
+                "The workbook holds all accounts, and your role is limited to some: use the KPI sheet's page.",
+                403,
+                _PLAIN,
+            )
         files = sorted(Path(published).glob("kpi-sheets/*/kpi-sheet-*.xlsx"))
         months = {file.parent.name: file for file in files}
         if month == "newest" and months:

@@ -30,26 +30,43 @@ def template_in(text: str) -> str | None:
     return "templates are switched off: SQL holds no {{, {% or {#" if _TEMPLATE.search(text) else None
 
 
-def refusal_of(sql: str, tables: set[str]) -> str | None:
-    """Why SQL is refused, or None: it only reads, from the tables named (in small letters)."""
+def refusal_of(sql: str, tables: set[str], *, is_exact: bool = False) -> str | None:
+    """Why SQL is refused, or None: it only reads, from the tables named (in small letters).
+
+    `is_exact`: tables are named as `mart.name`, by which Superset finds the rules of their rows.
+    """
     if reason := template_in(sql):
         return reason
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
-        reasons = (_refusal_of_statement(statement, tables) for statement in statements)
+        reasons = (_refusal_of_statement(statement, tables, is_exact) for statement in statements)
         return next((reason for reason in reasons if reason), None) if statements else "there is no SQL"
     except Exception:  # nested too deep, or a fault of the reader: what was not read is not run
         return "this SQL cannot be read"
 
 
-def _refusal_of_statement(statement: exp.Expression, tables: set[str]) -> str | None:
+def _refusal_of_statement(statement: exp.Expression, tables: set[str], is_exact: bool) -> str | None:
     if not isinstance(statement, exp.Query):
         return "only SELECT is served"
+    if is_exact and (reason := _refusal_of_names(statement, tables)):
+        return reason
     statement = normalize_identifiers(statement, dialect="duckdb")
     own = _references_to_ctes(statement)
     for node in statement.walk():
         if reason := _refusal_of_node(node, tables, own):
             return reason
+    return None
+
+
+def _refusal_of_names(statement: exp.Expression, tables: set[str]) -> str | None:
+    """Why names are refused where rows are limited: a table by another spelling, or a name that means two things."""
+    ctes = {cte.alias for cte in statement.find_all(exp.CTE)}
+    if taken := sorted(name for name in ctes if name.lower() in tables):
+        return f"{taken[0]} is the name of a table: give the part of your query another name"
+    for table in statement.find_all(exp.Table):
+        is_cte = table.name in ctes and not table.db
+        if not is_cte and (table.catalog or table.db != "mart" or table.name not in tables):
+            return f"write {table.name} as mart.{table.name.lower()}: your role is limited to some accounts"
     return None
 
 

@@ -60,6 +60,9 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.security:SupersetSecurityManager.exist_permission_on_roles": (
         *("view_name", "permission_name", "role_ids"),
     ),
+    "superset.security:SupersetSecurityManager.get_rls_filters": ("table",),
+    "superset.security:SupersetSecurityManager.get_rls_cache_key": ("datasource",),
+    "superset.security:SupersetSecurityManager.get_user_roles": ("user",),
     "superset.security:SupersetSecurityManager.auth_user_db": ("username", "password"),
     "superset.security:SupersetSecurityManager.create_jwt_manager": ("app",),
     "superset.security:SupersetSecurityManager.resetmypasswordview": (),

@@ -18,6 +18,8 @@ from superset.security import SupersetSecurityManager
 
 from usage_superset.log_ins import NewPasswordView, count_log_in, is_revoked
 from usage_superset.request_limits import refusal_of_size
+from usage_superset.roles import Limit
+from usage_superset.row_limits import limits_of_roles, rules_of
 from usage_superset.sql_rules import refusal_of
 from usage_superset.sql_templates import refuse_template
 from usage_superset.stored_charts import StoredCharts, sql_in
@@ -63,6 +65,16 @@ class UsageSecurityManager(SupersetSecurityManager):
             _refuse("charts of the old kind are not served")
         if (context := asked.get("query_context")) is not None:
             self._check_context(context)
+
+    def limits(self) -> list[Limit | None]:
+        """The limits of the person's roles; empty where every account is open to him. None opens nothing."""
+        user = getattr(g, "user", None)
+        return limits_of_roles(self, self.get_user_roles(user)) if user is not None else []
+
+    def get_rls_filters(self, table: Any) -> list[Any]:
+        """Superset's rules of rows, and what the person's roles are limited to (`row_limits.py`)."""
+        columns = {column.column_name for column in table.columns}
+        return [*super().get_rls_filters(table), *rules_of(table.schema, table.table_name, columns, self.limits())]
 
     def raise_for_database(self, schema: str) -> None:
         """Raises SupersetSecurityException unless the user of this request may read the schema of a database."""
@@ -111,7 +123,7 @@ class UsageSecurityManager(SupersetSecurityManager):
             name.startswith(f"[{database.database_name}].") for name in self.user_view_menu_names("schema_access")
         ):
             _refuse(f"the database {database.database_name} is not open to you")
-        if reason := refusal_of(sql, published_tables(database)):
+        if reason := refusal_of(sql, published_tables(database), is_exact=bool(self.limits())):
             _refuse(reason)
 
     # ------------------------------------------------------------ charts

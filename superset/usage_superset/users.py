@@ -11,7 +11,8 @@ from typing import Any
 
 from flask_appbuilder.exceptions import PasswordComplexityValidationError
 
-from usage_superset.bootstrap import SET_UP_NAME, migrate, roles, say, write_base_roles
+from usage_superset.bootstrap import SET_UP_NAME, migrate, say, write_base_roles
+from usage_superset.roles import RolesError, roles
 
 
 def main() -> int:
@@ -21,6 +22,10 @@ def main() -> int:
     parser.add_argument("role", nargs="?", default="")
     asked = parser.parse_args()
     os.umask(0o077)
+    try:
+        roles()
+    except RolesError as error:
+        return complain(str(error))
     from superset.app import create_app
 
     app = create_app()

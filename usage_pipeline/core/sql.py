@@ -22,8 +22,13 @@ def load_sql(folder: str, name: str) -> str:
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     """Runs one statement, binding those of `values` that it names."""
+    return connection.execute(sql, named_values(sql, values))
+
+
+def named_values(sql: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that a statement names."""
     named = set(_PARAMETER.findall(_without_comments(sql)))
-    return connection.execute(sql, {key: value for key, value in values.items() if key in named})
+    return {key: value for key, value in values.items() if key in named}
 
 
 def as_dicts(found: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """Assets that are one table made by one SQL file: what they all have in common is written here once.
 
-A row of such a table is what the first line of its SQL file says. A second run replaces the table.
+A row of such a table is what the first line of its SQL file says. A second run leaves the table as it is where nothing
+that it is made of changed (`keep_or_make`), and else replaces it.
 """
 
 import hashlib
-from collections.abc import Sequence
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ import duckdb
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.config.sql_values import sql_values
-from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core import made_of
+from usage_pipeline.core.sql import load_sql, named_values, run_sql
 from usage_pipeline.core.tables import TABLES, schema_violation
-from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
+from usage_pipeline.defs.lineage import STEPS, Step, column_lineage, deps_of, recorded
 from usage_pipeline.privacy.encryption import PERSONAL
 from usage_pipeline.publishing.history import Proposal
 from usage_pipeline.resources import Warehouse
 
 _PACKAGE = Path(__file__).parents[1]
+# what rows depend on beside our own code
+_LIBRARIES = ("duckdb", "holidays", "numpy", "pandas", "pyarrow")
 _CODE = (".py", ".sql", ".yaml")
 OWNERS = ["team:data"]
 # DuckDB has one writer: steps of all runs that write the warehouse take turns
@@ -83,13 +88,53 @@ def sql_table(
     def table(
         context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[Any]:
+        values = sql_values(settings)
+
+        def make() -> None:
+            run_sql(connection, f"CREATE OR REPLACE TABLE {schema}.{name} AS {sql}", values)
+
         with warehouse.get_connection(with_contacts=schema == PERSONAL) as connection:
-            run_sql(connection, f"CREATE OR REPLACE TABLE {schema}.{name} AS {sql}", sql_values(settings))
+            if schema == PERSONAL:
+                # a file of its own, so no transaction holds both the table and what is on record of it
+                make()
+            else:
+                keep_or_make(context, connection, settings, make)
             rows = count_rows(connection, f"{schema}.{name}")
         context.log.info(f"{rows:,} rows")
         return dg.MaterializeResult(metadata={"dagster/row_count": rows, **column_lineage(name)})
 
     return table
+
+
+def keep_or_make(
+    context: dg.AssetExecutionContext,
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    make: Callable[[], object],
+    values: Mapping[str, Any] | None = None,
+) -> bool:
+    """Runs `make` unless the asset's tables are there, made of the same; returns whether it ran.
+
+    What they read is in `lineage.yaml`; where that is more than tables, they are made each time. `values`: what `make`
+    takes beside the values that its SQL files name.
+    """
+    asset = context.asset_key.to_user_string()
+    step = STEPS[asset]
+    reads = list(recorded(asset)["reads"].values())
+    sql = "\n".join(load_sql(*query.rsplit("/", 1)) for query in step.queries)
+    recipe = made_of.Recipe(
+        tables=sorted(step.made),
+        inputs=[table for tables in reads for table in tables] if all(reads) else None,
+        code=code_version(
+            str(context.assets_def.code_versions_by_key[context.asset_key]),
+            *map(importlib.metadata.version, _LIBRARIES),
+        ),
+        values={**named_values(sql, sql_values(settings)), **(values or {})},
+    )
+    is_made = made_of.keep_or_make(connection, recipe, context.run_id, make)
+    if not is_made:
+        context.log.info("left as it is: nothing that it is made of changed")
+    return is_made
 
 
 def proposal_result(context: dg.AssetExecutionContext, proposal: Proposal, what: str) -> dg.MaterializeResult[Any]:
@@ -125,9 +170,15 @@ def schema_check(name: str) -> dg.AssetChecksDefinition:
         description=f"Columns and types are those of the catalogue, and {', '.join(TABLES[name].key)} is unique.",
     )
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        with warehouse.read(with_contacts=TABLES[name].schema == PERSONAL) as connection:
-            broken = schema_violation(connection, TABLES[name])
+        table, schema = TABLES[name], code_version(repr(TABLES[name]))
+        with warehouse.read(with_contacts=table.schema == PERSONAL) as connection:
+            if table.schema != PERSONAL and made_of.has_passed(connection, table.full_name, schema):
+                return dg.AssetCheckResult(passed=True)
+            broken = schema_violation(connection, table)
         if broken is None:
+            if table.schema != PERSONAL:
+                with warehouse.get_connection() as connection:
+                    made_of.has_now_passed(connection, table.full_name, schema)
             return dg.AssetCheckResult(passed=True)
         metadata: dict[str, Any] = {"problem": broken.problem, "rows": dg.MetadataValue.json(broken.rows)}
         return dg.AssetCheckResult(passed=False, description=broken.problem, metadata=metadata)

@@ -192,11 +192,9 @@ class SparkReader(UsageReader):
         if not readable:
             raise _LeftToEmbeddedError("no file of theirs can be read")
         parts, more = self._open(source, readable, week)
-        if len(parts) > 1:
-            raise _LeftToEmbeddedError("columns have another type or name in some files than in others")
-        ((view, mapping),) = parts
-        self._must_be_alike(mapping, readable)
-        self._show(view, mapping, readable)
+        for (view, mapping), alike in zip(parts, self._by_columns(readable).values(), strict=True):
+            self._must_be_alike(mapping, alike)
+            self._show(view, mapping, alike)
         selected = self._select(parts, with_place=True)
         values = self._values(week, source)
         counted = self._ask(self._counted_sql(f"({selected})"), values)

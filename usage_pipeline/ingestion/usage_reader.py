@@ -325,11 +325,10 @@ class UsageReader:
         is_gathered = len(files) >= _MANY and sum(file.size for file in files) < _SMALL_BYTES
         if is_gathered and self._gathered == files:
             return self._parts
-        groups: dict[Columns, list[Path]] = {}
-        for file in files:
-            groups.setdefault(self._columns[file], []).append(self.nearby.path(file, source.format))
+        groups = self._by_columns(files)
+        opened = {columns: [self.nearby.path(f, source.format) for f in alike] for columns, alike in groups.items()}
         keys = self.nearby.key_of() if with_place or is_gathered else None
-        for number, (columns, paths) in enumerate(groups.items()):
+        for number, (columns, paths) in enumerate(opened.items()):
             view = f"{RAW}_{number}"
             mapping = self._mappings[columns]
             view_of(self.connection, view, paths, columns, keys)
@@ -339,6 +338,13 @@ class UsageReader:
         if is_gathered:
             self._gathered, self._parts = files, found
         return found
+
+    def _by_columns(self, files: list[LakeFile]) -> dict[Columns, list[LakeFile]]:
+        """Files by the columns that they hold, in the order in which each kind comes first: a part is one kind."""
+        groups: dict[Columns, list[LakeFile]] = {}
+        for file in files:
+            groups.setdefault(self._columns[file], []).append(file)
+        return groups
 
     def _gather(self, view: str, mapping: Mapping) -> str:
         """Many small files as a table: each look at a view of them would open every file again."""

@@ -30,6 +30,7 @@ from usage_pipeline.config.settings import Settings, Sources
 from usage_pipeline.config.source_schemas import CONTACTS
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
+from usage_pipeline.core.made_of import forget_all
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock, facts_path, read_manifests
@@ -448,6 +449,7 @@ class _Person:
                     done = connection.execute(f"UPDATE {table} SET user_id = $key WHERE {_IS_PERSON}", with_key)
                 counted = done.fetchone()
                 places[f"{where}, {table}"] = int(counted[0]) if counted else 0
+            forget_all(connection)
             connection.execute("COMMIT")
             # a log that was left beside the new file would be played into it
             connection.execute("CHECKPOINT")

@@ -47,6 +47,7 @@ from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.outcomes.records import read_records
 from usage_pipeline.pages.dashboards import ASSETS
 from usage_pipeline.publishing.builds import store_of
+from usage_pipeline.resources import warehouse_of
 
 REPO = Path(__file__).parents[2]
 SUPERSET_PYTHON = REPO / ".venv-superset" / "bin" / "python"
@@ -124,8 +125,10 @@ def _stamp(home: Path) -> Path:
     return home / "inputs"
 
 
-def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
+def refresh(settings: Settings, *, only_if_changed: bool, full: bool = False, say: Say) -> bool:
     """Runs the whole graph through Dagster, in this process; the run is seen in the UI like any other.
+
+    `full` removes the warehouse first, so that every table is made from nothing.
 
     Returns whether the run succeeded (True as well where nothing changed and nothing was run). The status file is
     written in any case. Raises LocalError where contacts cannot be opened with the key that is set.
@@ -145,6 +148,10 @@ def refresh(settings: Settings, *, only_if_changed: bool, say: Say) -> bool:
             except OtherVersionError as error:
                 say(str(error))
         return True
+    if full:
+        with warehouse_of(settings.home, settings.ingest.wait_seconds).locked():
+            settings.home.warehouse_path.unlink(missing_ok=True)
+        say("every table is made from nothing")
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     definitions, run_id = build_definitions(settings), str(uuid4())
     with dg.DagsterInstance.get() as instance, heartbeat(instance, run_id):
@@ -453,6 +460,7 @@ def set_up_superset(home: DataHome, folder: Path, *, only_if_changed: bool, say:
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     stamp = folder / "superset" / "set_up"
     own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
+    own += [Path(further) for further in [os.environ.get("USAGE_ROLES")] if further and Path(further).is_file()]
     # the form of days goes into the charts
     fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *own])} {date_format()}"
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:

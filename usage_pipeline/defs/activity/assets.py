@@ -13,7 +13,7 @@ from usage_pipeline.activity import account_application_numbers as numbers
 from usage_pipeline.activity import usage_states as rules
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, keep_or_make, sql_table
 from usage_pipeline.publishing.history import history_locked
 from usage_pipeline.resources import Warehouse
 
@@ -54,13 +54,21 @@ def account_applications(warehouse: Warehouse, settings: dg.ResourceParam[Settin
     pool=POOL,
     code_version=code_of("activity", "defs/activity"),
 )
-def usage_states(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def usage_states(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """Never adopted, new, active, low or inactive, week by week, only in full weeks of subscription.
 
     One row: account x application x complete week of seven subscribed days.
     """
     with warehouse.get_connection() as connection:
-        rules.replace_usage_states(connection, settings.activity)
+        keep_or_make(
+            context,
+            connection,
+            settings,
+            lambda: rules.replace_usage_states(connection, settings.activity),
+            {"activity": settings.activity.model_dump()},
+        )
         counts = dict(connection.execute("SELECT usage_state, count(*) FROM core.usage_states GROUP BY 1").fetchall())
     metadata: dict[str, Any] = {"dagster/row_count": sum(counts.values()), "states": dg.MetadataValue.json(counts)}
     return dg.MaterializeResult(metadata=metadata)

@@ -7,7 +7,7 @@ import dagster as dg
 from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, keep_or_make, proposal_result, sql_table
 from usage_pipeline.publishing.history import history_locked, promote
 from usage_pipeline.resources import Warehouse
 
@@ -32,15 +32,24 @@ from usage_pipeline.resources import Warehouse
     pool=POOL,
     code_version=code_of("anomalies", "defs/anomalies"),
 )
-def anomalies_asset(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def anomalies_asset(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """Weeks out of the ordinary, of an application of an account, of an application over all accounts, or of all.
 
     Beside it `expected_usage`: what was expected of every subscribed week, with its variance.
 
     One row: scope x account x application x measure x anomalous week.
     """
+    found: dict[str, Any] = {}
     with warehouse.get_connection() as connection:
-        found: dict[str, Any] = usage_anomalies.replace_anomalies(connection, settings.anomalies)
+        keep_or_make(
+            context,
+            connection,
+            settings,
+            lambda: found.update(usage_anomalies.replace_anomalies(connection, settings.anomalies)),
+            {"anomalies": settings.anomalies.model_dump()},
+        )
         counts = connection.execute(
             "SELECT scope || ', ' || confidence, count(*) FROM core.anomalies WHERE measure = 'clicks' GROUP BY 1"
         ).fetchall()

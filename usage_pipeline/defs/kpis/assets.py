@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.tables import TABLES
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, sql_table, table_metadata
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, keep_or_make, sql_table, table_metadata
 from usage_pipeline.kpis import catalogue as catalogue
 from usage_pipeline.kpis import closed_months as closing
 from usage_pipeline.kpis import report as steps
@@ -36,14 +37,22 @@ _MADE_OF = ("usage_facts", "subscriptions", "accounts", "applications")
     pool=POOL,
     code_version=code_of("kpis", "defs/kpis"),
 )
-def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def kpi_members(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """What the sheet is about, from one account to all, applications and types, and the groups of the configuration.
 
     One row: entity x account, or entity x application, that belongs to it.
     """
     with warehouse.get_connection() as connection:
         try:
-            steps.replace_members(connection, settings.groups)
+            keep_or_make(
+                context,
+                connection,
+                settings,
+                lambda: steps.replace_members(connection, settings.groups),
+                {"groups": settings.groups.model_dump()},
+            )
         except steps.GroupError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         counts = dict(
@@ -74,14 +83,23 @@ def kpi_members(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> d
     pool=POOL,
     code_version=code_of("kpis", "defs/kpis"),
 )
-def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def kpi_values(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """Every KPI of every entity and period: what cannot be added up is counted anew for each period.
 
     One row: entity x period in which it was subscribed or used; a column a KPI.
     """
     with warehouse.get_connection() as connection:
         try:
-            steps.replace_values(connection, settings, catalogue.read_kpis())
+            kpis = catalogue.read_kpis()
+            keep_or_make(
+                context,
+                connection,
+                settings,
+                lambda: steps.replace_values(connection, settings, kpis),
+                {"kpis": repr(kpis), "delivered": catalogue.delivered(settings.sources)},
+            )
         except catalogue.KpiError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         rows = count_rows(connection, "core.kpi_values")
@@ -106,13 +124,22 @@ def kpi_values(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg
     code_version=code_of("kpis", "defs/kpis"),
     metadata=table_metadata("kpi_report"),
 )
-def kpi_report(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def kpi_report(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """The KPI sheet: every KPI beside its value a year ago and in the period before, with what is a big change.
 
     One row: KPI x entity x period x reference month.
     """
     with warehouse.get_connection() as connection:
-        steps.replace_sheet(connection, catalogue.read_kpis())
+        kpis = catalogue.read_kpis()
+        keep_or_make(
+            context,
+            connection,
+            settings,
+            lambda: steps.replace_sheet(connection, kpis),
+            {"kpis": repr(kpis), "date_format": date_format(), "currency": currency()},
+        )
         rows = count_rows(connection, "mart.kpi_report")
         big = count_rows(connection, "mart.kpi_report WHERE is_big_change")
         periods = dict(

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import PublishSettings, Settings, Sources
 from usage_pipeline.config.sql_values import sql_values
+from usage_pipeline.core import made_of
 from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
-from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, code_version, sql_table
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
@@ -48,21 +50,27 @@ def _held_back(history_dir: Path, sources: Sources) -> str:
     )
 
 
-def _fingerprint(connection: Any, history_dir: Path, as_of: datetime, sources: Sources) -> str:
-    """Of the content of every published table: equal content is not published twice."""
-    digest = hashlib.sha256((as_of.isoformat() + _held_back(history_dir, sources)).encode())
+def _contents(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, str]:
+    """The fingerprint of every published table but `build`, which differs each time, and of the columns it promises."""
+    found = {}
     for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES):
-        columns = ", ".join(column.name for column in table.columns)
-        if table.name == "build":
-            # it differs each time; only pages that read another column of it need another build
-            digest.update(columns.encode())
-            continue
-        # sums of floating-point numbers differ in the last digits from run to run
-        stable = ", ".join(f"round({c.name}, 6)" if c.type == "DOUBLE" else c.name for c in table.columns)
-        content = f"count(*), sum(CAST(hash({stable}) AS HUGEINT))"
-        found = connection.execute(f"SELECT {content} FROM {table.full_name}").fetchone()
-        digest.update(repr((table.full_name, columns, found)).encode())
-    return digest.hexdigest()
+        if table.name != "build":
+            is_contacts = table in CONTACT_TABLES
+            content = (
+                made_of.fingerprint(connection, table.full_name)
+                if is_contacts
+                else made_of.content_of(connection, table.full_name, run_id)
+            )
+            found[table.name] = code_version(content, repr(table))
+    return found
+
+
+def _fingerprint(contents: dict[str, str], history_dir: Path, as_of: datetime, sources: Sources) -> str:
+    """Of all that a build shows: equal content is not published twice."""
+    # only pages that read another column of `build` need another build
+    build = repr(TABLES["build"].column_names)
+    parts = (as_of.isoformat(), _held_back(history_dir, sources), build, *sorted(contents.items()))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @dg.asset(
@@ -108,7 +116,8 @@ def published_build(
     _keep_what_is_shown(context, settings.home, settings.publish, settings.ingest.wait_seconds)
     is_something_to_keep = any(pending_files(settings.home.history_dir, kind) for kind in KINDS)
     with warehouse.get_connection(with_contacts=True) as connection:
-        fingerprint = _fingerprint(connection, settings.home.history_dir, settings.clock.as_of, settings.sources)
+        contents = _contents(connection, context.run_id)
+        fingerprint = _fingerprint(contents, settings.home.history_dir, settings.clock.as_of, settings.sources)
         current = store.current()
         if current and current.fingerprint == fingerprint and not is_something_to_keep:
             context.log.info(f"nothing changed: build {current.build_id} stays")
@@ -121,9 +130,10 @@ def published_build(
             "as_of_time": settings.clock.as_of.replace(tzinfo=None),
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('defs/publish', 'build')}", values)
+        origin = made_of.origin_of(connection)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
-    build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {})
+    build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {}, contents, origin)
     try:
         with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.locked():
             build = store.publish(
