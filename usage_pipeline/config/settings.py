@@ -820,7 +820,7 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
 
     `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
     $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_DISABLE_NOTIFICATIONS nobody is
-    written to, whatever the file says.
+    written to and no CRM gets files, whatever the file says.
 
     Raises ConfigError with every problem found, each naming the key and the remedy.
     """
@@ -838,8 +838,10 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
     raw = _expand(raw, "", problems)
     if problems:
         raise ConfigError([f"{file}: {problem}" for problem in problems])
-    if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0") and isinstance(raw.get("mail"), dict):
-        raw["mail"] |= {"host": None, "webhook": None}
+    if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0"):
+        raw.pop("crm_files", None)
+        if isinstance(raw.get("mail"), dict):
+            raw["mail"] |= {"host": None, "webhook": None}
     given = as_of or os.environ.get(AS_OF_VARIABLE) or raw.get("as_of")
     raw["as_of_is_pinned"] = given is not None
     raw["as_of"] = given or datetime.now().astimezone()

@@ -1,8 +1,10 @@
 """Files for a CRM: what is in them, that each build comes once, and that nobody's formula is run."""
 
 import csv
+import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from usage_pipeline.core.tables import WAREHOUSE_TABLES
 from usage_pipeline.crm import files as lib
 from usage_pipeline.publishing.builds import Build
 from usage_pipeline_tests.support.lakes import write_config
+from usage_pipeline_tests.support.stores import BUCKET, Store, started_store
 
 ACME = {"account_id": "a", "account": "Acme", "subscription_state": "active", "annual_value": 100.0}
 FORMULA = {"account_id": "b", "account": '=HYPERLINK("http://x.invalid")', "annual_value": -5.0}
@@ -101,6 +104,49 @@ def test_a_delivery_that_broke_off_is_written_again(settings: Settings, monkeypa
         with pytest.raises(lib.CrmFileError, match=r"no space left.*crm_files\.target"):
             lib.write_crm_files(settings)
     assert lib.write_crm_files(settings).build_id == build_id
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    yield from started_store(tmp_path, monkeypatch)
+
+
+def test_a_bucket_gets_the_same_files_and_its_manifest_last(tmp_path: Path, store: Store) -> None:
+    address = {"endpoint": store.url, "region": "us-east-1", "retry_seconds": 1}
+    target = {"target": f"s3://{BUCKET}/for crm/"}
+    settings = load_settings(write_config(tmp_path, store=address, crm_files=target))
+    build_id = publish(settings.home.root, 1, [ACME, FORMULA], [CALL])
+    store.forget()
+    assert lib.write_crm_files(settings).build_id == build_id
+    written = [path for method, path, _ in store.log() if method in ("PUT", "POST")]
+    assert "manifest.json" in written[-1]
+    listed = store.client.list_objects_v2(Bucket=BUCKET, Prefix=f"for crm/{build_id}/")["Contents"]
+    assert len(listed) == 10
+
+    def body_of(name: str) -> bytes:
+        return bytes(store.client.get_object(Bucket=BUCKET, Key=f"for crm/{build_id}/{name}")["Body"].read())
+
+    for name, told in json.loads(body_of("manifest.json"))["files"].items():
+        body = body_of(name)
+        assert (hashlib.sha256(body).hexdigest(), len(body)) == (told["sha256"], told["bytes"])
+
+
+def test_a_bucket_that_refuses_is_told_with_the_remedy_and_gets_the_files_later(tmp_path: Path, store: Store) -> None:
+    address = {"endpoint": store.url, "region": "us-east-1", "retry_seconds": 1}
+    settings = load_settings(write_config(tmp_path, store=address, crm_files={"target": f"s3://{BUCKET}-not-there/x"}))
+    build_id = publish(settings.home.root, 1, [ACME], [])
+    with pytest.raises(lib.CrmFileError, match=r"not-there/x: the CRM files could not be written.*crm_files\.target"):
+        lib.write_crm_files(settings)
+    store.client.create_bucket(Bucket=f"{BUCKET}-not-there")
+    assert lib.write_crm_files(settings).build_id == build_id
+
+
+def test_a_copy_of_an_installation_delivers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_DISABLE_NOTIFICATIONS", "1")
+    settings = load_settings(write_config(tmp_path, crm_files={"target": "for-crm"}))
+    publish(settings.home.root, 1, [ACME], [])
+    assert "target is not set" in lib.write_crm_files(settings).not_written_because
+    assert not (tmp_path / "for-crm").exists()
 
 
 def test_the_schema_names_every_column_of_every_file(settings: Settings) -> None:
