@@ -29,6 +29,8 @@ model_app = typer.Typer(no_args_is_help=True, help="What is predicted, and how w
 app.add_typer(model_app, name="model")
 digest_app = typer.Typer(no_args_is_help=True, help="The weekly digest of each CSM.")
 app.add_typer(digest_app, name="digest")
+crm_app = typer.Typer(no_args_is_help=True, help="The files of accounts and calls for a CRM.")
+app.add_typer(crm_app, name="crm")
 mail_app = typer.Typer(no_args_is_help=True, help="The mail server of the configuration.")
 app.add_typer(mail_app, name="mail")
 users_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
@@ -253,6 +255,22 @@ def digest_preview(
         for file in preview(settings.home, settings.clock.as_of_day, settings.mail, settings.name, csm, out):
             say(f"{file} written")
     except DigestError as error:
+        raise fail(str(error)) from error
+
+
+@crm_app.command("preview")
+def crm_preview(
+    out: Annotated[Path, typer.Option(help="folder to write the files into")] = Path("crm-files"),
+    config: ConfigOption = None,
+) -> None:
+    """Write the CRM files of the current build into a folder, and deliver nothing."""
+    from usage_pipeline.crm.files import CrmFileError, preview
+
+    settings = settings_of(config)
+    try:
+        for file in preview(settings, out):
+            say(f"{file} written")
+    except CrmFileError as error:
         raise fail(str(error)) from error
 
 

@@ -16,7 +16,7 @@ from usage_pipeline.defs.ingestion.assets import ingest_assets
 from usage_pipeline.defs.ingestion.checks import INGEST_CHECKS
 from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
-from usage_pipeline.defs.notifications.assets import digests
+from usage_pipeline.defs.notifications.assets import crm_files, digests
 from usage_pipeline.defs.notifications.checks import MAIL_CHECKS
 from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry, send_digests
 from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
@@ -56,6 +56,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *REVENUE_TABLES,
             *publish_assets(),
             digests,
+            crm_files,
         ],
         asset_checks=[
             *INGEST_CHECKS,

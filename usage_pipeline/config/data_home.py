@@ -50,6 +50,11 @@ class DataHome(RootModel[Path]):
         return self.root / "mail"
 
     @property
+    def crm_dir(self) -> Path:
+        """Which build the CRM files were written of last."""
+        return self.root / "crm"
+
+    @property
     def spill_dir(self) -> Path:
         """What does not fit in memory, and copies of files that are being read."""
         return self.root / "spill"

@@ -592,6 +592,23 @@ class DoctorSettings(_Model):
     minimum_memory_mb: Positive = Field(300, description="memory that can be had, below which it fails, in MB")
 
 
+class CrmFileSettings(_Model):
+    """Files for a CRM after each build; without `target` none are written."""
+
+    target: str | None = Field(
+        None, description="folder or s3://bucket/prefix that each build's files are written below"
+    )
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _is_place(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            return None  # ${NAME:-} where the environment does not say
+        if isinstance(value, str) and "://" in value and not re.match(r"s3://[^/\s]+", value):
+            raise ValueError("write a folder, or s3://bucket/prefix")
+        return value
+
+
 class MailSettings(_Model):
     """How people are written to, and who; without `host` and `webhook` nobody is."""
 
@@ -704,6 +721,7 @@ class Settings(_Model):
     schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()
     mail: MailSettings = MailSettings()
+    crm_files: CrmFileSettings = CrmFileSettings()
 
     @field_validator("timezone")
     @classmethod
@@ -802,7 +820,7 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
 
     `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
     $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_DISABLE_NOTIFICATIONS nobody is
-    written to, whatever the file says.
+    written to and no CRM gets files, whatever the file says.
 
     Raises ConfigError with every problem found, each naming the key and the remedy.
     """
@@ -820,8 +838,10 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
     raw = _expand(raw, "", problems)
     if problems:
         raise ConfigError([f"{file}: {problem}" for problem in problems])
-    if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0") and isinstance(raw.get("mail"), dict):
-        raw["mail"] |= {"host": None, "webhook": None}
+    if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0"):
+        raw.pop("crm_files", None)
+        if isinstance(raw.get("mail"), dict):
+            raw["mail"] |= {"host": None, "webhook": None}
     given = as_of or os.environ.get(AS_OF_VARIABLE) or raw.get("as_of")
     raw["as_of_is_pinned"] = given is not None
     raw["as_of"] = given or datetime.now().astimezone()
@@ -846,12 +866,14 @@ def _anchor(settings: Settings, base: Path) -> Settings:
         path = _resolve(value.path, base) if value.path else None
         return value.model_copy(update={"path": path, "files": files})
 
+    target = settings.crm_files.target
     as_of, zone = settings.as_of, ZoneInfo(settings.timezone)
     # in the configured zone whatever clock it came from: it is shown without one
     as_of = as_of.replace(tzinfo=zone) if as_of.tzinfo is None else as_of.astimezone(zone)
     return settings.model_copy(
         update={
             "as_of": as_of,
+            "crm_files": CrmFileSettings(target=target and _resolve(target, base)),
             "home": DataHome(Path(_resolve(str(settings.home.root), base))),
             "sources": settings.sources.model_copy(
                 update={name: source(settings.sources.get(name)) for name in SOURCE_SCHEMAS}

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.crm.files import write_crm_files
 from usage_pipeline.defs.tables import OWNERS
 from usage_pipeline.notifications.digest import send_digests
 
@@ -28,5 +29,26 @@ def digests(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settin
             "failed": dg.MetadataValue.json(done.failed),
             "owners_without_address": dg.MetadataValue.json(done.without_address),
             "accounts_without_owner": done.accounts_without_owner,
+        }
+    )
+
+
+@dg.asset(
+    key="crm_files", group_name="notifications", kinds={"csv", "parquet"}, owners=OWNERS, deps=["published_build"]
+)
+def crm_files(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """Accounts and calls of the published build as files for a CRM, all rows and those that changed.
+
+    A build is delivered once; without `crm_files.target` nothing is written.
+    """
+    done = write_crm_files(settings)
+    if done.not_written_because:
+        context.log.info(f"nothing is written: {done.not_written_because}")
+        return dg.MaterializeResult(metadata={"not_written_because": done.not_written_because})
+    return dg.MaterializeResult(
+        metadata={
+            "build": done.build_id,
+            "rows": dg.MetadataValue.json(done.rows),
+            "changed_rows": dg.MetadataValue.json(done.changed),
         }
     )
