@@ -122,7 +122,7 @@ PLACES = (
         "how data and runs are, after each run",
         True,
         "no",
-        ("current", "*/usage_status.duckdb"),
+        ("current", "*/usage_status.duckdb", "usage_pipeline.prom"),
         sealed=("*/usage_status.duckdb",),
         link="current",
     ),
