@@ -461,7 +461,7 @@ def rollback(
         ):  # if a run is at it, the next refresh does it
             promote(settings.home)
     try:
-        record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+        record_status(settings, say)
     except (OSError, duckdb.Error, LockTimeoutError) as error:
         # whoever rolls back is in need: what was asked for is done
         say(f"data status and outcomes are not renewed yet, the next refresh does it: {error}")
@@ -595,6 +595,24 @@ def doctor(
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")
+
+
+@app.command()
+def metrics(
+    config: ConfigOption = None,
+    write: Annotated[bool, typer.Option("--write", help="write the file of metrics.file, as after a run")] = False,
+) -> None:
+    """Print metrics for Prometheus: freshness, runs, rows, rejected and quarantined, mails (docs/how-to/metrics.md)."""
+    from usage_pipeline.operations.metrics import MetricsError, metrics_text, write_metrics
+
+    settings = settings_of(config)
+    if write and not settings.metrics.enabled:
+        raise fail("metrics are not enabled: add metrics: {enabled: true} to the configuration")
+    try:
+        said = f"{write_metrics(settings)} written" if write else metrics_text(settings).decode().rstrip()
+    except MetricsError as error:
+        raise fail(str(error)) from error
+    say(said)
 
 
 @app.command()
@@ -761,7 +779,7 @@ def deliveries_accept(
         raise fail(str(error)) from error
     forget_inputs(settings.home.root)
     try:
-        record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+        record_status(settings, say)
     except OtherVersionError as error:
         say(str(error))
     say(f"{file.name} is in force; `usage-pipeline refresh` brings it onto the pages, else the next run does")

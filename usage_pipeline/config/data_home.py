@@ -79,3 +79,8 @@ class DataHome(RootModel[Path]):
         """The status file of now: each one has a folder of its own, and `current` is a link to the newest."""
         # DuckDB names the catalog after the file: the same name as the schema's would be ambiguous
         return self.root / "status" / "current" / "usage_status.duckdb"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The same as numbers for Prometheus, where `metrics` are enabled and name no file of their own."""
+        return self.root / "status" / "usage_pipeline.prom"

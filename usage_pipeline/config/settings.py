@@ -609,6 +609,28 @@ class CrmFileSettings(_Model):
         return value
 
 
+class MetricsSettings(_Model):
+    """Metrics for Prometheus, written as a text file after each run; off by default."""
+
+    enabled: bool = Field(False, description="whether the file is written")
+    file: str | None = Field(
+        None,
+        description="where, ending in .prom, such as the folder of node_exporter's textfile collector; default: "
+        "status/usage_pipeline.prom below the home",
+    )
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _is_collected(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            return None  # ${NAME:-} where the environment does not say
+        if isinstance(value, str) and not value.endswith(".prom"):
+            raise ValueError("collectors of text files read names that end in .prom: write such a name")
+        if isinstance(value, str) and "://" in value:
+            raise ValueError("write a file of this machine")
+        return value
+
+
 class MailSettings(_Model):
     """How people are written to, and who; without `host` and `webhook` nobody is."""
 
@@ -722,6 +744,7 @@ class Settings(_Model):
     doctor: DoctorSettings = DoctorSettings()
     mail: MailSettings = MailSettings()
     crm_files: CrmFileSettings = CrmFileSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @field_validator("timezone")
     @classmethod
@@ -842,6 +865,8 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
         raw.pop("crm_files", None)
         if isinstance(raw.get("mail"), dict):
             raw["mail"] |= {"host": None, "webhook": None}
+        if isinstance(raw.get("metrics"), dict):
+            raw["metrics"] |= {"file": None}  # that of the installation this is a copy of
     given = as_of or os.environ.get(AS_OF_VARIABLE) or raw.get("as_of")
     raw["as_of_is_pinned"] = given is not None
     raw["as_of"] = given or datetime.now().astimezone()
@@ -867,6 +892,7 @@ def _anchor(settings: Settings, base: Path) -> Settings:
         return value.model_copy(update={"path": path, "files": files})
 
     target = settings.crm_files.target
+    metrics = settings.metrics
     as_of, zone = settings.as_of, ZoneInfo(settings.timezone)
     # in the configured zone whatever clock it came from: it is shown without one
     as_of = as_of.replace(tzinfo=zone) if as_of.tzinfo is None else as_of.astimezone(zone)
@@ -875,6 +901,7 @@ def _anchor(settings: Settings, base: Path) -> Settings:
             "as_of": as_of,
             "crm_files": CrmFileSettings(target=target and _resolve(target, base)),
             "home": DataHome(Path(_resolve(str(settings.home.root), base))),
+            "metrics": metrics.model_copy(update={"file": metrics.file and _resolve(metrics.file, base)}),
             "sources": settings.sources.model_copy(
                 update={name: source(settings.sources.get(name)) for name in SOURCE_SCHEMAS}
             ),

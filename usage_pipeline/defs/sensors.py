@@ -17,6 +17,7 @@ from usage_pipeline.defs.schedules import range_tags, refresh
 from usage_pipeline.ingestion.facts import outdated_weeks
 from usage_pipeline.ingestion.lake import LakeError
 from usage_pipeline.observability.status import write_status
+from usage_pipeline.operations.metrics import MetricsError, write_metrics
 from usage_pipeline.outcomes.answers import moved_down
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.outcomes.records import read_records
@@ -96,11 +97,15 @@ def status_sensors(load: Callable[[], Settings]) -> list[dg.SensorDefinition]:
             name=f"status_after_{status.value.lower()}",
             run_status=status,
             default_status=dg.DefaultSensorStatus.RUNNING,
-            description="Writes the status file.",
+            description="Writes the status file, and metrics where they are enabled.",
         )
         def after_run(context: dg.RunStatusSensorContext) -> None:
             settings = load()
             write_status(settings.home, settings.clock, settings.sources, context.instance)
+            try:
+                write_metrics(settings)
+            except MetricsError as error:
+                context.log.warning(str(error))
 
         return after_run
 

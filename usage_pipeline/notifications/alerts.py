@@ -94,6 +94,13 @@ def raise_alerts(
         )
 
 
+def open_incidents(mail_dir: Path) -> list[dict[str, Any]]:
+    """Those that have begun and are not over, told or not."""
+    file = mail_dir / "incidents.json"
+    known: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return [incident for incident in known if incident["ended_at"] is None]
+
+
 def _open_and_end(
     incidents: list[dict[str, Any]], findings: Sequence[Finding], looked_at: Collection[str], now: datetime
 ) -> None:

@@ -29,7 +29,7 @@ import yaml
 
 from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.config.settings import CONFIG_VARIABLE, OutcomeSettings, Settings, Sources, StoreSettings
+from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings, Sources, StoreSettings
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
@@ -40,6 +40,7 @@ from usage_pipeline.ingestion.lake import Lake, LakeError
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.operations.dagster_guard import HEALTH
 from usage_pipeline.operations.data_home import clean
+from usage_pipeline.operations.metrics import MetricsError, write_metrics
 from usage_pipeline.operations.rekey import key_problems
 from usage_pipeline.operations.run_launcher import has_heartbeat, heartbeat, this_process
 from usage_pipeline.outcomes.answers import moved_down
@@ -144,7 +145,7 @@ def refresh(settings: Settings, *, only_if_changed: bool, full: bool = False, sa
         say(f"nothing changed since build {current.build_id}: no run needed")
         if not (settings.home.status_path.exists() and settings.home.outcomes_path.exists()):
             try:
-                record_status(settings.home, settings.clock, settings.sources, settings.outcomes)
+                record_status(settings, say)
             except OtherVersionError as error:
                 say(str(error))
         return True
@@ -163,21 +164,31 @@ def refresh(settings: Settings, *, only_if_changed: bool, full: bool = False, sa
             run_config={"loggers": {"console": {"config": {}}}},
         )
         write_status(settings.home, settings.clock, settings.sources, instance)
+    _write_metrics(settings, say)
     if result.success:
         with atomic_write(stamp) as tmp_path:
             tmp_path.write_text(fingerprint, encoding="utf-8")
     return result.success
 
 
-def record_status(home: DataHome, clock: Clock, sources: Sources, outcomes: OutcomeSettings) -> None:
-    """Writes the status file and that of outcomes outside a run: after a rollback, or where there is none yet.
+def record_status(settings: Settings, say: Say) -> None:
+    """Writes the status file, metrics and the file of outcomes outside a run: after a rollback, or where there is none.
 
     Raises LockTimeoutError and OtherVersionError as `renew_outcomes` does.
     """
-    os.environ["DAGSTER_HOME"] = str(dagster_home(home.root))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home.root))
     with dg.DagsterInstance.get() as instance:
-        write_status(home, clock, sources, instance)
-    renew_outcomes(home, clock.as_of_day, outcomes)
+        write_status(settings.home, settings.clock, settings.sources, instance)
+    _write_metrics(settings, say)
+    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+
+
+def _write_metrics(settings: Settings, say: Say) -> None:
+    """A run is no worse for metrics that could not be written."""
+    try:
+        write_metrics(settings)
+    except MetricsError as error:
+        say(str(error))
 
 
 # ---------------------------------------------------------------- processes
