@@ -31,6 +31,8 @@ digest_app = typer.Typer(no_args_is_help=True, help="The weekly digest of each C
 app.add_typer(digest_app, name="digest")
 crm_app = typer.Typer(no_args_is_help=True, help="The files of accounts and calls for a CRM.")
 app.add_typer(crm_app, name="crm")
+tokens_app = typer.Typer(no_args_is_help=True, help="The tokens of programs that read by `api` and `mcp`.")
+app.add_typer(tokens_app, name="tokens")
 mail_app = typer.Typer(no_args_is_help=True, help="The mail server of the configuration.")
 app.add_typer(mail_app, name="mail")
 users_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
@@ -272,6 +274,103 @@ def crm_preview(
             say(f"{file} written")
     except CrmFileError as error:
         raise fail(str(error)) from error
+
+
+@app.command()
+def api(
+    config: ConfigOption = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8090,
+    per_minute: Annotated[int, typer.Option(min=1, help="requests of each token in a minute")] = 600,
+    behind_https: Annotated[bool, typer.Option("--behind-https", help="a proxy with HTTPS stands in front")] = False,
+) -> None:
+    """Serve the read API to programs with a token, and tools to agents at /mcp; its description is at /docs."""
+    if host not in ("127.0.0.1", "::1", "localhost") and not behind_https:
+        raise fail(
+            f"on {host} tokens would travel readable: put a proxy with HTTPS in front and add --behind-https, or leave "
+            "--host out"
+        )
+    import uvicorn
+
+    from usage_pipeline.serving.web import make_api
+
+    settings = settings_of(config)
+    say(f"reading {settings.home.published_dir}; described at http://{host}:{port}/docs")
+    uvicorn.run(make_api(settings.home, per_minute), host=host, port=port, access_log=False, log_config=_api_log())
+
+
+def _api_log() -> dict[str, object]:
+    line = {"format": "%(asctime)s %(levelname)s %(message)s"}
+    to = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}
+    loggers = {name: {"handlers": ["out"], "level": "INFO"} for name in ("usage_pipeline", "uvicorn")}
+    return {"version": 1, "formatters": {"line": line}, "handlers": {"out": to}, "loggers": loggers}
+
+
+@app.command()
+def mcp(config: ConfigOption = None) -> None:
+    """Serve tools to an agent on this machine, over its input and output; the token is in $USAGE_API_TOKEN."""
+    from usage_pipeline.serving.agents import agent_server, asking
+    from usage_pipeline.serving.published import Published
+    from usage_pipeline.serving.tokens import TOKEN_VARIABLE, TokenError, TokenStore
+
+    home = settings_of(config).home
+    try:
+        token = TokenStore(home.api_dir).find(os.environ.get(TOKEN_VARIABLE, ""))
+    except TokenError as error:
+        raise fail(str(error)) from error
+    if token is None:
+        raise fail(f"{TOKEN_VARIABLE} holds no token that is known: `usage-pipeline tokens add NAME` makes one")
+    with asking(token.access):
+        agent_server(Published(home)).run("stdio")
+
+
+@tokens_app.command("add")
+def tokens_add(
+    name: str,
+    config: ConfigOption = None,
+    contacts: Annotated[bool, typer.Option("--contacts", help="it may read contacts, which are personal data")] = False,
+    csm: Annotated[list[str] | None, typer.Option(help="only accounts of this CSM; may be repeated")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="only accounts of this region; may be repeated")] = None,
+    segment: Annotated[list[str] | None, typer.Option(help="only accounts of this segment; may be repeated")] = None,
+) -> None:
+    """Make a token for a program, and show it this once."""
+    from usage_pipeline.serving.tokens import TokenError, TokenStore
+
+    limits = {"owner": csm or [], "region": region or [], "segment": segment or []}
+    try:
+        secret = TokenStore(settings_of(config).home.api_dir).add(name, ["contacts"] if contacts else [], limits)
+    except TokenError as error:
+        raise fail(str(error)) from error
+    typer.echo(secret)
+    typer.echo("It is shown this once: keep it as you keep passwords.", err=True)
+
+
+@tokens_app.command("list")
+def tokens_list(config: ConfigOption = None) -> None:
+    """List the tokens: names, scopes, limits, when they were made; none can be read again."""
+    from usage_pipeline.serving.tokens import TokenError, TokenStore
+
+    try:
+        found = TokenStore(settings_of(config).home.api_dir).tokens()
+    except TokenError as error:
+        raise fail(str(error)) from error
+    for token in found:
+        limits = "; ".join(f"{column}: {', '.join(values)}" for column, values in token.limits.items())
+        say(f"{token.name:24} {', '.join(token.scopes):16} {limits or 'all accounts'}; made {token.made_at}")
+    if not found:
+        say("no token was made yet: `usage-pipeline tokens add NAME`")
+
+
+@tokens_app.command("revoke")
+def tokens_revoke(name: str, config: ConfigOption = None) -> None:
+    """Take a token away: its next request is refused."""
+    from usage_pipeline.serving.tokens import TokenError, TokenStore
+
+    try:
+        TokenStore(settings_of(config).home.api_dir).revoke(name)
+    except TokenError as error:
+        raise fail(str(error)) from error
+    say(f"{name} has no token any more")
 
 
 @mail_app.command("test")

@@ -50,6 +50,11 @@ class DataHome(RootModel[Path]):
         return self.root / "mail"
 
     @property
+    def api_dir(self) -> Path:
+        """Hashes of the tokens of programs."""
+        return self.root / "api"
+
+    @property
     def crm_dir(self) -> Path:
         """Which build the CRM files were written of last."""
         return self.root / "crm"

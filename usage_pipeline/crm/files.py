@@ -9,7 +9,6 @@ told against the build that was delivered before, as long as it is kept; `<home>
 is. It is written after the manifest: a run that is killed between the two writes the same files again.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -25,6 +24,7 @@ import yaml
 from pyarrow import fs
 
 from usage_pipeline.config.settings import Settings
+from usage_pipeline.core.csv_cells import as_csv
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.tables import COLUMNS
@@ -34,8 +34,6 @@ KINDS = {"accounts": "an account", "calls": "an account on the call list"}
 KEY = "account_id"
 SCHEMA_VERSION = "1.0.0"
 _SECONDS_TO_WAIT = 600
-# spreadsheets take a cell that begins so for a formula (OWASP, CSV injection)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TYPES = {pa.string(): "string", pa.int64(): "integer", pa.float64(): "number", pa.date32(): "date"}
 
 
@@ -119,7 +117,7 @@ def files_of(
         full[kind] = _rows(store, build.build_id, kind)
         changes[kind] = changed_rows(full[kind], _rows(store, base, kind) if base else full[kind].slice(0, 0))
         for name, table in ((kind, full[kind]), (f"{kind}_changes", changes[kind])):
-            files[f"{name}.csv"] = as_csv(table)
+            files[f"{name}.csv"] = as_csv(table.column_names, (row.values() for row in table.to_pylist()))
             files[f"{name}.parquet"] = _as_parquet(table)
     described = data_schema(full | {f"{kind}_changes": table for kind, table in changes.items()})
     files["schema.odcs.yaml"] = yaml.safe_dump(described, sort_keys=False).encode()
@@ -158,20 +156,6 @@ def changed_rows(now: pa.Table, before: pa.Table) -> pa.Table:
         if old.get(key) != new.get(key)
     ]
     return pa.Table.from_pylist(found, schema=now.schema.append(pa.field("change", pa.string())))
-
-
-def as_csv(table: pa.Table) -> bytes:
-    """RFC 4180, UTF-8; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-    made = io.StringIO(newline="")
-    writer = csv.writer(made)
-    writer.writerow(table.column_names)
-    for row in table.to_pylist():
-        writer.writerow([_cell(value) for value in row.values()])
-    return made.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _as_parquet(table: pa.Table) -> bytes:
