@@ -302,7 +302,9 @@ def api(
 def _api_log() -> dict[str, object]:
     line = {"format": "%(asctime)s %(levelname)s %(message)s"}
     to = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}
-    loggers = {name: {"handlers": ["out"], "level": "INFO"} for name in ("usage_pipeline", "uvicorn")}
+    loggers = {
+        name: {"handlers": ["out"], "level": "INFO", "propagate": False} for name in ("usage_pipeline", "uvicorn")
+    }
     return {"version": 1, "formatters": {"line": line}, "handlers": {"out": to}, "loggers": loggers}
 
 
