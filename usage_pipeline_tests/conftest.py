@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import hypothesis
 import pytest
 
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline_tests.support.demo_home import Demo, make_demo
 from usage_pipeline_tests.support.refreshes import run_refresh
 from usage_pipeline_tests.support.servers import SupersetServer, serve_superset
+
+# a machine that others share is slow at times: that is no finding about the code
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
