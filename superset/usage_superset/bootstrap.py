@@ -188,13 +188,14 @@ def sync_roles() -> None:
 
     from superset import security_manager
 
+    written = roles()
     for role in security_manager.get_all_roles():
         marks = [(p.permission.name, p.view_menu.name) for p in role.permissions]
-        if role.name not in roles() and MARK in marks:
+        if role.name not in written and MARK in marks:
             role.permissions = []
             say(f"role {role.name} is in no file any more: its rights are taken away")
     unknown = []
-    for name, rights in roles().items():
+    for name, rights in written.items():
         role = security_manager.find_role(name)
         wanted = []
         for permission, view in sorted(rights):

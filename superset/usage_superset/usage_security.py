@@ -73,8 +73,12 @@ class UsageSecurityManager(SupersetSecurityManager):
 
     def get_rls_filters(self, table: Any) -> list[Any]:
         """Superset's rules of rows, and what the person's roles are limited to (`row_limits.py`)."""
+        rules, limits = super().get_rls_filters(table), self.limits()
+        if not limits:
+            # whoever sees all accounts waits for no look at the columns
+            return list(rules)
         columns = {column.column_name for column in table.columns}
-        return [*super().get_rls_filters(table), *rules_of(table.schema, table.table_name, columns, self.limits())]
+        return [*rules, *rules_of(table.schema, table.table_name, columns, limits)]
 
     def raise_for_database(self, schema: str) -> None:
         """Raises SupersetSecurityException unless the user of this request may read the schema of a database."""

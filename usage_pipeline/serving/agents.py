@@ -7,7 +7,6 @@ their columns mean, so that an agent has nothing to make up.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict
 from datetime import date
 from functools import wraps
 from importlib.metadata import version
@@ -157,14 +156,4 @@ def _asked(model: type[M], **values: Any) -> M:
 
 
 def _told(answer: Answer) -> dict[str, Any]:
-    parts = {
-        name: {"source": part.table.full_name, "total": part.total, "rows": part.rows}
-        for name, part in answer.parts.items()
-    }
-    return {
-        "build": asdict(answer.build),
-        "asked": answer.asked,
-        "answer": parts,
-        "notes": answer.notes,
-        "definitions": answer.definitions(),
-    }
+    return answer.head() | {"answer": answer.told_parts(), "definitions": answer.definitions()}

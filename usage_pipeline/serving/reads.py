@@ -11,7 +11,7 @@ account that is not open to a program is unknown to it, near names included.
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -163,6 +163,10 @@ class Part:
     rows: list[Row]
     total: int
 
+    def told(self) -> Row:
+        """The rows, and where they are from."""
+        return {"source": self.table.full_name, "total": self.total, "rows": self.rows}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -177,6 +181,14 @@ class Answer:
     @property
     def rows(self) -> Part:
         return self.parts["rows"]
+
+    def head(self) -> Row:
+        """What stands above the rows of every answer."""
+        return {"build": asdict(self.build), "asked": self.asked, "notes": self.notes}
+
+    def told_parts(self) -> dict[str, Row]:
+        """Every part by name, with its rows and where they are from."""
+        return {name: part.told() for name, part in self.parts.items()}
 
     def definitions(self) -> dict[str, str]:
         """What each column of the answer means."""

@@ -217,43 +217,31 @@ def _answered(
     kind: str = "application/json",
     kept: bool = True,
 ) -> Response:
-    """An answer with its ETag: of the build, the outcomes and who asks; 304 where the program has it."""
-    told = repr((reader.build.build_id, reader.outcomes_name(), reader.access))
+    """An answer with its ETag: of the question, the build, the outcomes and who asks; 304 where the program has it.
+
+    Only what was answered has an ETag, so a question that comes with its own need not be read again.
+    """
+    question = str(request.url.path), str(request.url.query)
+    told = repr((question, reader.build.build_id, reader.outcomes_name(), reader.access))
     etag = f'"{hashlib.sha256(told.encode()).hexdigest()[:32]}"'
     headers = {"Cache-Control": "private, no-cache", "Vary": "Authorization", "X-Usage-Build": reader.build.build_id}
     if not kept:
         return Response(content(reader), media_type=kind, headers=headers | {"Cache-Control": "no-store"})
     headers["ETag"] = etag
     known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
-    made = content(reader)
-    # a wrong question stays wrong, whatever the program has kept
-    return Response(status_code=304, headers=headers) if etag in known else Response(made, 200, headers, kind)
+    if etag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content(reader), 200, headers, kind)
 
 
 def _rows(answer: Answer) -> bytes:
     part, page = answer.rows, answer.page
     after = page.offset + len(part.rows) if page else part.total
-    return _as_json(
-        _head(answer)
-        | {
-            "source": part.table.full_name,
-            "total": part.total,
-            "next_offset": after if after < part.total else None,
-            "rows": part.rows,
-        }
-    )
+    return _as_json(answer.head() | {"next_offset": after if after < part.total else None} | part.told())
 
 
 def _parts(answer: Answer) -> bytes:
-    parts = {
-        name: {"source": part.table.full_name, "total": part.total, "rows": part.rows}
-        for name, part in answer.parts.items()
-    }
-    return _as_json(_head(answer) | {"parts": parts})
-
-
-def _head(answer: Answer) -> dict[str, Any]:
-    return {"build": asdict(answer.build), "asked": answer.asked, "notes": answer.notes}
+    return _as_json(answer.head() | {"parts": answer.told_parts()})
 
 
 def _as_json(content: Any) -> bytes:

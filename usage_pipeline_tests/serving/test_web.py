@@ -153,6 +153,8 @@ def test_an_answer_that_did_not_change_is_not_sent_again(home: DataHome, reader:
     again = reader.get("/v1/accounts", **{"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert north.get("/v1/accounts", **{"If-None-Match": first.headers["ETag"]}).status_code == 200
+    wrong = reader.get("/v1/accounts?region=Nroth", **{"If-None-Match": first.headers["ETag"]})
+    assert wrong.status_code == 400, "what another address was answered is none of its own"
     build_id = publish(home.root, 2)
     newer = reader.get("/v1/accounts", **{"If-None-Match": first.headers["ETag"]})
     assert (newer.status_code, newer.headers["X-Usage-Build"], newer.json()["build"]["build_id"]) == (

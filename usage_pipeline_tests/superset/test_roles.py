@@ -10,7 +10,9 @@ from usage_superset import roles as of_roles
 from usage_superset.roles import MARK, RolesError, limits, roles
 from usage_superset.row_limits import OPEN_TO_ALL, rules_of
 
+from usage_pipeline.core.tables import TABLES
 from usage_pipeline.operations.local import SUPERSET
+from usage_pipeline.serving import access
 
 ACCOUNTS = [("a", "A", "North", "Ann"), ("b", "B", "South", "Ann"), ("c", "C", "North", "Bo")]
 
@@ -92,3 +94,22 @@ def test_tables_that_are_open_to_all_are_there_and_have_no_account() -> None:
     assert set(columns) >= OPEN_TO_ALL
     for table in OPEN_TO_ALL:
         assert columns[table].isdisjoint({"account", "account_id", "owner", "region", "entity"}), table
+
+
+def test_programs_are_limited_as_people_are() -> None:
+    """Two environments, so the rules stand twice: in `row_limits.py` for pages, in `serving/access.py` for programs."""
+    # programs do not read the status file
+    assert {table for table in OPEN_TO_ALL if table[0] != "status"} == access.OPEN_TO_ALL
+    assert tuple(access.LIMITS) == of_roles.LIMITS
+    for limits_found in ({"region": ("North",)}, {"owner": ("Ann",)}, {"region": ("North",), "owner": ("Ann",)}):
+        for table in TABLES.values():
+            if table.schema not in ("mart", "outcomes", "personal"):
+                continue
+            columns = set(table.column_names)
+            rules = rules_of(table.schema, table.name, columns, [limits_found])
+            (people,) = [rule.clause for rule in rules] or ["TRUE"]
+            programs, _ = access.rows_open_to(access.Access("p", limits=limits_found), table)
+            for word in ("TRUE", "FALSE", "entity_type = 'account'", "entity_type = 'region'", "entity_type = 'CSM'"):
+                assert (word in people) == (word in programs), (table.name, limits_found, people, programs)
+            if set(limits_found) <= columns and (table.schema, table.name) not in OPEN_TO_ALL:
+                assert all(column in people and column in programs for column in limits_found), table.name
