@@ -5,20 +5,17 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import ConfigError, CrmFileSettings, Settings, load_settings
-from usage_pipeline.core.tables import WAREHOUSE_TABLES
 from usage_pipeline.crm import files as lib
-from usage_pipeline.publishing.builds import Build
+from usage_pipeline_tests.support.hand_made_builds import publish_by_hand
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.stores import BUCKET, Store, started_store
 
@@ -28,25 +25,9 @@ CALL = {"account_id": "a", "account": "Acme", "urgency": "Urgent", "call_reason"
 
 
 def publish(home: Path, number: int, accounts: list[dict[str, Any]], calls: list[dict[str, Any]]) -> str:
-    build_id = f"{number:05d}-2026-11-22-aaaaaaaa"
-    folder = home / "published" / build_id
-    folder.mkdir(parents=True)
     health = [{"account_id": "a", "application_key": "all", "health": 41.6, "health_color": "amber"}]
-    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
-        connection.execute("CREATE SCHEMA mart")
-        for name, rows in (("accounts_summary", accounts), ("call_list", calls), ("account_health", health)):
-            (table,) = [table for table in WAREHOUSE_TABLES if table.full_name == f"mart.{name}"]
-            columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
-            connection.execute(f"CREATE TABLE mart.{name} ({columns})")
-            for row in rows:
-                marks = ", ".join("?" for _ in row)
-                connection.execute(f"INSERT INTO mart.{name} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
-    build = Build(build_id, "2026-11-22", "2026-11-16", "aaaaaaaa", {})
-    (folder / "build.json").write_text(json.dumps(asdict(build)))
-    link = home / "published" / "current"
-    link.unlink(missing_ok=True)
-    link.symlink_to(build_id)
-    return build_id
+    rows = {"accounts_summary": accounts, "call_list": calls, "account_health": health}
+    return publish_by_hand(home, number, "2026-11-22", rows)
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """A published build of two accounts, written by hand: what programs read of it can be counted on fingers."""
 
-import json
 import sys
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
-from usage_pipeline.publishing.builds import Build
+from usage_pipeline_tests.support.hand_made_builds import publish_by_hand
 from usage_pipeline_tests.support.lakes import write_config
 
 WEEK = datetime(2026, 11, 16)
@@ -79,28 +75,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def publish(home: Path, number: int = 1) -> str:
-    build_id = f"{number:05d}-2026-11-24-aaaaaaaa"
-    folder = home / "published" / build_id
-    folder.mkdir(parents=True)
-    rows = _rows()
-    for stem, tables in (("warehouse", WAREHOUSE_TABLES), ("contacts", CONTACT_TABLES)):
-        with duckdb.connect(str(folder / f"{stem}.duckdb")) as connection:
-            for table in tables:
-                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
-                columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
-                connection.execute(f"CREATE TABLE {table.full_name} ({columns})")
-                for row in rows.get(table.name, []):
-                    kept = {name: value for name, value in row.items() if name in table.column_names}
-                    named, marks = ", ".join(kept), ", ".join("?" for _ in kept)
-                    connection.execute(f"INSERT INTO {table.full_name} ({named}) VALUES ({marks})", list(kept.values()))
-            if stem == "warehouse":
-                connection.execute("UPDATE mart.build SET build_id = ?", [build_id])
-    build = Build(build_id, "2026-11-24", "2026-11-16", "aaaaaaaa", {})
-    (folder / "build.json").write_text(json.dumps(asdict(build)))
-    link = home / "published" / "current"
-    link.unlink(missing_ok=True)
-    link.symlink_to(build_id)
-    return build_id
+    return publish_by_hand(home, number, "2026-11-24", _rows())
 
 
 @pytest.fixture

@@ -1,0 +1,42 @@
+"""Published builds written by hand: every table that a build has, with the few rows that a test names."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.publishing.builds import Build
+
+Rows = Mapping[str, Iterable[Mapping[str, Any]]]
+
+
+def publish_by_hand(home: Path, number: int, day: str, rows: Rows) -> str:
+    """Writes a build with `rows` by table, shows it, and returns its id.
+
+    A row may hold more than a table has columns: the others are left out. `mart.build` is given the id.
+    """
+    build_id = f"{number:05d}-{day}-aaaaaaaa"
+    folder = home / "published" / build_id
+    folder.mkdir(parents=True)
+    for stem, tables in (("warehouse", WAREHOUSE_TABLES), ("contacts", CONTACT_TABLES)):
+        with duckdb.connect(str(folder / f"{stem}.duckdb")) as connection:
+            for table in tables:
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
+                columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
+                connection.execute(f"CREATE TABLE {table.full_name} ({columns})")
+                for row in rows.get(table.name, ()):
+                    kept = {name: value for name, value in row.items() if name in table.column_names}
+                    named, marks = ", ".join(kept), ", ".join("?" for _ in kept)
+                    connection.execute(f"INSERT INTO {table.full_name} ({named}) VALUES ({marks})", list(kept.values()))
+            if stem == "warehouse":
+                connection.execute("UPDATE mart.build SET build_id = ?", [build_id])
+    build = Build(build_id, day, "2026-11-16", "aaaaaaaa", {})
+    (folder / "build.json").write_text(json.dumps(asdict(build)))
+    link = home / "published" / "current"
+    link.unlink(missing_ok=True)
+    link.symlink_to(build_id)
+    return build_id
