@@ -17,8 +17,11 @@ from_account_rows AS (
         bool_and(never_started) AS never_started,
         min(start_date) AS start_date,
         max(end_date) AS end_date,
-        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
-        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        -- of those that end last together, what names a reason and an early notice
+        arg_max(struct_pack(d := end_reason), (end_date, start_date, coalesce(end_reason, ''))).d AS end_reason,
+        arg_max(
+            struct_pack(d := notice_date), (end_date, start_date, -epoch(coalesce(notice_date, DATE '9999-12-31')))
+        ).d AS notice_date,
         max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
     FROM account_rows
     GROUP BY account_id
@@ -30,8 +33,11 @@ from_periods AS (
         FALSE AS never_started,
         min(start_date) AS start_date,
         max(end_date) AS end_date,
-        arg_max(struct_pack(d := end_reason), (end_date, start_date)).d AS end_reason,
-        arg_max(struct_pack(d := notice_date), (end_date, start_date)).d AS notice_date,
+        -- of those that end last together, what names a reason and an early notice
+        arg_max(struct_pack(d := end_reason), (end_date, start_date, coalesce(end_reason, ''))).d AS end_reason,
+        arg_max(
+            struct_pack(d := notice_date), (end_date, start_date, -epoch(coalesce(notice_date, DATE '9999-12-31')))
+        ).d AS notice_date,
         max(end_date) FILTER (WHERE start_date <= CAST($as_of_day AS DATE)) AS reached
     FROM core.subscription_periods
     WHERE account_id NOT IN (SELECT account_id FROM from_account_rows)

@@ -164,7 +164,10 @@ ends AS (
         lost.application,
         lost.period_end,
         bool_or(subscription_periods.end_date >= lost.period_end) AS is_subscribed,
-        arg_max(struct_pack(d := subscription_periods.end_reason), subscription_periods.end_date).d AS end_reason
+        arg_max(
+            struct_pack(d := subscription_periods.end_reason),
+            (subscription_periods.end_date, coalesce(subscription_periods.end_reason, ''))
+        ).d AS end_reason
     FROM (SELECT DISTINCT
         unit,
         account_id,

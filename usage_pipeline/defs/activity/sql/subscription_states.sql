@@ -27,7 +27,9 @@ WITH subscriptions AS (
         account_id,
         NULL AS application,
         CAST(
-            row_number() OVER (PARTITION BY account_id ORDER BY start_date, end_date, annual_value, seats) AS INTEGER
+            row_number() OVER (
+                PARTITION BY account_id ORDER BY start_date, end_date, annual_value, seats, notice_date, end_reason
+            ) AS INTEGER
         ) AS period_number,
         'account' AS basis,
         start_date,

@@ -350,7 +350,8 @@ SELECT
     row_number() OVER (
         PARTITION BY
             told.scope, told.account_id, told.application, told.first_week, told.kind IN ('spike', 'step up')
-        ORDER BY CASE WHEN told.scope = 'account' THEN epoch(told.week_start) ELSE abs(told.z) END DESC
+        ORDER BY
+            CASE WHEN told.scope = 'account' THEN epoch(told.week_start) ELSE abs(told.z) END DESC, told.week_start DESC
     ) = 1 AS is_event_row,
     told.p_value,
     abs(told.z) AS strength,

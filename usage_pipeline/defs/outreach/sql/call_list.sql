@@ -74,8 +74,11 @@ by_account AS (
         any_value(as_text.reason) AS reason,
         any_value(as_text.call_reason) AS call_reason,
         any_value(as_text.reason_in_short) AS reason_in_short,
-        coalesce(string_agg(DISTINCT ordered.call_reason, ', ') FILTER (WHERE ordered.news = 'new this week'), '')
-            AS new_reasons
+        coalesce(
+            string_agg(DISTINCT ordered.call_reason, ', ' ORDER BY ordered.call_reason)
+            FILTER (WHERE ordered.news = 'new this week'),
+            ''
+        ) AS new_reasons
     FROM ordered
     INNER JOIN as_text ON ordered.account_id = as_text.account_id
     GROUP BY ordered.account_id
@@ -138,7 +141,8 @@ SELECT
             accounts.annual_value * at_risk.nearness DESC NULLS LAST,
             at_risk.nearness DESC,
             at_risk.applications DESC,
-            accounts.account
+            accounts.account,
+            accounts.account_id
     ) AS rank,
     by_account.urgency,
     by_account.urgency_rank,
