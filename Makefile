@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# where it is set, every process compiles every module that it imports anew: 8 s of a start of Superset
+export PYTHONDONTWRITEBYTECODE :=
 # a configuration for checks that load the definitions; nothing of it is read
 CHECK_CONFIG := examples/company.yaml
 

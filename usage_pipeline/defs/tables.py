@@ -7,6 +7,7 @@ that it is made of changed (`keep_or_make`), and else replaces it.
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ _CODE = (".py", ".sql", ".yaml")
 OWNERS = ["team:data"]
 # DuckDB has one writer: steps of all runs that write the warehouse take turns
 POOL = "warehouse"
+
+
+@cache
+def library_versions() -> tuple[str, ...]:
+    return tuple(map(importlib.metadata.version, _LIBRARIES))
 
 
 def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -127,7 +133,7 @@ def keep_or_make(
         inputs=[table for tables in reads for table in tables] if all(reads) else None,
         code=code_version(
             str(context.assets_def.code_versions_by_key[context.asset_key]),
-            *map(importlib.metadata.version, _LIBRARIES),
+            *library_versions(),
         ),
         values={**named_values(sql, sql_values(settings)), **(values or {})},
     )

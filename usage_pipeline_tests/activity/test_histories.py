@@ -50,6 +50,7 @@ def one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple:
     return row
 
 
+@pytest.mark.long
 def test_there_is_enough_of_everything(world: duckdb.DuckDBPyConnection) -> None:
     found = dict(world.execute(f"SELECT usage_state, count(*) FROM {USAGE_STATES} GROUP BY 1").fetchall())
     assert set(found) == {"never adopted", "new", "active", "low", "inactive"}
@@ -191,6 +192,7 @@ def test_more_use_in_the_weeks_judged_never_makes_a_pair_less_active(settings: S
     assert worse == {}
 
 
+@pytest.mark.long
 def test_the_order_of_subscription_rows_means_nothing(settings: Settings) -> None:
     fleet = make_accounts(20_000, seed=4)
     mixed = fleet.subscriptions.sample(frac=1, random_state=5).reset_index(drop=True)

@@ -26,6 +26,8 @@ from usage_pipeline_tests.support.demo_home import DEMO_AS_OF
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
+pytestmark = pytest.mark.long
+
 SCHEMAS = {"ref", "core", "mart", "personal"}
 _OURS = re.compile(rf"\b({'|'.join(sorted(SCHEMAS))})\.")
 # what a connection has beside `execute` that runs a statement: none of it is seen
@@ -159,13 +161,11 @@ def refresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refresh]:
     yield found
 
 
-@pytest.mark.long
 def test_an_asset_makes_the_tables_that_it_declares_and_no_other(refresh: Refresh) -> None:
     made = {asset: seen.made for asset, seen in refresh.assets.items() if seen.made}
     assert made == {asset: step.made for asset, step in STEPS.items() if step.made}
 
 
-@pytest.mark.long
 def test_an_asset_reads_only_tables_of_assets_that_it_depends_on(refresh: Refresh) -> None:
     makers = {table: asset for asset, step in STEPS.items() for table in step.made}
     assert "core.account_application_states" in refresh.assets["risk_scores"].read, "what is attached is seen as well"
@@ -179,7 +179,6 @@ def test_an_asset_reads_only_tables_of_assets_that_it_depends_on(refresh: Refres
     assert not wrong, "name the SQL file or the table in the asset's Step: " + "; ".join(wrong)
 
 
-@pytest.mark.long
 def test_checks_read_only_tables_that_are_made_upstream(tmp_path: Path, refresh: Refresh) -> None:
     makers = {table: asset for asset, step in STEPS.items() for table in step.made}
     small = load_settings(write_config(tmp_path))
@@ -192,7 +191,6 @@ def test_checks_read_only_tables_that_are_made_upstream(tmp_path: Path, refresh:
     assert not wrong, "; ".join(wrong)
 
 
-@pytest.mark.long
 def test_an_asset_depends_on_nothing_that_it_does_not_read(refresh: Refresh) -> None:
     """But on files of another, and on what it reads only where there is something to learn or to tell."""
     unused = {
@@ -210,7 +208,6 @@ def test_an_asset_depends_on_nothing_that_it_does_not_read(refresh: Refresh) -> 
     }, unused
 
 
-@pytest.mark.long
 def test_columns_that_are_declared_or_derived_are_those_of_the_tables(refresh: Refresh) -> None:
     wrong = {}
     for asset, step in STEPS.items():
@@ -226,7 +223,6 @@ def test_columns_that_are_declared_or_derived_are_those_of_the_tables(refresh: R
     assert wrong == {}
 
 
-@pytest.mark.long
 def test_tables_made_by_sql_carry_the_lineage_of_their_columns(refresh: Refresh) -> None:
     assert set(refresh.lineage) == {asset for asset in STEPS if "columns" in recorded_of(asset)}
     clicks = refresh.lineage["subscription_weeks"].deps_by_column["clicks"]

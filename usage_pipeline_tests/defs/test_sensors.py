@@ -37,6 +37,7 @@ def lake_of(tmp_path: Path, *weeks: int) -> None:
         write_week(tmp_path / "lake", f"year=2025/week={week:02d}", [event(str(monday))])
 
 
+@pytest.mark.long
 def test_it_asks_for_exactly_the_weeks_that_are_new_or_changed(tmp_path, instance) -> None:
     lake_of(tmp_path, 5, 6, 8)
     settings = load_settings(write_config(tmp_path))

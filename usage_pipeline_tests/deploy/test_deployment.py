@@ -184,6 +184,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_restored_home_is_the_same_to_the_byte_and_runs_on(home: Path, tmp_path: Path) -> None:
     settings = load_settings(home / "sources.yaml")
     packed = io.BytesIO()

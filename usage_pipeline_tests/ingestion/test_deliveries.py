@@ -745,6 +745,7 @@ def test_pages_keep_the_subscriptions_of_the_delivery_before(cut_off: tuple[Sett
     assert "Held back: subscriptions; those of Mar 5, 2025 are shown." in sentence
 
 
+@pytest.mark.long
 def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     file = cut_off[0].home.status_path
     ((summary, sentence),) = query(file, "SELECT summary, health_sentence FROM status.health")

@@ -37,6 +37,8 @@ from usage_pipeline_tests.support.parquet_reading import RUNNING_WEEK, WEEK, fac
 from usage_pipeline_tests.support.processes import end_process
 from usage_pipeline_tests.support.servers import free_port
 
+pytestmark = pytest.mark.long
+
 BUCKET = "lake"
 ROWS = 1500
 RETRY_SECONDS, TIMEOUT_SECONDS = 1, 1
@@ -289,7 +291,6 @@ def test_what_fails_once_is_read_in_the_same_run(case: Case, form: str, once: Ca
 
 @by_form_at_length
 @by_case
-@pytest.mark.long
 def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
     case: Case, form: str, lasting: Callable[[str], Story]
 ) -> None:
@@ -307,7 +308,6 @@ def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
 
 
 @by_form_at_length
-@pytest.mark.long
 def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: Callable[[str], Story]) -> None:
     story, monday = lasting(form), RUNNING_WEEK - WEEK * (len(CASES) + 1)
     assert version(story.meanwhile, monday) == 2
@@ -315,7 +315,6 @@ def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: 
 
 
 @by_form_at_length
-@pytest.mark.long
 def test_giving_up_takes_no_longer_than_its_pauses_and_waits(form: str, lasting: Callable[[str], Story]) -> None:
     # 5 attempts of each file that strands, each as long as a time-out, and the pauses; weeks partly side by side
     assert lasting(form).seconds < len(CASES) * (RETRY_SECONDS + 5 * 4 * TIMEOUT_SECONDS) / 2
@@ -411,7 +410,6 @@ def test_a_lake_that_cannot_be_listed_once_is_read_in_the_same_run(
 
 
 @pytest.mark.parametrize("fault", LIST_FAULTS, ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip())
-@pytest.mark.long
 def test_a_lake_that_cannot_be_listed_is_no_empty_lake(fault: dict[str, Any], upstream: str, tmp_path: Path) -> None:
     with a_lake(upstream, tmp_path / f"no-list-{LIST_FAULTS.index(fault)}", "parquet", 2) as lake:
         lake.put(clicks=1)
@@ -504,7 +502,6 @@ def deliveries(
 
 @by_form_at_length
 @by_case
-@pytest.mark.long
 def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]
 ) -> None:
@@ -521,7 +518,6 @@ def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
 
 @by_form_at_length
 @by_case
-@pytest.mark.long
 def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
         assert len(asked.run_requests) == 1, "it is tried again"
 
 
+@pytest.mark.long
 def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_said(
     config: Path, office: FakeSmtp
 ) -> None:

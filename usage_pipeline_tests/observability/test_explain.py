@@ -218,6 +218,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
+@pytest.mark.long
 def test_a_week_that_was_never_delivered_is_not_known_and_is_no_zero(small: Settings) -> None:
     found = explained(small, "a", "permits", date(2025, 2, 12))
     assert found.week.status == "never arrived"

@@ -27,6 +27,8 @@ from usage_pipeline_tests.support.refreshes import run_refresh
 from usage_pipeline_tests.support.servers import SupersetServer, copy_superset, serve_superset
 from usage_pipeline_tests.support.superset_client import PERIOD, Client, data_of, log_in, open_dashboard
 
+pytestmark = pytest.mark.long
+
 TROUBLED_WEEK = pd.Timestamp("2026-11-02")
 BROKEN_WEEK = pd.Timestamp("2026-11-16")
 
@@ -104,7 +106,6 @@ def shown_on(browser: Any, server: SupersetServer, slug: str) -> str:
 # ---------------------------------------------------------------- the file
 
 
-@pytest.mark.long
 def test_the_tables_are_those_of_the_catalogue_after_good_and_failed_runs(demo: Demo, story: Story) -> None:
     for file in (demo.settings.home.status_path.resolve(), story.after_trouble, story.after_failure):
         with duckdb.connect(str(file), read_only=True) as connection:
@@ -143,7 +144,6 @@ def test_a_source_that_is_not_configured_is_not_delivered(tmp_path, instance) ->
     assert health["health_sentence"].startswith("No numbers are on the pages yet. No run has ended yet.")
 
 
-@pytest.mark.long
 def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) -> None:
     health = health_of(story.after_trouble)
     assert health["summary"] == "Up to date, with warnings"
@@ -156,7 +156,6 @@ def test_after_a_run_with_troubles_the_page_warns_and_counts_them(story: Story) 
     assert told.startswith("files: key: year=2026/week=47/part-1.parquet, reason: cannot be read")
 
 
-@pytest.mark.long
 def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.rejected_rows")
     assert set(found["week_start"]) == {TROUBLED_WEEK}
@@ -164,7 +163,6 @@ def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
     assert found.set_index("rejected_because")["rows_rejected"].to_dict() == history["reason"].value_counts().to_dict()
 
 
-@pytest.mark.long
 def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> None:
     weeks = ask(story.after_trouble, "FROM status.reconciled_weeks").set_index("week_start")
     for monday, row in weeks.iterrows():
@@ -181,7 +179,6 @@ def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> Non
     assert weeks.at[BROKEN_WEEK, "clicks_by_date"] > weeks.at[BROKEN_WEEK, "clicks_kept"]
 
 
-@pytest.mark.long
 def test_ids_that_nobody_knows_are_counted_and_users_are_not_named(story: Story) -> None:
     found = ask(story.after_trouble, "FROM status.unmatched_ids").set_index("unmatched_kind")
     assert found.at["accounts", "unmatched"] == 1
@@ -199,7 +196,6 @@ def test_ids_that_nobody_knows_are_counted_and_users_are_not_named(story: Story)
     assert not any(user in found.at["users", "examples"] for user in used["user_id"])
 
 
-@pytest.mark.long
 def test_no_person_stands_in_the_status_file(story: Story) -> None:
     text = ""
     for file in (story.after_trouble, story.after_failure):
@@ -245,7 +241,6 @@ def test_old_files_are_taken_away_and_the_newest_is_shown(tmp_path, instance) ->
     }
 
 
-@pytest.mark.long
 def test_a_rollback_is_told_at_once(tmp_path, instance, monkeypatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     for number in range(8):
@@ -299,7 +294,6 @@ def test_what_a_check_found_is_told_in_words() -> None:
 
 
 @pytest.mark.superset
-@pytest.mark.long
 def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, demo: Demo) -> None:
     text = shown_on(browser, superset, "health")
     assert "All is well" in text
@@ -313,7 +307,6 @@ def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, 
 
 
 @pytest.mark.superset
-@pytest.mark.long
 def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) -> None:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
@@ -326,7 +319,6 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
 
 
 @pytest.mark.superset
-@pytest.mark.long
 def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
     story: Story, server: SupersetServer, browser: Any
 ) -> None:
@@ -350,7 +342,6 @@ def test_after_a_failed_run_the_page_says_why_and_the_other_pages_stay(
 
 
 @pytest.mark.superset
-@pytest.mark.long
 def test_a_status_that_is_replaced_is_seen_at_the_next_look(story: Story, server: SupersetServer, instance) -> None:
     viewer = Client(server, "viewer")
     state = "build_state"

@@ -254,6 +254,7 @@ def scripts(url: str, target: Target) -> str:
     return f"<script>Promise.all([{', '.join(calls)}])</script>"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["127.0.0.1", "localhost"], ids=["another site", "another port of the same site"])
 @pytest.mark.parametrize("attack", [pictures, forms, scripts])
 @pytest.mark.sample("pictures-another site")

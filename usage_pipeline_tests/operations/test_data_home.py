@@ -35,6 +35,8 @@ from usage_pipeline_tests.support.lakes import write_week
 from usage_pipeline_tests.support.people import WEEKS, WORDS, left_over, make_home, names_of, week_rows, write_contacts
 from usage_pipeline_tests.support.refreshes import keep_as_published, run_refresh
 
+pytestmark = pytest.mark.long
+
 # a run that is killed: argv is the configuration, minutes after its as_of, the asset(s), and where it ends
 KILLED = """
 import os, signal, sys
@@ -150,7 +152,6 @@ def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------- killed
 
 
-@pytest.mark.long
 def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -177,7 +178,6 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     assert len(list((settings.home.root / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
 
 
-@pytest.mark.long
 def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -287,7 +287,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.long
 def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, small_disk: Path) -> None:
     folder = small_disk / "copy"
     shutil.copytree(made, folder, symlinks=True)

@@ -31,6 +31,8 @@ from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh
 from usage_pipeline_tests.support.servers import free_port
 
+pytestmark = pytest.mark.long
+
 # a Wednesday: the week before has been whole since Tuesday
 NOW = datetime(2025, 3, 5, 12, tzinfo=UTC)
 
@@ -76,7 +78,6 @@ def run_doctor(config: Path, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-@pytest.mark.long
 def test_a_sound_installation_passes_with_a_line_for_everything(config: Path) -> None:
     code, said = run_doctor(config)
     assert code == 0, said
@@ -147,7 +148,6 @@ def pid_of(config: Path, name: str) -> int:
     return process.pid
 
 
-@pytest.mark.long
 def test_a_server_that_was_killed_is_named_and_started_again(config: Path, servers: dict[str, local.Service]) -> None:
     code, said = run_doctor(config)
     assert code == 0, said
@@ -170,7 +170,6 @@ def test_a_server_that_was_killed_is_named_and_started_again(config: Path, serve
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.long
 def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
@@ -201,7 +200,6 @@ def test_a_server_that_hangs_counts_as_down_and_is_ended_before_it_starts_again(
     assert [line for line in findings(config) if "servers" in line] == []
 
 
-@pytest.mark.long
 def test_one_that_does_not_come_up_again_stays_named_and_two_doctors_take_turns(
     config: Path, servers: dict[str, local.Service]
 ) -> None:
@@ -279,7 +277,6 @@ def test_a_refresh_that_was_due_and_did_not_come_is_told_where_the_clock_rules(c
     assert tick == datetime(2025, 3, 3, 6, tzinfo=UTC), "Mondays at 06:00"
 
 
-@pytest.mark.long
 def test_a_failed_run_a_failed_check_and_files_set_aside_are_told_with_their_cause(config: Path) -> None:
     folder = config.parent
     (folder / "lake" / "year=2025" / "week=09" / "part-1.parquet").write_bytes(b"PAR1 cut off")

@@ -22,6 +22,8 @@ from usage_pipeline_tests.support.lakes import write_week
 from usage_pipeline_tests.support.people import WEEKS, WORDS, make_home, names_of, week_rows, write_contacts
 from usage_pipeline_tests.support.refreshes import run_refresh
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,7 +53,6 @@ def numbers(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
         return {name: connection.execute(sql).fetchall() for name, sql in queries.items()}
 
 
-@pytest.mark.long
 def test_an_erased_person_is_nowhere_counts_as_before_and_does_not_come_back(settings: Settings, instance) -> None:
     before = numbers(settings)
     places = names_of(settings.home.root, WORDS)
@@ -125,7 +126,6 @@ def test_the_same_id_in_another_account_is_another_person(settings: Settings) ->
         assert users.fetchall() == [("b",)]
 
 
-@pytest.mark.long
 def test_an_erasure_that_was_cut_short_is_run_again_from_the_start(settings: Settings) -> None:
     impatient = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"wait_seconds": 0})})
     with (
@@ -176,7 +176,6 @@ def test_who_is_not_known_is_not_erased_and_near_ids_are_named(settings: Setting
         erase(settings, "Springfield", "u-anna")
 
 
-@pytest.mark.long
 def test_the_command_says_what_it_found_and_what_it_cannot_reach(settings: Settings) -> None:
     config = ["-c", str(settings.home.root.parent / "sources.yaml")]
     log = settings.home.root / "run" / "superset.log"

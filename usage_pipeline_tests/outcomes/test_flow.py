@@ -270,6 +270,7 @@ def test_an_erased_person_is_gone_from_notes_and_the_chain_stays_whole(home: Set
     assert "notes on outcomes" not in erase(home, "a", "u-anna").places, "a second run finds nothing"
 
 
+@pytest.mark.long
 def test_where_superset_alone_may_write_the_command_for_it_is_named(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def features(settings: Settings, week: date) -> pd.DataFrame:
         return features_at(history, week).to_pandas()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weeks_ago", [13, 40, 70])
 @pytest.mark.sample("40")
 def test_features_of_a_past_week_are_those_of_a_world_that_ended_with_it(demo: Demo, tmp_path, weeks_ago: int) -> None:

@@ -117,6 +117,7 @@ def test_whoever_was_killed_before_an_entry_was_kept_is_made_good_from_the_build
     assert entry.rows == 3
 
 
+@pytest.mark.long
 def test_a_run_keeps_what_it_published_and_what_failed_or_ran_ahead_keeps_nothing(tmp_path: Path) -> None:
     for number in range(5, 11):
         week = date.fromisocalendar(2025, number, 1)

@@ -699,6 +699,7 @@ def test_another_name_than_those_it_is_known_by_is_refused(production: str) -> N
     assert requests.get(f"{production}/health", timeout=30).status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["the API", "the form", "the form, in JSON"])
 @pytest.mark.sample("the API")
 def test_log_ins_that_fail_are_throttled_by_address_and_by_name(
@@ -772,6 +773,7 @@ def test_the_menu_offers_what_the_role_may_do(superset: SupersetServer, browse: 
     assert page.locator("text=Edit dashboard").count() == 0
 
 
+@pytest.mark.long
 def test_a_viewer_finds_no_way_to_sql_to_explore_or_to_edit(superset: SupersetServer, browse: Any) -> None:
     page = browse("viewer")
     open_dashboard(page, superset, "applications-accounts")

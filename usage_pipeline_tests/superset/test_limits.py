@@ -55,6 +55,7 @@ def test_a_reader_asks_for_no_more_than_the_pages_do(visitors: dict[str, Visitor
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["2,000 steps", "60 queries of 100,000 rows"])
 def test_an_analyst_too_is_held_to_what_an_editor_of_charts_makes(
     visitors: dict[str, Visitor], places: Places, what: str

@@ -242,6 +242,7 @@ def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
 # ---------------------------------------------------------------- what everybody sees
 
 
+@pytest.mark.long
 def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     superset: SupersetServer, visitors: dict[str, Visitor], browser: Any, demo: Demo
 ) -> None:

@@ -155,6 +155,7 @@ def test_templates_and_ctes_open_nothing_in_sql_lab(visitors: dict[str, Visitor]
 # ---------------------------------------------------------------- other people
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["viewer", "manager", "analyst", "pipeline", "nobody"])
 @pytest.mark.sample("viewer", "nobody")
 def test_nobody_reads_who_else_there_is(

@@ -317,6 +317,7 @@ def test_the_number_on_the_page_is_the_number_of_the_raw_data(
     assert f"{int(last_4['clicks'].sum()):,}" in page.inner_text("body")
 
 
+@pytest.mark.long
 def test_a_click_on_a_cell_filters_the_page(
     superset: SupersetServer, page: Any, demo: Demo, last_4: pd.DataFrame
 ) -> None:
@@ -465,6 +466,7 @@ def test_a_name_leads_to_its_page_and_a_wrong_one_to_those_that_were_meant(
     assert nobody.headers["Location"].startswith("/login/?next="), "names are for those who are logged in"
 
 
+@pytest.mark.long
 def test_filters_go_along_to_the_next_page_and_the_own_csm_is_remembered(superset: SupersetServer, page: Any) -> None:
     page.goto(f"{superset.url}/superset/dashboard/call-list/?native_filters={quote(filter_of('owner', 'Ana Ruiz'))}")
     page.wait_for_selector(".grid-container")
@@ -549,6 +551,7 @@ def test_the_server_does_not_start_without_its_secret(tmp_path: Path) -> None:
     assert "USAGE_STATUS is not set" in done.stderr
 
 
+@pytest.mark.long
 def test_duckdb_behind_superset_reads_no_file_of_the_machine(superset: SupersetServer, demo: Demo) -> None:
     """What the connection of superset_config.py allows, tried with Superset's own driver."""
     import os

@@ -10,7 +10,7 @@ from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
 from usage_pipeline_tests.support.visitors import Visitor
 
-pytestmark = pytest.mark.superset
+pytestmark = [pytest.mark.superset, pytest.mark.long]
 ADDRESS = "/use-of-dashboards"
 
 

@@ -24,6 +24,8 @@ from usage_pipeline.operations.erase import erase
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
+pytestmark = pytest.mark.long
+
 FIRST = date(2025, 1, 6)
 WEEKS = 9
 SETTINGS = (
@@ -147,7 +149,7 @@ def live_through(folder: Path, seed: int, steps: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [["new_week"], pytest.param(["changed_subscription", "nothing"], marks=pytest.mark.long)],
+    [["new_week"], ["changed_subscription", "nothing"]],
     ids="-".join,
 )
 def test_what_is_kept_is_what_would_be_made(tmp_path, steps: list[str]) -> None:

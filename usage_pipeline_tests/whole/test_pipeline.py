@@ -383,6 +383,7 @@ def test_every_delivery_of_reference_data_stays_in_the_ledger_and_an_equal_one_i
     assert query(path, "SELECT account FROM mart.accounts_summary")["account"][0] == "New"
 
 
+@pytest.mark.long
 def test_the_instance_shows_weeks_and_row_counts(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
@@ -393,6 +394,7 @@ def test_the_instance_shows_weeks_and_row_counts(tmp_path, instance) -> None:
     assert event_.asset_materialization.metadata["dagster/row_count"].value == 12
 
 
+@pytest.mark.long
 def test_the_sensor_writes_the_status_after_a_failed_run_of_the_ui(tmp_path, instance) -> None:
     from usage_pipeline.definitions import build_definitions
 
@@ -425,6 +427,7 @@ def published(settings: Settings, sql: str) -> pd.DataFrame:
     return query(settings.home.published_dir / "current" / "warehouse.duckdb", sql)
 
 
+@pytest.mark.long
 def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_does_not_count(
     tmp_path, instance
 ) -> None:
@@ -460,6 +463,7 @@ def test_rows_of_the_days_before_the_first_folder_are_published_in_a_week_that_d
     )
 
 
+@pytest.mark.long
 def test_a_lake_cut_in_utc_is_published_west_of_it(tmp_path, instance) -> None:
     """The evening of every Sunday in Denver lies in the folder of the week that UTC has begun."""
     for week in WEEKS_0:
@@ -529,6 +533,7 @@ def test_what_is_dated_after_as_of_is_counted_from_its_day_on_and_said_until_the
     assert list(known["account_id"]) == ["a"], "an account whose only row lies ahead is not there yet"
 
 
+@pytest.mark.long
 def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itself_each_once(
     tmp_path, instance
 ) -> None:

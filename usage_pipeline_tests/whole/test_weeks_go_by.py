@@ -15,6 +15,8 @@ from usage_pipeline.observability.status import write_status
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh
 
+pytestmark = pytest.mark.long
+
 AS_OF = date(2026, 11, 22)
 
 
@@ -39,7 +41,6 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[str]
     return settings, done, result, outdated
 
 
-@pytest.mark.long
 def test_as_of_moves_on_and_exactly_what_came_is_asked_for(story) -> None:
     settings, done, _, outdated = story
     assert settings.clock.as_of_day == AS_OF + timedelta(days=7)
@@ -51,7 +52,6 @@ def test_as_of_moves_on_and_exactly_what_came_is_asked_for(story) -> None:
     }
 
 
-@pytest.mark.long
 def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) -> None:
     settings, _, result, _ = story
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -70,7 +70,6 @@ def test_the_cut_off_file_makes_its_week_incomplete_wherever_it_is_shown(story) 
     assert "cannot be read" in str(why)
 
 
-@pytest.mark.long
 def test_every_click_of_every_week_is_the_same_in_lake_facts_and_pages(story) -> None:
     settings, _, result, _ = story
     lake = Path(str(settings.sources.usage.path))
@@ -111,7 +110,6 @@ def test_each_partition_says_what_became_of_its_files(tmp_path, instance) -> Non
     assert checks["facts_schema"].passed
 
 
-@pytest.mark.long
 def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, instance) -> None:
     weeks = [date(2025, 1, 6) + timedelta(weeks=n) for n in range(8)]
     for week in weeks:
@@ -140,7 +138,6 @@ def test_ids_that_no_reference_data_knows_are_kept_counted_and_shown(tmp_path, i
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.2, "far fewer rows than usual"), (4, "far more rows than usual")])
-@pytest.mark.long
 def test_a_week_far_from_its_usual_size_is_told_and_left_out(tmp_path, instance, share: float, status: str) -> None:
     weeks = [date(2025, 1, 6) + timedelta(weeks=n) for n in range(8)]
     for number, week in enumerate(weeks):
