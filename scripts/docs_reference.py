@@ -140,7 +140,8 @@ def settings_page() -> str:
                 raise DescriptionError(f"settings.py: {path}.{name} has no description: give its Field one")
             if name == "as_of_is_pinned":
                 continue
-            kind = "section" if inner else type_name(field.annotation)
+            several = typing.get_origin(field.annotation) is list
+            kind = "list of sections" if inner and several else "section" if inner else type_name(field.annotation)
             default = "" if inner else default_of(field)
             rows.append([f"`{name}`", kind, "now" if name == "as_of" else default, sentence(field.description)])
         parts.append(table(["key", "type", "default", "meaning"], rows))

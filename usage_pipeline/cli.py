@@ -35,6 +35,8 @@ tokens_app = typer.Typer(no_args_is_help=True, help="The tokens of programs that
 app.add_typer(tokens_app, name="tokens")
 mail_app = typer.Typer(no_args_is_help=True, help="The mail server of the configuration.")
 app.add_typer(mail_app, name="mail")
+notify_app = typer.Typer(no_args_is_help=True, help="Messages to chat and webhooks, and the outbox that they wait in.")
+app.add_typer(notify_app, name="notify")
 users_app = typer.Typer(no_args_is_help=True, help="The people who may log in to the dashboards.")
 app.add_typer(users_app, name="users")
 deliveries_app = typer.Typer(no_args_is_help=True, help="Deliveries of reference sources: in force, and held back.")
@@ -396,6 +398,76 @@ def mail_test(
     say(f"{mail.host}, port {mail.port_in_use} ({mail.security}), has taken a mail for {address}")
 
 
+@notify_app.command("test")
+def notify_test(
+    address: Annotated[
+        str, typer.Argument(help="environment variable that holds the address, as notify names it; default: all")
+    ] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Send a message that says it is a test to chat and webhooks, or say what is wrong with an address."""
+    from usage_pipeline.notifications.messages import send_test
+    from usage_pipeline.notifications.outbox import NotTakenError
+
+    settings = settings_of(config)
+    known = settings.notify.addresses
+    if not known:
+        remedy = "name an address in the configuration (docs/how-to/chat-and-webhooks.md)"
+        raise fail(f"notify names no address, or USAGE_DISABLE_NOTIFICATIONS is set: {remedy}")
+    if address and address not in known:
+        raise fail(f"notify does not name {address}: it is one of {', '.join(known)}")
+    problems = []
+    for variable in [address] if address else known:
+        try:
+            send_test(settings.notify, settings.name, variable)
+            say(f"{variable} has taken a test")
+        except NotTakenError as error:
+            problems.append(str(error))
+    if problems:
+        raise fail("\n".join(problems))
+
+
+@notify_app.command("outbox")
+def notify_outbox(config: ConfigOption = None) -> None:
+    """List the messages that wait to be tried again, and those that were given up, with the reason."""
+    from usage_pipeline.core.locks import LockTimeoutError
+    from usage_pipeline.notifications.outbox import opened
+
+    path = settings_of(config).home.outbox_path
+    if not path.exists():
+        say("nothing was ever to be sent")
+        return
+    try:
+        with opened(path) as outbox:
+            found = outbox.entries("waiting", "sending", "failed")
+    except LockTimeoutError as error:
+        raise fail(str(error)) from error
+    for entry in found:
+        say(f"{entry.state:8} {entry.key}, {entry.attempts} attempts{': ' + entry.said if entry.said else ''}")
+    if not found:
+        say("nothing waits, and nothing was given up")
+
+
+@notify_app.command("send")
+def notify_send(
+    config: ConfigOption = None,
+    again: Annotated[bool, typer.Option("--again", help="what was given up too, from its first attempt on")] = False,
+) -> None:
+    """Send the messages that are due, as the sensor `outbox` does every minute; for schedulers outside of Dagster."""
+    from usage_pipeline.core.locks import LockTimeoutError
+    from usage_pipeline.notifications.messages import send_waiting, utc_now
+    from usage_pipeline.notifications.outbox import opened
+
+    settings = settings_of(config)
+    try:
+        if again and settings.home.outbox_path.exists():
+            with opened(settings.home.outbox_path) as outbox:
+                say(f"{outbox.retry(utc_now())} that were given up wait again")
+        say(f"{send_waiting(settings, say)} sent")
+    except LockTimeoutError as error:
+        raise fail(str(error)) from error
+
+
 @app.command()
 def erase(
     account: Annotated[str, typer.Argument(help="id or name of the account")],
@@ -593,7 +665,8 @@ def doctor(
     for finding in findings:
         typer.secho(str(finding), fg=colours[finding.level])
     if alert:
-        doctors.tell(settings.home, settings.mail, settings.name, findings, datetime.now().astimezone(), say)
+        now = datetime.now().astimezone()
+        doctors.tell(settings.home, settings.mail, settings.notify, settings.name, findings, now, say)
     failed = sum(finding.level == "failed" for finding in findings)
     if failed:
         raise fail(f"{failed} of {len(findings)} failed")

@@ -16,9 +16,9 @@ from usage_pipeline.defs.ingestion.assets import ingest_assets
 from usage_pipeline.defs.ingestion.checks import INGEST_CHECKS
 from usage_pipeline.defs.kpis.assets import KPI_TABLES
 from usage_pipeline.defs.kpis.checks import KPI_CHECKS
-from usage_pipeline.defs.notifications.assets import crm_files, digests
-from usage_pipeline.defs.notifications.checks import MAIL_CHECKS
-from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry, send_digests
+from usage_pipeline.defs.notifications.assets import crm_files, digests, messages
+from usage_pipeline.defs.notifications.checks import NOTIFICATION_CHECKS
+from usage_pipeline.defs.notifications.sensors import alert_sensor, digest_retry, outbox_sensor, send_digests
 from usage_pipeline.defs.outreach.assets import OUTREACH_TABLES
 from usage_pipeline.defs.outreach.checks import OUTREACH_CHECKS
 from usage_pipeline.defs.partitions import weekly_partitions
@@ -56,6 +56,7 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *REVENUE_TABLES,
             *publish_assets(),
             digests,
+            messages,
             crm_files,
         ],
         asset_checks=[
@@ -70,11 +71,17 @@ def build_definitions(settings: Settings, load: Callable[[], Settings] | None = 
             *KPI_CHECKS,
             *REVENUE_CHECKS,
             *PUBLISH_CHECKS,
-            *MAIL_CHECKS,
+            *NOTIFICATION_CHECKS,
         ],
         jobs=[refresh, send_digests],
         schedules=[*refresh_schedules(settings.timezone, settings.schedule, load), digest_retry(load)],
-        sensors=[lake_sensor(settings.schedule, load), *status_sensors(load), alert_sensor(load), outcome_sensor(load)],
+        sensors=[
+            lake_sensor(settings.schedule, load),
+            *status_sensors(load),
+            alert_sensor(load),
+            outbox_sensor(load),
+            outcome_sensor(load),
+        ],
         resources={"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings},
         executor=dg.in_process_executor,
         loggers={"console": console_log},

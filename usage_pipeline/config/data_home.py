@@ -50,6 +50,11 @@ class DataHome(RootModel[Path]):
         return self.root / "mail"
 
     @property
+    def outbox_path(self) -> Path:
+        """What chat and webhooks are to be told, and what became of it."""
+        return self.root / "outbox" / "outbox.sqlite"
+
+    @property
     def api_dir(self) -> Path:
         """Hashes of the tokens of programs."""
         return self.root / "api"

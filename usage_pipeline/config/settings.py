@@ -710,6 +710,68 @@ def _address(value: str, whose: str = "") -> str:
     return value
 
 
+class ChatSettings(_Model):
+    """A chat address, and what it is told."""
+
+    address: str = Field(
+        description="name of the environment variable that holds the address as apprise writes it, never the address"
+    )
+    tell: list[Literal["digest", "urgent", "alerts"]] = Field(
+        ["digest", "urgent"],
+        description="the weekly digest of each CSM; each account that becomes Urgent; alerts of the data team",
+    )
+    owners: list[str] = Field(
+        default_factory=list,
+        description="CSMs, as the column owner names them, of whose accounts it is told; default: all",
+    )
+
+
+class WebhookSettings(_Model):
+    """A signed webhook, which is told of each account that becomes Urgent."""
+
+    address: str = Field(
+        description="name of the environment variable that holds the http(s) address, never the address"
+    )
+    secret: str = Field(
+        description="name of the environment variable that holds the secret it is signed with, never the secret"
+    )
+    owners: list[str] = Field(
+        default_factory=list,
+        description="CSMs, as the column owner names them, of whose accounts it is told; default: all",
+    )
+
+
+class NotifySettings(_Model):
+    """Chat and webhooks that are told of accounts; without any nobody is. Links need `mail.pages_url`."""
+
+    chat: list[ChatSettings] = Field(default_factory=list, description="chat addresses")
+    webhooks: list[WebhookSettings] = Field(default_factory=list, description="signed webhooks")
+
+    @field_validator("chat", "webhooks")
+    @classmethod
+    def _name_variables(cls, value: list[ChatSettings] | list[WebhookSettings]) -> Any:
+        for target in value:
+            for name in (target.address, getattr(target, "secret", target.address)):
+                if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+                    raise ValueError(
+                        "an address or secret is no name of an environment variable: write one such as "
+                        "USAGE_CHAT_TEAM, and put the address or secret itself into that variable"
+                    )
+        return value
+
+    @model_validator(mode="after")
+    def _are_different(self) -> Self:
+        names = self.addresses
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is named twice: one entry an address, so that nothing is sent twice")
+        return self
+
+    @property
+    def addresses(self) -> list[str]:
+        """Names of the variables that hold them."""
+        return [*(target.address for target in self.chat), *(target.address for target in self.webhooks)]
+
+
 class Settings(_Model):
     """A whole configuration. `as_of` is the only clock of the product."""
 
@@ -743,6 +805,7 @@ class Settings(_Model):
     schedule: ScheduleSettings = ScheduleSettings()
     doctor: DoctorSettings = DoctorSettings()
     mail: MailSettings = MailSettings()
+    notify: NotifySettings = NotifySettings()
     crm_files: CrmFileSettings = CrmFileSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -758,6 +821,12 @@ class Settings(_Model):
     def _engine_can_read(self) -> Self:
         if self.ingest.engine == "spark" and (why := _wants_embedded(self.sources.usage)):
             raise ValueError(f"this source needs the embedded engine: {why}; set ingest.engine: embedded")
+        return self
+
+    @model_validator(mode="after")
+    def _links_have_a_host(self) -> Self:
+        if self.notify.addresses and self.mail.pages_url is None:
+            raise ValueError("mail.pages_url: missing, and messages of notify link to pages: add it")
         return self
 
     @property
@@ -829,8 +898,13 @@ def _sentence(error: Any) -> str:
         return f"{where}: unknown key{_did_you_mean(str(error['loc'][-1]), known)}; remove it or correct it{listed}"
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    is_shown = isinstance(given, str | int | float | bool) and not _is_secret(where)
+    shown = f" (given: {given!r})" if is_shown else ""
     return f"{where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _is_secret(where: str) -> bool:
+    return where.startswith("notify.") or where in ("mail.password", "mail.webhook")
 
 
 def _models_of(annotation: Any) -> list[Any]:
@@ -843,7 +917,7 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
 
     `path` defaults to $USAGE_PIPELINE_CONFIG, then `sources.yaml` in the current folder. `as_of` wins over
     $USAGE_PIPELINE_AS_OF, which wins over the file, which wins over now. With $USAGE_DISABLE_NOTIFICATIONS nobody is
-    written to and no CRM gets files, whatever the file says.
+    written to, by mail, chat or webhook, and no CRM gets files, whatever the file says.
 
     Raises ConfigError with every problem found, each naming the key and the remedy.
     """
@@ -863,6 +937,7 @@ def load_settings(path: Path | str | None = None, *, as_of: datetime | date | No
         raise ConfigError([f"{file}: {problem}" for problem in problems])
     if os.environ.get(SILENT_VARIABLE, "0") not in ("", "0"):
         raw.pop("crm_files", None)
+        raw.pop("notify", None)
         if isinstance(raw.get("mail"), dict):
             raw["mail"] |= {"host": None, "webhook": None}
         if isinstance(raw.get("metrics"), dict):

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.config.settings import MailSettings, Settings
+from usage_pipeline.config.settings import MailSettings, NotifySettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.deliveries import SOURCES
 from usage_pipeline.notifications import mailer
+from usage_pipeline.notifications.delivery import calm, channels_of, chat_content
+from usage_pipeline.notifications.outbox import Message, opened, send_due
 from usage_pipeline.observability.monitors import Finding, check_freshness, check_held_deliveries, check_runs
 from usage_pipeline.publishing.builds import BuildStore
 
@@ -47,6 +49,7 @@ def look(settings: Settings, now: datetime) -> list[Finding]:
 def raise_alerts(
     home: DataHome,
     mail: MailSettings,
+    notify: NotifySettings,
     name: str,
     findings: Sequence[Finding],
     looked_at: Collection[str],
@@ -57,9 +60,12 @@ def raise_alerts(
 
     Says what was told and what could not be. Raises LockTimeoutError where another process has been at it for minutes.
     """
-    channels = _channels(name, mail)
+    channels = _channels(name, mail) | _chat_channels(home, name, notify, now)
     if not channels:
-        say("nobody is told: the configuration names no mail.host with mail.alerts, and no mail.webhook")
+        say(
+            "nobody is told: the configuration names no mail.host with mail.alerts, no mail.webhook, "
+            "and no notify.chat with alerts"
+        )
         return
     folder = home.mail_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +98,10 @@ def raise_alerts(
         _keep(
             file, [i for i in incidents if i["ended_at"] is None or any(_pending(i, channel) for channel in channels)]
         )
+    if home.outbox_path.exists():
+        # at once, also where nothing else runs: `doctor --alert` is for when Dagster does not
+        with opened(home.outbox_path) as outbox:
+            send_due(outbox, channels_of(notify, name), lambda: datetime.now().astimezone(), say)
 
 
 def open_incidents(mail_dir: Path) -> list[dict[str, Any]]:
@@ -156,6 +166,20 @@ def _channels(name: str, mail: MailSettings) -> dict[str, Callable[[dict[str, An
     return found
 
 
+def _chat_channels(
+    home: DataHome, name: str, notify: NotifySettings, now: datetime
+) -> dict[str, Callable[[dict[str, Any], str, list[str]], None]]:
+    """The same for chat: told is what lies in the outbox, which tries again."""
+
+    def put(address: str, incident: dict[str, Any], state: str, words: list[str]) -> None:
+        content = chat_content(calm(_title(name, incident, state)), [calm(line) for line in words])
+        with opened(home.outbox_path) as outbox:
+            outbox.add([Message("alert", incident["id"], state, address, content)], now)
+
+    told = [target.address for target in notify.chat if "alerts" in target.tell]
+    return {f"chat of {address}": partial(put, address) for address in told}
+
+
 def _kind(channel: str) -> str:
     """What is away where a channel is: one mail server takes all mail."""
     return channel.partition(" ")[0]
@@ -177,7 +201,7 @@ def _webhook(name: str, mail: MailSettings, incident: dict[str, Any], state: str
         "since": incident["opened_at"],
         "installation": name,
     }
-    mailer.post_json(mail.webhook.get_secret_value(), body, mail.timeout_seconds)
+    mailer.post_json(mail.webhook.get_secret_value(), json.dumps(body).encode(), mail.timeout_seconds)
 
 
 def _title(name: str, incident: dict[str, Any], state: str) -> str:

@@ -249,10 +249,15 @@ def preview(home: DataHome, as_of_day: date, mail: MailSettings, name: str, owne
 
 
 def why_not(clock: Clock, completeness: CompletenessSettings, mail: MailSettings, store: BuildStore) -> str:
-    """Why no digest may go out now; empty where it may."""
-    build = store.current()
+    """Why no digest may go out by mail now; empty where it may."""
     if mail.host is None:
         return "mail.host is not set: nobody is written to"
+    return why_not_now(clock, completeness, store)
+
+
+def why_not_now(clock: Clock, completeness: CompletenessSettings, store: BuildStore) -> str:
+    """Why nobody may be told of the numbers on pages now, by whatever way; empty where they may."""
+    build = store.current()
     if build is None:
         return "nothing is published yet"
     if store.pinned is not None:

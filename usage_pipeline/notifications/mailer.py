@@ -6,7 +6,7 @@ Belongs here: connections, and what is wrong with them in words, with the remedy
 A mail is sent when the server has taken it. Each has one recipient: one that is refused keeps nothing from others.
 """
 
-import json
+import http.client
 import re
 import smtplib
 import socket
@@ -156,16 +156,24 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """An alert goes where it was told to, and is not sent on as a GET that holds nothing."""
 
 
-def post_json(address: str, body: Mapping[str, Any], seconds: int) -> None:
-    """Posts JSON. Raises DeliveryError unless it was taken."""
+def post_json(
+    address: str,
+    content: bytes,
+    seconds: int,
+    *,
+    setting: str = "mail.webhook",
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Posts JSON. Raises DeliveryError, naming the setting and never the path of the address, unless it was taken."""
     where = f"the webhook at {urlsplit(address).hostname}"
     request = urllib.request.Request(  # noqa: S310 - http or https by the configuration
-        address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        address, content, {"Content-Type": "application/json", **(headers or {})}, method="POST"
     )
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds):
             return
     except urllib.error.HTTPError as error:
-        raise DeliveryError(f"{where} answers {error.code}: correct mail.webhook, or see what receives it") from error
-    except OSError as error:
-        raise DeliveryError(f"{where} cannot be reached ({one_line(str(error))}): correct mail.webhook") from error
+        raise DeliveryError(f"{where} answers {error.code}: correct {setting}, or see what receives it") from error
+    except (OSError, http.client.HTTPException) as error:
+        said = one_line(str(error)) or type(error).__name__
+        raise DeliveryError(f"{where} cannot be reached ({said}): correct {setting}") from error

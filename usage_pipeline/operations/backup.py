@@ -24,6 +24,7 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.files import FILE, SEALED, make_folder
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion.facts import facts_lock
+from usage_pipeline.notifications.outbox import outbox_lock
 from usage_pipeline.observability.status import status_locked
 from usage_pipeline.operations.data_home import PLACES, files_to_back_up, walk
 from usage_pipeline.outcomes.database import outcomes_lock
@@ -68,6 +69,8 @@ def _of_its_own(home: DataHome, wait_seconds: float, place: str) -> AbstractCont
     if place == "outcomes":
         lock = outcomes_lock(home.outcomes_path)
         return file_lock(lock, wait_seconds, what=str(lock.parent), who="backup")
+    if place == "outbox":
+        return file_lock(outbox_lock(home.outbox_path), wait_seconds, what="the outbox", who="backup")
     return nullcontext()
 
 

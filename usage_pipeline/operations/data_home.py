@@ -141,6 +141,13 @@ PLACES = (
     Place("erased", "hashes of those who were erased", True, "no", ("people.json",)),
     Place("inputs", "what the last refresh was made of", True, "no", ()),
     Place("mail", "who was sent what, and open incidents", True, "logs", ("digests/*.json", "incidents.json")),
+    Place(
+        "outbox",
+        "what chat and webhooks are to be told, and what became of it",
+        True,
+        "logs",
+        ("outbox.sqlite", "outbox.sqlite-journal"),
+    ),
     # not in a backup: a restore would bring back what was revoked
     Place("api", "hashes of the tokens of programs", False, "no", ("tokens.json",)),
     Place("crm", "which build the CRM files were written of last", True, "logs", ("delivered.json",)),

@@ -16,7 +16,7 @@ import duckdb
 import psutil
 
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.config.settings import DoctorSettings, IngestSettings, MailSettings, Settings
+from usage_pipeline.config.settings import DoctorSettings, IngestSettings, MailSettings, NotifySettings, Settings
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.tables import schema_violation
 from usage_pipeline.notifications.alerts import LOOKED_AT, raise_alerts
@@ -74,12 +74,20 @@ def examine(settings: Settings, config: Path, now: datetime) -> list[Finding]:
     return findings
 
 
-def tell(home: DataHome, mail: MailSettings, name: str, findings: list[Finding], now: datetime, say: local.Say) -> None:
+def tell(
+    home: DataHome,
+    mail: MailSettings,
+    notify: NotifySettings,
+    name: str,
+    findings: list[Finding],
+    now: datetime,
+    say: local.Say,
+) -> None:
     """Tells the data team of what was found, once per incident, also where Dagster itself is down."""
     # checks and files that fail a run are told with the run
     looked_at = ("servers", *LOOKED_AT, "builds", "outcomes", "disk", "memory")
     try:
-        raise_alerts(home, mail, name, findings, looked_at, now, say)
+        raise_alerts(home, mail, notify, name, findings, looked_at, now, say)
     except LockTimeoutError as error:
         say(str(error))
 

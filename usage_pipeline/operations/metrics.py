@@ -7,6 +7,7 @@ Moments are timestamps, never ages: a file that nobody writes any more must not 
 gauges, since each file is made anew of what is on record now. No label holds a name of an account or a person.
 """
 
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
@@ -22,6 +23,7 @@ from usage_pipeline.config.settings import MetricsSettings, Settings
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.notifications.alerts import open_incidents
 from usage_pipeline.notifications.digest import read_round
+from usage_pipeline.notifications.outbox import counts
 from usage_pipeline.observability.monitors import status_rows
 from usage_pipeline.publishing.builds import BuildStore
 
@@ -73,7 +75,8 @@ def metrics_text(settings: Settings) -> bytes:
         metrics.sources(status_path)
         metrics.builds(BuildStore(home.published_dir))
         metrics.mail(home.mail_dir)
-    except (OSError, ValueError, KeyError, duckdb.Error) as error:
+        metrics.outbox(home.outbox_path)
+    except (OSError, ValueError, KeyError, duckdb.Error, sqlite3.Error) as error:
         remedy = "`usage-pipeline refresh` writes the status file anew"
         raise MetricsError(f"{home.root}: the metrics cannot be made ({error}): {remedy}") from error
     return generate_latest(registry)
@@ -201,6 +204,11 @@ class _Metrics:
         ):
             self._gauge(name, said, len(last[key]) if key in last else None)
         self._gauge("incidents_open", "incidents that are open", len(open_incidents(mail_dir)))
+
+    def outbox(self, path: Path) -> None:
+        found = counts(path)
+        self._gauge("messages_waiting", "messages to chat and webhooks that are tried again", found.get("waiting"))
+        self._gauge("messages_failed", "messages to chat and webhooks that are given up", found.get("failed"))
 
 
 def _of(kinds: Mapping[str, list[dict[str, Any]]], value: Any) -> dict[str, float | None]:

@@ -260,9 +260,13 @@ def test_of_what_was_over_before_it_could_be_told_nothing_is_told(
 
 def test_a_look_at_something_else_ends_nothing(config: Path, office: FakeSmtp) -> None:
     settings = changed(config, as_of="2025-03-20")
-    raise_alerts(settings.home, settings.mail, settings.name, look(settings, NOW), ("data", "runs"), NOW, print)
-    raise_alerts(settings.home, settings.mail, settings.name, [], ("servers",), NOW, print)
-    raise_alerts(settings.home, settings.mail, settings.name, look(settings, NOW), ("data", "runs"), NOW, print)
+    raise_alerts(
+        settings.home, settings.mail, settings.notify, settings.name, look(settings, NOW), ("data", "runs"), NOW, print
+    )
+    raise_alerts(settings.home, settings.mail, settings.notify, settings.name, [], ("servers",), NOW, print)
+    raise_alerts(
+        settings.home, settings.mail, settings.notify, settings.name, look(settings, NOW), ("data", "runs"), NOW, print
+    )
     assert len(office.mails) == 1
 
 
@@ -272,7 +276,14 @@ def test_a_refresh_that_was_due_and_never_came_is_told_though_none_failed(config
     # in the hours after the next refresh was due, that one may still come
     weeks_later += timedelta(days=3 - weeks_later.weekday())
     raise_alerts(
-        settings.home, settings.mail, settings.name, look(settings, weeks_later), ("runs",), weeks_later, print
+        settings.home,
+        settings.mail,
+        settings.notify,
+        settings.name,
+        look(settings, weeks_later),
+        ("runs",),
+        weeks_later,
+        print,
     )
     (mail,) = office.mails
     assert "none has succeeded since the refresh that was due" in mail["Subject"]

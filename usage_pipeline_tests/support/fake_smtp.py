@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -122,9 +122,14 @@ def certificate_for(folder: Path, name: str) -> Path:
 
 @dataclass
 class Webhook:
+    """What a server was posted: everything in `asked`, and what it took in `bodies`."""
+
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     answer: int = 200
+    # before `answer`, one a request; 0 ends the connection without an answer
+    first_answers: list[int] = field(default_factory=list)
+    asked: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
 
 
 @contextmanager
@@ -134,10 +139,17 @@ def serving_webhook() -> Iterator[Webhook]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if hook.answer == 200:
+            answer = hook.first_answers.pop(0) if hook.first_answers else hook.answer
+            hook.asked.append((self.headers, body))
+            if answer == 200:
                 hook.bodies.append(json.loads(body))
-            self.send_response(hook.answer)
+            if answer == 0:
+                return
+            self.send_response(answer)
+            if 300 <= answer < 400:
+                self.send_header("Location", f"{hook.url}/elsewhere")
             self.end_headers()
+            self.wfile.write(b"ok")  # by which some services say that they have taken it
 
         def log_message(self, *_: Any) -> None:
             pass

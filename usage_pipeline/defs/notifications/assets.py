@@ -1,5 +1,6 @@
-"""What is sent when a build is published: to each owner of accounts, once a week, whom to call."""
+"""What is sent when a build is published: mails, messages to chat and webhooks, files for a CRM."""
 
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ from usage_pipeline.config.settings import Settings
 from usage_pipeline.crm.files import write_crm_files
 from usage_pipeline.defs.tables import OWNERS
 from usage_pipeline.notifications.digest import send_digests
+from usage_pipeline.notifications.messages import tell_of_build
 
 
 @dg.asset(key="digests", group_name="notifications", kinds={"email", "python"}, owners=OWNERS, deps=["published_build"])
@@ -31,6 +33,20 @@ def digests(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settin
             "accounts_without_owner": done.accounts_without_owner,
         }
     )
+
+
+@dg.asset(
+    key="messages", group_name="notifications", kinds={"chat", "webhook"}, owners=OWNERS, deps=["published_build"]
+)
+def messages(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+    """To chat and webhooks: each account that became Urgent, once a day, and each CSM's digest, once a week.
+
+    A message that is not taken fails nothing: it waits in the outbox, which the sensor of that name sends.
+    """
+    told = tell_of_build(settings, context.log.info)
+    if told.not_told_because:
+        context.log.info(f"nothing is told of this build: {told.not_told_because}")
+    return dg.MaterializeResult(metadata=asdict(told))
 
 
 @dg.asset(

@@ -5,6 +5,7 @@ import dagster as dg
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.defs.tables import warning
 from usage_pipeline.notifications.digest import read_round
+from usage_pipeline.notifications.outbox import counts
 
 
 @dg.asset_check(asset="digests", name="every_owner_with_calls_was_written_to")
@@ -22,4 +23,11 @@ def every_owner_with_calls_was_written_to(settings: dg.ResourceParam[Settings]) 
     return warning(not failed and not unknown, metadata)
 
 
-MAIL_CHECKS = [every_owner_with_calls_was_written_to]
+@dg.asset_check(asset="messages", name="no_message_was_given_up")
+def no_message_was_given_up(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Each message to chat and webhooks was taken, or is tried again; `usage-pipeline notify outbox` lists others."""
+    found = counts(settings.home.outbox_path)
+    return warning(not found.get("failed"), {"failed": found.get("failed", 0), "waiting": found.get("waiting", 0)})
+
+
+NOTIFICATION_CHECKS = [every_owner_with_calls_was_written_to, no_message_was_given_up]
