@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -139,6 +141,16 @@ def test_the_schema_names_every_column_of_every_file(settings: Settings) -> None
         names = [field["name"] for field in described["properties"]]
         assert names == pq.read_schema(folder / f"{described['name']}.parquet").names
     assert len(schema["schema"]) == 4
+
+
+def test_the_data_contract_is_one_by_the_schema_of_the_standard(settings: Settings) -> None:
+    build_id = publish(settings.home.root, 1, [ACME], [CALL])
+    lib.write_crm_files(settings)
+    contract = yaml.safe_load((folder_of(settings, build_id) / "schema.odcs.yaml").read_text())
+    standard = json.loads((files("open_data_contract_standard") / "schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft201909Validator(standard)
+    assert list(validator.iter_errors(contract)) == []
+    assert list(validator.iter_errors({**contract, "odcs": 1})), "what the standard does not have is found"
 
 
 def test_nothing_is_written_unless_configured_and_a_rollback_holds_it_back(settings: Settings) -> None:
