@@ -172,6 +172,7 @@ def explain(
 ) -> None:
     """What stands behind a number: raw rows, subscription, page, expectation, anomalies, state, risk, and the build."""
     from usage_pipeline.core.locks import LockTimeoutError
+    from usage_pipeline.core.names import UnclearNameError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.observability.explain import explain as explained
     from usage_pipeline.observability.explain_text import as_text
@@ -187,7 +188,7 @@ def explain(
     try:
         with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
             found = explained(connection, settings, account, application, day)
-    except (ExplainError, LockTimeoutError) as error:
+    except (ExplainError, UnclearNameError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     if as_json:
         typer.echo(json.dumps(found.as_json(), default=str, indent=1))
@@ -405,14 +406,14 @@ def erase(
 ) -> None:
     """Erase a person for good from everything that the pipeline keeps; what they did stays counted, under no name."""
     from usage_pipeline.core.locks import LockTimeoutError
-    from usage_pipeline.observability.explain import ExplainError
+    from usage_pipeline.core.names import UnclearNameError
     from usage_pipeline.operations.erase import EraseError
     from usage_pipeline.operations.erase import erase as erased
 
     settings = settings_of(config)
     try:
         done = erased(settings, account, user_id, dry=dry_run, progress=lambda line: say(f"  {line}"))
-    except (EraseError, ExplainError, LockTimeoutError) as error:
+    except (EraseError, UnclearNameError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     for line in done.as_text(dry=dry_run):
         say(line)
