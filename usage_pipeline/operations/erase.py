@@ -30,8 +30,8 @@ from usage_pipeline.config.settings import Settings, Sources
 from usage_pipeline.config.source_schemas import CONTACTS
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
-from usage_pipeline.core.names import UnknownNameError, resolve
 from usage_pipeline.core.made_of import forget_all
+from usage_pipeline.core.names import UnknownNameError, resolve
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock, facts_path, read_manifests

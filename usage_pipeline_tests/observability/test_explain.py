@@ -17,7 +17,7 @@ from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.names import Named, UnclearNameError, UnknownNameError, resolve
-from usage_pipeline.observability.explain import ExplainError, Explanation, explain
+from usage_pipeline.observability.explain import Explanation, explain
 from usage_pipeline.observability.explain_text import as_text
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.support.demo_home import Demo
