@@ -13,6 +13,9 @@ from usage_pipeline.core.csv_cells import as_csv
 from usage_pipeline.core.tables import Column
 from usage_pipeline.serving.reads import MOMENTS, Answer, Reader, Row
 
+_VERSION = version("usage-pipeline")
+_NULL_BECAUSE = """By column, why it is null in some row; `rows`: why there is none. `not delivered, or not known yet`:
+no row of the build has a value. `not known of this row`: others have one, or it does not apply to this one."""
 _TYPES = {"BIGINT": "integer", "INTEGER": "integer", "DOUBLE": "number", "BOOLEAN": "boolean"}
 
 
@@ -46,7 +49,7 @@ def tag_of(reader: Reader, question: str) -> str:
     """Changes whenever the answer to a question may: with the build, outcomes, rights, or our version."""
     rights = f"{sorted(reader.access.scopes)} {sorted(reader.access.limits.items())}"
     outcomes = f"{reader.outcomes.name} {reader.outcomes.no_status}"
-    told = (reader.build.build_id, outcomes, version("usage-pipeline"), rights, question)
+    told = (reader.build.build_id, outcomes, _VERSION, rights, question)
     return f'"{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:32]}"'
 
 
@@ -100,7 +103,7 @@ def _part(columns: Iterable[Column]) -> dict[str, Any]:
         "null_because": {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "description": "by column, why it is null in some row; `rows`: why there is no row",
+            "description": _NULL_BECAUSE,
         },
         "rows": {"type": "array", "items": row},
     }

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import duckdb
@@ -40,8 +41,8 @@ _OF_PEOPLE = {"account_outcomes": {"recorded_by"}}
 STATUS = ("call_status", "call_status_text", "outcome_at", "was_reached")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # why a value is null: it is never 0 for want of data
-_IN_NO_ROW = "no row of this build has a value: not delivered, or not known yet"
-_NOT_IN_SOME_ROWS = "not known for these rows, or it does not apply to them"
+_IN_NO_ROW = "not delivered, or not known yet"
+_NOT_IN_SOME_ROWS = "not known of this row"
 # part of an account: its table, and the order of its rows
 ACCOUNT_PARTS = {
     "summary": ("accounts_summary", "account_id"),
@@ -246,7 +247,10 @@ class Reader:
         self.access = access
         self.build: OpenBuild = published.build()
         self.outcomes = published.outcomes(self.build)
-        self._cursor = self.build.connection.cursor()
+
+    @cached_property
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return self.build.connection.cursor()
 
     # ------------------------------------------------------------ the questions
 
@@ -553,7 +557,7 @@ class Reader:
             return dict.fromkeys(_nulls(rows), _NOT_IN_SOME_ROWS)
         if not rows:
             is_empty = self._published.is_without_value(self.build, table)
-            return {"rows": _IN_NO_ROW.replace("has a value", "is of this kind")} if is_empty else {}
+            return {"rows": _IN_NO_ROW} if is_empty else {}
         return {
             name: _IN_NO_ROW if self._published.is_without_value(self.build, table, name) else _NOT_IN_SOME_ROWS
             for name in _nulls(rows)
