@@ -79,14 +79,14 @@ class Gate:
                 status = message["status"]
             await send(message)
 
+        is_open = scope["path"] == DESCRIPTION
         try:
-            is_open = scope["path"] == DESCRIPTION
             answer: ASGIApp = self._app if is_open else self._refusal_of(scope) or self._app
             await answer(scope, receive, watched)
         finally:
             program = scope.get("state", {}).get("program", "nobody")
             # the address as it is written in the code: an account's name is in no log
-            route = getattr(scope.get("route"), "path", "(no such address)")
+            route = getattr(scope.get("route"), "path", DESCRIPTION if is_open else "(no such address)")
             log_line(program, f"{scope['method']} {route}", status, started)
 
     def _refusal_of(self, scope: Scope) -> Response | None:

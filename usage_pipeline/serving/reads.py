@@ -102,6 +102,10 @@ def _as_written(value: Any) -> Any:
     raise ValueError("write a day as YYYY-MM-DD")
 
 
+# a question asks for what a person could name: each name is looked up, and compared with all others where it is none
+_LONGEST_NAME = 200
+Word = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
+_MOST_WORDS = 100
 Day = Annotated[date, BeforeValidator(_as_written, json_schema_input_type=date)]
 
 
@@ -119,26 +123,28 @@ class Page(_Asked):
 class AccountFilters(Page):
     """Filters of accounts, named as on the pages; several values of one: any of them."""
 
-    csm: list[str] = Field([], description="customer success managers, as the pages name them")
-    segment: list[str] = Field([], description="segments of accounts")
-    region: list[str] = Field([], description="regions of accounts")
-    account: list[str] = Field([], description="accounts, by id or name")
+    csm: list[Word] = Field([], max_length=_MOST_WORDS, description="customer success managers, as the pages name them")
+    segment: list[Word] = Field([], max_length=_MOST_WORDS, description="segments of accounts")
+    region: list[Word] = Field([], max_length=_MOST_WORDS, description="regions of accounts")
+    account: list[Word] = Field([], max_length=_MOST_WORDS, description="accounts, by id or name")
 
 
 class Filters(AccountFilters):
     """Filters of accounts and applications."""
 
-    application: list[str] = Field([], description="applications, by key or name")
+    application: list[Word] = Field([], max_length=_MOST_WORDS, description="applications, by key or name")
 
 
 class CallListAsked(Filters):
-    urgency: list[Literal["Urgent", "This week", "Watch"]] = Field([], description="priorities; default: all")
+    urgency: list[Literal["Urgent", "This week", "Watch"]] = Field(
+        [], max_length=_MOST_WORDS, description="priorities; default: all"
+    )
     week: Day | None = Field(None, description="any day of a past week: the list as it was issued; default: now")
     status: Status = Field("all", description="what came of the call; of the list of now only")
 
 
 class AnomaliesAsked(Filters):
-    confidence: list[str] = Field([], description="such as high; default: all")
+    confidence: list[Word] = Field([], max_length=_MOST_WORDS, description="such as high; default: all")
     since: Day | None = Field(None, description="anomalies that last until this day or longer")
 
 
@@ -151,15 +157,18 @@ class KpisAsked(Filters):
     month: Day | None = Field(
         None, description="any day of the last month of the period (of the week); default: the newest complete one"
     )
-    kpi: list[str] = Field([], description="KPIs by title, such as Clicks")
-    kpi_group: list[str] = Field([], description="groups of KPIs, such as Usage")
-    entity_type: list[str] = Field([], description="such as all, account, application, segment, region or CSM")
-    entity: list[str] = Field([], description="entities by name, of any type")
+    kpi: list[Word] = Field([], max_length=_MOST_WORDS, description="KPIs by title, such as Clicks")
+    kpi_group: list[Word] = Field([], max_length=_MOST_WORDS, description="groups of KPIs, such as Usage")
+    entity_type: list[Word] = Field(
+        [], max_length=_MOST_WORDS, description="such as all, account, application, segment, region or CSM"
+    )
+    entity: list[Word] = Field([], max_length=_MOST_WORDS, description="entities by name, of any type")
 
 
 class AccountAsked(_Asked):
-    part: list[str] = Field(
+    part: list[Word] = Field(
         [],
+        max_length=_MOST_WORDS,
         description="parts that are wanted; default: all",
         json_schema_extra={"items": {"type": "string", "enum": list(ACCOUNT_PARTS)}},
     )
@@ -167,13 +176,15 @@ class AccountAsked(_Asked):
 
 
 class ExplainAsked(_Asked):
-    account: str = Field(min_length=1, description="account, by id or name")
-    application: str | None = Field(None, min_length=1, description="application, by key or name; default: all of them")
+    account: Word = Field(description="account, by id or name")
+    application: Word | None = Field(None, description="application, by key or name; default: all of them")
     week: Day | None = Field(None, description="any day of the week; default: the newest complete week")
 
 
 class DefinitionsAsked(_Asked):
-    name: list[str] = Field([], description="columns, metrics or KPIs by name or title; default: all")
+    name: list[Word] = Field(
+        [], max_length=_MOST_WORDS, description="columns, metrics or KPIs by name or title; default: all"
+    )
 
 
 @dataclass(frozen=True)
@@ -453,6 +464,8 @@ class Reader:
         return [self._application(name).key for name in names]
 
     def _named(self, kind: str, name: str, table: str, key: str, label: str) -> Named:
+        if len(name) > _LONGEST_NAME:
+            raise NotFoundError(f"there is no {kind} whose name has {len(name):,} characters")
         # most programs give the key: all names are read only where it is none
         for where in (_Where(f"{key} = $key", key=name), _Where("TRUE")):
             opened = where.within(self.access, TABLES[table])

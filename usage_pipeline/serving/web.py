@@ -131,6 +131,8 @@ def make_api(home: DataHome, per_minute: int = 600) -> Gate:
         description=_ABOUT,
         lifespan=lifespan,
         openapi_url=DESCRIPTION,
+        # a proxy that ends TLS would get an address without it
+        redirect_slashes=False,
         # their pages load programs of others, which would see the token that somebody tries there
         docs_url=None,
         redoc_url=None,

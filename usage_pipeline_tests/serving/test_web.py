@@ -123,6 +123,10 @@ def test_a_formula_in_a_name_runs_in_no_spreadsheet(reader: Program) -> None:
         ("/v1/accounts/A1?part=nothing", 400, "there is no part 'nothing'"),
         ("/v1/definitions?name=nothing at all", 400, "nothing is called"),
         ("/v1/accounts/A1/contacts", 403, "--contacts"),
+        # one request kept a processor for minutes
+        ("/v1/accounts?" + "account=A1&" * 101, 422, "at most 100"),
+        (f"/v1/accounts/{'x' * 5000}", 404, "5,000 characters"),
+        (f"/v1/explain?account={'x' * 5000}", 422, "200 characters"),
     ],
 )
 def test_a_wrong_question_is_told_with_the_remedy(reader: Program, path: str, status: int, words: str) -> None:
