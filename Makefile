@@ -81,6 +81,10 @@ benchmark-dashboards: setup ## dashboards as readers meet them, ten minutes: LAK
 	@scripts/need-chromium.sh
 	@$(BIN)/python -W ignore -m benchmarks.dashboards $(PARTS) $(if $(LAKE),--lake $(LAKE))
 
+.PHONY: benchmark-api
+benchmark-api: setup ## the read API at 100 requests a second, a minute: LAKE=folder
+	@$(BIN)/python -W ignore -m benchmarks.api $(if $(LAKE),--lake $(LAKE))
+
 .PHONY: benchmark-scaling
 benchmark-scaling: setup ## curves of growth, docs/scaling.md: PARTS="3000 9000 30000" accounts (minutes to hours)
 	@$(BIN)/python -W ignore -m benchmarks.scaling $(PARTS)

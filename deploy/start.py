@@ -154,6 +154,13 @@ def webserver(environment: dict[str, str]) -> None:
     become([PIPELINE / "usage-pipeline", "webserver", "--workspace", workspace, *listen], environment)
 
 
+def api(environment: dict[str, str]) -> None:
+    # compose publishes it on loopback, where a proxy ends TLS
+    listen = ["--host", "0.0.0.0", "--port", "8090", "--behind-https"]  # noqa: S104
+    pace = ["--per-minute", environment.get("USAGE_API_PER_MINUTE") or "600"]
+    become([PIPELINE / "usage-pipeline", "api", "--home", "/data", *listen, *pace], environment)
+
+
 def daemon(environment: dict[str, str]) -> None:
     become([PIPELINE / "dagster-daemon", "run", "-w", APP / "deploy" / "workspace.yaml"], environment)
 
@@ -328,6 +335,7 @@ def demo_people(environment: dict[str, str]) -> int:
 _ROLES: dict[str, Callable[[dict[str, str]], int | None]] = {
     "code": code,
     "webserver": webserver,
+    "api": api,
     "daemon": daemon,
     "dagster-set-up": dagster_set_up,
     "demo": demo,
@@ -350,7 +358,9 @@ def main(arguments: list[str]) -> int:
     try:
         read_files(environment)
         with_queue = (*_OF_SUPERSET, _CELERY) if sends_reports(environment) else _OF_SUPERSET
-        make_addresses(environment, _OF_PIPELINE if is_pipeline else with_queue)
+        # what programs read from knows no database
+        of_pipeline = () if role == "api" else _OF_PIPELINE
+        make_addresses(environment, of_pipeline if is_pipeline else with_queue)
         if role in _ROLES:
             return _ROLES[role](environment) or 0
         if not is_pipeline:

@@ -9,5 +9,5 @@ fi
 for name in POSTGRES_PASSWORD DAGSTER_DB_PASSWORD SUPERSET_DB_PASSWORD REDIS_PASSWORD SUPERSET_SECRET_KEY; do
   export "$name=only-for-looking"
 done
-docker compose --profile demo config -q
+docker compose --profile demo --profile api config -q
 echo "docker-compose.yml is sound"

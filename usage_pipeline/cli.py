@@ -9,10 +9,11 @@ from contextlib import suppress
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CONFIG_VARIABLE, ConfigError, Settings, load_settings
 from usage_pipeline.core.files import FILE, atomic_write, keep_private
 
@@ -174,6 +175,7 @@ def explain(
 ) -> None:
     """What stands behind a number: raw rows, subscription, page, expectation, anomalies, state, risk, and the build."""
     from usage_pipeline.core.locks import LockTimeoutError
+    from usage_pipeline.core.names import UnclearNameError
     from usage_pipeline.observability.explain import ExplainError
     from usage_pipeline.observability.explain import explain as explained
     from usage_pipeline.observability.explain_text import as_text
@@ -189,7 +191,7 @@ def explain(
     try:
         with warehouse_of(settings.home, settings.ingest.wait_seconds).read() as connection:
             found = explained(connection, settings, account, application, day)
-    except (ExplainError, LockTimeoutError) as error:
+    except (ExplainError, UnclearNameError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     if as_json:
         typer.echo(json.dumps(found.as_json(), default=str, indent=1))
@@ -278,15 +280,29 @@ def crm_preview(
         raise fail(str(error)) from error
 
 
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="the data home itself, where its configuration is not at hand")
+]
+
+
+def _home_of(config: Path | None, home: Path | None) -> DataHome:
+    if home is None:
+        return settings_of(config).home
+    if not home.is_dir():
+        raise fail(f"--home {home}: there is no such folder; name the `home` of sources.yaml")
+    return DataHome(home.resolve())
+
+
 @app.command()
 def api(
     config: ConfigOption = None,
+    home: HomeOption = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8090,
     per_minute: Annotated[int, typer.Option(min=1, help="requests of each token in a minute")] = 600,
     behind_https: Annotated[bool, typer.Option("--behind-https", help="a proxy with HTTPS stands in front")] = False,
 ) -> None:
-    """Serve the read API to programs with a token, and tools to agents at /mcp; its description is at /docs."""
+    """Serve the read API to programs with a token, and tools to agents at /mcp; /openapi.json describes it."""
     if host not in ("127.0.0.1", "::1", "localhost") and not behind_https:
         raise fail(
             f"on {host} tokens would travel readable: put a proxy with HTTPS in front and add --behind-https, or leave "
@@ -296,14 +312,14 @@ def api(
 
     from usage_pipeline.serving.web import make_api
 
-    settings = settings_of(config)
-    say(f"reading {settings.home.published_dir}; described at http://{host}:{port}/docs")
-    uvicorn.run(make_api(settings.home, per_minute), host=host, port=port, access_log=False, log_config=_api_log())
+    read = _home_of(config, home)
+    say(f"reading {read.published_dir}; described at http://{host}:{port}/openapi.json")
+    uvicorn.run(make_api(read, per_minute), host=host, port=port, access_log=False, log_config=_api_log("stdout"))
 
 
-def _api_log() -> dict[str, object]:
+def _api_log(stream: str) -> dict[str, Any]:
     line = {"format": "%(asctime)s %(levelname)s %(message)s"}
-    to = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}
+    to = {"class": "logging.StreamHandler", "formatter": "line", "stream": f"ext://sys.{stream}"}
     loggers = {
         name: {"handlers": ["out"], "level": "INFO", "propagate": False} for name in ("usage_pipeline", "uvicorn")
     }
@@ -311,21 +327,27 @@ def _api_log() -> dict[str, object]:
 
 
 @app.command()
-def mcp(config: ConfigOption = None) -> None:
+def mcp(
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    per_minute: Annotated[int, typer.Option(min=1, help="calls in a minute")] = 600,
+) -> None:
     """Serve tools to an agent on this machine, over its input and output; the token is in $USAGE_API_TOKEN."""
-    from usage_pipeline.serving.agents import agent_server, asking
+    import logging.config
+
+    from usage_pipeline.serving.agents import agent_server, program_of_process
     from usage_pipeline.serving.published import Published
     from usage_pipeline.serving.tokens import TOKEN_VARIABLE, TokenError, TokenStore
 
-    home = settings_of(config).home
+    read = _home_of(config, home)
+    who = program_of_process(TokenStore(read.api_dir), os.environ.get(TOKEN_VARIABLE, ""), per_minute)
     try:
-        token = TokenStore(home.api_dir).find(os.environ.get(TOKEN_VARIABLE, ""))
+        who(None)
     except TokenError as error:
         raise fail(str(error)) from error
-    if token is None:
-        raise fail(f"{TOKEN_VARIABLE} holds no token that is known: `usage-pipeline tokens add NAME` makes one")
-    with asking(token.access):
-        agent_server(Published(home)).run("stdio")
+    # what it prints is the agent's
+    logging.config.dictConfig(_api_log("stderr"))
+    agent_server(Published(read), who).run("stdio")
 
 
 @tokens_app.command("add")
@@ -477,14 +499,14 @@ def erase(
 ) -> None:
     """Erase a person for good from everything that the pipeline keeps; what they did stays counted, under no name."""
     from usage_pipeline.core.locks import LockTimeoutError
-    from usage_pipeline.observability.explain import ExplainError
+    from usage_pipeline.core.names import UnclearNameError
     from usage_pipeline.operations.erase import EraseError
     from usage_pipeline.operations.erase import erase as erased
 
     settings = settings_of(config)
     try:
         done = erased(settings, account, user_id, dry=dry_run, progress=lambda line: say(f"  {line}"))
-    except (EraseError, ExplainError, LockTimeoutError) as error:
+    except (EraseError, UnclearNameError, LockTimeoutError) as error:
         raise fail(str(error)) from error
     for line in done.as_text(dry=dry_run):
         say(line)

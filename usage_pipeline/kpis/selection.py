@@ -1,13 +1,17 @@
 """What a reader picks of the KPI sheet of a published build, as on the page: entities, KPIs, one period."""
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pandas as pd
+
+from usage_pipeline.core.names import meant
+
+if TYPE_CHECKING:
+    # what only asks which periods there are starts without it
+    import pandas as pd
 
 PERIODS = ("month", "3 months", "6 months", "12 months", "year to date", "week")
 # columns that may be picked by, with what a person calls them
@@ -50,9 +54,9 @@ class Sheet:
     """
 
     selection: Selection
-    rows: pd.DataFrame
-    months: pd.DataFrame
-    reported: pd.DataFrame
+    rows: "pd.DataFrame"
+    months: "pd.DataFrame"
+    reported: "pd.DataFrame"
     build_id: str
     sentence: str
     as_of: datetime
@@ -110,16 +114,7 @@ def _check(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
             known = [k for (k,) in connection.execute(f"SELECT DISTINCT {column} FROM mart.kpi_report").fetchall()]
             for wanted in picked:
                 if wanted not in known:
-                    raise SelectionError(f"there is no {name} '{wanted}'{_meant(wanted, known)}")
-
-
-def _meant(wanted: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wanted, known, n=3)
-    if close:
-        return f"; did you mean {', '.join(close)}?"
-    return (
-        f"; there are {', '.join(sorted(known))}" if len(known) <= 30 else f"; there are {len(known):,}, none like it"
-    )
+                    raise SelectionError(f"there is no {name} '{wanted}'{meant(wanted, known)}")
 
 
 def _period_of(connection: duckdb.DuckDBPyConnection, selection: Selection) -> datetime:

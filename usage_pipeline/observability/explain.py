@@ -5,8 +5,6 @@ sentences (`explain_words.py`), or working anything out anew: what is told is wh
 facts' own rows, which are the one thing that is added up here.
 """
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +14,7 @@ import duckdb
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CompletenessSettings, Settings, Sources
+from usage_pipeline.core.names import Named, resolve
 from usage_pipeline.core.sql import as_dicts
 from usage_pipeline.core.weeks import WEEK, monday_of
 from usage_pipeline.ingestion.facts import WeekManifest, facts_path, read_manifests, settled_on
@@ -26,28 +25,10 @@ Row = dict[str, Any]
 # what a page and the raw rows are compared by: title, and the column of `mart.usage_by_week`
 COMPARED = {"clicks": "clicks", "records": "records_created", "users": "active_users"}
 _FOREVER = date(9999, 12, 31)
-_NEAR = 8
 
 
 class ExplainError(Exception):
     """Nothing can be explained; the message says why, and what could be."""
-
-
-class UnknownNameError(ExplainError):
-    """Nothing is called so."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """An account or an application: its key, and what pages call it."""
-
-    key: str
-    label: str
-    also: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        is_said = self.label == self.key or self.label.endswith(f"({self.key})")
-        return self.label if is_said else f"{self.label} ({self.key})"
 
 
 @dataclass
@@ -143,7 +124,7 @@ class Explanation:
 def explain(
     connection: duckdb.DuckDBPyConnection, settings: Settings, account: str, application: str, day: date | None
 ) -> Explanation:
-    """`connection` is the warehouse, opened read-only. Raises ExplainError."""
+    """`connection` is the warehouse, opened read-only. Raises ExplainError, and UnclearNameError of names."""
     who = resolve("account", account, accounts_of(connection))
     what = resolve("application", application, applications_of(connection))
     newest = _one(connection, "SELECT max(week_start) AS week FROM core.weeks WHERE is_complete")
@@ -231,35 +212,6 @@ def applications_of(connection: duckdb.DuckDBPyConnection) -> list[Named]:
         "SELECT application_key, application FROM core.application_names ORDER BY application"
     ).fetchall()
     return [Named(key, label) for key, label in rows]
-
-
-def resolve(kind: str, wanted: str, known: Sequence[Named]) -> Named:
-    """The one of `known` that is called so: by key, by name, then either of them in any case.
-
-    Raises UnknownNameError where there is none, with those that come near, ExplainError where there are several.
-    """
-    text, low = wanted.strip(), wanted.strip().casefold()
-    for matches in (
-        [one for one in known if one.key == text],
-        [one for one in known if text in (one.label, *one.also)],
-        [one for one in known if low in [word.casefold() for word in (one.key, one.label, *one.also)]],
-    ):
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            listed = ", ".join(map(str, matches))
-            raise ExplainError(f"{kind} '{wanted}' is the name of {len(matches)}: {listed}; give the id")
-    near = _near(low, known)
-    listed = f"; near: {', '.join(map(str, near))}" if near else f"; {len(known)} are known, none comes near"
-    raise UnknownNameError(f"there is no {kind} '{wanted}'{listed}")
-
-
-def _near(low: str, known: Sequence[Named]) -> list[Named]:
-    """Those whose key or name holds the text, then those that are spelled much like it."""
-    by_word = {word.casefold(): one for one in known for word in (one.key, one.label, *one.also)}
-    holding = [one for word, one in by_word.items() if low and low in word]
-    alike = [by_word[word] for word in difflib.get_close_matches(low, list(by_word), n=_NEAR, cutoff=0.6)]
-    return list(dict.fromkeys([*holding, *alike]))[:_NEAR]
 
 
 # ---------------------------------------------------------------- the week and its raw rows

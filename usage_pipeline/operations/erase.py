@@ -31,12 +31,13 @@ from usage_pipeline.config.source_schemas import CONTACTS
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.made_of import forget_all
+from usage_pipeline.core.names import UnknownNameError, resolve
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.deliveries import deliveries_of_contacts
 from usage_pipeline.ingestion.facts import facts_lock, facts_path, read_manifests
 from usage_pipeline.ingestion.reference import person_columns
 from usage_pipeline.ingestion.sources import RAW, SourceError, columns_of, mapped_columns, match_columns, quoted
-from usage_pipeline.observability.explain import UnknownNameError, accounts_of, resolve
+from usage_pipeline.observability.explain import accounts_of
 from usage_pipeline.operations.data_home import clean_facts, clean_history, clean_warehouse, place_of, walk
 from usage_pipeline.outcomes.records import files_in, forget_note, kept_folder, read
 from usage_pipeline.privacy.encryption import (
@@ -100,7 +101,7 @@ def erase(
 ) -> Erasure:
     """Erases a person, or with `dry` only says where they stand.
 
-    Raises EraseError where nothing is known of such a person, ExplainError where the account's name is that of
+    Raises EraseError where nothing is known of such a person, UnclearNameError where the account's name is that of
     several, LockTimeoutError where a run holds what is wanted for too long.
     """
     home, sources, wait_seconds = settings.home, settings.sources, settings.ingest.wait_seconds

@@ -4,14 +4,16 @@ A build never changes, and an answer must not wait for the next one. So pages re
 build that is shown, each with its status, and how useful each kind of reason was. After a rollback the rows are those
 of the older build, and the answers are all there.
 
-Layout as that of the status file: `outcomes/<number>-<random>/usage_outcomes.duckdb`, with what it was made of beside
-it; `outcomes/current` -> the newest (`core/numbered.py`). The same answers and the same build are not written twice.
+Layout as that of the status file: `outcomes/<number>-<random>/usage_outcomes.duckdb`, beside it the build and a digest
+of what else it was made of; `outcomes/current` -> the newest (`core/numbered.py`). The same answers and the same build
+are not written twice.
 
 Belongs here: tables of outcomes. Does not: the rules (`answers.py`). Who recorded is in it, for those who read the form
 too; no note is.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
@@ -53,6 +55,15 @@ class OtherVersionError(duckdb.Error):
 
 def outcomes_lock(outcomes_path: Path) -> Path:
     return outcomes_path.parent.parent / ".lock"
+
+
+def build_of(outcomes_file: Path) -> str | None:
+    """The build whose call list a file of outcomes answers; None where it does not say."""
+    try:
+        made_of = json.loads(outcomes_file.with_name(_MADE_OF).read_text(encoding="utf-8"))
+        return str(made_of["build_id"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def keep_records(home: DataHome, seconds: float) -> int:
@@ -99,8 +110,8 @@ def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -
 
 
 def _made_of(home: DataHome, as_of_day: date, outcomes: OutcomeSettings, build_id: str) -> str:
-    """Of what the content depends on: records by name and size, the build, the day, the rules."""
-    digest = hashlib.sha256(f"{build_id} {as_of_day} {outcomes!r}".encode())
+    """Of what the content depends on: the build by its id, and a digest of records by name and size, day and rules."""
+    digest = hashlib.sha256(f"{as_of_day} {outcomes!r}".encode())
     for table in OUTCOME_TABLES:
         digest.update(f"{table.full_name} {table.column_names}".encode())
     for folder in (home.feedback_dir, kept_folder(home.history_dir)):
@@ -108,7 +119,7 @@ def _made_of(home: DataHome, as_of_day: date, outcomes: OutcomeSettings, build_i
             with suppress(FileNotFoundError):
                 state = file.stat()
                 digest.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return json.dumps({"build_id": build_id, "digest": digest.hexdigest()})
 
 
 def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> None:

@@ -17,15 +17,25 @@ import duckdb
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.tables import OUTCOME_TABLES, WAREHOUSE_TABLES, Table
+from usage_pipeline.outcomes.database import build_of
 from usage_pipeline.privacy.encryption import open_database
 from usage_pipeline.publishing.builds import BuildStore
 
+# as Superset's connections are; nothing is written to a disk
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
     "lock_configuration": "true",
     "threads": "1",
     "memory_limit": "1GB",
 }
+# a file that may be encrypted is attached first
+_LOCKED_LATER = ("SET threads = 1", "SET enable_external_access = false", "SET lock_configuration = true")
+_NO_OUTCOMES = "no outcomes were written yet: the first are, within a minute of a build"
+_OTHER_OUTCOMES = "the outcomes at hand are of another build: those of this one are written within a minute of it"
 _REFRESH = "`usage-pipeline refresh` makes one"
 
 
@@ -42,6 +52,18 @@ class OpenBuild:
     connection: duckdb.DuckDBPyConnection
 
 
+@dataclass(frozen=True)
+class OpenOutcomes:
+    """What was recorded of calls. name: another with every answer; connection: None where nothing was written yet.
+
+    no_status: why what came of the calls of the build is not known; empty where it is.
+    """
+
+    name: str
+    connection: duckdb.DuckDBPyConnection | None
+    no_status: str = ""
+
+
 class Published:
     """The published files of a data home, for all requests of a process."""
 
@@ -50,31 +72,55 @@ class Published:
         self._store = BuildStore(home.published_dir)
         self._lock = threading.Lock()
         self._build: OpenBuild | None = None
-        self._outcomes: tuple[Path, duckdb.DuckDBPyConnection | None] | None = None
+        self._outcomes: tuple[Path, str, OpenOutcomes] | None = None
+        self._without_value: dict[tuple[str, str, str], bool] = {}
 
     def build(self) -> OpenBuild:
         """The build that is shown, as of now. Raises NotServedError."""
-        folder = Path(os.path.realpath(self._store.link))
         with self._lock:
+            folder = self._shown()
             if self._build is None or self._build.folder != folder:
-                self._build = self._open(folder)
+                try:
+                    self._build = self._open(folder)
+                except NotServedError:
+                    # another may be shown, and this one removed, since the link was read
+                    if self._shown() == folder:
+                        raise
+                    self._build = self._open(self._shown())
+                self._without_value = {}
             return self._build
 
-    def outcomes(self) -> tuple[str, duckdb.DuckDBPyConnection | None]:
-        """The name of the outcomes that are shown, with a connection; None where none were written yet."""
+    def outcomes(self, build: OpenBuild) -> OpenOutcomes:
+        """What was recorded, beside a build: outcomes of another build say nothing of the calls of this one."""
         file = Path(os.path.realpath(self._home.outcomes_path))
         with self._lock:
-            if self._outcomes is None or self._outcomes[0] != file:
-                self._outcomes = (file, _connect(file, OUTCOME_TABLES) if file.exists() else None)
-            return file.parent.name, self._outcomes[1]
+            if self._outcomes is None or self._outcomes[:2] != (file, build.build_id):
+                self._outcomes = (file, build.build_id, _open_outcomes(file, build))
+            return self._outcomes[2]
+
+    def is_without_value(self, build: OpenBuild, table: Table, column: str | None = None) -> bool:
+        """Whether no row of a build has a value in a column, or the table has no row at all.
+
+        Stops at the first value. Kept while the build is shown.
+        """
+        key = (build.build_id, table.full_name, column or "")
+        kept = self._without_value
+        if key not in kept:
+            where = f"WHERE {column} IS NOT NULL" if column else ""
+            found = build.connection.cursor().execute(f"SELECT 1 FROM {table.full_name} {where} LIMIT 1").fetchone()
+            kept[key] = found is None
+        return kept[key]
 
     @contextmanager
     def contacts(self, build: OpenBuild) -> Iterator[duckdb.DuckDBPyConnection]:
         """The contacts of a build. Raises ContactsKeyError where they are encrypted with another key."""
         with open_database(build.folder / "contacts.duckdb") as connection:
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+            for setting in _LOCKED_LATER:
+                connection.execute(setting)
             yield connection
+
+    def _shown(self) -> Path:
+        return Path(os.path.realpath(self._store.link))
 
     def _open(self, folder: Path) -> OpenBuild:
         if not self._store.link.is_symlink() or not (folder / "build.json").exists():
@@ -85,6 +131,13 @@ class Published:
         except (OSError, ValueError, KeyError, duckdb.Error) as error:
             raise NotServedError(f"{folder} cannot be read ({str(error).splitlines()[0]}); {_REFRESH}") from error
         return OpenBuild(build_id, folder, connection)
+
+
+def _open_outcomes(file: Path, build: OpenBuild) -> OpenOutcomes:
+    if not file.exists():
+        return OpenOutcomes("none", None, _NO_OUTCOMES)
+    connection, name = _connect(file, OUTCOME_TABLES), file.parent.name
+    return OpenOutcomes(name, connection, "" if build_of(file) == build.build_id else _OTHER_OUTCOMES)
 
 
 def _connect(file: Path, tables: tuple[Table, ...]) -> duckdb.DuckDBPyConnection:

@@ -8,22 +8,23 @@ build, the day that its data goes through, and the table behind each part. What 
 account that is not open to a program is unknown to it, near names included.
 """
 
-import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
-from typing import Any, Literal
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from usage_pipeline.core.sql import as_dicts
+from usage_pipeline.core.names import Named, UnclearNameError, UnknownNameError, meant, resolve
+from usage_pipeline.core.sql import as_dicts, named_values
 from usage_pipeline.core.tables import COLUMNS, METRICS, NOTES, TABLES, Column, Table
 from usage_pipeline.core.weeks import monday_of
 from usage_pipeline.kpis.catalogue import read_kpis
 from usage_pipeline.kpis.selection import PERIODS
-from usage_pipeline.observability.explain import ExplainError, Named, UnknownNameError, resolve
 from usage_pipeline.serving.access import Access, rows_open_to
 from usage_pipeline.serving.published import OpenBuild, Published
 
@@ -36,7 +37,12 @@ MOST_ROWS = 1000
 MOMENTS = {"as_of", "issued_as_of", "outcome_at", "recorded_at"}
 # names of the people who use the pages: behind the scope of contacts, as the contacts themselves
 _OF_PEOPLE = {"account_outcomes": {"recorded_by"}}
-_STATUS = ("call_status", "call_status_text", "outcome_at", "was_reached")
+# what came of a call, beside the row of the list
+STATUS = ("call_status", "call_status_text", "outcome_at", "was_reached")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+# why a value is null: it is never 0 for want of data
+_IN_NO_ROW = "not delivered, or not known yet"
+_NOT_IN_SOME_ROWS = "not known of this row"
 # part of an account: its table, and the order of its rows
 ACCOUNT_PARTS = {
     "summary": ("accounts_summary", "account_id"),
@@ -61,7 +67,20 @@ ACCOUNT_PARTS = {
     "calls_before": ("call_list_history", "as_of_week DESC"),
     "outcomes": ("account_outcomes", "recorded_at DESC, outcome_id"),
 }
+# parts of an explanation, each a part of the account
+EXPLAIN_PARTS = (
+    "usage",
+    "anomalies",
+    "subscriptions",
+    "subscription_history",
+    "call_reasons",
+    "health",
+    "health_factors",
+    "risks",
+)
 CONTACTS = "account_contacts"
+# leads from page to page
+_OF_PAGES = {"accounts_summary": {"contacts"}}
 
 
 class AskedWronglyError(Exception):
@@ -74,6 +93,20 @@ class NotFoundError(Exception):
 
 class NotAllowedError(Exception):
     """The token lacks a scope; the message names it, and the remedy."""
+
+
+def _as_written(value: Any) -> Any:
+    """A day as it is written: a bare number would be taken for seconds since 1970."""
+    if isinstance(value, date) or (isinstance(value, str) and _DAY.fullmatch(value)):
+        return value
+    raise ValueError("write a day as YYYY-MM-DD")
+
+
+# a question asks for what a person could name: each name is looked up, and compared with all others where it is none
+_LONGEST_NAME = 200
+Word = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
+_MOST_WORDS = 100
+Day = Annotated[date, BeforeValidator(_as_written, json_schema_input_type=date)]
 
 
 class _Asked(BaseModel):
@@ -90,27 +123,29 @@ class Page(_Asked):
 class AccountFilters(Page):
     """Filters of accounts, named as on the pages; several values of one: any of them."""
 
-    csm: list[str] = Field([], description="customer success managers, as the pages name them")
-    segment: list[str] = Field([], description="segments of accounts")
-    region: list[str] = Field([], description="regions of accounts")
-    account: list[str] = Field([], description="accounts, by id or name")
+    csm: list[Word] = Field([], max_length=_MOST_WORDS, description="customer success managers, as the pages name them")
+    segment: list[Word] = Field([], max_length=_MOST_WORDS, description="segments of accounts")
+    region: list[Word] = Field([], max_length=_MOST_WORDS, description="regions of accounts")
+    account: list[Word] = Field([], max_length=_MOST_WORDS, description="accounts, by id or name")
 
 
 class Filters(AccountFilters):
     """Filters of accounts and applications."""
 
-    application: list[str] = Field([], description="applications, by key or name")
+    application: list[Word] = Field([], max_length=_MOST_WORDS, description="applications, by key or name")
 
 
 class CallListAsked(Filters):
-    urgency: list[Literal["Urgent", "This week", "Watch"]] = Field([], description="priorities; default: all")
-    week: date | None = Field(None, description="any day of a past week: the list as it was issued; default: now")
+    urgency: list[Literal["Urgent", "This week", "Watch"]] = Field(
+        [], max_length=_MOST_WORDS, description="priorities; default: all"
+    )
+    week: Day | None = Field(None, description="any day of a past week: the list as it was issued; default: now")
     status: Status = Field("all", description="what came of the call; of the list of now only")
 
 
 class AnomaliesAsked(Filters):
-    confidence: list[str] = Field([], description="such as high; default: all")
-    since: date | None = Field(None, description="anomalies that last until this day or longer")
+    confidence: list[Word] = Field([], max_length=_MOST_WORDS, description="such as high; default: all")
+    since: Day | None = Field(None, description="anomalies that last until this day or longer")
 
 
 class RenewalsAsked(Filters):
@@ -119,28 +154,37 @@ class RenewalsAsked(Filters):
 
 class KpisAsked(Filters):
     period: Period = Field("month", description="what a figure is added up over")
-    month: date | None = Field(
+    month: Day | None = Field(
         None, description="any day of the last month of the period (of the week); default: the newest complete one"
     )
-    kpi: list[str] = Field([], description="KPIs by title, such as Clicks")
-    kpi_group: list[str] = Field([], description="groups of KPIs, such as Usage")
-    entity_type: list[str] = Field([], description="such as all, account, application, segment, region or CSM")
-    entity: list[str] = Field([], description="entities by name, of any type")
+    kpi: list[Word] = Field([], max_length=_MOST_WORDS, description="KPIs by title, such as Clicks")
+    kpi_group: list[Word] = Field([], max_length=_MOST_WORDS, description="groups of KPIs, such as Usage")
+    entity_type: list[Word] = Field(
+        [], max_length=_MOST_WORDS, description="such as all, account, application, segment, region or CSM"
+    )
+    entity: list[Word] = Field([], max_length=_MOST_WORDS, description="entities by name, of any type")
 
 
 class AccountAsked(_Asked):
-    part: list[str] = Field([], description=f"parts that are wanted: {', '.join(ACCOUNT_PARTS)}; default: all")
+    part: list[Word] = Field(
+        [],
+        max_length=_MOST_WORDS,
+        description="parts that are wanted; default: all",
+        json_schema_extra={"items": {"type": "string", "enum": list(ACCOUNT_PARTS)}},
+    )
     weeks: int = Field(13, ge=1, le=160, description="weeks of usage, the newest first")
 
 
 class ExplainAsked(_Asked):
-    account: str = Field(min_length=1, description="account, by id or name")
-    application: str | None = Field(None, min_length=1, description="application, by key or name; default: all of them")
-    week: date | None = Field(None, description="any day of the week; default: the newest complete week")
+    account: Word = Field(description="account, by id or name")
+    application: Word | None = Field(None, description="application, by key or name; default: all of them")
+    week: Day | None = Field(None, description="any day of the week; default: the newest complete week")
 
 
 class DefinitionsAsked(_Asked):
-    name: list[str] = Field([], description="columns, metrics or KPIs by name or title; default: all")
+    name: list[Word] = Field(
+        [], max_length=_MOST_WORDS, description="columns, metrics or KPIs by name or title; default: all"
+    )
 
 
 @dataclass(frozen=True)
@@ -156,16 +200,26 @@ class BuildInfo:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one table. total: those that the filters leave; rows: those of the page."""
+    """Rows of one table. total: those that the filters leave; rows: those of the page.
+
+    null_because: why a column is null in some row; for a table without any row, of the name "rows".
+    """
 
     table: Table
     columns: tuple[Column, ...]
     rows: list[Row]
     total: int
+    null_because: dict[str, str] = field(default_factory=dict)
 
     def told(self) -> Row:
-        """The rows, and where they are from."""
-        return {"source": self.table.full_name, "total": self.total, "rows": self.rows}
+        """The rows, where they are from, and why some values are not there."""
+        return {
+            "source": self.table.full_name,
+            "a_row_is": self.table.row,
+            "total": self.total,
+            "null_because": self.null_because,
+            "rows": self.rows,
+        }
 
 
 @dataclass(frozen=True)
@@ -203,7 +257,11 @@ class Reader:
         self._published = published
         self.access = access
         self.build: OpenBuild = published.build()
-        self._cursor = self.build.connection.cursor()
+        self.outcomes = published.outcomes(self.build)
+
+    @cached_property
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return self.build.connection.cursor()
 
     # ------------------------------------------------------------ the questions
 
@@ -222,33 +280,29 @@ class Reader:
         """Everything about one account but its contacts."""
         unknown = [part for part in asked.part if part not in ACCOUNT_PARTS]
         if unknown:
-            raise AskedWronglyError(f"there is no part '{unknown[0]}'{_meant(unknown[0], list(ACCOUNT_PARTS))}")
+            raise AskedWronglyError(f"there is no part '{unknown[0]}'{meant(unknown[0], ACCOUNT_PARTS)}")
         who = self._account(name)
         parts = {}
         for part in asked.part or ACCOUNT_PARTS:
             table, order = ACCOUNT_PARTS[part]
             where = _Where("account_id = $account", account=who.key)
             if part == "usage":
-                where.add("week_start > (SELECT max(week_start) FROM mart.usage_by_week) - $weeks * INTERVAL 7 DAY")
-                where.values["weeks"] = asked.weeks
+                where.add("week_start > $after", after=self._newest_week() - timedelta(weeks=asked.weeks))
             parts[part] = self._part(table, where, order)
             if part == "call":
                 parts[part] = self._with_status(parts[part])
-        return Answer(self.info(), parts, {"account": who.key, "account_name": who.label})
+        notes = self._notes_of_status() if "call" in parts else []
+        return Answer(self.info(), parts, {"account": who.key, "account_name": who.label}, None, notes)
 
     def contacts(self, name: str) -> Answer:
         """The people to call of an account. Raises NotAllowedError without the scope of contacts."""
-        if not self.access.has("contacts"):
-            raise NotAllowedError(
-                "contacts are personal data: the token needs the scope contacts "
-                "(`usage-pipeline tokens add NAME --contacts`)"
-            )
+        self.contacts_allowed()
         who = self._account(name)
         table, where = TABLES[CONTACTS], _Where("account_id = $account", account=who.key)
         with self._published.contacts(self.build) as connection:
             # the account is open to the program, or it would be unknown above
             rows = _select(connection, table, table.columns, where, "to_call DESC, name, user_id")
-        part = Part(table, table.columns, rows, len(rows))
+        part = Part(table, table.columns, rows, len(rows), dict.fromkeys(_nulls(rows), _NOT_IN_SOME_ROWS))
         return Answer(self.info(), {"rows": part}, {"account": who.key, "account_name": who.label})
 
     def call_list(self, asked: CallListAsked) -> Answer:
@@ -264,14 +318,13 @@ class Reader:
                 "WHERE application_key IN (SELECT unnest($applications)))",
                 applications=keys,
             )
-        notes = []
         if asked.status != "all":
+            if self.outcomes.no_status:
+                raise NotFoundError(f"calls cannot be picked by status: {self.outcomes.no_status}")
             where.add("account_id IN (SELECT unnest($with_status))", with_status=self._accounts_with(asked.status))
         answer = self._list("call_list", where, "rank", asked)
-        part = self._with_status(answer.rows)
-        if all(row["call_status"] is None for row in part.rows) and part.rows:
-            notes.append("what came of these calls is not known: no outcomes were written yet")
-        return Answer(answer.build, {"rows": part}, answer.asked, asked, notes)
+        parts = {"rows": self._with_status(answer.rows)}
+        return Answer(answer.build, parts, answer.asked, asked, self._notes_of_status())
 
     def anomalies(self, asked: AnomaliesAsked) -> Answer:
         """Anomalous weeks lately, newest first, each in a sentence."""
@@ -336,25 +389,16 @@ class Reader:
             of_application = " AND application_key IN (SELECT unnest($applications))"
         both = f"{of_account}{of_application}"
         in_week = "CAST(first_week AS DATE) <= $week AND CAST(last_week AS DATE) >= $week"
-        wanted = {
-            "usage": ("usage_by_week", f"{both} AND CAST(week_start AS DATE) = $week"),
-            # what all accounts did together explains a week too; it is closed to limited programs
-            "anomalies": (
-                "anomaly_weeks",
-                f"(account_id = $account OR account_id IS NULL){of_application} AND {in_week}",
-            ),
-            "subscriptions": ("subscription_overview", both),
-            "subscription_history": ("subscription_history", both),
-            "call_reasons": ("call_reasons", both),
-            "health": ("account_health", both),
-            "health_factors": ("health_factor_points", both),
-            "risks": ("usage_risks", both),
+        # what all accounts did together explains a week too; it is closed to limited programs
+        of_all = "(account_id = $account OR account_id IS NULL)"
+        conditions = dict.fromkeys(EXPLAIN_PARTS, both) | {
+            "usage": f"{both} AND CAST(week_start AS DATE) = $week",
+            "anomalies": f"{of_all}{of_application} AND {in_week}",
         }
-        orders = dict(ACCOUNT_PARTS.values())
-        parts = {
-            name: self._part(table, _Where(sql, **{k: v for k, v in values.items() if f"${k}" in sql}), orders[table])
-            for name, (table, sql) in wanted.items()
-        }
+        parts = {}
+        for part, sql in conditions.items():
+            table, order = ACCOUNT_PARTS[part]
+            parts[part] = self._part(table, _Where(sql, **named_values(sql, values)), order)
         chosen = {"account": who.key, "application": what.key if what else None, "week": week.isoformat()}
         command = " ".join(["usage-pipeline explain", who.key, what.key if what else "APPLICATION", str(week)])
         notes = [
@@ -398,7 +442,7 @@ class Reader:
     def _must_be_known(self, name: str, wanted: Iterable[str], known: list[str]) -> None:
         for value in wanted:
             if value not in known:
-                raise AskedWronglyError(f"there is no {name} '{value}'{_meant(value, known)}")
+                raise AskedWronglyError(f"there is no {name} '{value}'{meant(value, known)}")
 
     def _values(self, table: str, column: str, where: "_Where | None" = None) -> list[str]:
         """The values of a column that are open to the program."""
@@ -420,16 +464,22 @@ class Reader:
         return [self._application(name).key for name in names]
 
     def _named(self, kind: str, name: str, table: str, key: str, label: str) -> Named:
-        where = _Where("TRUE").within(self.access, TABLES[table])
-        found = self._cursor.execute(
-            f"SELECT DISTINCT {key}, {label} FROM {TABLES[table].full_name} WHERE {where.sql} ORDER BY 2, 1",
-            where.values,
-        ).fetchall()
+        if len(name) > _LONGEST_NAME:
+            raise NotFoundError(f"there is no {kind} whose name has {len(name):,} characters")
+        # most programs give the key: all names are read only where it is none
+        for where in (_Where(f"{key} = $key", key=name), _Where("TRUE")):
+            opened = where.within(self.access, TABLES[table])
+            found = self._cursor.execute(
+                f"SELECT DISTINCT {key}, {label} FROM {TABLES[table].full_name} WHERE {opened.sql} ORDER BY 2, 1",
+                opened.values,
+            ).fetchall()
+            if found:
+                break
         try:
             return resolve(kind, name, [Named(one, called) for one, called in found])
         except UnknownNameError as error:
             raise NotFoundError(str(error)) from error
-        except ExplainError as error:
+        except UnclearNameError as error:
             raise AskedWronglyError(str(error)) from error
 
     def _week(self, day: date | None) -> date:
@@ -502,27 +552,44 @@ class Reader:
         """Rows of a table that are open to the program: every part of every answer is read here."""
         table = TABLES[name]
         where = where.within(self.access, table)
-        hidden = set() if self.access.has("contacts") else _OF_PEOPLE.get(name, set())
-        columns = tuple(column for column in table.columns if column.name not in hidden)
+        columns = columns_of(name, with_people=self.access.has("contacts"))
         cursor: duckdb.DuckDBPyConnection | None = self._cursor
         if table.schema == "outcomes":
-            _, connection = self._published.outcomes()
-            cursor = connection.cursor() if connection else None
+            cursor = self.outcomes.connection.cursor() if self.outcomes.connection else None
         if cursor is None:
-            return Part(table, columns, [], 0)
+            return Part(table, columns, [], 0, {"rows": self.outcomes.no_status})
         rows = _select(cursor, table, columns, where, order, page)
         total = len(rows)
         if page is not None:
             sql = f"SELECT count(*) FROM {table.full_name} WHERE {where.sql}"
             total = int((cursor.execute(sql, where.values).fetchone() or (0,))[0])
-        return Part(table, columns, rows, total)
+        return Part(table, columns, rows, total, self._null_because(table, rows))
+
+    def _null_because(self, table: Table, rows: list[Row]) -> dict[str, str]:
+        if table.schema != "mart":
+            return dict.fromkeys(_nulls(rows), _NOT_IN_SOME_ROWS)
+        if not rows:
+            is_empty = self._published.is_without_value(self.build, table)
+            return {"rows": _IN_NO_ROW} if is_empty else {}
+        return {
+            name: _IN_NO_ROW if self._published.is_without_value(self.build, table, name) else _NOT_IN_SOME_ROWS
+            for name in _nulls(rows)
+        }
 
     def _with_status(self, part: Part) -> Part:
-        """Rows of the call list with what came of each; None where no outcomes were written yet."""
-        where = _Where("account_id IN (SELECT unnest($accounts))", accounts=[row["account_id"] for row in part.rows])
-        found = {row["account_id"]: row for row in self._part("call_status", where, "rank").rows}
-        rows = [row | {name: found.get(row["account_id"], {}).get(name) for name in _STATUS} for row in part.rows]
-        return Part(part.table, (*part.columns, *(COLUMNS[name] for name in _STATUS)), rows, part.total)
+        """Rows of the call list with what came of each; None where that is not known of this build."""
+        found: dict[str, Row] = {}
+        if not self.outcomes.no_status:
+            accounts = [row["account_id"] for row in part.rows]
+            where = _Where("account_id IN (SELECT unnest($accounts))", accounts=accounts)
+            found = {row["account_id"]: row for row in self._part("call_status", where, "rank").rows}
+        rows = [row | {name: found.get(row["account_id"], {}).get(name) for name in STATUS} for row in part.rows]
+        why = {name: self.outcomes.no_status or _NOT_IN_SOME_ROWS for name in _nulls(rows) if name in STATUS}
+        columns = (*part.columns, *(COLUMNS[name] for name in STATUS))
+        return Part(part.table, columns, rows, part.total, part.null_because | why)
+
+    def _notes_of_status(self) -> list[str]:
+        return [f"what came of calls is not known: {self.outcomes.no_status}"] if self.outcomes.no_status else []
 
     def _accounts_with(self, status: str) -> list[str]:
         where = _Where("call_status = $status", status=status)
@@ -531,9 +598,27 @@ class Reader:
     def _one(self, sql: str) -> Any:
         return self._cursor.execute(sql).fetchone()
 
-    def outcomes_name(self) -> str:
-        """Changes whenever outcomes do."""
-        return self._published.outcomes()[0]
+    def _newest_week(self) -> datetime:
+        newest: datetime | None = self._one("SELECT max(week_start) FROM mart.usage_by_week")[0]
+        return newest or datetime.max
+
+    def contacts_allowed(self) -> None:
+        """Raises NotAllowedError without the scope of contacts."""
+        if not self.access.has("contacts"):
+            raise NotAllowedError(
+                "contacts are personal data: the token needs the scope contacts "
+                "(`usage-pipeline tokens add NAME --contacts`)"
+            )
+
+    def definitions(self, asked: DefinitionsAsked) -> Row:
+        """What words mean, with the build whose words they are."""
+        return {"build": asdict(self.info()), "asked": asked.model_dump(), "rows": definitions(asked)}
+
+
+def columns_of(name: str, *, with_people: bool) -> tuple[Column, ...]:
+    """The columns of a table that programs get; names of people who use the pages only with the scope of contacts."""
+    hidden = _OF_PAGES.get(name, set()) | (set() if with_people else _OF_PEOPLE.get(name, set()))
+    return tuple(column for column in TABLES[name].columns if column.name not in hidden)
 
 
 def definitions(asked: DefinitionsAsked) -> list[Row]:
@@ -573,7 +658,7 @@ def definitions(asked: DefinitionsAsked) -> list[Row]:
     low = {one.casefold() for one in known}
     for name in asked.name:
         if name.casefold() not in low:
-            raise AskedWronglyError(f"nothing is called '{name}'{_meant(name, sorted(set(known)), shown=0)}")
+            raise AskedWronglyError(f"nothing is called '{name}'{meant(name, known)}")
     wanted = {name.casefold() for name in asked.name}
     return [row for row in found if {str(row["name"]).casefold(), str(row["title"]).casefold()} & wanted]
 
@@ -631,11 +716,5 @@ def _meaning(column: Column) -> str:
     return f"{column.description.strip()}{f' ({words})' if words else ''}"
 
 
-def _meant(wanted: str, known: Sequence[str], shown: int = 30) -> str:
-    by_low = {one.casefold(): one for one in known}
-    close = [by_low[low] for low in difflib.get_close_matches(wanted.casefold(), list(by_low), n=3)]
-    if close:
-        return f"; did you mean {', '.join(close)}?"
-    if len(known) <= shown:
-        return f"; there are {', '.join(known) or 'none'}"
-    return f"; there are {len(known):,}, none like it"
+def _nulls(rows: list[Row]) -> list[str]:
+    return [name for name in (rows[0] if rows else ()) if any(row[name] is None for row in rows)]

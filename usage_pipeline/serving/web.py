@@ -1,275 +1,331 @@
 """The read API over HTTP: questions as addresses, answers as JSON or CSV, for programs that show a token.
 
-Belongs here: addresses, tokens of requests, paces, statuses, ETags. Does not: what is asked of the build (`reads.py`).
+Belongs here: addresses, statuses, ETags. Does not: who asks (`gate.py`), what is open (`access.py`), what is asked of
+the build (`reads.py`).
 """
 
-import hashlib
-import json
-import logging
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from mcp.server.mcpserver import Context
+from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.core.csv_cells import as_csv
-from usage_pipeline.serving import reads
+from usage_pipeline.core.names import meant
+from usage_pipeline.core.tables import COLUMNS, TABLES
+from usage_pipeline.privacy.encryption import ContactsKeyError
+from usage_pipeline.serving import answers, reads
 from usage_pipeline.serving.access import Access
-from usage_pipeline.serving.agents import agent_server, asking
+from usage_pipeline.serving.agents import agent_server
+from usage_pipeline.serving.gate import DESCRIPTION, Gate, Pace, access_of, problem
+from usage_pipeline.serving.kept_answers import KeptAnswer, KeptAnswers
 from usage_pipeline.serving.published import NotServedError, Published
 from usage_pipeline.serving.reads import Answer, Reader
-from usage_pipeline.serving.tokens import TokenError, TokenStore
+from usage_pipeline.serving.tokens import TokenStore
 
-logger = logging.getLogger("usage_pipeline.serving")
 _ABOUT = """Usage, health, renewals and calls of accounts, as the dashboards show them; read only.
 
 Each answer names the build and the day that its data goes through. `null` is what is not known or not delivered,
-never 0.
-An `ETag` changes with the build and the outcomes: send it as `If-None-Match`, and 304 says that nothing changed.
+never 0; `null_because` says which. An `ETag` changes with the build and the outcomes: send it as `If-None-Match`, and
+304 says that nothing changed.
 """
-# address, filters, question, what it is
-_LISTS: tuple[tuple[str, type[BaseModel], Callable[[Reader, Any], Answer], str], ...] = (
-    ("accounts", reads.Filters, Reader.accounts, "Accounts, by name"),
-    ("call-list", reads.CallListAsked, Reader.call_list, "Accounts to call, by priority; of a past week as issued"),
-    ("anomalies", reads.AnomaliesAsked, Reader.anomalies, "Anomalous weeks, newest first"),
-    ("renewals", reads.RenewalsAsked, Reader.renewals, "Renewals of the days ahead, the next first"),
-    ("kpis", reads.KpisAsked, Reader.kpis, "KPIs of a complete period, beside the period before and a year ago"),
+# address, table, filters, question, what it is, a row
+_LISTS: tuple[tuple[str, str, type[BaseModel], Callable[[Reader, Any], Answer], str, dict[str, Any]], ...] = (
+    (
+        "accounts",
+        "accounts_summary",
+        reads.Filters,
+        Reader.accounts,
+        "Accounts, by name",
+        {"account_id": "A00001", "account": "City of Example", "owner": "Dana Reyes", "annual_value": 48000.0},
+    ),
+    (
+        "call-list",
+        "call_list",
+        reads.CallListAsked,
+        Reader.call_list,
+        "Accounts to call, by priority; of a past week as issued",
+        {"rank": 1, "account_id": "A00001", "account": "City of Example", "urgency": "Urgent", "call_status": "open"},
+    ),
+    (
+        "anomalies",
+        "anomaly_weeks",
+        reads.AnomaliesAsked,
+        Reader.anomalies,
+        "Anomalous weeks, newest first",
+        {"account_id": "A00001", "application": "Permits", "week_start": "2026-11-16", "confidence": "high"},
+    ),
+    (
+        "renewals",
+        "renewals",
+        reads.RenewalsAsked,
+        Reader.renewals,
+        "Renewals of the days ahead, the next first",
+        {"account_id": "A00001", "account": "City of Example", "renewal_date": "2027-01-31", "days_to_renewal": 68},
+    ),
+    (
+        "kpis",
+        "kpi_report",
+        reads.KpisAsked,
+        Reader.kpis,
+        "KPIs of a complete period, beside the period before and a year ago",
+        {"kpi": "Clicks", "entity_type": "region", "entity": "North-East", "kpi_period": "month", "value": 1204.0},
+    ),
 )
 _STATUSES: dict[type[Exception], int] = {
     reads.AskedWronglyError: 400,
     reads.NotAllowedError: 403,
     reads.NotFoundError: 404,
     NotServedError: 503,
-    TokenError: 503,
+    ContactsKeyError: 503,
 }
+_BUILD_EXAMPLE = {
+    "build_id": "00042-2026-11-22-1f3a5b7d",
+    "as_of": "2026-11-24T06:00:00",
+    "newest_week": "2026-11-16",
+    "data_through": "2026-11-22",
+    "sentence": "Data through Nov 22, 2026",
+}
+_HEAD_EXAMPLE: dict[str, Any] = {"build": _BUILD_EXAMPLE, "asked": {}, "notes": []}
+# in the order of what is asked first
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": about, "content": {"application/problem+json": {"schema": answers.PROBLEM}}}
+    for status, about in {
+        400: "a value of a filter is not known, a name is that of several, or filters do not go together",
+        401: "no token, or none that is known",
+        403: "the token lacks a scope, or a page in a browser asks",
+        404: "no such account, application or week is open to the token",
+        422: "a parameter is not known, or has no value of its kind",
+        429: "more requests than the pace allows; Retry-After says when",
+        503: "no build is published, or one of another version; or contacts are encrypted with another key",
+    }.items()
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "nothing changed since the ETag that was sent"}}
 
 
-class _NoTokenError(Exception):
-    """Nobody knows who asks."""
-
-
-class _TooFastError(Exception):
-    """A program asks more often than its pace allows; `seconds` until the next is answered."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class Pace:
-    """How often each program may ask: `per_minute` on average, as many at once after a pause (a token bucket)."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._most, self._per_second = float(per_minute), per_minute / 60
-        self._left: dict[str, tuple[float, float]] = {}
-        self._lock = threading.Lock()
-
-    def count(self, program: str) -> None:
-        """Counts a request. Raises _TooFastError."""
-        with self._lock:
-            now = time.monotonic()
-            left, at = self._left.get(program, (self._most, now))
-            left = min(self._most, left + (now - at) * self._per_second)
-            if left < 1:
-                raise _TooFastError((1 - left) / self._per_second)
-            self._left[program] = (left - 1, now)
-
-
-def make_api(home: DataHome, per_minute: int = 600) -> FastAPI:
-    """The API of a data home. `/docs` and `/openapi.json` describe it, `/mcp` serves agents."""
-    published, tokens, pace = Published(home), TokenStore(home.api_dir), Pace(per_minute)
-    agents = agent_server(published)
-    agents_app = agents.streamable_http_app(json_response=True, stateless_http=True)
+def make_api(home: DataHome, per_minute: int = 600) -> Gate:
+    """The API of a data home; `/openapi.json` describes it, `/mcp` serves agents."""
+    published, kept = Published(home), KeptAnswers()
+    agents = agent_server(published, _program_of_call)
+    # who asks is known by a token, which no page in a browser has: names of hosts protect nothing more
+    transport = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    agents_app = agents.streamable_http_app(json_response=True, stateless_http=True, transport_security=transport)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with agents_app.router.lifespan_context(agents_app):
             yield
 
-    api = FastAPI(title="Usage", version=version("usage-pipeline"), description=_ABOUT, lifespan=lifespan)
-
-    def who(
-        request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-    ) -> Access:
-        return _admitted(request, shown.credentials if shown else "")
-
-    def _admitted(request: Request, secret: str) -> Access:
-        token = tokens.find(secret) if secret else None
-        if token is None:
-            raise _NoTokenError
-        request.state.program = token.name
-        pace.count(token.name)
-        return token.access
-
-    known_program = Annotated[Access, Depends(who)]
-
-    @api.middleware("http")
-    async def watched(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        if request.url.path.startswith("/mcp"):
-            scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-            try:
-                access = _admitted(request, secret.strip() if scheme.lower() == "bearer" else "")
-            except (_NoTokenError, _TooFastError, TokenError) as error:
-                response: Response = _refused(error)
-            else:
-                with asking(access):
-                    response = await call_next(request)
-        else:
-            response = await call_next(request)
-        route = request.scope.get("route")
-        # the address as it is written here: an account's name is in no log
-        place = getattr(route, "path", "(no such address)")
-        program = getattr(request.state, "program", "nobody")
-        milliseconds = 1000 * (time.perf_counter() - started)
-        logger.info("%s %s %s %d %.0f ms", program, request.method, place, response.status_code, milliseconds)
-        return response
-
-    for kind in (*_STATUSES, _NoTokenError, _TooFastError):
-        api.add_exception_handler(kind, lambda _, error: _refused(error))
-    api.add_exception_handler(RequestValidationError, _not_understood)
-
-    for name, model, ask, about in _LISTS:
-        _add_list(api, published, known_program, name, model, ask, about)
-
-    @api.get("/v1/accounts/{account}", summary="Everything about an account but its contacts", responses=_RESPONSES)
-    def account(
-        request: Request, account: str, asked: Annotated[reads.AccountAsked, Query()], access: known_program
-    ) -> Response:
-        return _answered(request, Reader(published, access), lambda reader: _parts(reader.account(account, asked)))
-
-    @api.get("/v1/accounts/{account}/contacts", summary="People to call; scope contacts", responses=_RESPONSES)
-    def contacts(request: Request, account: str, access: known_program) -> Response:
-        return _answered(request, Reader(published, access), lambda reader: _rows(reader.contacts(account)), kept=False)
-
-    @api.get("/v1/explain", summary="What stands behind the figures of an account in a week", responses=_RESPONSES)
-    def explain(request: Request, asked: Annotated[reads.ExplainAsked, Query()], access: known_program) -> Response:
-        return _answered(request, Reader(published, access), lambda reader: _parts(reader.explain(asked)))
-
-    @api.get(
-        "/v1/definitions",
-        summary="What columns, metrics and KPIs mean",
-        responses=_RESPONSES,
-        dependencies=[Depends(who)],
+    api = FastAPI(
+        title="Usage",
+        version=version("usage-pipeline"),
+        description=_ABOUT,
+        lifespan=lifespan,
+        openapi_url=DESCRIPTION,
+        # a proxy that ends TLS would get an address without it
+        redirect_slashes=False,
+        # their pages load programs of others, which would see the token that somebody tries there
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="`usage-pipeline tokens add NAME` makes one"))],
     )
-    def definitions(asked: Annotated[reads.DefinitionsAsked, Query()]) -> Any:
-        return {"rows": reads.definitions(asked)}
+    for kind in (*_STATUSES, HTTPException, RequestValidationError):
+        api.add_exception_handler(kind, _refused)
+    for name, table, model, ask, about, row in _LISTS:
+        _add_list(api, published, kept, name, table, model, ask, about, row)
+    _add_account(api, published, kept)
+    _add_explain(api, published, kept)
+    _add_words(api, published, kept)
+    api.router.routes.extend(agents_app.routes)
+    return Gate(api, TokenStore(home.api_dir), Pace(per_minute))
 
-    @api.get("/v1/build", summary="Which build is shown, and the day that its data goes through", responses=_RESPONSES)
-    def build(access: known_program) -> Any:
-        return asdict(Reader(published, access).info())
 
-    api.mount("/", agents_app)
-    return api
-
-
-_SENTENCE = {
-    "content": {"application/json": {"example": {"error": "there is no account 'Acme'; did you mean Acme Town?"}}}
-}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"build": {"build_id": "00042-2026-11-22-1f3a"}, "rows": []}}}},
-    304: {"description": "nothing changed since the ETag that was sent"},
-    400: {"description": "a filter or value is not known", **_SENTENCE},
-    401: {"description": "no token, or none that is known"},
-    403: {"description": "the token lacks a scope"},
-    404: {"description": "no such account, application or week is open to the token", **_SENTENCE},
-    422: {"description": "a parameter is not known, or has no value of its kind", **_SENTENCE},
-    429: {"description": "more requests than the pace allows; Retry-After says when"},
-    503: {"description": "no build is published, or it is of another version"},
-}
+def _program_of_call(context: Context | None) -> Access:
+    assert context is not None
+    assert context.request_context.request is not None
+    return access_of(context.request_context.request)
 
 
 def _add_list(
     api: FastAPI,
     published: Published,
-    who: Any,
+    kept: KeptAnswers,
     name: str,
+    table: str,
     model: type[BaseModel],
     ask: Callable[[Reader, Any], Answer],
     about: str,
+    row: dict[str, Any],
 ) -> None:
-    def as_json(request: Request, asked: Annotated[model, Query()], access: who) -> Response:  # type: ignore[valid-type]
-        return _answered(request, Reader(published, access), lambda reader: _rows(ask(reader, asked)))
+    def in_json(request: Request, asked: Annotated[model, Query()]) -> Response:  # type: ignore[valid-type]
+        return _answered(request, published, kept, lambda reader: _list(ask(reader, asked)))
 
-    def as_table(request: Request, asked: Annotated[model, Query()], access: who) -> Response:  # type: ignore[valid-type]
-        return _answered(request, Reader(published, access), lambda reader: _table(ask(reader, asked)), kind="text/csv")
+    def in_csv(request: Request, asked: Annotated[model, Query()]) -> Response:  # type: ignore[valid-type]
+        return _answered(request, published, kept, lambda reader: _csv(ask(reader, asked)))
 
-    api.get(f"/v1/{name}", summary=about, operation_id=name, responses=_RESPONSES)(as_json)
-    api.get(f"/v1/{name}.csv", summary=f"{about}, as CSV", operation_id=f"{name} as CSV", responses=_RESPONSES)(
-        as_table
+    status = [COLUMNS[column] for column in reads.STATUS] if name == "call-list" else []
+    past = TABLES["call_list_history"].columns if name == "call-list" else ()
+    schema = answers.list_schema([*TABLES[table].columns, *status, *past])
+    example = _HEAD_EXAMPLE | {"next_offset": None} | _part_example(table, [row])
+    csv = {200: {"description": "rows below a line of names", "content": {"text/csv": {"schema": {"type": "string"}}}}}
+    api.get(f"/v1/{name}", summary=about, operation_id=name, responses=_responses(schema, example))(in_json)
+    api.get(
+        f"/v1/{name}.csv",
+        summary=f"{about}, as CSV",
+        operation_id=f"{name} as CSV",
+        response_class=Response,
+        responses=csv | _UNCHANGED | _REFUSALS,
+    )(in_csv)
+
+
+def _add_account(api: FastAPI, published: Published, kept: KeptAnswers) -> None:
+    parts = {name: TABLES[table].columns for name, (table, _) in reads.ACCOUNT_PARTS.items()}
+    parts["call"] = (*parts["call"], *(COLUMNS[column] for column in reads.STATUS))
+    summary = _part_example("accounts_summary", [{"account_id": "A00001", "account": "City of Example"}])
+    example = _HEAD_EXAMPLE | {"parts": {"summary": summary}}
+    contacts = [{"account_id": "A00001", "name": "Robin Example", "role": "Manager", "to_call": True}]
+
+    @api.get(
+        "/v1/accounts/{account}",
+        summary="Everything about an account but its contacts",
+        responses=_responses(answers.parts_schema(parts), example),
     )
+    def account(request: Request, account: str, asked: Annotated[reads.AccountAsked, Query()]) -> Response:
+        return _answered(request, published, kept, lambda reader: _parts(reader.account(account, asked)))
+
+    @api.get(
+        "/v1/accounts/{account}/contacts",
+        summary="People to call; scope contacts",
+        responses=_responses(
+            answers.list_schema(TABLES[reads.CONTACTS].columns),
+            _HEAD_EXAMPLE | {"next_offset": None} | _part_example(reads.CONTACTS, contacts),
+            with_tag=False,
+        ),
+    )
+    def people(request: Request, account: str) -> Response:
+        # of an erased person nothing is kept anywhere
+        answer = _list(Reader(published, access_of(request)).contacts(account))
+        return Response(answer.body, 200, answer.headers | {"Cache-Control": "no-store"}, answer.media_type)
+
+
+def _add_explain(api: FastAPI, published: Published, kept: KeptAnswers) -> None:
+    parts = {name: TABLES[reads.ACCOUNT_PARTS[name][0]].columns for name in reads.EXPLAIN_PARTS}
+    usage = [{"account_id": "A00001", "application": "Permits", "week_start": "2026-11-16", "clicks": 120}]
+
+    @api.get(
+        "/v1/explain",
+        summary="What stands behind the figures of an account in a week",
+        responses=_responses(
+            answers.parts_schema(parts), _HEAD_EXAMPLE | {"parts": {"usage": _part_example("usage_by_week", usage)}}
+        ),
+    )
+    def explain(request: Request, asked: Annotated[reads.ExplainAsked, Query()]) -> Response:
+        return _answered(request, published, kept, lambda reader: _parts(reader.explain(asked)))
+
+
+def _add_words(api: FastAPI, published: Published, kept: KeptAnswers) -> None:
+    text, maybe = {"type": "string"}, {"type": ["string", "null"]}
+    word = {"kind": text, "name": text, "title": maybe, "meaning": text, "aggregation": maybe}
+    rows = {"type": "array", "items": {"type": "object", "properties": word, "required": list(word)}}
+    schema = {"type": "object", "properties": {"build": answers.BUILD, "asked": {"type": "object"}, "rows": rows}}
+    wau = reads.definitions(reads.DefinitionsAsked(name=["weekly_active_users"]))
+
+    @api.get(
+        "/v1/definitions",
+        summary="What columns, metrics and KPIs mean",
+        responses=_responses(schema, {"build": _BUILD_EXAMPLE, "asked": {}, "rows": wau}),
+    )
+    def definitions(request: Request, asked: Annotated[reads.DefinitionsAsked, Query()]) -> Response:
+        return _answered(request, published, kept, lambda reader: _json(reader, reader.definitions(asked)))
+
+    @api.get(
+        "/v1/build",
+        summary="Which build is shown, and the day that its data goes through",
+        responses=_responses(answers.BUILD, _BUILD_EXAMPLE),
+    )
+    def build(request: Request) -> Response:
+        return _answered(request, published, kept, lambda reader: _json(reader, asdict(reader.info())))
+
+
+def _part_example(table: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    about = {"source": TABLES[table].full_name, "a_row_is": TABLES[table].row, "total": len(rows)}
+    return about | {"null_because": {}, "rows": rows}
+
+
+def _responses(schema: dict[str, Any], example: dict[str, Any], with_tag: bool = True) -> dict[int | str, Any]:
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {200: {"description": "the answer", "content": content}} | (_UNCHANGED if with_tag else {}) | _REFUSALS
+
+
+# ---------------------------------------------------------------- answers
 
 
 def _answered(
-    request: Request,
-    reader: Reader,
-    content: Callable[[Reader], bytes],
-    *,
-    kind: str = "application/json",
-    kept: bool = True,
+    request: Request, published: Published, kept: KeptAnswers, make: Callable[[Reader], KeptAnswer]
 ) -> Response:
-    """An answer with its ETag: of the question, the build, the outcomes and who asks; 304 where the program has it.
+    """An answer with its ETag; 304 where the program has it, and not made anew where it was given before.
 
     Only what was answered has an ETag, so a question that comes with its own need not be read again.
     """
-    question = str(request.url.path), str(request.url.query)
-    told = repr((question, reader.build.build_id, reader.outcomes_name(), reader.access))
-    etag = f'"{hashlib.sha256(told.encode()).hexdigest()[:32]}"'
-    headers = {"Cache-Control": "private, no-cache", "Vary": "Authorization", "X-Usage-Build": reader.build.build_id}
-    if not kept:
-        return Response(content(reader), media_type=kind, headers=headers | {"Cache-Control": "no-store"})
-    headers["ETag"] = etag
-    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
-    if etag in known:
+    reader = Reader(published, access_of(request))
+    tag = answers.tag_of(reader, f"{request.url.path}?{request.url.query}")
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    if tag in [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)
-    return Response(content(reader), 200, headers, kind)
+    answer = kept.get(tag)
+    if answer is None:
+        answer = make(reader)
+        kept.keep(tag, answer)
+    return Response(answer.body, 200, headers | answer.headers, answer.media_type)
 
 
-def _rows(answer: Answer) -> bytes:
-    part, page = answer.rows, answer.page
-    after = page.offset + len(part.rows) if page else part.total
-    return _as_json(answer.head() | {"next_offset": after if after < part.total else None} | part.told())
+def _json(reader: Reader, content: dict[str, Any]) -> KeptAnswer:
+    return KeptAnswer(answers.as_json(content), "application/json", {"X-Usage-Build": reader.build.build_id})
 
 
-def _parts(answer: Answer) -> bytes:
-    return _as_json(answer.head() | {"parts": answer.told_parts()})
+def _list(answer: Answer) -> KeptAnswer:
+    return _of(answer, answers.as_json(answers.list_told(answer)), "application/json")
 
 
-def _as_json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, default=str).encode()
+def _parts(answer: Answer) -> KeptAnswer:
+    return _of(answer, answers.as_json(answers.parts_told(answer)), "application/json")
 
 
-def _table(answer: Answer) -> bytes:
-    names = [column.name for column in answer.rows.columns]
-    return as_csv(names, ([row[name] for name in names] for row in answer.rows.rows))
+def _csv(answer: Answer) -> KeptAnswer:
+    """CSV has no place for what JSON says beside the rows: it stands in the headers."""
+    made = _of(answer, answers.rows_as_csv(answer), "text/csv; charset=utf-8")
+    after = answers.next_offset(answer)
+    paging = {"X-Usage-Total": str(answer.rows.total), "X-Usage-Next-Offset": "" if after is None else str(after)}
+    return KeptAnswer(made.body, made.media_type, made.headers | paging)
 
 
-def _refused(error: Exception) -> JSONResponse:
-    if isinstance(error, _NoTokenError):
-        text = "show a token: `Authorization: Bearer ...`; `usage-pipeline tokens add NAME` makes one"
-        return JSONResponse({"error": text}, 401, {"WWW-Authenticate": "Bearer"})
-    if isinstance(error, _TooFastError):
-        seconds = max(1, round(error.seconds + 0.5))
-        return JSONResponse({"error": f"too many requests: wait {seconds} s"}, 429, {"Retry-After": str(seconds)})
-    return JSONResponse({"error": str(error)}, _STATUSES[type(error)])
+def _of(answer: Answer, body: bytes, kind: str) -> KeptAnswer:
+    headers = {"X-Usage-Build": answer.build.build_id, "X-Usage-Data-Through": answer.build.data_through or ""}
+    return KeptAnswer(body, kind, headers)
 
 
-def _not_understood(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    problems = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"][1:])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"there is no parameter '{name}': /docs lists those of this address")
-        else:
-            problems.append(f"{name}: {problem['msg']}")
-    return JSONResponse({"error": "; ".join(problems)}, 422)
+def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        return problem(422, "; ".join(_not_understood(request, found) for found in error.errors()))
+    if isinstance(error, HTTPException):
+        return problem(
+            error.status_code, f"{error.detail}: {DESCRIPTION} lists every address", dict(error.headers or {})
+        )
+    return problem(next(status for kind, status in _STATUSES.items() if isinstance(error, kind)), str(error))
+
+
+def _not_understood(request: Request, found: Any) -> str:
+    name = ".".join(str(part) for part in found["loc"][1:])
+    if found["type"] != "extra_forbidden":
+        return f"{name}: {found['msg'].removeprefix('Value error, ')}"
+    parameters = [field.name for field in get_flat_params(request.scope["route"].dependant)]
+    return f"there is no parameter '{name}'{meant(name, parameters)}"

@@ -104,14 +104,37 @@ def test_no_secret_has_a_default_and_the_example_names_every_one() -> None:
     assert not missing, "each setting stands in .env.example"
 
 
-def test_the_key_of_contacts_is_known_to_two_services_and_no_other() -> None:
-    """The pipeline, which writes them, and the server that shows them: no worker, no set-up, no page of Dagster."""
+def test_the_key_of_contacts_is_known_to_those_who_open_contacts_and_to_no_other() -> None:
+    """The pipeline, which writes them, and the servers that show them: no worker, no set-up, no page of Dagster."""
     services = yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     with_key = {name for name, said in services.items() if "USAGE_CONTACTS_KEY" in (said.get("environment") or {})}
-    assert with_key == {"code", "superset"}
+    assert with_key == {"code", "superset", "api"}
     assert (
         services["code"]["environment"]["USAGE_PIPELINE_CONFIG"] and services["superset"]["environment"]["USAGE_STATUS"]
     )
+
+
+def test_the_read_api_sees_builds_outcomes_and_tokens_alone_and_writes_nothing() -> None:
+    services = yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    api = services["api"]
+    assert set(api["volumes"]) == {"published:/data/published:ro", "outcomes:/data/outcomes:ro", "api:/data/api:ro"}
+    assert set(api["environment"]) == {"USAGE_CONTACTS_KEY", "USAGE_API_PER_MINUTE"}, "no secret of a database or lake"
+    assert api["networks"] == ["outer"], "no database is within its reach"
+    assert (api["read_only"], api["cap_drop"], api["profiles"]) == (True, ["ALL"], ["api"])
+    assert api["ports"] == ["${USAGE_BIND:-127.0.0.1}:${API_PORT:-8090}:8090"]
+    writers = {name for name, said in services.items() if "api:/data/api" in (said.get("volumes") or [])}
+    assert writers == {"code"}, "`docker compose exec code usage tokens add` makes tokens"
+
+
+def test_the_read_api_starts_without_any_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(start, "PIPELINE", tmp_path)
+    monkeypatch.setattr(start, "become", lambda command, _: became.append([str(word) for word in command]))
+    for name in ("DAGSTER_DB_PASSWORD", "DAGSTER_POSTGRES_URL", "USAGE_API_PER_MINUTE"):
+        monkeypatch.delenv(name, raising=False)
+    assert start.main(["api"]) == 0
+    assert became[0][1:4] == ["api", "--home", "/data"]
+    assert "--behind-https" in became[0]
 
 
 def test_the_form_alone_writes_what_people_record() -> None:

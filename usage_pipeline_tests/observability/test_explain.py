@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import file_lock
-from usage_pipeline.observability.explain import ExplainError, Explanation, Named, UnknownNameError, explain, resolve
+from usage_pipeline.core.names import Named, UnclearNameError, UnknownNameError, resolve
+from usage_pipeline.observability.explain import Explanation, explain
 from usage_pipeline.observability.explain_text import as_text
 from usage_pipeline.resources import warehouse_of
 from usage_pipeline_tests.support.demo_home import Demo
@@ -272,7 +273,7 @@ def test_a_page_that_shows_an_older_build_is_told(small: Settings, instance: dg.
 def test_names_are_found_in_any_case_and_others_get_what_comes_near(small: Settings) -> None:
     assert explained(small, "SHELBYVILLE", "Permits").account.key == "b"
     with pytest.raises(
-        ExplainError, match=r"'springfield' is the name of 2: Springfield \(a\), Springfield \(c\); give"
+        UnclearNameError, match=r"'springfield' is the name of 2: Springfield \(a\), Springfield \(c\); give"
     ):
         explained(small, "springfield", "permits")
     with pytest.raises(UnknownNameError, match=r"there is no account 'Shelby'; near: Shelbyville \(b\)"):

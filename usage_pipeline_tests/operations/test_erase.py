@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
+from usage_pipeline.core.names import UnclearNameError
 from usage_pipeline.ingestion.facts import facts_path
-from usage_pipeline.observability.explain import ExplainError
 from usage_pipeline.operations.erase import EraseError, erase
 from usage_pipeline.privacy.erased import Erased, remember
 from usage_pipeline_tests.support.lakes import write_week
@@ -172,7 +172,7 @@ def test_who_is_not_known_is_not_erased_and_near_ids_are_named(settings: Setting
     with duckdb.connect(str(settings.home.warehouse_path)) as connection:
         connection.execute("UPDATE core.account_names SET account = 'Springfield (' || account_id || ')'")
         connection.execute("UPDATE ref.accounts SET account_name = 'Springfield'")
-    with pytest.raises(ExplainError, match="is the name of 2"):
+    with pytest.raises(UnclearNameError, match="is the name of 2"):
         erase(settings, "Springfield", "u-anna")
 
 

@@ -26,6 +26,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
                 "as_of": datetime(2026, 11, 24),
                 "newest_week": WEEK,
                 "data_through": datetime(2026, 11, 22),
+                "sentence": "Data through Nov 22, 2026",
             }
         ],
         "accounts_summary": [a | {"annual_value": v, "seats": None} for a, v in zip(both, (100.0, 250.5), strict=True)],

@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from usage_pipeline.config.data_home import DataHome
-from usage_pipeline.serving.tokens import TokenStore
+from usage_pipeline.serving.agents import program_of_process
+from usage_pipeline.serving.gate import TooFastError
+from usage_pipeline.serving.tokens import TokenError, TokenStore
 from usage_pipeline_tests.support.processes import end_process
 
 TOOLS = {"call_list", "account", "contacts", "anomalies", "renewals", "kpi", "explain", "definitions"}
@@ -42,6 +44,8 @@ async def questions(client: Any) -> dict[str, Any]:
         "contacts": await client.call_tool("contacts", {"account": "A1"}),
         "wrong": await client.call_tool("account", {"account": "Acme Twon"}),
         "definitions": await client.call_tool("definitions", {"name": ["Clicks"]}),
+        "account": await client.call_tool("account", {"account": "A1"}),
+        "number": await client.call_tool("call_list", {"week": "1764000000"}),
     }
     return {"tools": tools} | called
 
@@ -58,7 +62,12 @@ def must_be_right(told: dict[str, Any]) -> None:
     assert values == {"North": 7.0, "South": 9.0}
     assert told["contacts"].is_error and "scope contacts" in told["contacts"].content[0].text
     assert told["wrong"].is_error and "Acme Town" in told["wrong"].content[0].text
-    assert content_of(told["definitions"])["definitions"]
+    words = content_of(told["definitions"])
+    assert (words["rows"][0]["name"], words["build"]["data_through"]) == ("clicks", "2026-11-22")
+    assert told["number"].is_error and "YYYY-MM-DD" in told["number"].content[0].text
+    # columns without any value are not repeated in each row: the reason stands once
+    assert "seats" not in content_of(told["account"])["answer"]["summary"]["rows"][0]
+    assert "not delivered" in content_of(told["account"])["answer"]["summary"]["null_because"]["seats"]
 
 
 def test_an_agent_on_this_machine_asks_over_input_and_output(home: DataHome, config: Path, program: list[str]) -> None:
@@ -71,6 +80,18 @@ def test_an_agent_on_this_machine_asks_over_input_and_output(home: DataHome, con
             return await questions(client)
 
     must_be_right(run(session))
+
+
+def test_a_token_that_was_revoked_meanwhile_is_refused_and_calls_have_a_pace(home: DataHome) -> None:
+    """A server over input and output read its token once: it answered on after the token was revoked."""
+    store = TokenStore(home.api_dir)
+    who = program_of_process(TokenStore(home.api_dir), store.add("agent", [], {}), per_minute=2)
+    assert who(None).program == who(None).program == "agent"
+    with pytest.raises(TooFastError, match="wait"):
+        who(None)
+    store.revoke("agent")
+    with pytest.raises(TokenError, match="holds no token"):
+        who(None)
 
 
 def test_without_a_token_no_server_starts(home: DataHome, config: Path, program: list[str]) -> None:
@@ -104,13 +125,17 @@ def test_agents_elsewhere_ask_over_http_with_their_token(home: DataHome, served:
 
     async def session() -> dict[str, Any]:
         async with (
-            httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"}) as http,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}) as http,
             Client(streamable_http_client(f"{served}/mcp", http_client=http)) as client,
         ):
             return await questions(client)
 
     must_be_right(run(session))
-    assert httpx.post(f"{served}/mcp", json={}).status_code == 401
+    assert httpx2.post(f"{served}/mcp", json={}).status_code == 401
+    # behind a proxy it is called by another name
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"Authorization": f"Bearer {secret}", "Host": "api.example.com", "Accept": "application/json"}
+    assert httpx2.post(f"{served}/mcp", json=ping, headers=headers).status_code == 200
 
 
 def test_it_listens_to_other_machines_only_behind_https(home: DataHome, config: Path, program: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES
+from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, WAREHOUSE_TABLES, Table
 from usage_pipeline.publishing.builds import Build
 
 Rows = Mapping[str, Iterable[Mapping[str, Any]]]
@@ -22,21 +22,34 @@ def publish_by_hand(home: Path, number: int, day: str, rows: Rows) -> str:
     build_id = f"{number:05d}-{day}-aaaaaaaa"
     folder = home / "published" / build_id
     folder.mkdir(parents=True)
-    for stem, tables in (("warehouse", WAREHOUSE_TABLES), ("contacts", CONTACT_TABLES)):
-        with duckdb.connect(str(folder / f"{stem}.duckdb")) as connection:
-            for table in tables:
-                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
-                columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
-                connection.execute(f"CREATE TABLE {table.full_name} ({columns})")
-                for row in rows.get(table.name, ()):
-                    kept = {name: value for name, value in row.items() if name in table.column_names}
-                    named, marks = ", ".join(kept), ", ".join("?" for _ in kept)
-                    connection.execute(f"INSERT INTO {table.full_name} ({named}) VALUES ({marks})", list(kept.values()))
-            if stem == "warehouse":
-                connection.execute("UPDATE mart.build SET build_id = ?", [build_id])
+    write_tables(folder / "warehouse.duckdb", WAREHOUSE_TABLES, rows)
+    write_tables(folder / "contacts.duckdb", CONTACT_TABLES, rows)
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
+        connection.execute("UPDATE mart.build SET build_id = ?", [build_id])
     build = Build(build_id, day, "2026-11-16", "aaaaaaaa", {})
     (folder / "build.json").write_text(json.dumps(asdict(build)))
     link = home / "published" / "current"
     link.unlink(missing_ok=True)
     link.symlink_to(build_id)
     return build_id
+
+
+def outcomes_by_hand(home: Path, build_id: str, rows: Rows) -> None:
+    """Writes the outcomes of a build with `rows` by table, and shows them."""
+    folder = home / "outcomes" / "00001-hand"
+    folder.mkdir(parents=True)
+    write_tables(folder / "usage_outcomes.duckdb", OUTCOME_TABLES, rows)
+    (folder / "made_of").write_text(json.dumps({"build_id": build_id, "digest": ""}))
+    (home / "outcomes" / "current").symlink_to(folder.name)
+
+
+def write_tables(file: Path, tables: Iterable[Table], rows: Rows) -> None:
+    with duckdb.connect(str(file)) as connection:
+        for table in tables:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {table.schema}")
+            columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
+            connection.execute(f"CREATE TABLE {table.full_name} ({columns})")
+            for row in rows.get(table.name, ()):
+                kept = {name: value for name, value in row.items() if name in table.column_names}
+                named, marks = ", ".join(kept), ", ".join("?" for _ in kept)
+                connection.execute(f"INSERT INTO {table.full_name} ({named}) VALUES ({marks})", list(kept.values()))
