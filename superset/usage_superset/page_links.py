@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from flask import redirect, render_template, request
 from flask_login import current_user
 
-from usage_superset.page_addresses import DASHBOARD, PAGES, address_of, nearest
+from usage_superset.page_addresses import DASHBOARD, LETTERS, PAGES, address_of, nearest
 from usage_superset.rows import is_name, may_read, names_of, rows_of
 
 # filters that mean the same on every page that has them
@@ -49,11 +49,15 @@ def add_links(app: Any) -> None:
             return logged_in() or _lead_to(page, name)
 
         app.add_url_rule(f"/{page}/<path:name>", f"link_to_{page}", lead)
+        if page in LETTERS:
+            app.add_url_rule(f"/{LETTERS[page]}/<path:name>", f"cell_to_{page}", lead)
 
+    @app.get(f"/{LETTERS['data-status']}/")
     @app.get("/data-status/")
     def data_status() -> Any:
         return redirect(f"{DASHBOARD}health/")
 
+    @app.get(f"/{LETTERS['record']}/<path:name>")
     @app.get("/record/<path:name>")
     def record(name: str) -> Any:
         if away := logged_in():
