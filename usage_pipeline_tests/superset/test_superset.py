@@ -381,6 +381,41 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     context.close()
 
 
+def test_the_search_of_a_table_finds_names_and_no_words_of_links(
+    superset: SupersetServer, page: Any, demo: Demo
+) -> None:
+    """Before: *href* found every row. Superset's cleaning of HTML still has to see that the cell is a link."""
+    open_dashboard(page, superset, "call-list")
+    table = page.locator("[data-test-chart-name='Accounts to call, by priority']")
+    links = table.locator("tbody a[href^='/a/']")
+    rows, name = links.count(), links.first.inner_text()
+    assert rows > 1
+    box = table.locator("input[placeholder*=records]")
+    for word, found in (("href", 0), ("title", 0), (name, 1)):
+        box.fill(word)
+        page.wait_for_timeout(700)  # the table waits for the end of typing
+        assert links.count() == found, word
+    links.first.click()
+    page.wait_for_url(re.compile("/superset/dashboard/account/"))
+    assert name in unquote(page.url)
+
+
+@pytest.mark.long
+def test_the_first_screen_of_the_call_list_holds_eight_rows(superset: SupersetServer, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    log_in(page, superset, "viewer")
+    open_dashboard(page, superset, "call-list")
+    rows = page.locator("[data-test-chart-name='Accounts to call, by priority'] tbody tr").all()
+    boxes = [row.bounding_box() for row in rows]
+    # of those that reach into what is seen of the table, and of the window
+    scrolled = page.locator("[data-test-chart-name='Accounts to call, by priority'] tbody").first
+    seen = scrolled.evaluate("e => e.closest('div').getBoundingClientRect().bottom")
+    whole = [box for box in boxes if box and box["y"] + box["height"] <= min(900, seen)]
+    assert len(whole) >= min(8, len(rows))
+    context.close()
+
+
 # ---------------------------------------------------------------- what is taken away
 
 
