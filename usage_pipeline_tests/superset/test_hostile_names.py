@@ -47,6 +47,8 @@ HOSTILE = [
     "{{{{ {n} }}}}<b>bold</b>",
     "R<D & Co. <3 {n}",
 ]
+# a name may be a link; what begins so is one that was drawn
+OUR_TAG = link("x", "account", "x").split("=")[0]
 PATHS = re.compile(r"/([apcr]|go)/[A-Za-z0-9._~%, -]*|/(d|my-csm|brief)/")
 
 
@@ -206,7 +208,7 @@ def test_downloads_hold_names_as_texts_and_addresses_of_ours_only(
             if isinstance(value, str):
                 assert value[0] not in "=+@" and not (value[0] == "-" and not value[1:2].isdigit()), value
                 assert "evil" not in (urlsplit(value).hostname or "") or value.startswith("http://evil"), value
-                assert "<a " not in value, "a link of ours is the name that is seen"
+                assert OUR_TAG not in value, "a link of ours is the name that is seen"
         made = manager.post("/api/v1/chart/data", body | {"result_format": "xlsx"})
         for row in openpyxl.load_workbook(BytesIO(made.content)).active.iter_rows():
             for item in row:
