@@ -1,10 +1,12 @@
 """What every page has alike: the line on top, and the bar of filters.
 
-Belongs here: the way to the other pages, the state of the data beside it, the order of filters. `make format` writes it
+Belongs here: the way to the other pages, the state of the data beside it, the order of filters, what charts without a
+row say. `make format` writes it
 into the YAML. Does not: how it looks (`superset/usage_superset/static/pages.css`), and how filters are carried along
 (`usage_superset/page_links.py`).
 """
 
+import json
 from typing import Any
 
 ROW, LINE, STATE = "ROW-frame", "MARKDOWN-frame", "CHART-frame"
@@ -49,6 +51,15 @@ def frame_text(slug: str, title: str) -> str:
     links = [f"**{name}**" if page == slug else f"[{name}](/go/{page})" for page, name in PAGES.items()]
     brief = ["[Account brief](/brief/)"] if slug == "account" else []
     return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)", *brief]) + "\n"
+
+
+def empty_css(texts: dict[str, str]) -> str:
+    """The style sheet of a page: what charts without a row say, by their title."""
+    return "".join(
+        f'[data-test-chart-name={json.dumps(title)}] [aria-label="empty"] + div > p:first-child::after '
+        f"{{ content: {json.dumps(text)}; }}\n"
+        for title, text in sorted(texts.items())
+    )
 
 
 def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
