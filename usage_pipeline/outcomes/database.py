@@ -162,11 +162,11 @@ def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]
 
 def _status_when_issued(row: dict[str, Any], records: list[Record]) -> str:
     known = [record for record in records if _utc(record.recorded_at) < row["issued_as_of"]]
-    pairs = [part.split(" / ", 1) for part in (row["call_reasons"] or "").split(", ")]
+    named = [part.partition(" / ") for part in (row["call_reasons"] or "").split(", ")]
     reasons = [
-        Reason(application_key=pair[1], call_reason=pair[0], since=None, urgency_rank=_NO_PRIORITY)
-        for pair in pairs
-        if len(pair) == 2
+        Reason(application_key=application, call_reason=kind, since=None, urgency_rank=_NO_PRIORITY)
+        for kind, _, application in named
+        if application
     ]
     return standing(latest(known).get(row["account_id"]), reasons, row["issued_as_of"].date()).status
 

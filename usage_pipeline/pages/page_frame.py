@@ -27,6 +27,8 @@ FILTERS = ("owner", "segment", "region", "account", "application", "application_
 # pages with charts of another schema alone (personal data, how CSMs answer) hold no other chart
 _WITHOUT_STATE = {"contacts", "responses"}
 _HEIGHT = 6
+# where the name of what a page is about stands above the line
+_HEIGHT_WITH_NAME = 10
 # one color a meaning, on every page: good, attention, bad, plain, and what is past or not known
 _GOOD, _ATTENTION, _BAD, _PLAIN, _PAST = "#4c9f70", "#edae49", "#d1495b", "#1b6ca8", "#9aa5b1"
 LABEL_COLORS = {
@@ -72,6 +74,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         raise ValueError(f"{slug}: no line of pages leads to it; add it to PAGES or to _BESIDE of page_frame.py")
     position, parents = dashboard["position"], ["ROOT_ID", "GRID_ID", ROW]
     with_state = slug not in _WITHOUT_STATE
+    height = _HEIGHT if slug in PAGES else _HEIGHT_WITH_NAME
     position["GRID_ID"]["children"] = [ROW, *(cell for cell in position["GRID_ID"]["children"] if cell != ROW)]
     position[ROW] = {
         "children": [LINE, STATE] if with_state else [LINE],
@@ -85,7 +88,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         "id": LINE,
         "meta": {
             "code": frame_text(slug, dashboard["dashboard_title"]),
-            "height": _HEIGHT,
+            "height": height,
             "width": 9 if with_state else 12,
         },
         "parents": parents,
@@ -96,7 +99,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         position[STATE] = {
             "children": [],
             "id": STATE,
-            "meta": {"height": _HEIGHT, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
+            "meta": {"height": height, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
             "parents": parents,
             "type": "CHART",
         }

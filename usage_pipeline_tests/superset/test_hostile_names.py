@@ -148,7 +148,8 @@ def test_no_name_is_html_on_any_page(hostile_server: SupersetServer, browser: An
     for state in shown:
         assert state["foreign"] == []
         assert state["pictures"] == []
-        assert "pwned" not in state["title"]
+        # a page may be headed by such a name; a script of one would have set the title to this
+        assert not state["title"].startswith("pwned")
         # an administrator is led on to the chart itself
         ours = ("#", "/superset/dashboard/", "/explore/?dashboard_page_id=")
         links = [link for link in state["links"] if not link.startswith(ours)]
