@@ -38,6 +38,7 @@ ELSEWHERE = {
     "observability/status_health",
     "observability/status_sources",
     "observability/unmatched_users",
+    "outcomes/call_figures",
     "outcomes/call_status",
 }
 # where names without a schema are looked for: what is registered, or made in passing

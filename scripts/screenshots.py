@@ -19,7 +19,8 @@ PAGES = (
     *("call-list", "account", "application", "applications-accounts", "usage-over-time", "changes"),
     *("low-inactive", "kpi-sheet", "contacts", "health"),
 )
-LINKED = ("account", "application")
+# and the first letter of its address in tables
+LINKED = {"account": "a", "application": "p"}
 # other tabs of a page: picture, name of the tab, and what is picked where the tab waits for it
 TABS: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
     "kpi-sheet": (
@@ -49,7 +50,7 @@ def main() -> int:
             for slug in PAGES:
                 address = f"/superset/dashboard/{slug}/"
                 if slug in LINKED:
-                    address = page.locator(f'a[href^="/{slug}/"]').first.get_attribute("href") or address
+                    address = page.locator(f'a[href^="/{LINKED[slug]}/"]').first.get_attribute("href") or address
                 _draw(page, f"{url}{address}")
                 _shoot(page, slug, mode)
                 for picture, tab, picked in TABS.get(slug, ()):

@@ -6,7 +6,11 @@ that is not seen (a word joiner), in data as in the names of columns that data b
 no check for one. A page's filter that sends such a name back means the name as it is stored.
 
 No mart holds HTML. Names become links where a table is drawn (LINKS), and what a click on one filters by is the name
-again; the status file alone writes a dot in a color. So search, sort, filters and downloads know plain names only.
+again; the status file alone writes a dot in a color. So filters and downloads know plain names only.
+
+The box that searches a table in the browser looks at the whole cell, tag and all. So no word stands in the tag that is
+not in the name: the names of its attributes hold characters that are not seen, which Superset's own cleaning of HTML
+takes away before it is drawn, and the addresses are of one letter (`page_addresses.LETTERS`).
 """
 
 import html
@@ -17,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from usage_superset.downloads import as_whole_numbers, workbook
+from usage_superset.page_addresses import LETTERS
 
 # a column of a table -> the page that its cells lead to, and the column of the same row that names what is shown there
 LINKS = {
@@ -28,10 +33,13 @@ LINKS = {
 }
 # rows about all of them have no page
 _NO_PAGES = {"all accounts", "all applications", ".", ".."}
-_LINK = re.compile(r'<a title="([^"<>]*)" href="/[a-z-]+/[A-Za-z0-9._~%-]*">[^<>]*</a>')
+_UNSEEN = "\u2060"
+_TITLE, _HREF = (_UNSEEN.join(attribute) for attribute in ("title", "href"))
+_LINK = re.compile(rf'<a {_TITLE}="([^"<>]*)" {_HREF}="/[a-z]/[A-Za-z0-9._~%, -]*">[^<>]*</a>')
 _DOT = re.compile(r'<span style="font-size: 22px; line-height: 16px; color: #[0-9a-f]{6}">&#9679;</span>')
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-_UNSEEN = "\u2060"
+# characters of names that an address takes as they are: their numbers (%20) would be found too
+_AS_THEY_ARE = " ,"
 
 
 def as_text(value: Any) -> Any:
@@ -58,7 +66,7 @@ def link(text: Any, page: str, name: Any = "") -> Any:
     if not (isinstance(text, str) and isinstance(name, str)) or not text or {text, name} & _NO_PAGES:
         return as_text(text)
     shown = html.escape(text)
-    return f'<a title="{shown}" href="/{page}/{quote(name, safe="")}">{shown}</a>'
+    return f'<a {_TITLE}="{shown}" {_HREF}="/{LETTERS[page]}/{quote(name, safe=_AS_THEY_ARE)}">{shown}</a>'
 
 
 def cell(column: Any, value: Any) -> Any:

@@ -5,6 +5,8 @@ from urllib.parse import quote
 
 # the pages that a name leads to, and the column that their filter is on
 PAGES = {"account": "account", "application": "application", "contacts": "account", "call-list": "owner"}
+# the same pages, and the others that cells of tables lead to, by addresses that hold no word (`html_cells.py`)
+LETTERS = {"account": "a", "application": "p", "contacts": "c", "record": "r", "data-status": "d"}
 DASHBOARD = "/superset/dashboard/"
 
 

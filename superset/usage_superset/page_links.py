@@ -5,6 +5,7 @@
 - /record/Town of Elkdale: the form that records what came of a call.
 - /go/changes: that page, with the filters of the page that the link was clicked on: which page it was, the browser says
   (Referer), and what was chosen there, Superset keeps.
+- /page-names/: which account and application the page that asks is about, for its heading (`static/pages.js`).
 - /my-csm/of/Ana Ortiz: pages begin with the accounts of that CSM from then on, in this browser, until /my-csm/ is told
   otherwise.
 
@@ -19,7 +20,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from flask import redirect, render_template, request
 from flask_login import current_user
 
-from usage_superset.page_addresses import DASHBOARD, PAGES, address_of, nearest
+from usage_superset.html_cells import as_stored
+from usage_superset.page_addresses import DASHBOARD, LETTERS, PAGES, address_of, nearest
 from usage_superset.rows import is_name, may_read, names_of, rows_of
 
 # filters that mean the same on every page that has them
@@ -49,11 +51,15 @@ def add_links(app: Any) -> None:
             return logged_in() or _lead_to(page, name)
 
         app.add_url_rule(f"/{page}/<path:name>", f"link_to_{page}", lead)
+        if page in LETTERS:
+            app.add_url_rule(f"/{LETTERS[page]}/<path:name>", f"cell_to_{page}", lead)
 
+    @app.get(f"/{LETTERS['data-status']}/")
     @app.get("/data-status/")
     def data_status() -> Any:
         return redirect(f"{DASHBOARD}health/")
 
+    @app.get(f"/{LETTERS['record']}/<path:name>")
     @app.get("/record/<path:name>")
     def record(name: str) -> Any:
         if away := logged_in():
@@ -71,6 +77,13 @@ def add_links(app: Any) -> None:
         if dashboard is None:
             return render_template("no_such.html", what="page", name=page, page="", near=[]), 404, _PLAIN
         return redirect(address_of(page, _fitting(dashboard, chosen_before())))
+
+    @app.get("/page-names/")
+    def page_names() -> Any:
+        if not current_user.is_authenticated:
+            return {}, 401, _PLAIN
+        chosen = chosen_before()
+        return {column: as_stored(chosen.get(column, [])) for column in ("account", "application")}, 200, _PLAIN
 
     @app.get("/my-csm/")
     def csms() -> Any:

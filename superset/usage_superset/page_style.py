@@ -1,4 +1,4 @@
-"""How pages look beside what Superset draws: our style sheet, the language, what a telephone needs.
+"""How pages look beside what Superset draws: our style sheet, the language, what a telephone needs, the name on top.
 
 Templates below `templates/` stand before Superset's own of the same name: `head_custom_extra.html` is empty there, and
 meant for this.
@@ -22,9 +22,9 @@ def add_style(app: Any) -> None:
     app.jinja_loader = ChoiceLoader([FileSystemLoader(_HERE / "templates"), app.jinja_loader])
     app.jinja_env.globals["usage_style"] = style_version()
 
-    @app.get("/usage-style/<name>.css")
-    def usage_style(name: str) -> Any:
-        return send_from_directory(_STYLES, f"{name}.css", max_age=_HOUR)
+    @app.get("/usage-style/<name>.<any(css, js):kind>")
+    def usage_style(name: str, kind: str) -> Any:
+        return send_from_directory(_STYLES, f"{name}.{kind}", max_age=_HOUR)
 
     @app.after_request
     def say_the_language(response: Any) -> Any:
@@ -36,6 +36,6 @@ def add_style(app: Any) -> None:
 
 
 def style_version() -> str:
-    """Changes with the style sheets, so that no browser keeps an old one."""
-    sheets = b"".join(file.read_bytes() for file in sorted(_STYLES.glob("*.css")))
+    """Changes with the style sheets and the script, so that no browser keeps an old one."""
+    sheets = b"".join(file.read_bytes() for file in sorted(_STYLES.iterdir()))
     return hashlib.sha256(sheets).hexdigest()[:12]

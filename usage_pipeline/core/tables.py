@@ -57,8 +57,12 @@ class CatalogueError(ValueError):
     """catalogue.yaml does not hold what it should; the message names the entry, the field and the remedy."""
 
 
-def read_catalogue(file: Path = CATALOGUE) -> tuple[dict[str, Column], dict[str, dict[str, Metric]], list[str]]:
-    """Columns by name, metrics by table and name, and notes that hold for every page. Raises CatalogueError."""
+def read_catalogue(
+    file: Path = CATALOGUE,
+) -> tuple[dict[str, Column], dict[str, dict[str, Metric]], list[str], dict[str, str]]:
+    """Columns by name, metrics by table and name, notes that hold for every page, and what charts without a row say, by
+    their file. Raises CatalogueError.
+    """
     # the parser in C: every start reads it
     content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     columns = {name: _entry(Column, name, entry, file) for name, entry in content["columns"].items()}
@@ -66,7 +70,7 @@ def read_catalogue(file: Path = CATALOGUE) -> tuple[dict[str, Column], dict[str,
         table: {name: _entry(Metric, name, entry, file) for name, entry in entries.items()}
         for table, entries in content["metrics"].items()
     }
-    return columns, metrics, content["notes"]
+    return columns, metrics, content["notes"], content.get("empty_states", {})
 
 
 def _entry(kind: type[E], name: str, entry: dict[str, Any], file: Path) -> E:
@@ -78,7 +82,7 @@ def _entry(kind: type[E], name: str, entry: dict[str, Any], file: Path) -> E:
         raise CatalogueError(f"{file.name}: {name}: {where}: {first['msg']}") from error
 
 
-COLUMNS, METRICS, NOTES = read_catalogue()
+COLUMNS, METRICS, NOTES, EMPTY_STATES = read_catalogue()
 
 
 @dataclass(frozen=True)
@@ -318,6 +322,21 @@ TABLES = {
             "new_reasons applications_at_risk arr_at_risk annual_value renewal_date health health_color issued_as_of",
         ),
         _table(
+            "account_figures",
+            "week (the newest complete one, and the one before as it was shown) x account",
+            "as_of_week account_id",
+            "as_of_week is_newest_week account_id account segment region owner applications_owned applications_used "
+            "annual_value health seats_taken seats_known arr_renewing_soon",
+        ),
+        _table(
+            "application_figures",
+            "week (the newest complete one, and the one before as it was shown) x account x application that was "
+            "subscribed",
+            "as_of_week account_id application_key",
+            f"as_of_week is_newest_week {_KEYS} subscription_state usage_state annual_value low_usage_risks "
+            "churn_risks",
+        ),
+        _table(
             "subscription_history",
             "account x application (or the whole account) x subscription: every one that was delivered, ended ones too",
             "account_id application_key period_number",
@@ -373,6 +392,13 @@ TABLES = {
             schema="outcomes",
         ),
         _table(
+            "call_figures",
+            "week (that of the list now, and the one before as it was issued) x account",
+            "as_of_week account_id",
+            "as_of_week is_newest_week account_id account segment region owner urgency news arr_at_risk call_status",
+            schema="outcomes",
+        ),
+        _table(
             "account_outcomes",
             "an outcome that was recorded, newest first",
             "outcome_id",
@@ -384,7 +410,7 @@ TABLES = {
             "reason_usefulness",
             "a kind of reason that is on the list, or was answered",
             "call_reason",
-            "call_reason reason_answers useful_answers useful_share useful_low useful_high is_moved_down why_not_useful",
+            "call_reason reason_answers useful_answers useful_share useful_low useful_high is_moved_down reason_effect why_not_useful",
             schema="outcomes",
         ),
         _table(

@@ -23,7 +23,7 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _EXCEL_MARKS = ("circle", "square", "triangle", "diamond", "plus", "x", "star", "long_dash")
 _NUMBERS = {",d": "#,##0", ",.1f": "#,##0.0", ",.2f": "#,##0.00"}
 _PERCENT = "+0.0%;-0.0%;0.0%"
-_BETTER, _WORSE = ("#D9F0E2", "#0B5D33"), ("#FADCE0", "#8C1C2B")
+_IMPROVED, _DECLINED = ("#D9F0E2", "#0B5D33"), ("#FADCE0", "#8C1C2B")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
             "The same period a year ago; empty where the entity was not there, or the period is not on record.",
         ),
         ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
-        ("colors", "They repeat what Trend says: green is better, red is worse."),
+        ("colors", "They repeat what Trend says: green is improved, red is declined."),
     ]
     page = _page(book, "About")
     page.set_column(0, 0, 16)
@@ -247,7 +247,7 @@ def _colour(page: Any, formats: _Formats, columns: list[_Column], rows: int) -> 
     place = next((n for n, column in enumerate(columns) if column.source == "change_is"), None)
     if place is None:
         return
-    for word, (background, ink) in {"better": _BETTER, "worse": _WORSE}.items():
+    for word, (background, ink) in {"improved": _IMPROVED, "declined": _DECLINED}.items():
         style = formats.of(word, bg_color=background, font_color=ink)
         rule = {"type": "cell", "criteria": "==", "value": f'"{word}"', "format": style}
         page.conditional_format(1, place, max(rows, 1), place, rule)

@@ -28,10 +28,10 @@ from usage_pipeline.config.settings import OutcomeSettings
 from usage_pipeline.core.formatting import day
 from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.numbered import show_new
-from usage_pipeline.core.sql import as_dicts, literal, load_sql
-from usage_pipeline.core.tables import OUTCOME_TABLES, Column, Table
+from usage_pipeline.core.sql import as_dicts, literal, load_sql, run_sql
+from usage_pipeline.core.tables import OUTCOME_TABLES, TABLES, Column, Table
 from usage_pipeline.core.weeks import WEEK
-from usage_pipeline.outcomes.answers import Standing, latest, responses, standing, usefulness
+from usage_pipeline.outcomes.answers import Standing, Usefulness, latest, responses, standing, usefulness
 from usage_pipeline.outcomes.records import Reason, Record, files_in, keep, kept_folder, read_records
 from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline.publishing.history import history_locked
@@ -46,6 +46,9 @@ _TYPES = {
     "VARCHAR": pa.string(),
 }
 _STATUS = ("account_id", "call_status", "call_status_text", "outcome_at", "was_reached")
+_ISSUED = "SELECT account_id, call_reasons, issued_as_of FROM shown.mart.call_list_history WHERE as_of_week = $week"
+# lower than any: what was issued does not say how urgent each reason was
+_NO_PRIORITY = 9
 _REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
 
 
@@ -140,9 +143,43 @@ def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcome
             "csm_responses": _response_rows(owners, standings, records, as_of_day, outcomes),
         }
         for table in OUTCOME_TABLES:
-            _insert(connection, table, rows[table.name])
+            if table.name in rows:
+                _insert(connection, table, rows[table.name])
+        _insert_figures(connection, records)
         connection.execute("DETACH shown")
         connection.execute("CHECKPOINT")
+
+
+def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]) -> None:
+    """What tiles compare the list with: the one that was issued a week before, as it stood when it was issued."""
+    newest = connection.execute("SELECT CAST(newest_week AS DATE) FROM shown.mart.build").fetchone()
+    week = newest[0] - WEEK if newest and newest[0] else None
+    of_account: dict[str, list[Record]] = {}
+    for record in records:
+        of_account.setdefault(record.account_id, []).append(record)
+    before = [
+        {
+            "account_id": row["account_id"],
+            "call_status": _status_when_issued(row, of_account.get(row["account_id"], [])),
+        }
+        for row in as_dicts(connection.execute(_ISSUED, {"week": week}))
+    ]
+    columns = [column for column in TABLES["call_figures"].columns if column.name in ("account_id", "call_status")]
+    connection.register("before", pa.Table.from_pylist(before, schema=arrow_schema(columns)))
+    sql = load_sql("outcomes", "call_figures")
+    run_sql(connection, f"CREATE TABLE outcomes.call_figures AS {sql}", {"week": week})
+    connection.unregister("before")
+
+
+def _status_when_issued(row: dict[str, Any], records: list[Record]) -> str:
+    known = [record for record in records if _utc(record.recorded_at) < row["issued_as_of"]]
+    named = [part.partition(" / ") for part in (row["call_reasons"] or "").split(", ")]
+    reasons = [
+        Reason(application_key=application, call_reason=kind, since=None, urgency_rank=_NO_PRIORITY)
+        for kind, _, application in named
+        if application
+    ]
+    return standing(latest(known).get(row["account_id"]), reasons, row["issued_as_of"].date()).status
 
 
 def standings_of(warehouse: Path, records: list[Record], as_of_day: date) -> dict[str, Standing]:
@@ -267,10 +304,17 @@ def usefulness_rows(
             "useful_low": found[kind].low if kind in found else None,
             "useful_high": found[kind].high if kind in found else None,
             "is_moved_down": kind in found and found[kind].is_moved_down,
+            "reason_effect": _effect(found.get(kind)),
             "why_not_useful": found[kind].why_not if kind in found else "",
         }
         for kind in sorted(listed | set(found))
     ]
+
+
+def _effect(found: Usefulness | None) -> str:
+    if found is None or not found.answers:
+        return "no answer yet"
+    return "one priority lower" if found.is_moved_down else "keeps its priority"
 
 
 def _response_rows(

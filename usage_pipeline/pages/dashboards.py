@@ -17,9 +17,9 @@ from typing import Any
 import duckdb
 import yaml
 
-from usage_pipeline.core.tables import COLUMNS, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
+from usage_pipeline.core.tables import COLUMNS, EMPTY_STATES, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
 from usage_pipeline.pages.help_tab import help_text, place_help
-from usage_pipeline.pages.page_frame import place_frame
+from usage_pipeline.pages.page_frame import empty_css, place_frame
 from usage_pipeline.privacy.encryption import open_database
 
 ASSETS = Path(__file__).parents[2] / "superset" / "assets"
@@ -147,6 +147,12 @@ def problems_of(folder: Path = ASSETS) -> list[str]:
     for uuid, dashboard in assets.dashboards.items():
         placed |= set(chart_uuids(dashboard))
         problems += [f"{name(uuid)}: {p}" for p in _dashboard_problems(dashboard, assets)]
+    stems = {assets.files[uuid].stem for uuid in assets.charts}
+    if folder == ASSETS:
+        problems += [
+            f"catalogue.yaml: empty_states: {stem}: no chart has that file; delete the entry or name another"
+            for stem in sorted(set(EMPTY_STATES) - stems)
+        ]
     problems += [
         f"{name(uuid)}: is on no dashboard; place it or delete the file" for uuid in assets.charts if uuid not in placed
     ]
@@ -254,6 +260,8 @@ def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
     help_cell = dashboard.get("position", {}).get("MARKDOWN-help", {})
     if help_cell.get("meta", {}).get("code") != help_of(dashboard, assets):
         problems.append("the tab that says what the figures mean is not up to date; run `make format`")
+    if dashboard.get("css") != empty_css(empty_texts(dashboard, assets)):
+        problems.append("what its charts say without a row is not up to date; run `make format`")
     if not _has_frame(dashboard, assets):
         problems.append("the line on top or the order of the filters is not that of all pages; run `make format`")
     for uuid in chart_uuids(dashboard):
@@ -323,6 +331,14 @@ def _dataset_column(column: Column) -> dict[str, Any]:
     }
 
 
+def empty_texts(dashboard: dict[str, Any], assets: Assets) -> dict[str, str]:
+    """What the charts of a dashboard say without a row, by title; those that the catalogue has a text for."""
+    stems = {uuid: assets.files[uuid].stem for uuid in chart_uuids(dashboard) if uuid in assets.charts}
+    return {
+        assets.charts[uuid]["slice_name"]: EMPTY_STATES[stem] for uuid, stem in stems.items() if stem in EMPTY_STATES
+    }
+
+
 def help_of(dashboard: dict[str, Any], assets: Assets) -> str:
     """The text of a dashboard's help tab."""
     shown = []
@@ -351,6 +367,7 @@ def normalise(folder: Path = ASSETS) -> list[Path]:
             if uuid in assets.dashboards:
                 place_frame(content, assets.charts[STATE_CHART])
                 place_help(content, help_of(content, assets))
+                content["css"] = empty_css(empty_texts(content, assets))
             file, text = assets.files[uuid], dump(content)
             if file.read_text(encoding="utf-8") != text:
                 file.write_text(text, encoding="utf-8")

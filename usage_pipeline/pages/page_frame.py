@@ -1,10 +1,12 @@
 """What every page has alike: the line on top, and the bar of filters.
 
-Belongs here: the way to the other pages, the state of the data beside it, the order of filters. `make format` writes it
+Belongs here: the way to the other pages, the state of the data beside it, the order of filters, what charts without a
+row say. `make format` writes it
 into the YAML. Does not: how it looks (`superset/usage_superset/static/pages.css`), and how filters are carried along
 (`usage_superset/page_links.py`).
 """
 
+import json
 from typing import Any
 
 ROW, LINE, STATE = "ROW-frame", "MARKDOWN-frame", "CHART-frame"
@@ -25,6 +27,8 @@ FILTERS = ("owner", "segment", "region", "account", "application", "application_
 # pages with charts of another schema alone (personal data, how CSMs answer) hold no other chart
 _WITHOUT_STATE = {"contacts", "responses"}
 _HEIGHT = 6
+# where the name of what a page is about stands above the line
+_HEIGHT_WITH_NAME = 10
 # one color a meaning, on every page: good, attention, bad, plain, and what is past or not known
 _GOOD, _ATTENTION, _BAD, _PLAIN, _PAST = "#4c9f70", "#edae49", "#d1495b", "#1b6ca8", "#9aa5b1"
 LABEL_COLORS = {
@@ -51,6 +55,15 @@ def frame_text(slug: str, title: str) -> str:
     return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)", *brief]) + "\n"
 
 
+def empty_css(texts: dict[str, str]) -> str:
+    """The style sheet of a page: what charts without a row say, by their title."""
+    return "".join(
+        f'[data-test-chart-name={json.dumps(title)}] [aria-label="empty"] + div > p:first-child::after '
+        f"{{ content: {json.dumps(text)}; }}\n"
+        for title, text in sorted(texts.items())
+    )
+
+
 def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
     """Puts the line and the filters of a dashboard in place; `state` is the chart of the data's state.
 
@@ -61,6 +74,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         raise ValueError(f"{slug}: no line of pages leads to it; add it to PAGES or to _BESIDE of page_frame.py")
     position, parents = dashboard["position"], ["ROOT_ID", "GRID_ID", ROW]
     with_state = slug not in _WITHOUT_STATE
+    height = _HEIGHT if slug in PAGES else _HEIGHT_WITH_NAME
     position["GRID_ID"]["children"] = [ROW, *(cell for cell in position["GRID_ID"]["children"] if cell != ROW)]
     position[ROW] = {
         "children": [LINE, STATE] if with_state else [LINE],
@@ -74,7 +88,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         "id": LINE,
         "meta": {
             "code": frame_text(slug, dashboard["dashboard_title"]),
-            "height": _HEIGHT,
+            "height": height,
             "width": 9 if with_state else 12,
         },
         "parents": parents,
@@ -85,7 +99,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         position[STATE] = {
             "children": [],
             "id": STATE,
-            "meta": {"height": _HEIGHT, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
+            "meta": {"height": height, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
             "parents": parents,
             "type": "CHART",
         }

@@ -65,6 +65,18 @@ def find_table(history_dir: Path, name: str, day: date) -> tuple[Path, str]:
     return file, shown[-1].name
 
 
+def build_of_week(history_dir: Path, week: date) -> Path | None:
+    """The folder of the last build kept whose newest complete week began on that Monday; None where there is none."""
+    for folder in reversed(kept_builds(history_dir)):
+        file = folder / "build.parquet"
+        found = duckdb.execute(f"SELECT CAST(newest_week AS DATE) FROM read_parquet({literal(file)})").fetchone()
+        if found == (week,):
+            return folder
+        if found is not None and found[0] < week:
+            return None
+    return None
+
+
 def _day_of(folder: Path) -> date:
     """Of `00012-2026-11-22-1a2b3c4d`, the day of its as_of."""
     return date.fromisoformat("-".join(folder.name.split("-")[1:4]))

@@ -131,7 +131,9 @@ def check_comparisons(sheet: pd.DataFrame) -> None:
     assert np.array_equal(sheet["per_active_account"].astype(float), average.astype(float), equal_nan=True)
     sign = sheet["kpi"].map({title: {"up": 1, "down": -1}[kpi.good] for title, kpi in kpis.items()})
     moved = np.sign(difference) * sign
-    assert (sheet["change_is"] == moved.map({1: "better", -1: "worse", 0: "no change"}).fillna("not compared")).all()
+    assert (
+        sheet["change_is"] == moved.map({1: "improved", -1: "declined", 0: "no change"}).fillna("not compared")
+    ).all()
     floor = sheet["kpi"].map({title: kpi.big_change.floor for title, kpi in kpis.items()})
     share = sheet["kpi"].map({title: kpi.big_change.share for title, kpi in kpis.items()})
     size = difference.abs()

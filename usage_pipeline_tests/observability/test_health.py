@@ -312,7 +312,7 @@ def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) ->
     page = context.new_page()
     log_in(page, superset, "viewer")
     open_dashboard(page, superset, "low-inactive")
-    link = page.locator("td a[href='/data-status/']").first.get_attribute("href")
+    link = page.locator("td a[href='/d/']").first.get_attribute("href")
     page.goto(superset.url + link)
     page.wait_for_selector("text=Source freshness")
     context.close()

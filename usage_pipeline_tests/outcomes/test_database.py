@@ -40,13 +40,17 @@ def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, st
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
         connection.execute("CREATE SCHEMA mart")
-        for name in ("call_list", "call_reasons"):
+        for name in ("accounts_summary", "build", "call_list", "call_list_history", "call_reasons"):
             columns = ", ".join(f"{column.name} {column.type}" for column in TABLES[name].columns)
             connection.execute(f"CREATE TABLE mart.{name} ({columns})")
+        connection.execute("INSERT INTO mart.build (newest_week) VALUES (TIMESTAMP '2026-11-09')")
         for rank, (account, reasons) in enumerate(calls.items(), 1):
             connection.execute(
                 "INSERT INTO mart.call_list (rank, account_id, account, owner, urgency_rank) VALUES (?, ?, ?, ?, ?)",
                 [rank, account, f"Town of {account}", "Dana", min(r[3] for r in reasons)],
+            )
+            connection.execute(
+                "INSERT INTO mart.accounts_summary (account_id, account) VALUES (?, ?)", [account, f"Town of {account}"]
             )
             for reason in reasons:
                 connection.execute(
@@ -169,6 +173,50 @@ def test_useless_kinds_and_responses_are_counted(settings: Settings) -> None:
     (dana,) = shown(settings, "responses.csm_responses")
     assert (dana["owner"], dana["calls_listed"], dana["calls_answered"], dana["answered_share"]) == ("Dana", 25, 25, 1)
     assert dana["days_to_answer"] == pytest.approx((MOMENT.timestamp() - datetime.fromisoformat("2026-11-22T00:00:00+00:00").timestamp() + 12 * 60) / 86400)  # fmt: skip
+
+
+def issue(settings: Settings, build: Build, week: str, issued_as_of: str, accounts: list[str]) -> None:
+    """Puts a list that was issued for a week into a build."""
+    with duckdb.connect(str(settings.home.published_dir / build.build_id / "warehouse.duckdb")) as connection:
+        for account in accounts:
+            connection.execute(
+                "INSERT INTO mart.call_list_history (as_of_week, account_id, urgency, call_reasons, issued_as_of) "
+                "VALUES (?, ?, 'Urgent', 'inactive / permits', ?)",
+                [week, account, issued_as_of],
+            )
+
+
+def test_tiles_compare_with_the_list_of_the_week_before_as_it_stood_when_it_was_issued(settings: Settings) -> None:
+    build = publish(settings, 1, {"A1": USUAL, "A2": USUAL, "A3": USUAL})
+    # A1 was answered before that list was issued and nothing was new on it; A2 on the day after
+    record(settings.home.feedback_dir, "A1", now=MOMENT - timedelta(days=20), reasons=_as_issued())
+    record(settings.home.feedback_dir, "A2", now=MOMENT, reasons=_as_issued())
+    issue(settings, build, "2026-11-02", "2026-11-15", ["A1", "A2"])
+    issue(settings, build, "2026-10-26", "2026-11-08", ["A1", "A2", "A3"])
+    renew(settings)
+    found = {
+        (f"{row['as_of_week']:%m-%d}", row["account_id"]): row["call_status"]
+        if isinstance(row["call_status"], str)
+        else None
+        for row in shown(settings, "outcomes.call_figures")
+    }
+    assert found == {
+        ("11-02", "A1"): "done",
+        ("11-02", "A2"): "open",
+        ("11-02", "A3"): None,
+        ("11-09", "A1"): "done",
+        ("11-09", "A2"): "done",
+        ("11-09", "A3"): "open",
+    }
+    assert {row["is_newest_week"] for row in shown(settings, "outcomes.call_figures")} == {True, False}
+
+
+def test_without_a_list_of_the_week_before_there_is_nothing_to_compare_with(settings: Settings) -> None:
+    build = publish(settings, 1, {"A1": USUAL})
+    issue(settings, build, "2026-10-26", "2026-11-08", ["A1"])
+    renew(settings)
+    (row,) = shown(settings, "outcomes.call_figures")
+    assert (row["account_id"], row["is_newest_week"]) == ("A1", True)
 
 
 def test_no_note_is_in_the_file(settings: Settings) -> None:

@@ -252,7 +252,7 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     before = data_of(manager, "call_list")
     assert set(before["account"]) >= {done["account"], snoozed["account"]}
     assert data_of(manager, "handled_calls").empty
-    tile = data_of(manager, "count_call_now").iloc[0, 0]
+    tile = data_of(manager, "count_call_now")["urgent"].iloc[0]
     viewer = visitors["viewer"]
     for row, given in (
         (done, {"status": "done"}),
@@ -267,7 +267,7 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     after, handled = data_of(manager, "call_list"), data_of(manager, "handled_calls")
     assert set(before["account"]) - set(after["account"]) == {done["account"], snoozed["account"]}
     assert set(handled["account"]) == {done["account"], snoozed["account"]}
-    assert data_of(manager, "count_call_now").iloc[0, 0] == tile - 2
+    assert data_of(manager, "count_call_now")["urgent"].iloc[0] == tile - 2
     status = dict(zip(after["account"], after["call_status_text"], strict=True))[kept["account"]]
     assert status.startswith("Open: not reached ")
     assert not any("for this page only" in str(frame.to_dict()) for frame in (after, handled))

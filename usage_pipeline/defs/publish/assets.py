@@ -21,15 +21,23 @@ from usage_pipeline.core import made_of
 from usage_pipeline.core.formatting import as_text, day
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, TABLES, WAREHOUSE_TABLES
-from usage_pipeline.defs.lineage import Step, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, code_version, sql_table
+from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
+from usage_pipeline.defs.tables import OWNERS, POOL, code_of, code_version, count_rows, sql_table, table_metadata
 from usage_pipeline.ingestion.deliveries import all_held_back, delivered_at
 from usage_pipeline.observability.status import write_status
 from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.pages.dashboards import Assets, chart_uuids, load_assets, missing_columns, schemas_of
 from usage_pipeline.publishing.builds import Build, PublishError, store_of
-from usage_pipeline.publishing.history import KINDS, attach_pending, history_locked, pending_files, promote
+from usage_pipeline.publishing.history import (
+    KINDS,
+    attach_pending,
+    history_locked,
+    newest_complete_week,
+    pending_files,
+    promote,
+)
 from usage_pipeline.publishing.kept_tables import keep_tables
+from usage_pipeline.publishing.week_before import COLUMNS, SHOWN, both_weeks
 from usage_pipeline.resources import Warehouse
 
 CONTACTS = sql_table(
@@ -39,6 +47,49 @@ CONTACTS = sql_table(
     description="People to call, with when they last came; published in a file of its own, for its role only.",
 )
 
+
+def _figures_asset(name: str, description: str) -> dg.AssetsDefinition:
+    """An asset that replaces a table of what tiles say: now, and a week before."""
+    sql = load_sql("defs/publish", name)
+
+    @dg.asset(
+        key=name,
+        group_name="publish",
+        kinds={"duckdb", "sql"},
+        owners=OWNERS,
+        deps=deps_of(
+            name,
+            Step(
+                tables={f"mart.{name}": f"defs/publish/{name}"},
+                reads=["core.weeks", *(f"mart.{table}" for table, _ in SHOWN.values())],
+                passing=COLUMNS,
+            ),
+        ),
+        pool=POOL,
+        code_version=code_version(sql, code_of("publishing")),
+        metadata=table_metadata(name),
+        description=f"{description}\n\nGrain: {sql.splitlines()[0].removeprefix('-- grain: ')}",
+    )
+    def figures(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[Any]:
+        with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
+            week = newest_complete_week(connection)
+            with both_weeks(connection, settings.home.history_dir, week) as before:
+                connection.execute(f"CREATE OR REPLACE TABLE mart.{name} AS {sql}")
+            rows = count_rows(connection, f"mart.{name}")
+        context.log.info(f"compared with build {before}" if before else "no build of the week before is kept")
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": rows, "week_before": before or "none", **column_lineage(name)}
+        )
+
+    return figures
+
+
+FIGURES = [
+    _figures_asset("account_figures", "What tiles say of accounts as a whole, now and a week before."),
+    _figures_asset("application_figures", "What tiles say of subscribed applications, now and a week before."),
+]
 _PUBLISHED = [table.full_name for table in (*WAREHOUSE_TABLES, *CONTACT_TABLES) if table.name != "build"]
 
 
@@ -213,4 +264,4 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
 
 def publish_assets() -> list[dg.AssetsDefinition]:
     assets, _ = load_assets()
-    return [CONTACTS, published_build, *(dashboard_asset(d, assets) for d in assets.dashboards.values())]
+    return [CONTACTS, *FIGURES, published_build, *(dashboard_asset(d, assets) for d in assets.dashboards.values())]

@@ -18,4 +18,7 @@ def the_newest_build_is_shown(settings: dg.ResourceParam[Settings]) -> dg.AssetC
     return warning(shown is not None and shown == newest, metadata)
 
 
-PUBLISH_CHECKS = [schema_check("account_contacts"), the_newest_build_is_shown]
+PUBLISH_CHECKS = [
+    *(schema_check(name) for name in ("account_contacts", "account_figures", "application_figures")),
+    the_newest_build_is_shown,
+]

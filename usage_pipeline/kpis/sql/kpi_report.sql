@@ -34,8 +34,8 @@ SELECT
         WHEN difference IS NULL THEN 'not compared'
         WHEN difference = 0 THEN 'no change'
         WHEN $good = 'neither' THEN CASE WHEN difference > 0 THEN 'higher' ELSE 'lower' END
-        WHEN (difference > 0) = ($good = 'up') THEN 'better'
-        ELSE 'worse'
+        WHEN (difference > 0) = ($good = 'up') THEN 'improved'
+        ELSE 'declined'
     END AS change_is,
     is_big_change,
     CASE
