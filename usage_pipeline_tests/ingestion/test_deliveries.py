@@ -677,10 +677,10 @@ def test_each_source_is_told_once_when_it_is_held_back_and_once_when_that_is_ove
         rows_of("subscriptions", rows).to_csv(subscriptions, index=False)
         lab.deliver(accounts)
         take_delivery(lab.settings, SOURCE_SCHEMAS["subscriptions"])
-        before = len(hook.bodies)
+        before, settings = len(hook.bodies), lab.settings
         for _ in range(2):
             findings = [f for f in look(lab.settings, NOW) if f.about in ("accounts", "subscriptions")]
-            raise_alerts(lab.settings.home, lab.settings.mail, lab.settings.name, findings, LOOKED_AT, NOW, print)
+            raise_alerts(settings.home, settings.mail, settings.notify, settings.name, findings, LOOKED_AT, NOW, print)
         return [(body["about"], body["state"]) for body in hook.bodies[before:]]
 
     with dg.DagsterInstance.ephemeral() as made:

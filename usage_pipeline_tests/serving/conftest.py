@@ -35,7 +35,10 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
             a | {"rank": n, "urgency": "Urgent", "urgency_rank": 1, "reason": f"about {a['account_id']}"}
             for n, a in enumerate(both, 1)
         ],
-        "call_list_history": [a | {"rank": n, "as_of_week": datetime(2026, 11, 9)} for n, a in enumerate(both, 1)],
+        "call_list_history": [
+            a | {"rank": n, "as_of_week": datetime(2026, 11, 9), "issued_as_of": datetime(2026, 11, 16)}
+            for n, a in enumerate(both, 1)
+        ],
         "call_reasons": [a | PERMITS | {"call_reason": "inactive", "urgency_rank": 1} for a in both],
         "subscription_overview": [a | PERMITS for a in both],
         "usage_by_week": [
