@@ -37,7 +37,7 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 	else echo "nothing is installed, so nothing runs"; fi
 
 .PHONY: test
-test: setup ## units, the pipeline on real files, Superset in a real browser: ten minutes on two cores
+test: setup ## units, the pipeline on real files, Superset in a real browser: a quarter of an hour on two cores
 	@scripts/need-chromium.sh
 	@$(BIN)/python -m pytest -m "not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 

@@ -368,6 +368,8 @@ def main(arguments: list[str]) -> int:
                 become(superset_command("outcome_records", "forget", *arguments[1:]), environment)
             if role == "bring-back-outcomes":
                 become(superset_command("outcome_records", "bring-back"), environment)
+            if role == "briefs":
+                become(superset_command("briefs", *arguments[1:]), environment)
             return users(environment, arguments[1:] if role == "users" else ["--help"])
         environment[CONFIG] = str(configuration(environment))
         become([PIPELINE / "usage-pipeline", *arguments], environment)

@@ -810,20 +810,42 @@ def password_of_person() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-def manage_people(config: Path | None, *arguments: str, password: str = "") -> None:
+def run_in_superset(config: Path | None, module: str, *arguments: str, given: str = "") -> None:
     from usage_pipeline.operations import local
 
-    settings = settings_of(config)
+    home = settings_of(config).home
     try:
-        local.manage_people(settings.home, settings.home.root / "run", list(arguments), password, say)
+        local.run_in_superset(home, home.root / "run", module, list(arguments), say, given=given)
     except local.LocalError as error:
         raise fail(str(error)) from error
 
 
 @app.command()
+def briefs(
+    accounts: Annotated[list[str] | None, typer.Argument(help="names of accounts")] = None,
+    *,
+    username: Annotated[str, typer.Option("--as", help="the person whose rights count, of `users list`")],
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    names: Annotated[Path | None, typer.Option("--list", help="file of names, one a line")] = None,
+    csm: Annotated[str, typer.Option(help="all accounts of this CSM")] = "",
+    contacts: Annotated[
+        bool, typer.Option("--contacts", help="with contacts, where that person may read them")
+    ] = False,
+    no_pdf: Annotated[bool, typer.Option("--no-pdf", help="HTML alone; PDF needs Chromium")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write the account brief of each of these accounts, as HTML and PDF, for meetings with customers."""
+    options = ["--as", username, "--out", str(out)]
+    options += ["--list", str(names)] if names else []
+    options += ["--csm", csm] if csm else []
+    options += ["--contacts"] * contacts + ["--no-pdf"] * no_pdf
+    run_in_superset(config, "briefs", *options, "--", *(accounts or []))
+
+
+@app.command()
 def create_admin(username: str, config: ConfigOption = None) -> None:
     """Add the first administrator. The password is asked for, or piped in, or taken from USAGE_PASSWORD."""
-    manage_people(config, "add", username, "Admin", password=password_of_person())
+    run_in_superset(config, "users", "add", username, "Admin", given=password_of_person())
 
 
 @users_app.command("add")
@@ -833,19 +855,19 @@ def users_add(
     config: ConfigOption = None,
 ) -> None:
     """Add a person, or give one who is there another role and password (asked for as by create-admin)."""
-    manage_people(config, "add", username, role, password=password_of_person())
+    run_in_superset(config, "users", "add", username, role, given=password_of_person())
 
 
 @users_app.command("remove")
 def users_remove(username: str, config: ConfigOption = None) -> None:
     """Shut a person out, at once; what they made stays."""
-    manage_people(config, "remove", username)
+    run_in_superset(config, "users", "remove", username)
 
 
 @users_app.command("list")
 def users_list(config: ConfigOption = None) -> None:
     """List who may log in, and as what."""
-    manage_people(config, "list")
+    run_in_superset(config, "users", "list")
 
 
 @deliveries_app.command("list")

@@ -2,7 +2,7 @@
 
 Belongs here: what stands on it, read as any chart reads it, for the person who asks, and the picture of two years of
 use. Does not: how it is laid out (`templates/account_brief.html`). Contacts are on it for their role alone, and only
-where they are asked for (`?contacts=1`). No script.
+where they are asked for (`?contacts=1`). No script. `briefs.py` writes the same as files.
 """
 
 from datetime import date, timedelta
@@ -50,6 +50,16 @@ def add_brief(app: Any) -> None:
         return page, 200, {"Cache-Control": "no-store"}
 
     app.jinja_env.filters |= {"day": _day, "money": _money, "count": _count, "share": _share}
+
+
+def brief_as_file(name: str, *, with_contacts: bool) -> str:
+    """The brief of an account that is there, with its styles in it and no way to other pages."""
+    from usage_superset.page_style import style_sheet
+
+    (account,) = rows_of("accounts_summary", _SUMMARY, {"account": name})
+    parts = brief_of(account, with_contacts=with_contacts)
+    styles = style_sheet("small-pages") + style_sheet("brief")
+    return render_template("account_brief.html", **parts, styles=styles)
 
 
 def brief_of(account: dict[str, Any], *, with_contacts: bool) -> dict[str, Any]:

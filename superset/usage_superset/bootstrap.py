@@ -59,6 +59,7 @@ def main() -> int:
                 assets = read_assets()
                 import_assets(assets)
                 prune_assets(assets)
+                store_requests()
                 sync_roles()
                 sync_warming_account()
                 failed, charts = run_every_chart() if is_published() else (0, 0)
@@ -176,6 +177,19 @@ def prune_assets(assets: dict[str, Any]) -> None:
             if str(item.uuid) not in wanted:
                 say(f"deleting {item}, which the tree no longer has")
                 db.session.delete(item)
+    db.session.commit()
+
+
+def store_requests() -> None:
+    """Writes beside each chart what a page asks for it: Superset answers for a chart by its number by that alone, to
+    programs, agents and reports.
+    """
+    from superset.extensions import db
+    from superset.models.slice import Slice
+
+    for chart in db.session.query(Slice).filter_by(is_managed_externally=True).all():
+        asked = payload(json.loads(chart.params), chart.datasource_id, force=False, as_rows=False)
+        chart.query_context = json.dumps(asked)
     db.session.commit()
 
 

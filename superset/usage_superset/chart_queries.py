@@ -1,7 +1,7 @@
 """The data request of a chart, from its YAML: what a browser would ask Superset for.
 
-Charts in `assets/` hold no query_context, since it repeats the parameters with ids of one installation. Whoever runs a
-chart without a browser (set-up, tests, benchmarks) makes it here. Covers the kinds of charts that the tree uses.
+Charts in `assets/` hold no query_context, since it repeats the parameters with ids of one installation: set-up writes
+it beside them. Whoever runs a chart without a browser makes it here. Covers the kinds of charts that the tree uses.
 """
 
 import json

@@ -35,6 +35,11 @@ def add_style(app: Any) -> None:
         return response
 
 
+def style_sheet(name: str) -> str:
+    """A style sheet of ours, for a page that is a file."""
+    return (_STYLES / f"{name}.css").read_text(encoding="utf-8")
+
+
 def style_version() -> str:
     """Changes with the style sheets and the script, so that no browser keeps an old one."""
     sheets = b"".join(file.read_bytes() for file in sorted(_STYLES.iterdir()))

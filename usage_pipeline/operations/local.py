@@ -435,14 +435,16 @@ def superset_command(module: str, *arguments: str) -> list[str]:
     return [str(SUPERSET_PYTHON), "-u", "-P", "-m", f"usage_superset.{module}", *arguments]
 
 
-def manage_people(home: DataHome, folder: Path, arguments: list[str], password: str, say: Say) -> None:
-    """Adds, lists or shuts out accounts of Superset. Raises LocalError with what Superset's environment says."""
+def run_in_superset(
+    home: DataHome, folder: Path, module: str, arguments: list[str], say: Say, *, given: str = ""
+) -> None:
+    """Runs a module of ours in Superset's environment. Raises LocalError with what it complains about."""
     if not SUPERSET_PYTHON.exists():
         raise LocalError(f"{SUPERSET_PYTHON} is missing: run `make setup`")
     done = subprocess.run(
-        superset_command("users", *arguments),
-        # on its input, since arguments and environments can be read by others on the machine
-        input=password + "\n",
+        superset_command(module, *arguments),
+        # a password goes to its input, since arguments and environments can be read by others on the machine
+        input=given + "\n",
         env=os.environ | superset_environment(home, folder) | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,

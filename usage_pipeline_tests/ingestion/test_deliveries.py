@@ -761,6 +761,7 @@ def test_the_status_says_what_is_held_back_and_why(cut_off: tuple[Settings, dg.D
     assert len(checks) == len(REFERENCE)
 
 
+@pytest.mark.long
 def test_a_missing_source_is_named_on_the_page_without_its_place(cut_off: tuple[Settings, dg.DagsterInstance]) -> None:
     settings, made = cut_off
     file = Path(settings.sources.accounts.path)  # type: ignore[union-attr,arg-type]

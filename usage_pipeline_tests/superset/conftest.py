@@ -8,7 +8,7 @@ import pytest
 
 from usage_pipeline.operations.local import (
     SUPERSET_PYTHON,
-    manage_people,
+    run_in_superset,
     superset_environment,
 )
 from usage_pipeline_tests.support.demo_home import Demo
@@ -20,7 +20,9 @@ from usage_pipeline_tests.support.visitors import Places, Visitor
 @pytest.fixture(scope="module")
 def visitors(superset: SupersetServer, demo: Demo) -> dict[str, Visitor]:
     password = "made for this test only"
-    manage_people(demo.settings.home, superset.folder, ["add", "pipeline", "Usage service"], password, print)
+    run_in_superset(
+        demo.settings.home, superset.folder, "users", ["add", "pipeline", "Usage service"], print, given=password
+    )
     superset.passwords["pipeline"] = password
     return {name: Visitor(superset, name) for name in ("admin", "manager", "viewer", "analyst", "pipeline", "nobody")}
 

@@ -17,7 +17,7 @@ from usage_superset.chart_queries import payload
 
 from usage_pipeline.operations.local import (
     SUPERSET,
-    manage_people,
+    run_in_superset,
     superset_command,
     superset_environment,
 )
@@ -581,7 +581,7 @@ def test_each_role_holds_what_the_file_grants_and_superset_s_own_hold_nothing(su
 def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: Demo) -> None:
     def manage(*arguments: str, password: str = "") -> list[str]:
         said: list[str] = []
-        manage_people(demo.settings.home, superset.folder, list(arguments), password, said.append)
+        run_in_superset(demo.settings.home, superset.folder, "users", list(arguments), said.append, given=password)
         return said
 
     password = "twelve or more"
@@ -617,10 +617,12 @@ def test_the_first_administrator_is_made_before_there_is_anything_and_own_data_g
 ) -> None:
     assert superset_environment(demo.settings.home, tmp_path)["USAGE_ACCOUNTS"] == ""
     said: list[str] = []
-    manage_people(demo.settings.home, tmp_path, ["add", "first", "Admin"], "twelve or more", said.append)
+    run_in_superset(
+        demo.settings.home, tmp_path, "users", ["add", "first", "Admin"], said.append, given="twelve or more"
+    )
     assert said[-1] == "first may log in as Admin"
     said.clear()
-    manage_people(demo.settings.home, tmp_path, ["list"], "", said.append)
+    run_in_superset(demo.settings.home, tmp_path, "users", ["list"], said.append)
     assert [line.split() for line in said if "first" in line] == [["first", "Admin"]]
 
 

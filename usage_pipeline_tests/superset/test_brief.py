@@ -2,6 +2,7 @@
 
 import html
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from usage_superset.page_addresses import nearest
 
+from usage_pipeline.operations.local import LocalError, run_in_superset
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
 from usage_pipeline_tests.support.superset_client import log_in
@@ -87,3 +89,59 @@ def test_a_wrong_name_is_told_what_was_meant(given: str, meant: str | None) -> N
     near = nearest(given, ["Town of Elkdale", "City of Sandport", "Elk County"])
     assert (near[0] == meant) if meant else True
     assert nearest("", ["A"]) == [] and len(nearest("a", [f"a{n}" for n in range(50)])) <= 5
+
+
+def briefs(superset: SupersetServer, demo: Demo, *arguments: str) -> list[str]:
+    """What the command says."""
+    said: list[str] = []
+    run_in_superset(demo.settings.home, superset.folder, "briefs", list(arguments), said.append)
+    return said
+
+
+@pytest.mark.long
+def test_the_command_writes_a_file_and_a_pdf_for_each_account_of_a_list(
+    superset: SupersetServer, demo: Demo, accounts: pd.DataFrame, tmp_path: Path
+) -> None:
+    wanted = accounts["account_name"].head(3).tolist()
+    (tmp_path / "names.txt").write_text("\n".join(wanted[1:]) + "\n\n", encoding="utf-8")
+    out = tmp_path / "briefs"
+    said = briefs(
+        superset, demo, "--as", "viewer", "--out", str(out), "--list", str(tmp_path / "names.txt"), "--", wanted[0]
+    )
+    assert [line.split(": ", 1)[1] for line in said] == wanted
+    pages = {file.stem: file.read_text(encoding="utf-8") for file in out.glob("*.html")}
+    assert len(pages) == 3
+    for name, page in zip(wanted, (pages[Path(line.split(": ")[0]).stem] for line in said), strict=True):
+        assert f"<h1>{html.escape(name)}</h1>" in page
+        assert not re.search(r"(href|src)=", page), "a file leads nowhere and loads nothing"
+        assert ".tiles" in page, "its styles are in it"
+    for pdf in out.glob("*.pdf"):
+        assert 1 <= pdf.read_bytes().count(b"/Type /Page\n") <= 2
+    assert len(list(out.glob("*.pdf"))) == 3
+    assert all(file.stat().st_mode & 0o077 == 0 for file in out.iterdir()), "others on the machine read none"
+
+
+@pytest.mark.long
+def test_the_command_has_the_rights_of_the_person_that_it_is_for(
+    superset: SupersetServer, demo: Demo, accounts: pd.DataFrame, tmp_path: Path
+) -> None:
+    contacts = pd.read_parquet(demo.folder / "lake" / "contacts.parquet").dropna(subset=["email"])
+    account = accounts[accounts["account_id"].isin(contacts["account_id"])].iloc[0]
+    emails = contacts[contacts["account_id"] == account["account_id"]]["email"]
+    found = {}
+    for who in ("viewer", "manager"):
+        options = ["--as", who, "--out", str(tmp_path / who), "--contacts", "--no-pdf", "--csm", account["owner"]]
+        written = len(briefs(superset, demo, *options))
+        assert written == (accounts["owner"] == account["owner"]).sum()
+        text = "".join(file.read_text(encoding="utf-8") for file in (tmp_path / who).iterdir())
+        found[who] = any(html.escape(email) in text for email in emails)
+    assert found == {"viewer": False, "manager": True}
+    for wrong, words in {
+        ("--as", "nobody at all"): "may not log in",
+        ("--as", "viewer", "--csm", "Nobody"): "there is no CSM 'Nobody'",
+        ("--as", "viewer", "--list", str(tmp_path / "none")): "cannot be read",
+        ("--as", "viewer"): "name accounts",
+        ("--as", "viewer", "--no-pdf", "--", account["account_name"][:-1]): f"did you mean {account['account_name']}",
+    }.items():
+        with pytest.raises(LocalError, match=re.escape(words)):
+            briefs(superset, demo, "--out", str(tmp_path / "wrong"), *wrong)

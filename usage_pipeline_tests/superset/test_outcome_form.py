@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from usage_pipeline.core.files import keep_private
-from usage_pipeline.operations.local import manage_people
+from usage_pipeline.operations.local import run_in_superset
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.outcomes.records import Record, kept_folder, problems, read_records
 from usage_pipeline.publishing.builds import store_of
@@ -289,9 +289,8 @@ def test_how_csms_answer_is_for_their_head_alone(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
 ) -> None:
     superset.passwords["lead"] = "made for this test only"
-    manage_people(
-        demo.settings.home, superset.folder, ["add", "lead", "Usage team lead"], superset.passwords["lead"], print
-    )
+    password, lead = superset.passwords["lead"], ["add", "lead", "Usage team lead"]
+    run_in_superset(demo.settings.home, superset.folder, "users", lead, print, given=password)
     dataset, database = places.datasets["csm_responses"], places.databases["Usage outcomes"]
     asked = ask_for(dataset, columns=["owner", "answered_share"])
     lead = Visitor(superset, "lead").post("/api/v1/chart/data", asked)

@@ -92,9 +92,28 @@ def test_nobody_but_set_up_makes_or_changes_a_managed_chart(
     assert analyst.ask("PUT", own, {"slice_name": "renamed"}).status_code == 200, "its author changes a chart"
     assert analyst.ask("PUT", own, {"is_managed_externally": True}).status_code in (403, 422)
     managed = f"/api/v1/chart/{places.charts[CHARTS['anomalies_per_week']['slice_name']]}"
+    before = visitors["admin"].get(managed).json()["result"]["query_context"]
     answer = analyst.ask("PUT", managed, {"query_context": "{}", "query_context_generation": True})
     assert answer.status_code in (403, 422), answer.text
-    assert visitors["admin"].get(managed).json()["result"]["query_context"] is None
+    assert visitors["admin"].get(managed).json()["result"]["query_context"] == before != "{}"
+
+
+@pytest.mark.long
+def test_every_chart_answers_by_its_number_what_its_page_shows(visitors: dict[str, Visitor]) -> None:
+    """Superset's own server for agents and reports of one chart ask so: no chart had an answer."""
+    numbers = {found["slice_name"]: found for found in listed(visitors["admin"], "chart")}
+    for chart in CHARTS.values():
+        found = numbers[chart["slice_name"]]
+        asked = payload(chart["params"], found["datasource_id"], as_rows=False)
+        for who in ("viewer", "manager"):
+            stored = visitors[who].get(f"/api/v1/chart/{found['id']}/data/")
+            shown = visitors[who].post("/api/v1/chart/data", asked)
+            # a chart that somebody may not see is not there for them
+            refused = {403: 404}.get(shown.status_code, shown.status_code)
+            assert stored.status_code == refused, (chart["slice_name"], who, stored.text[:300])
+            if stored.status_code == 200:
+                rows = [[query["data"] for query in answer.json()["result"]] for answer in (stored, shown)]
+                assert rows[0] == rows[1], (chart["slice_name"], who)
 
 
 def test_nobody_stores_a_chart_on_a_dataset_that_they_may_not_read(

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 import yaml
 
-from usage_pipeline.operations.local import manage_people, superset_environment
+from usage_pipeline.operations.local import run_in_superset, superset_environment
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer, copy_superset, serve_superset, serving
 from usage_pipeline_tests.support.superset_client import listed
@@ -91,7 +91,7 @@ def world(superset: SupersetServer, demo: Demo, tmp_path_factory: pytest.TempPat
         }
         with serve_superset(demo.settings, folder) as server:
             for name, role in people.items():
-                manage_people(demo.settings.home, folder, ["add", name, role], PASSWORD, print)
+                run_in_superset(demo.settings.home, folder, "users", ["add", name, role], print, given=PASSWORD)
             server.passwords.update(dict.fromkeys(people, PASSWORD))
             yield World(server, demo, region, owner)
 

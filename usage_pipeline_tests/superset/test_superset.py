@@ -281,7 +281,7 @@ def page(superset: SupersetServer, browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-@pytest.mark.sample("call-list", "account")
+@pytest.mark.sample("call-list")
 def test_every_chart_of_the_page_is_drawn_without_an_error(superset: SupersetServer, page: Any, slug: str) -> None:
     open_dashboard(page, superset, slug)
     tabs = page.locator("[role=tab]")

@@ -290,6 +290,7 @@ def test_weeks_one_by_one_give_the_same_tables_as_all_at_once(tmp_path, instance
     assert weekly == [row for row in all_tables(at_once)["core.weekly_usage"] if row[0] <= date(2024, 12, 30)]
 
 
+@pytest.mark.long
 def test_a_second_refresh_publishes_nothing(tmp_path, instance) -> None:
     settings = small(tmp_path)
     assert run_refresh(settings, instance).success
