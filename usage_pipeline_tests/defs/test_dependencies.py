@@ -30,6 +30,8 @@ pytestmark = pytest.mark.long
 
 SCHEMAS = {"ref", "core", "mart", "personal"}
 _OURS = re.compile(rf"\b({'|'.join(sorted(SCHEMAS))})\.")
+# what other connections call the warehouse; a build is a file of that name itself
+ATTACHED = {"warehouse", "source"}
 # what a connection has beside `execute` that runs a statement: none of it is seen
 UNSEEN = {"query", "from_query", "view", "begin", "append"}
 
@@ -49,13 +51,13 @@ def parsed(sql: str) -> list[exp.Expression]:
 
 
 def note(sql: str, seen: Seen, *, is_warehouse: bool) -> None:
-    """Takes in what a statement reads and makes. Of another connection, only what is attached as `warehouse` counts."""
+    """Takes in what a statement reads and makes. Of another connection, only what is attached counts."""
     for tree in parsed(sql):
         assert not isinstance(tree, exp.Command), f"not understood: {sql}"
         target = tree.this if isinstance(tree, exp.Create | exp.Insert | exp.Delete | exp.Drop) else None
         target = target.this if isinstance(target, exp.Schema) else target
         for table in tree.find_all(exp.Table):
-            if table.db not in SCHEMAS or (table.catalog == "warehouse") == is_warehouse:
+            if table.db not in SCHEMAS or (table.catalog in ATTACHED) == is_warehouse:
                 continue
             (seen.made if table is target else seen.read).add(f"{table.db}.{table.name}")
 
