@@ -14,16 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from usage_superset.bootstrap import say
 from usage_superset.page_addresses import nearest
 
 _SECONDS = 60
-_CHROMIUM = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run", "--no-pdf-header-footer"),
-)
 
 
 class BriefError(Exception):
@@ -95,8 +90,9 @@ def _names(asked: argparse.Namespace) -> tuple[list[str], list[str]]:
         wanted += [row["account"] for row in of_csm]
     if not wanted:
         raise BriefError("name accounts, or a file of them with --list, or --csm")
-    unknown = [f"there is no account '{n}'{_meant(n, known)}" for n in wanted if n not in set(known)]
-    return list(dict.fromkeys(name for name in wanted if name in set(known))), unknown
+    there = set(known)
+    unknown = [f"there is no account '{name}'{_meant(name, known)}" for name in wanted if name not in there]
+    return list(dict.fromkeys(name for name in wanted if name in there)), unknown
 
 
 def _meant(name: str, known: list[str]) -> str:
@@ -140,10 +136,14 @@ def _stem(name: str, taken: set[str]) -> str:
 
 def _print(chromium: str, file: Path) -> None:
     """Prints a page to the PDF beside it. Raises BriefError."""
+    from flask import current_app
+
     pdf = file.with_suffix(".pdf")
+    # as the browser that draws reports
+    options = [*current_app.config["WEBDRIVER_OPTION_ARGS"], "--no-pdf-header-footer"]
     pdf.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as profile:
-        command: list[Any] = [chromium, *_CHROMIUM, f"--user-data-dir={profile}", f"--print-to-pdf={pdf.resolve()}"]
+        command = [chromium, *options, f"--user-data-dir={profile}", f"--print-to-pdf={pdf.resolve()}"]
         try:
             done = subprocess.run(  # noqa: S603 - Chromium, with a file of ours
                 [*command, file.resolve().as_uri()], capture_output=True, text=True, timeout=_SECONDS, check=False
