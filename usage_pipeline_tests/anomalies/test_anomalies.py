@@ -484,7 +484,7 @@ def test_use_that_winds_down_to_a_known_end_says_so(tmp_path: Any, period: tuple
     ],
 )
 def test_a_strangers_shape_comes_out_as_it_should(name: str, listed: float, high: float, found: int) -> None:
-    world = SHAPES[name](seed=2)
+    world = SHAPES[name](2)
     floor = RULES.absolute_floor_users if name == "vanishing_users" else None
     result = judge(Series(world.counts, world.application, world.working_days), RULES, floor)
     ordinary, weeks = world.ordinary(), result.kind > 0
@@ -559,7 +559,7 @@ def test_where_nothing_happens_next_to_no_slow_decline_is_told(cv: float) -> Non
 
 def events_of(name: str) -> list[tuple[str, str, int, float, float]]:
     """Common events of a shape: scope, kind, weeks, observed and expected over all of them."""
-    world = SHAPES[name](seed=2)
+    world = SHAPES[name](2)
     result = judge(Series(world.counts, world.application, world.working_days), RULES)
     keys = np.arange(world.application.max() + 1)
     of_applications = usage_anomalies._of_applications(result, world.counts, world.application, keys, RULES)
@@ -601,7 +601,7 @@ def test_a_slow_loss_of_an_application_is_told_once_a_year() -> None:
 @pytest.mark.parametrize("name", ["school_summer", "launch", "slow_loss_of_an_application", "mostly_zero"])
 def test_an_application_has_one_row_a_week(name: str) -> None:
     """A slow loss in a week with a common move doubled that week's usage on the page."""
-    world = SHAPES[name](seed=3)
+    world = SHAPES[name](3)
     result = judge(Series(world.counts, world.application, world.working_days), RULES)
     keys = np.arange(world.application.max() + 1)
     rows = usage_anomalies._of_applications(result, world.counts, world.application, keys, RULES)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -45,6 +46,7 @@ def test_every_asset_says_what_it_is_for_and_who_owns_it(tmp_path) -> None:
 
 def test_dagster_shows_that_a_build_is_older_than_a_refresh_a_week_allows(tmp_path) -> None:
     definitions = build_definitions(load_settings(write_config(tmp_path)))
+    policy: Any
     (policy,) = [s.freshness_policy for s in definitions.resolve_all_asset_specs() if s.freshness_policy is not None]
     assert (policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta()) == (
         timedelta(days=7, hours=12),

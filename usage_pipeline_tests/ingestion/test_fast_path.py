@@ -84,7 +84,7 @@ def test_both_ways_give_the_same_facts_and_the_same_counts(batch_rows: int, plai
 def test_a_plain_week_goes_the_quick_way_and_an_odd_one_does_not(tmp_path) -> None:
     plain = {"account_id": "a", "application": "p", "user_id": None, "event_time": noon, "clicks": 1}
     plain["records_created"] = 0
-    read = usage_reader.read_fast_path
+    read = fast_path.read_fast_path
     came = []
 
     def watched(*arguments: Any) -> Any:

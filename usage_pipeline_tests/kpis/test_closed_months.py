@@ -57,6 +57,7 @@ def _write_lake(world: World, folder: Path, late: set[Any]) -> None:
     rows = world.rows.assign(
         event_time=pd.to_datetime(world.rows["day"]) + pd.Timedelta(hours=12), is_late=[key in late for key in keys]
     )
+    week: Any
     for (week, is_late), found in rows.groupby([rows["day"].map(monday_of), "is_late"]):
         year, number, _ = week.isocalendar()
         records, name = found.drop(columns=["day", "is_late"]).to_dict("records"), f"part-{int(is_late)}.parquet"

@@ -130,7 +130,7 @@ def check_comparisons(sheet: pd.DataFrame) -> None:
     average = (sheet["value"] / sheet["active_accounts"].replace(0, np.nan)).where(averaged)
     assert np.array_equal(sheet["per_active_account"].astype(float), average.astype(float), equal_nan=True)
     sign = sheet["kpi"].map({title: {"up": 1, "down": -1}[kpi.good] for title, kpi in kpis.items()})
-    moved = np.sign(difference) * sign
+    moved = pd.Series(np.sign(difference) * sign)
     assert (
         sheet["change_is"] == moved.map({1: "improved", -1: "declined", 0: "no change"}).fillna("not compared")
     ).all()
@@ -528,14 +528,16 @@ def test_the_checks_find_what_is_wrong(demo: Demo, tmp_path: Path) -> None:
     file = tmp_path / "warehouse.duckdb"
     shutil.copy(demo.settings.home.warehouse_path, file)
     warehouse = Warehouse(database=str(file))
-    assert what_adds_up_adds_up(warehouse).passed and clicks_are_those_of_the_days(warehouse).passed
+    sums: Any = what_adds_up_adds_up
+    clicks: Any = clicks_are_those_of_the_days
+    assert sums(warehouse).passed and clicks(warehouse).passed
     with duckdb.connect(str(file)) as connection:
         connection.execute(
             "UPDATE mart.kpi_report SET value = value + 1 WHERE kpi = 'Seats' AND entity_type = 'segment'"
         )
         connection.execute("UPDATE core.kpi_values SET clicks = clicks + 1")
-    assert not what_adds_up_adds_up(warehouse).passed
-    assert not clicks_are_those_of_the_days(warehouse).passed
+    assert not sums(warehouse).passed
+    assert not clicks(warehouse).passed
 
 
 def test_check_sources_notes_members_that_the_reference_does_not_list(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_rows_rejected_are_those_of_the_ledger(story: Story) -> None:
 
 def test_every_click_of_the_raw_files_is_found_week_by_week(story: Story) -> None:
     weeks = ask(story.after_trouble, "FROM status.reconciled_weeks").set_index("week_start")
+    monday: Any
     for monday, row in weeks.iterrows():
         iso = monday.isocalendar()
         folder = story.folder / "lake" / "usage" / f"year={iso.year}" / f"week={iso.week:02d}"

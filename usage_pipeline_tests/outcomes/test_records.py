@@ -184,7 +184,7 @@ def test_a_name_is_never_taken_twice(places: tuple[Path, Path], monkeypatch: pyt
     before = file.read_bytes()
     taken = places[0] / file.name.replace(file.stem[-32:], Same.hex)
     file.rename(taken)
-    monkeypatch.setattr(written_by.uuid, "uuid4", lambda: Same)
+    monkeypatch.setattr("uuid.uuid4", lambda: Same)
     with pytest.raises(FileExistsError):
         written_by.write_record(places[0], answer(), "", MOMENT)
     assert taken.read_bytes() == before

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -19,8 +20,9 @@ from sklearn.metrics import average_precision_score
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import RiskSettings, Settings, load_settings
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.predictions import backtest, risk_features, risk_models, risks
-from usage_pipeline.predictions.point_in_time import open_history
+from usage_pipeline.predictions.point_in_time import History, open_history
 from usage_pipeline.predictions.risk_drivers import contributions, middle_of_peers, probability_text, reasons
 from usage_pipeline.predictions.risk_features import FEATURES, THEMES, LeakError, features_at, matrix
 from usage_pipeline.predictions.risk_models import Bools, Model, Rows, by_rule, learn, load_model, save_model
@@ -110,7 +112,7 @@ def test_subscriptions_of_a_week_are_those_of_the_delivery_of_that_time(demo: De
     ],
 )
 def test_a_planted_leak_stops_the_build(demo: Demo, tmp_path, monkeypatch, place: str, leak: str, word: str) -> None:
-    sql = risk_features.load_sql("predictions", "risk_features")
+    sql = load_sql("predictions", "risk_features")
     assert place in sql
     with pytest.raises(LeakError, match=f"{word}.*is no feature"):
         risk_features.refuse_leaks(sql.replace(place, leak, 1), [*risk_features.KEYS, *FEATURES])
@@ -121,13 +123,12 @@ def test_a_feature_without_a_name_in_the_catalogue_stops_the_run(demo: Demo, tmp
     settings = demo.settings.model_copy(update={"home": DataHome(tmp_path / "home")})
     shutil.copytree(demo.settings.home.root, settings.home.root)
     shutil.rmtree(settings.home.models_dir)
-    load = risk_features.load_sql
-    planted = load("predictions", "risk_features").replace(
+    planted = load_sql("predictions", "risk_features").replace(
         "    season_ahead,\n    weeks_since", "    season_ahead,\n    1 AS cancelled_soon,\n    weeks_since"
     )
     assert "cancelled_soon" in planted
     monkeypatch.setattr(
-        risk_features, "load_sql", lambda group, name: planted if name == "risk_features" else load(group, name)
+        risk_features, "load_sql", lambda group, name: planted if name == "risk_features" else load_sql(group, name)
     )
     with dg.DagsterInstance.ephemeral() as instance:
         run = run_refresh(settings, instance, only=["risk_models"])
@@ -178,7 +179,7 @@ def test_features_equal_pandas_on_the_raw_rows(demo: Demo) -> None:
 
 
 @pytest.fixture(scope="module")
-def history(demo: Demo) -> Iterator[risks.History]:
+def history(demo: Demo) -> Iterator[History]:
     with open_history(demo.settings) as opened:
         risks.with_features(opened, risks.weeks_of_as_of(opened))
         yield opened
@@ -207,9 +208,10 @@ def test_outcomes_equal_subscriptions_and_states_read_one_by_one(demo: Demo, gap
     leaving = outcomes[outcomes["target"] == "churn"]
     assert leaving["outcome"].any()
     for row in leaving.sample(400, random_state=2).itertuples():
-        own = by_account_application[(row.account_id, row.application)]
+        periods: Any = by_account_application[(row.account_id, row.application)]
         sunday = row.as_of_week + pd.Timedelta(days=6)
-        (subscription_period,) = own[(own["start_date"] <= row.as_of_week) & (own["end_date"] > sunday)].itertuples()
+        running = periods.loc[(periods["start_date"] <= row.as_of_week) & (periods["end_date"] > sunday)]
+        (subscription_period,) = running.itertuples()
         assert pd.isna(subscription_period.notice_date) or subscription_period.notice_date > sunday
         told = min(d for d in (subscription_period.notice_date, subscription_period.end_date) if not pd.isna(d))
         since = sunday + pd.Timedelta(weeks=gap)
@@ -221,7 +223,7 @@ def test_outcomes_equal_subscriptions_and_states_read_one_by_one(demo: Demo, gap
             assert row.outcome == (told <= until)
 
 
-def test_an_account_is_lost_with_the_last_of_its_applications(history: risks.History) -> None:
+def test_an_account_is_lost_with_the_last_of_its_applications(history: History) -> None:
     outcomes = history.connection.execute("FROM past.outcomes").df()
     account_applications = (
         outcomes[outcomes["target"] == "churn"].groupby(["as_of_week", "account_id"])["outcome"].all()
@@ -655,9 +657,7 @@ def test_a_rule_without_a_signal_fills_no_list_and_the_page_says_so_in_a_line(de
     assert not ask(copy, "SELECT bool_or(is_risk_known) AS known FROM core.kpi_base_periods")["known"][0]
 
 
-def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(
-    demo: Demo, history: risks.History, tmp_path
-) -> None:
+def test_with_a_model_in_force_every_listed_risk_has_chance_and_reasons(demo: Demo, history: History, tmp_path) -> None:
     """The demo is too small for a model to be used; here one is put in force all the same."""
     target = risks.TARGETS[0]
     settings = demo.settings

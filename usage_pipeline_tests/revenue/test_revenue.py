@@ -445,8 +445,8 @@ def test_rules_that_hold_of_every_history(rows: list[Row]) -> None:
                 assert all(key[0] != account for key, amount in revenue.arr(last).items() if amount) or any(
                     key[0] == account and kind == "reactivated" for key, kind in of_month
                 )
-    for of_month in retention(connection).values():
-        for kept in of_month.values():
+    for retained in retention(connection).values():
+        for kept in retained.values():
             lost, won = kept.contraction + kept.churned, kept.expansion + kept.reactivated
             assert 0 <= lost <= kept.starting_arr
             assert kept.starting_arr - lost + won + kept.joined == kept.arr

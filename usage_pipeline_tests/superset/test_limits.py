@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from usage_pipeline.operations.local import manage_people, superset_environment
+from usage_pipeline.operations.local import run_in_superset, superset_environment
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer, serving
 from usage_pipeline_tests.support.superset_client import log_in, open_dashboard
@@ -218,7 +218,8 @@ def person(superset: SupersetServer, demo: Demo, request: pytest.FixtureRequest)
     """An account made for one test; gives its name."""
     name = f"person {abs(hash(request.node.name)) % 10**8}"
     superset.passwords[name] = "the first password"
-    manage_people(demo.settings.home, superset.folder, ["add", name, "Usage viewer"], superset.passwords[name], print)
+    given, viewer = superset.passwords[name], ["add", name, "Usage viewer"]
+    run_in_superset(demo.settings.home, superset.folder, "users", viewer, print, given=given)
     return name
 
 
@@ -263,7 +264,8 @@ def test_a_password_that_an_administrator_sets_ends_log_ins_too(
 ) -> None:
     """Before: whoever had the account went on with the cookie; now not, by the command line as well."""
     visitor = Visitor(superset, person)
-    manage_people(demo.settings.home, superset.folder, ["add", person, "Usage viewer"], "the third password", print)
+    again = ["add", person, "Usage viewer"]
+    run_in_superset(demo.settings.home, superset.folder, "users", again, print, given="the third password")
     assert visitor.get("/api/v1/me/").status_code == 401
 
 

@@ -289,8 +289,8 @@ def test_how_csms_answer_is_for_their_head_alone(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places, demo: Demo
 ) -> None:
     superset.passwords["lead"] = "made for this test only"
-    password, lead = superset.passwords["lead"], ["add", "lead", "Usage team lead"]
-    run_in_superset(demo.settings.home, superset.folder, "users", lead, print, given=password)
+    password, added = superset.passwords["lead"], ["add", "lead", "Usage team lead"]
+    run_in_superset(demo.settings.home, superset.folder, "users", added, print, given=password)
     dataset, database = places.datasets["csm_responses"], places.databases["Usage outcomes"]
     asked = ask_for(dataset, columns=["owner", "answered_share"])
     lead = Visitor(superset, "lead").post("/api/v1/chart/data", asked)
