@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline_tests.support.demo_home import Demo, make_demo
+from usage_pipeline_tests.support.demo_home import Demo, kept_demo
 from usage_pipeline_tests.support.refreshes import run_refresh
 from usage_pipeline_tests.support.servers import SupersetServer, serve_superset
 
@@ -112,7 +112,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    return make_demo(tmp_path_factory.mktemp("demo"), seed=7)
+    return kept_demo(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("health") / "demo"
-    shutil.copytree(demo.folder, folder, symlinks=True)
+    settings = demo.copied_to(folder)
     add_week(folder, late=True, broken=True)
     week = folder / "lake" / "usage" / "year=2026" / "week=45" / "part-0.parquet"
     rows = pd.read_parquet(week)
@@ -64,7 +64,6 @@ def story(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Story:
     rows.loc[40:60, "account_id"] = None
     rows.loc[70:75, "account_id"] = "STRANGER"
     rows.to_parquet(week)
-    settings = load_settings(folder / "sources.yaml")
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_refresh(settings, instance).success
         write_status(settings.home, settings.clock, settings.sources, instance)

@@ -1,6 +1,8 @@
 """The demo, built once: its lake, its settings and its published build."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,11 +13,13 @@ import dagster as dg
 import pandas as pd
 
 from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.core.locks import file_lock
 from usage_pipeline.demo.lake import write_demo_lake
 from usage_pipeline.observability.status import write_status
 from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
 DEMO_AS_OF = date(2026, 11, 22)
+REPO = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,15 @@ class Demo:
     @property
     def warehouse(self) -> Path:
         return self.settings.home.published_dir / "current" / "warehouse.duckdb"
+
+    def copied_to(self, folder: Path) -> Settings:
+        """The settings of a copy, lake and all, that may be changed."""
+        shutil.copytree(self.folder / "lake", folder / "lake")
+        shutil.copytree(self.settings.home.root, folder / "home", symlinks=True)
+        text = (self.folder / "sources.yaml").read_text(encoding="utf-8")
+        here = text.replace(f"path: {(self.folder / 'lake').resolve()}", "path: lake")
+        (folder / "sources.yaml").write_text(here, encoding="utf-8")
+        return load_settings(folder / "sources.yaml")
 
     def raw(self) -> pd.DataFrame:
         """The raw rows of the window, read by pandas: what every number on a page is checked against."""
@@ -48,5 +61,38 @@ def make_demo(folder: Path, seed: int, accounts: int = 60, with_signs: bool = Tr
         else:
             assert run_refresh(settings, instance, with_workbook=True).success
             write_status(settings.home, settings.clock, settings.sources, instance)
+    return demo_in(folder)
+
+
+def demo_in(folder: Path) -> Demo:
+    """A demo that was made there."""
     truth = json.loads((folder / "truth" / "truth.json").read_text(encoding="utf-8"))
-    return Demo(folder, settings, truth)
+    return Demo(folder, load_settings(folder / "sources.yaml"), truth)
+
+
+def kept_demo(folder: Path) -> Demo:
+    """The demo of 60 accounts, its home copied into `folder`; its lake is shared, so nothing may change it.
+
+    It is made once for this code, these libraries and this day, and kept below `data/`: a minute and a half of CPU
+    that each process of each run would take again.
+    """
+    package = REPO / "usage_pipeline"
+    made_of = [REPO / "requirements.lock", *sorted(f for f in package.rglob("*") if f.is_file() and f.suffix != ".pyc")]
+    content = hashlib.sha256(str(date.today()).encode())
+    for file in made_of:
+        content.update(file.read_bytes())
+    kept = REPO / "data" / "test-demo"
+    made = kept / content.hexdigest()[:16]
+    with file_lock(kept / "lock", 900, what=str(kept)):
+        if not (made / "whole").exists():
+            for older in kept.glob("*/"):
+                shutil.rmtree(older)
+            make_demo(made, seed=7)
+            (made / "whole").touch()
+        shutil.copytree(made / "home", folder / "home", symlinks=True)
+    shutil.copytree(made / "truth", folder / "truth")
+    (folder / "lake").symlink_to(made / "lake")
+    text = (made / "sources.yaml").read_text(encoding="utf-8")
+    # where facts say that they come from
+    (folder / "sources.yaml").write_text(text.replace("path: lake", f"path: {made}/lake"), encoding="utf-8")
+    return demo_in(folder)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -101,8 +100,7 @@ def in_a_child(work: Callable[[], None], seconds: float | None = None) -> tuple[
 
 def test_killed_at_any_moment_a_plain_refresh_needs_no_help(demo: Demo, tmp_path: Path) -> None:
     """60 kills, the last third inside publish, the closing of months, the workbook and the digest."""
-    shutil.copytree(demo.folder, tmp_path / "copy", symlinks=True)
-    settings = load_settings(tmp_path / "copy" / "sources.yaml")
+    settings = demo.copied_to(tmp_path / "copy")
     rng, killed = random.Random(22), 0
 
     def refresh(minutes: int, only: list[str] | None = None) -> None:
