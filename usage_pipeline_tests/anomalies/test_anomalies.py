@@ -61,6 +61,7 @@ def test_few_ordinary_weeks_are_flagged_and_not_more_in_weeks_with_a_holiday(wor
     ), "most of what is false may be about drops: they cost customers"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("least", "most", "share"), [(20, np.inf, 0.9), (5, 20, 0.6)])
 @pytest.mark.sample("20-inf-0.9")
 def test_lasting_drops_are_found(least: float, most: float, share: float) -> None:
@@ -167,6 +168,7 @@ def test_a_holiday_of_one_state_is_expected_there() -> None:
     assert abs(found.expected[:40, 50].mean() / found.expected[40:, 50].mean() - 0.6) < 0.05
 
 
+@pytest.mark.long
 def test_a_lasting_move_of_an_application_is_an_event_for_some_weeks_and_does_not_come_back_a_year_later() -> None:
     counts, application = steady(60, series=200, weeks=150), np.arange(200) % 4
     counts[application == 1, 60:] *= 2
@@ -483,6 +485,7 @@ def test_use_that_winds_down_to_a_known_end_says_so(tmp_path: Any, period: tuple
         ("vanishing_users", 0.02, 0.002, 10),
     ],
 )
+@pytest.mark.sample("steady_large*", "school_summer*", "young*")
 def test_a_strangers_shape_comes_out_as_it_should(name: str, listed: float, high: float, found: int) -> None:
     world = SHAPES[name](2)
     floor = RULES.absolute_floor_users if name == "vanishing_users" else None
@@ -494,6 +497,7 @@ def test_a_strangers_shape_comes_out_as_it_should(name: str, listed: float, high
     assert sum(seen) >= found
 
 
+@pytest.mark.long
 def test_a_step_back_up_is_told_as_a_drop_would_be() -> None:
     """Half of the returns were silent: a rise had to be four times as rare as a drop, though one was waited for."""
     returned = told = 0
@@ -510,6 +514,7 @@ def test_a_step_back_up_is_told_as_a_drop_would_be() -> None:
     assert told / returned >= 0.8
 
 
+@pytest.mark.long
 def test_a_drop_that_was_not_yet_a_step_ends_where_it_comes_back() -> None:
     for seed in (0, 1):
         world = SHAPES["step_and_back"](seed)

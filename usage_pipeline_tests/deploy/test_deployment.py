@@ -235,6 +235,7 @@ def warehouse_lock(settings: Settings) -> Path:
     return settings.home.warehouse_path.with_suffix(".lock")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "lock", [lambda s: facts_lock(s.home.facts_dir), lambda s: s.home.history_lock, warehouse_lock]
 )

@@ -163,7 +163,7 @@ def _param(specimen: Specimen) -> Any:
 
 
 @pytest.mark.parametrize("specimen", [_param(specimen) for specimen in ZOO])
-@pytest.mark.sample(every=64)
+@pytest.mark.sample(every=256)
 def test_a_file_is_read_right_or_set_apart_with_the_reason(
     specimen: Specimen, visits: Callable[[Specimen], Visit]
 ) -> None:

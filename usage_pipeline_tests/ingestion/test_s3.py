@@ -66,6 +66,7 @@ def test_a_second_run_lists_and_reads_nothing(tmp_path, store: Store) -> None:
     assert all("list-type=2" in path for _, path, _ in store.log()), "listed, and no file opened"
 
 
+@pytest.mark.long
 def test_of_a_wide_file_only_the_mapped_columns_are_fetched(tmp_path, store: Store) -> None:
     rows, rng = 560_000, np.random.default_rng(1)
     columns: dict[str, Any] = {f"other_{n:02d}": rng.random(rows) for n in range(35)}

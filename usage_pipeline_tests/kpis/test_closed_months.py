@@ -100,6 +100,7 @@ def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_
     assert {file: file.read_bytes() for file in files} == files
 
 
+@pytest.mark.long
 def test_months_that_no_run_closed_in_time_are_closed_later_and_none_of_before_the_first(tmp_path: Path) -> None:
     connection, settings = at("2024-12-06T00:00:00", tmp_path)
     assert closed(connection, settings) == [date(2024, 11, 1)]  # October was nobody's to close
@@ -143,6 +144,7 @@ def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     assert why == "week of Jan 13, 2025: late files (13 clicks, were 10)"
 
 
+@pytest.mark.long
 def test_subscriptions_groups_and_definitions_that_changed_are_reasons(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
@@ -161,6 +163,7 @@ def test_subscriptions_groups_and_definitions_that_changed_are_reasons(tmp_path:
     assert pd.isna(of(rows, "Clicks", "b")["value"])
 
 
+@pytest.mark.long
 def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)
@@ -172,6 +175,7 @@ def test_a_group_with_other_members_is_a_reason(tmp_path: Path) -> None:
     assert clicks["why_revised"] == "groups have other members"
 
 
+@pytest.mark.long
 def test_a_kpi_that_is_computed_in_another_way_or_renamed_or_gone_is_said(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)

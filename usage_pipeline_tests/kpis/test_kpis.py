@@ -51,6 +51,7 @@ def sheet(demo: Demo) -> Iterator[pd.DataFrame]:
     connection.close()
 
 
+@pytest.mark.long
 def test_every_kpi_of_every_entity_and_period_is_that_of_the_raw_files(demo: Demo, sheet: pd.DataFrame) -> None:
     assert differences(sheet, world_of(demo)) == []
     assert sheet["kpi"].nunique() == 20

@@ -185,6 +185,7 @@ def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_sa
     assert len(office.mails) == len(office.to("data@example.com")) == 1
 
 
+@pytest.mark.long
 def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: FakeSmtp) -> None:
     changed(config, as_of="2025-03-20", mail=mail_of(config) | {"webhook": None})
     office.refused.add("data@example.com")

@@ -171,6 +171,7 @@ def test_an_account_that_becomes_urgent_is_told_to_chat_and_webhook_with_links(
     assert (again.added, again.taken, len(chat.bodies), len(hook.bodies)) == (0, 0, 1, 1)
 
 
+@pytest.mark.long
 def test_an_account_is_told_of_once_a_day_and_again_on_another(settings: Settings, chat: Webhook) -> None:
     for number, urgency in ((2, "Urgent"), (3, "Watch"), (4, "Urgent")):
         publish(settings, number, call("A", urgency), call("B"))
@@ -285,6 +286,7 @@ def receiver_of_docs() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_the_receiver_of_the_docs_takes_what_is_genuine_once_and_refuses_the_rest(
     settings: Settings, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +325,7 @@ def test_the_receiver_of_the_docs_takes_what_is_genuine_once_and_refuses_the_res
     assert not receiver["is_genuine"](headers, body_sent), "a replay"
 
 
+@pytest.mark.long
 def test_each_attempt_has_its_own_timestamp_and_the_same_id(settings: Settings, hook: Webhook) -> None:
     hook.first_answers = [500]
     publish(settings, 2, call("A"), call("B"))
@@ -391,6 +394,7 @@ def test_one_address_that_is_away_keeps_nothing_from_another_and_is_asked_once_a
     assert (len(chat.bodies), len(hook.asked)) == (3, 1)
 
 
+@pytest.mark.long
 def test_an_address_that_is_not_set_is_waited_for_and_costs_no_attempt(
     settings: Settings, chat: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +452,7 @@ def run_of(config: Path, where: str) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.parametrize("where", ["noted who is Urgent", "added, not sent"])
+@pytest.mark.sample("added, not sent")
 def test_a_run_that_is_killed_before_it_sends_loses_and_repeats_nothing(
     config: Path, settings: Settings, chat: Webhook, hook: Webhook, where: str
 ) -> None:
@@ -459,6 +464,7 @@ def test_a_run_that_is_killed_before_it_sends_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("kind", ["chat", "webhooks"])
+@pytest.mark.sample("webhooks")
 def test_a_run_that_is_killed_between_the_answer_and_its_note_repeats_only_what_a_receiver_can_know(
     config: Path, settings: Settings, chat: Webhook, hook: Webhook, kind: str
 ) -> None:
@@ -645,6 +651,7 @@ def test_a_copy_that_is_told_to_be_silent_sends_nothing_that_waits(
     assert tell(settings).became_urgent == 0, "what changed meanwhile is not told all at once"
 
 
+@pytest.mark.long
 def test_a_restored_home_sends_what_waited_under_its_id_and_nothing_that_was_sent(
     config: Path, settings: Settings, chat: Webhook, hook: Webhook, tmp_path: Path
 ) -> None:

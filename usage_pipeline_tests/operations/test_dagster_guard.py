@@ -371,6 +371,7 @@ def attacked(url: str, target: Target, kind: str) -> requests.Response:
         ("a report from elsewhere", 403),
     ],
 )
+@pytest.mark.sample(every=4)
 def test_what_dagster_would_do_for_anybody_is_refused(servers: Servers, target: Target, kind: str, status: int) -> None:
     clean = target.state()
     assert attacked(servers.plain, target, kind).status_code == 200
@@ -620,6 +621,7 @@ def test_who_may_only_look_changes_nothing(servers: Servers, target: Target) -> 
         assert {right["value"] for right in rights} == {False}, "so the pages show no buttons"
 
 
+@pytest.mark.long
 def test_a_proxy_says_who_somebody_is_and_only_the_proxy(servers: Servers, target: Target) -> None:
     proof = "what only the proxy knows"
     with ExitStack() as stack:

@@ -148,6 +148,7 @@ def test_each_kind_of_mistake_is_named(tree: Path, file: str, how: Any, said: st
     assert any(said in problem and file in problem for problem in problems), problems
 
 
+@pytest.mark.long
 def test_a_chart_on_no_dashboard_is_named(tree: Path) -> None:
     change(tree / "dashboards/changes.yaml", lambda d: d["position"].pop("CHART-top_gainers"))
     assert any("top_gainers.yaml: is on no dashboard" in problem for problem in problems_of(tree))
@@ -163,6 +164,7 @@ def test_personal_data_beside_other_charts_is_named(tree: Path) -> None:
     assert any("mixes personal data with other charts" in problem for problem in problems_of(tree))
 
 
+@pytest.mark.long
 def test_a_file_out_of_form_is_named_and_mended(tree: Path) -> None:
     file = tree / "charts/top_accounts.yaml"
     file.write_text("# a comment\n" + file.read_text())

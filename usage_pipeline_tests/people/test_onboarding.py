@@ -119,6 +119,7 @@ def test_a_stuck_start_says_how_long_and_what_peers_take(settings: Settings) -> 
     assert (row["days_to_first_use"], row["peers"]) == (37, 9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whole", [False, True])
 def test_use_before_the_start_in_its_own_week_is_not_its_first_use(settings: Settings, whole: bool) -> None:
     """Tried out on Monday and used from Friday on, a subscription of Wednesday was told as used on its first day."""

@@ -204,6 +204,7 @@ def percentiles(world: PeopleWorld, settings: Settings) -> dict[tuple[str, str, 
     }
 
 
+@pytest.mark.long
 @examples(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(worlds(), st.integers(0, 29), st.sampled_from(["users", "clicks"]))
 def test_taking_use_away_never_improves_a_percentile(settings: Settings, world: PeopleWorld, n: int, what: str) -> None:

@@ -86,6 +86,7 @@ def test_features_of_a_past_week_are_those_of_a_world_that_ended_with_it(demo: D
     pd.testing.assert_frame_equal(features(demo.settings, week), features(then, week), check_exact=True)
 
 
+@pytest.mark.long
 def test_subscriptions_of_a_week_are_those_of_the_delivery_of_that_time(demo: Demo, tmp_path) -> None:
     """What was delivered then is used then, whatever a later delivery says of it."""
     week = weeks_on_record(demo)[-20]
@@ -185,6 +186,7 @@ def history(demo: Demo) -> Iterator[History]:
         yield opened
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gap", [0, 3])
 @pytest.mark.sample("3")
 def test_outcomes_equal_subscriptions_and_states_read_one_by_one(demo: Demo, gap: int) -> None:

@@ -197,6 +197,7 @@ def _untold(text: str, asked: str) -> str:
 
 @pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: "+".join(limits))
 @pytest.mark.parametrize("scopes", [[], ["contacts"]], ids=["read", "contacts"])
+@pytest.mark.sample("read-region", "contacts-owner")
 def test_no_door_tells_a_limited_token_of_others(
     full_home: DataHome, client: TestClient, scopes: list[str], limits: dict[str, list[str]]
 ) -> None:

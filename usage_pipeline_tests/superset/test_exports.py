@@ -50,6 +50,7 @@ def test_no_figure_comes_out_where_rows_meet(superset: SupersetServer) -> None:
         assert rows[names].isna().all(axis=None), groups
 
 
+@pytest.mark.long
 def test_the_line_shows_itself_when_few_enough_are_picked(superset: SupersetServer) -> None:
     viewer = Client(superset, "viewer")
 

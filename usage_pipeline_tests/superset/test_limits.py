@@ -179,6 +179,7 @@ def test_a_page_with_many_charts_opens_whole_at_one_worker(superset: SupersetSer
     context.close()
 
 
+@pytest.mark.long
 def test_somebody_who_sends_slowly_holds_no_worker(superset: SupersetServer, visitors: dict[str, Visitor]) -> None:
     """Before: two half-sent requests took all pages away; now a worker gets a request whole."""
     import socket

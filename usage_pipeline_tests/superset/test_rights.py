@@ -226,6 +226,7 @@ def test_an_administrator_reads_who_there_is(visitors: dict[str, Visitor]) -> No
 
 
 @pytest.mark.parametrize("who", ["admin", "viewer", "nobody"])
+@pytest.mark.sample("viewer")
 def test_no_address_that_is_read_falls_over(
     superset: SupersetServer, visitors: dict[str, Visitor], addresses: list[Any], who: str
 ) -> None:

@@ -382,6 +382,7 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     context.close()
 
 
+@pytest.mark.long
 def test_the_search_of_a_table_finds_names_and_no_words_of_links(
     superset: SupersetServer, page: Any, demo: Demo
 ) -> None:

@@ -222,6 +222,7 @@ def test_ranks_hold_only_pairs_in_subscription_with_use(demo: Demo) -> None:
     assert ranked.empty
 
 
+@pytest.mark.long
 def test_the_lake_is_the_same_for_the_same_seed_and_another_for_another(tmp_path) -> None:
     from usage_pipeline.demo.lake import write_demo_lake
 
@@ -313,6 +314,7 @@ def test_without_reference_data_the_pages_say_so(tmp_path, instance) -> None:
     assert query(path, "SELECT sum(records_created) AS n FROM mart.usage_by_week")["n"].isna().all()
 
 
+@pytest.mark.long
 def test_a_broken_table_blocks_the_publish_and_yesterdays_numbers_stay(tmp_path, instance, monkeypatch) -> None:
     from usage_pipeline.core import tables
 
