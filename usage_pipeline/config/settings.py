@@ -115,6 +115,10 @@ class Source(_Model):
         default_factory=dict,
         description="subscriptions only: your words for why one ended, and ours",
     )
+    call_statuses: dict[str, Literal["done", "snoozed", "open"]] = Field(
+        default_factory=dict,
+        description="crm_outcomes only: your words for what became of a call, and ours",
+    )
     deliveries: DeliverySettings = Field(
         DeliverySettings(), description="reference sources only: when a delivery is held back"
     )
@@ -157,7 +161,7 @@ class Source(_Model):
 
 
 class Sources(_Model):
-    """The six sources; only usage is indispensable."""
+    """The seven sources; only usage is indispensable."""
 
     usage: Source
     accounts: Source | None = None
@@ -165,6 +169,7 @@ class Sources(_Model):
     contacts: Source | None = None
     applications: Source | None = None
     known_causes: Source | None = None
+    crm_outcomes: Source | None = None
 
     def get(self, name: str) -> Source | None:
         source: Source | None = getattr(self, name)
@@ -189,6 +194,8 @@ class Sources(_Model):
                 raise ValueError(f"{name}.columns lacks {', '.join(missing)}, which cannot be missing: map it")
             if source.end_reasons and name != "subscriptions":
                 raise ValueError(f"{name}.end_reasons: only subscriptions end; remove it")
+            if source.call_statuses and name != "crm_outcomes":
+                raise ValueError(f"{name}.call_statuses: only calls of crm_outcomes have one; remove it")
         if self.usage.deliveries != DeliverySettings():
             raise ValueError(
                 "usage.deliveries: only deliveries of reference sources are held back; weeks of usage that are too "

@@ -24,11 +24,15 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class SourceSchema:
-    """A source of ours: what one row is, and its columns."""
+    """A source of ours: what one row is, and its columns.
+
+    `adds`: a delivery adds to what was taken before, so that neither its size nor what it leaves out says anything.
+    """
 
     name: str
     grain: str
     columns: tuple[SourceColumn, ...]
+    adds: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -128,7 +132,22 @@ KNOWN_CAUSES = SourceSchema(
         SourceColumn("cause", "VARCHAR", "what is known, in words: stands beside the anomaly", required=True),
     ),
 )
+CRM_OUTCOMES = SourceSchema(
+    "crm_outcomes",
+    "one row an outcome of a call that was recorded in the CRM",
+    (
+        SourceColumn("account_id", "VARCHAR", "the customer", required=True),
+        SourceColumn("recorded_at", "TIMESTAMP", "when it was recorded or changed last", required=True),
+        SourceColumn("call_status", "VARCHAR", "done, snoozed or open; other words by `call_statuses`", required=True),
+        SourceColumn("snoozed_until", "DATE", "day until which it is snoozed; empty = until something new happens"),
+        SourceColumn("was_reached", "BOOLEAN", "whether somebody was reached"),
+        SourceColumn("is_useful", "BOOLEAN", "whether the reasons of the call were useful"),
+        SourceColumn("recorded_by", "VARCHAR", "who recorded it"),
+    ),
+    adds=True,
+)
 
-REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS, KNOWN_CAUSES)
+REFERENCE = (ACCOUNTS, SUBSCRIPTIONS, CONTACTS, APPLICATIONS, KNOWN_CAUSES, CRM_OUTCOMES)
 SOURCE_SCHEMAS = {schema.name: schema for schema in (USAGE, *REFERENCE)}
 END_REASONS = ("cancelled", "completed", "renewed")
+CALL_STATUSES = ("done", "snoozed", "open")

@@ -21,7 +21,7 @@ from duckdb import sqltypes
 from duckdb.func import FunctionNullHandling
 
 from usage_pipeline.config.settings import CurrencySettings, Source
-from usage_pipeline.config.source_schemas import END_REASONS, SourceColumn
+from usage_pipeline.config.source_schemas import CALL_STATUSES, END_REASONS, SourceColumn
 from usage_pipeline.core.sql import literal
 
 NOTHING = '"NULL"'
@@ -37,7 +37,15 @@ _TIMES = _WITHOUT_ZONE | {_WITH_ZONE, "DATE"}
 # columns that name something: a number with a fraction names nothing
 KEYS = ("account_id", "application", "user_id", "event_id")
 _SPELLINGS = {"canceled": "cancelled", "churned": "cancelled", "terminated": "cancelled", "expired": "completed"}
+# of the tasks and calls of Salesforce and HubSpot
+_STATUS_SPELLINGS = {
+    **dict.fromkeys(("completed", "complete", "closed"), "done"),
+    **dict.fromkeys(("deferred", "rescheduled", "waiting", "waiting on someone else"), "snoozed"),
+    **dict.fromkeys(("not started", "not_started", "in progress", "in_progress", "scheduled", "no_show"), "open"),
+}
 _YES, _NO = ("yes", "true", "y", "t", "1", "x"), ("no", "false", "n", "f", "0")
+# columns that hold one of a few words of ours
+_WORDS = {"end_reason": (END_REASONS, _SPELLINGS), "call_status": (CALL_STATUSES, _STATUS_SPELLINGS)}
 # the one form that DuckDB reads right by itself
 ISO = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?"
 PLAIN_WHOLE = r"[+-]?\d{1,18}"
@@ -61,6 +69,7 @@ class Reading:
     date_order: str = "auto"
     decimal: str = "auto"
     end_reasons: tuple[tuple[str, str], ...] = ()
+    call_statuses: tuple[tuple[str, str], ...] = ()
     day_order: str = "open"
     decimals: dict[str, str] = field(default_factory=dict)
     currency: CurrencySettings | None = None
@@ -74,6 +83,7 @@ class Reading:
             source.date_order,
             source.decimal,
             tuple(source.end_reasons.items()),
+            tuple(source.call_statuses.items()),
             currency=currency,
         )
 
@@ -167,7 +177,7 @@ class Cell:
         if wanted == "VARCHAR":
             if self.column.name == "currency":
                 return f"upper({self._text()})"
-            return self._end_reason() if self.column.name == "end_reason" else self._text()
+            return self._word() if self.column.name in _WORDS else self._text()
         if wanted == "BIGINT":
             return self._count()
         if wanted == "DOUBLE":
@@ -188,7 +198,7 @@ class Cell:
         is_exact = self.kind in _WHOLE and self.column.type != "BOOLEAN" and not may_be_too_large
         if is_exact or self.kind in (NOTHING, "BOOLEAN", "UUID"):
             return "FALSE"
-        if self.column.type == "VARCHAR" and self.column.name != "end_reason" and self.kind == "VARCHAR":
+        if self.column.type == "VARCHAR" and self.column.name not in _WORDS and self.kind == "VARCHAR":
             return "FALSE"
         not_ours = f"(({self.given}) IS NOT NULL AND ({self.value}) IS NULL)"
         if self.kind == "BLOB":
@@ -259,9 +269,11 @@ class Cell:
         text = f"lower({self.given})"
         return f"CASE WHEN {text} IN ({yes}) THEN TRUE WHEN {text} IN ({no}) THEN FALSE END"
 
-    def _end_reason(self) -> str:
-        known = {word: word for word in END_REASONS} | _SPELLINGS
-        known |= {word.strip().lower(): meant for word, meant in self.reading.end_reasons}
+    def _word(self) -> str:
+        ours, spellings = _WORDS[self.column.name]
+        theirs = self.reading.end_reasons if self.column.name == "end_reason" else self.reading.call_statuses
+        known = {word: word for word in ours} | spellings
+        known |= {word.strip().lower(): meant for word, meant in theirs}
         cases = " ".join(f"WHEN {literal(word)} THEN {literal(meant)}" for word, meant in known.items())
         return f"CASE lower({self._text()}) {cases} END"
 

@@ -125,7 +125,7 @@ def mapping_fingerprint(source: Source, timezone: str, completeness: Completenes
 
 
 # of a source: what facts do not depend on
-_NO_PART_OF_FACTS = {"deliveries", "end_reasons", "earlier"}
+_NO_PART_OF_FACTS = {"deliveries", "end_reasons", "call_statuses", "earlier"}
 
 
 def difference(

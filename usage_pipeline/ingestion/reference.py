@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CurrencySettings, Settings, Source
-from usage_pipeline.config.source_schemas import CONTACTS, SourceSchema
+from usage_pipeline.config.source_schemas import CALL_STATUSES, CONTACTS, END_REASONS, SourceSchema
 from usage_pipeline.core.formatting import as_text, without_values
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion import cells
@@ -55,7 +55,12 @@ from usage_pipeline.privacy.encryption import PERSONAL, contacts_key, count_parq
 from usage_pipeline.privacy.erased import Erased
 
 # the key of each reference table; subscriptions have none: several subscription periods of one application are normal
-_KEYS = {"accounts": "account_id", "contacts": "account_id, user_id", "applications": "application"}
+_KEYS = {
+    "accounts": "account_id",
+    "contacts": "account_id, user_id",
+    "applications": "application",
+    "crm_outcomes": "account_id, recorded_at",
+}
 
 NEVER_BEGAN = "ended before it began"
 
@@ -167,7 +172,7 @@ def _keep(
     if before and before[-1].stem.endswith(fingerprint):
         clear(home.history_dir, schema.name)
         return Delivery(before[-1], rows.num_rows, False, mapping)
-    if before:
+    if before and not schema.adds:
         with connect() as other:
             if schema is CONTACTS:
                 keep_spill_private(other)
@@ -317,10 +322,11 @@ def placed_rows(connection: duckdb.DuckDBPyConnection, mapping: Mapping, schema:
 def _unknown_words(
     connection: duckdb.DuckDBPyConnection, schema: SourceSchema, mapping: Mapping, file: Path
 ) -> list[str]:
-    """Notes on words for the end of a subscription that nobody has told the meaning of."""
-    if schema.name != "subscriptions" or "end_reason" not in mapping.expressions:
+    """Notes on words that nobody has told the meaning of: for the end of a subscription, for the status of a call."""
+    if schema.name not in _WORD_COLUMNS or (column := _WORD_COLUMNS[schema.name][0]) not in mapping.expressions:
         return []
-    cell = mapping.cell(schema.column("end_reason"))
+    _, ours, effect, setting = _WORD_COLUMNS[schema.name]
+    cell = mapping.cell(schema.column(column))
     open_parquet(connection, file, RAW)
     words = connection.execute(
         f"SELECT word, count(*) FROM (SELECT {cell.given} AS word, {cell.unreadable} AS is_unknown FROM {RAW}) "
@@ -328,17 +334,28 @@ def _unknown_words(
     ).fetchall()
     connection.execute(f"DROP VIEW {RAW}")
     return [
-        f"sources.subscriptions.columns.end_reason: '{word}' ({rows} rows) is none of cancelled, completed, "
-        "renewed; the rows keep their days, and the reason is unknown: say which it is under "
-        "sources.subscriptions.end_reasons"
+        f"sources.{schema.name}.columns.{column}: '{word}' ({rows} rows) is none of {', '.join(ours)}; {effect}: "
+        f"say which it is under sources.{schema.name}.{setting}"
         for word, rows in words
     ]
 
+
+# the column whose words have a meaning of ours, those words, what becomes of a row with another, and its setting
+_WORD_COLUMNS = {
+    "subscriptions": (
+        "end_reason",
+        END_REASONS,
+        "the rows keep their days, and the reason is unknown",
+        "end_reasons",
+    ),
+    "crm_outcomes": ("call_status", CALL_STATUSES, "the rows are kept aside", "call_statuses"),
+}
 
 # columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside
 _DECIDING = {
     "subscriptions": ("application", "start_date", "end_date", "notice_date"),
     "known_causes": ("account_id", "application", "first_day", "last_day"),
+    "crm_outcomes": ("snoozed_until",),
 }
 
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from usage_pipeline.core.files import atomic_write, make_folder
 
 Status = Literal["open", "done", "snoozed"]
-# of records that a backup brought back, and Superset's folder never had
+# of records that a backup brought back or a CRM delivered, and Superset's folder never had
 _RESTORED = "restored.txt"
 
 
@@ -243,8 +243,14 @@ def _write_restored(history_dir: Path, names: set[str]) -> None:
         tmp_path.write_text("\n".join(sorted(names)) + "\n", encoding="utf-8")
 
 
+def add_restored(history_dir: Path, names: set[str]) -> None:
+    """Of records that were never in Superset's folder, nobody says that they are missing there."""
+    if names:
+        _write_restored(history_dir, restored(history_dir) | names)
+
+
 def restored(history_dir: Path) -> set[str]:
-    """Names of records that a backup brought back."""
+    """Names of records that a backup brought back or a CRM delivered."""
     file = kept_folder(history_dir) / _RESTORED
     return set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
 

@@ -123,7 +123,15 @@ def test_after_a_good_run_all_is_well(demo: Demo) -> None:
 def test_each_source_says_what_came_and_when(demo: Demo) -> None:
     sources = ask(demo.settings.home.status_path, "FROM status.sources").set_index("source")
     lake = demo.folder / "lake"
-    assert list(sources.index) == ["usage", "accounts", "subscriptions", "contacts", "applications", "known causes"]
+    assert list(sources.index) == [
+        "usage",
+        "accounts",
+        "subscriptions",
+        "contacts",
+        "applications",
+        "known causes",
+        "crm outcomes",
+    ]
     assert sources.at["usage", "newest"] == "week of Nov 16, 2026"
     assert sources.at["usage", "rows_kept"] == len(demo.raw())
     assert sources.at["accounts", "rows_kept"] == len(pd.read_csv(lake / "accounts.csv"))

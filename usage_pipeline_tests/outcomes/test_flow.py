@@ -18,8 +18,10 @@ from usage_superset import outcome_records as written_by
 from usage_pipeline.cli import app
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Settings, load_settings
+from usage_pipeline.config.source_schemas import CRM_OUTCOMES
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.defs.ingestion.assets import reference_asset
 from usage_pipeline.defs.outreach.assets import reason_usefulness
 from usage_pipeline.notifications.digest import handled_accounts, read_digests
 from usage_pipeline.operations import backup
@@ -47,6 +49,10 @@ def useless(folder: Path, kind: str, count: int = 20) -> None:
         record(folder, f"A{n}", now=MOMENT + timedelta(seconds=n), useful=useful)
 
 
+# outcomes of the form and of the CRM come together here
+STEPS = [reference_asset(CRM_OUTCOMES), reason_usefulness]
+
+
 # ---------------------------------------------------------------- priorities
 
 
@@ -55,7 +61,7 @@ def test_the_step_copies_records_and_says_which_kinds_move_down(settings: Settin
     useless(settings.home.feedback_dir, "usage drop", 19)
     resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
     for _ in range(2):  # a second run gives the same table
-        result = dg.materialize([reason_usefulness], resources=resources)
+        result = dg.materialize(STEPS, resources=resources)
         assert result.success
         with duckdb.connect(str(settings.home.warehouse_path)) as connection:
             rows = connection.execute(
@@ -67,7 +73,7 @@ def test_the_step_copies_records_and_says_which_kinds_move_down(settings: Settin
 
 def test_without_records_the_table_is_there_and_empty(settings: Settings) -> None:
     resources = {"warehouse": warehouse_of(settings.home, settings.ingest.wait_seconds), "settings": settings}
-    assert dg.materialize([reason_usefulness], resources=resources).success
+    assert dg.materialize(STEPS, resources=resources).success
     with duckdb.connect(str(settings.home.warehouse_path)) as connection:
         assert connection.execute("FROM core.reason_usefulness").fetchall() == []
 

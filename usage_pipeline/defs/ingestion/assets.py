@@ -27,6 +27,7 @@ _WHY = {
     "contacts": "People to call; personal data, published apart and only for its role.",
     "applications": "Names and types of the applications.",
     "known_causes": "What is known of unusual weeks: their anomalies say so, instead of asking for a call.",
+    "crm_outcomes": "What came of calls, as the CRM has it: it counts as what people recorded in the form.",
 }
 
 

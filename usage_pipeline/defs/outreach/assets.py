@@ -15,6 +15,7 @@ from usage_pipeline.core.tables import TABLES
 from usage_pipeline.defs.lineage import Step, deps_of
 from usage_pipeline.defs.tables import OWNERS, POOL, code_of, proposal_result, sql_table, table_metadata
 from usage_pipeline.outcomes.database import arrow_schema, usefulness_rows
+from usage_pipeline.outcomes.from_crm import take_crm_outcomes
 from usage_pipeline.outcomes.records import keep, read_records
 from usage_pipeline.publishing.history import CALLS, history_locked, promote, propose_newest_week
 from usage_pipeline.publishing.snapshots import Snapshots
@@ -110,27 +111,43 @@ _USEFULNESS = TABLES["reason_usefulness"]
     group_name="outreach",
     kinds={"duckdb", "python"},
     owners=OWNERS,
-    deps=deps_of("reason_usefulness", Step(python={"core.reason_usefulness": _USEFULNESS.column_names})),
+    deps=deps_of(
+        "reason_usefulness",
+        Step(python={"core.reason_usefulness": _USEFULNESS.column_names}, reads=["ref.crm_outcomes"]),
+    ),
     pool=POOL,
     code_version=code_of("outcomes", "defs/outreach"),
     metadata=table_metadata("reason_usefulness"),
 )
-def reason_usefulness(warehouse: Warehouse, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
+def reason_usefulness(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
     """How useful people called each kind of reason; one that too many call useless comes one priority lower.
 
-    Copies outcomes that history does not have yet. One row: a kind of reason that was answered.
+    Copies outcomes that history does not have yet, those of the form and those of the CRM.
+    One row: a kind of reason that was answered.
     """
     with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.get_connection() as connection:
         kept = keep(settings.home.feedback_dir, settings.home.history_dir)
+        of_crm = take_crm_outcomes(connection, settings.home, settings.clock)
         records = read_records(settings.home.feedback_dir, settings.home.history_dir)
         rows = usefulness_rows(records, settings.clock.as_of_day, settings.outcomes, set())
         connection.register("given", pa.Table.from_pylist(rows, schema=arrow_schema(_USEFULNESS.columns)))
         connection.execute("CREATE OR REPLACE TABLE core.reason_usefulness AS SELECT * FROM given")
         connection.unregister("given")
+    for why, count in of_crm.left.items():
+        context.log.warning(f"crm_outcomes: {count:,} rows were left: {why}")
     moved = [row["call_reason"] for row in rows if row["is_moved_down"]]
     return dg.MaterializeResult(
         # the sensor of the lake looks at `moved_down` and asks for a run where it is another
-        metadata={"dagster/row_count": len(rows), "outcomes": len(records), "new": kept, "moved_down": moved}
+        metadata={
+            "dagster/row_count": len(rows),
+            "outcomes": len(records),
+            "new": kept,
+            "new_of_crm": of_crm.new,
+            "left_of_crm": dg.MetadataValue.json(of_crm.left),
+            "moved_down": moved,
+        }
     )
 
 
