@@ -96,8 +96,8 @@ def report(family: str, worlds: list[World], rules: AnomalySettings | None = Non
         f"{took / len(worlds):.1f} s a world"
     )
     table("Ordinary weeks listed, %, by scatter (rows) and mean (columns)", ["", *SIZES], rows)
-    report_right(worlds, found, ordinary)
     by_pooled, by_oracle = [scores(w) for w in worlds], [oracle(w) for w in worlds]
+    report_right(worlds, found, ordinary, by_oracle)
     by_us = [scores_of(f) for f in found]
     methods: dict[str, Callable[[], list[Bools]]] = {
         "ours, as shipped": lambda: [a & (np.nan_to_num(f.z) < 0) for a, f in zip(listed, found, strict=True)],
@@ -115,24 +115,45 @@ def report(family: str, worlds: list[World], rules: AnomalySettings | None = Non
     return {"false": false}
 
 
-def report_right(worlds: list[World], found: list[Judged], ordinary: list[Bools]) -> None:
+def report_right(
+    worlds: list[World], found: list[Judged], ordinary: list[Bools], by_oracle: list[dict[str, Floats]]
+) -> None:
     high = [f.is_strong for f in found]
     happening = [w.happening() for w in worlds]
     right = sum((h & e).sum() for h, e in zip(high, happening, strict=True))
     wrong = sum((h & o).sum() for h, o in zip(high, ordinary, strict=True))
     share = np.mean([e[:, w.judged_from :].mean() for e, w in zip(happening, worlds, strict=True)])
-    top_right: list[float] = []
-    for world, judged, e, o in zip(worlds, found, happening, ordinary, strict=True):
-        score = np.where((judged.kind > 0) & (e | o), np.abs(np.nan_to_num(judged.z)), 0)
+    medium = [(f.kind > 0) & ~f.is_strong for f in found]
+    medium_right = int(sum((m & e).sum() for m, e in zip(medium, happening, strict=True)))
+    medium_wrong = int(sum((m & o).sum() for m, o in zip(medium, ordinary, strict=True)))
+    by_us = strongest_right(worlds, [np.where(f.kind > 0, np.abs(f.z), 0) for f in found])
+    by_truth = strongest_right(worlds, [np.fmax(s["down"], s["up"]) for s in by_oracle])
+    at_best = [
+        min(int((e & (f.kind > 0))[:, week].sum()), 20) / max(min(int((f.kind > 0)[:, week].sum()), 20), 1)
+        for w, f, e in zip(worlds, found, happening, strict=True)
+        for week in range(w.judged_from, w.counts.shape[1])
+    ]
+    print(
+        f"\n{100 * share:.1f} % of series-weeks are events; high confidence: {int(right + wrong)}, of them right "
+        f"{interval(int(right), int(right + wrong))} %; "
+        f"medium: {interval(medium_right, medium_right + medium_wrong)} %; "
+        f"a week's 20 strongest right: {100 * by_us:.0f} %, of those listed at most {100 * np.mean(at_best):.0f} %, "
+        f"by the truth {100 * by_truth:.0f} %"
+    )
+
+
+def strongest_right(worlds: list[World], strengths: list[Floats]) -> float:
+    """Of the 20 series that lie farthest out in each week, the share that is in an event; the mean of all weeks."""
+    right: list[float] = []
+    for world, strength in zip(worlds, strengths, strict=True):
+        happening = world.happening()
+        score = np.where(happening | world.ordinary(), np.nan_to_num(strength), 0)
         for week in range(world.judged_from, score.shape[1]):
             order = np.argsort(-score[:, week])[:20]
             order = order[score[order, week] > 0]
             if len(order):
-                top_right.append(float(e[order, week].mean()))
-    print(
-        f"\n{100 * share:.1f} % of series-weeks are events; high confidence: {int(right + wrong)}, of them right "
-        f"{interval(int(right), int(right + wrong))} %; a week's 20 strongest right: {100 * np.mean(top_right):.0f} %"
-    )
+                right.append(float(happening[order, week].mean()))
+    return float(np.mean(right))
 
 
 def worlds_of(family: str, seeds: range) -> list[World]:

@@ -56,9 +56,11 @@ def usual_error(logarithms: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(logarithms[~np.isnan(logarithms)])))
 
 
-def common_moves(together: Together, ratio: Floats, z: Floats, far: NDArray[np.bool_], spread: Floats) -> pd.DataFrame:
+def common_moves(
+    together: Together, ratio: Floats, z: Floats, far: NDArray[np.bool_], spread: Floats, rules: AnomalySettings
+) -> pd.DataFrame:
     """Moves of many accounts together, a row a week: what all of them did, against the sum of what was expected."""
-    group, week = at = np.nonzero(far)
+    group, week = at = np.nonzero(far & _is_borne_out(together, ratio, rules))
     expected = together.expected[at]
     frame = pd.DataFrame(
         {
@@ -78,6 +80,18 @@ def common_moves(together: Together, ratio: Floats, z: Floats, far: NDArray[np.b
         }
     )
     return _as_events(frame, far.shape[1])
+
+
+def _is_borne_out(together: Together, ratio: Floats, rules: AnomalySettings) -> NDArray[np.bool_]:
+    """Where the total went as far, or most accounts did and it went no such way against them.
+
+    Of rare use a robust ratio says little; and one large account that stayed as it was may hold the total where it was.
+    """
+    is_up = ratio > 1
+    change = np.where(is_up, 1, -1) * (together.observed / np.maximum(together.expected, 1e-9) - 1)
+    most = np.where(is_up, together.above, together.below) > together.accounts / 2
+    found: NDArray[np.bool_] = (change >= rules.common_share) | (most & (change > -rules.common_share))
+    return found
 
 
 def _as_events(frame: pd.DataFrame, weeks: int) -> pd.DataFrame:

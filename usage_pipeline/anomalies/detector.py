@@ -27,7 +27,7 @@ Ints = NDArray[np.signedinteger[Any]]
 Bools = NDArray[np.bool_]
 
 # part of every anomaly: raise it when the same counts would be anomalous in another way
-VERSION = "3"
+VERSION = "4"
 WINDOWS = (1, 2, 4)
 KINDS = ("", "spike", "usage drop", "step up", "step down", "slow decline")
 SPIKE, DROP, SHIFT_UP, SHIFT_DOWN, DECLINE = 1, 2, 3, 4, 5
@@ -61,6 +61,11 @@ _RETURN_WEEKS = 26
 _DROPS = 0.8
 # some weeks beyond the limit are below the floors: so much more may lie beyond it
 _BEYOND = 1.1
+# what an account does beyond so many standard deviations leads its application no further
+_CUT = 1.5
+# where fewer weeks than this share are weeks of use, each of them lies beyond the cut: by such accounts nothing would
+# be used, week after week, and levels would rise without end to make up for it
+_LEAST_USED = 1 / (1 + _CUT**2)
 # a factor of a week is drawn towards what it was expected to be, as much as so many clicks would
 _FACTOR_CLICKS = 20.0
 
@@ -201,12 +206,15 @@ class _Judge:
         """What the accounts of each application did together in the week, without being led by a few of them."""
         application, rules = self.series.application, self.rules
         counts, ready, level = self.counts[:, week], self.known[:, week], self.first_level
+        # by their weeks so far, or by the first ones
+        so_far = slice(0, max(week, rules.minimum_weeks))
+        is_used = (self.counts[:, so_far] > 0).sum(axis=1) >= _LEAST_USED * self.known[:, so_far].sum(axis=1)
         if week >= rules.minimum_weeks:
             has_level = self.seen >= rules.minimum_weeks
             # a week that never came among the first ones: nobody has so many yet
             ready = ready & (has_level if has_level.any() else self.exposure > 0)
             level = _level(self.clicks, self.exposure)
-        usual = np.where(ready, level * self.series.working_days[:, week], 0.0)
+        usual = np.where(ready & is_used, level * self.series.working_days[:, week], 0.0)
         before = self._factor_before(week, self.season, _AROUND)
         spread = self.scatter.variance(usual)
         own = np.where(ready & (usual > 0), usual / np.maximum(spread, 1e-9), 0.0)
@@ -222,7 +230,7 @@ class _Judge:
             factor = (observed + _FACTOR_CLICKS * together * before) / (expected + _FACTOR_CLICKS)
             mean = factor[application] * usual
             residual = np.abs(counts - mean) / np.sqrt(np.maximum(spread * factor[application], 1e-9))
-            weight = own * np.minimum(1.0, 1.5 / np.maximum(residual, 1e-9))
+            weight = own * np.minimum(1.0, _CUT / np.maximum(residual, 1e-9))
         # what an application did a year ago is expected where it comes again, and not missed where it does not
         seen = (observed + 1e-9) / (expected + 1e-9)
         as_last_year = np.clip(seen, *self._bounds_of_last_year(week))
@@ -240,7 +248,7 @@ class _Judge:
         self.x_before[:, week] = before[application] * days
         self.factor_before[:, week], self.factor_expected[:, week] = before, before * together
         self.together[week] = together
-        accounts = np.bincount(application, ready & (usual > 0), self.applications)
+        accounts = np.bincount(application, usual > 0, self.applications)
         self._judge_factors(week, accounts)
 
     def _factor_before(self, week: int, past: Floats, weights: Floats) -> Floats:

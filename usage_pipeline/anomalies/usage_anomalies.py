@@ -207,7 +207,7 @@ def _of_applications(
     spread = np.array([usual_error(np.log(line)) for line in judged.factor / judged.factor_before])
     together = Together.of(judged, counts, application, len(keys))
     found = [
-        common_moves(together, ratio, judged.factor_z, far, spread),
+        common_moves(together, ratio, judged.factor_z, far, spread, rules),
         slow_losses(judged, counts, application, together, far, rules),
     ]
     frame = pd.concat(found, ignore_index=True)
@@ -219,7 +219,8 @@ def _of_everything(judged: Judged, counts: Floats, rules: AnomalySettings) -> pd
     everybody = np.zeros(len(counts), dtype=np.int64)
     together = Together.of(judged, counts, everybody, 1)
     spread = np.array([usual_error(np.log(judged.together))])
-    return common_moves(together, ratio, z, _is_far(z, ratio, rules), spread).assign(scope="all").drop(columns="group")
+    found = common_moves(together, ratio, z, _is_far(z, ratio, rules), spread, rules)
+    return found.assign(scope="all").drop(columns="group")
 
 
 def _is_far(z: Floats, ratio: Floats, rules: AnomalySettings) -> NDArray[np.bool_]:

@@ -327,7 +327,7 @@ class AnomalySettings(_Model):
         4, description="full weeks from which on an application is judged with the help of its peers"
     )
     listed_share: Share = Field(0.01, description="share of ordinary weeks that is listed: four fifths of it as drops")
-    false_discovery_rate: Share = Field(0.1, description="share of ordinary weeks among those with high confidence")
+    false_discovery_rate: Share = Field(0.1, description="aim: share of ordinary weeks among those of high confidence")
     relative_floor: Share = Field(0.25, description="smallest change, as a share of what was expected")
     absolute_floor: float = Field(10, ge=0, description="smallest change, in clicks or records")
     absolute_floor_users: float = Field(3, ge=0, description="smallest change, in active users")

@@ -147,7 +147,9 @@ contributed AS (
         count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks) AS regulars,
         count(*) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND clicks = 0) AS absent,
         max(last_day) FILTER (WHERE weeks_of_baseline >= $regular_weeks AND clicks = 0) AS last_seen_on,
-        max(clicks - clicks_before) / nullif(sum(clicks - clicks_before), 0) AS share_of_one
+        -- of an account that is one person everything is of one
+        max(clicks - clicks_before) / nullif(sum(clicks - clicks_before), 0)
+        * CASE WHEN count(*) > 1 THEN 1 END AS share_of_one
     FROM people
     GROUP BY week_start, account_id, application
 ),
