@@ -141,8 +141,9 @@ users AS (
                 THEN count(users.user_id) FILTER (WHERE users.block BETWEEN 1 AND subscribed.blocks) / subscribed.blocks
         END AS usual_users,
         coalesce(
-            sum(users.clicks) FILTER (WHERE users.block = 0 AND users.user_id IS NOT NULL)
-            - max(users.clicks) FILTER (WHERE users.block = 0 AND users.user_id IS NOT NULL),
+            -- of a row without a user nobody says that they are the most active one
+            sum(users.clicks) FILTER (WHERE users.block = 0)
+            - coalesce(max(users.clicks) FILTER (WHERE users.block = 0 AND users.user_id IS NOT NULL), 0),
             0
         ) / 4 AS clicks_of_others
     FROM subscribed_blocks AS subscribed
