@@ -68,6 +68,11 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         read = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RolesError(f"{file} is not there: correct USAGE_ROLES, or leave it empty") from None
+    except PermissionError:
+        # what was made with a strict umask belongs to its maker alone
+        raise RolesError(
+            f"{file} may not be read by user {os.getuid()}: chmod a+r it and a+rx its folder, or give both to that user"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RolesError(f"{file} cannot be read: {error}") from error
     if not isinstance(read, dict) or not all(isinstance(content, dict) for content in read.values()):

@@ -20,18 +20,20 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from usage_superset.chart_queries import payload
 
 from usage_pipeline_tests.compose.stand_ins import FILES, sentence
 from usage_pipeline_tests.support.outcomes import record
 from usage_pipeline_tests.support.servers import SupersetServer, free_port
-from usage_pipeline_tests.support.superset_client import CHARTS, Client
+from usage_pipeline_tests.support.superset_client import CHARTS, Client, data_of
 
 pytestmark = pytest.mark.compose
 
 REPO = Path(__file__).parents[2]
 SECRETS = ["POSTGRES_PASSWORD", "DAGSTER_DB_PASSWORD", "SUPERSET_DB_PASSWORD", "REDIS_PASSWORD", "SUPERSET_SECRET_KEY"]
-OURS = ["code", "webserver", "daemon", "superset", "worker", "beat"]
+OURS = ["code", "webserver", "daemon", "superset", "worker", "beat", "api"]
+LIMITED = "Viewer of a region"
 STEADY = ["postgres", "redis", *OURS]
 
 
@@ -87,6 +89,7 @@ class Deployment:
                 "USAGE_MAIL_FROM": "usage@mail.invalid",
                 "SUPERSET_PORT": str(free_port()),
                 "DAGSTER_PORT": str(free_port()),
+                "API_PORT": str(free_port()),
                 "USAGE_DAGSTER_PASSWORD": secrets.token_urlsafe(36),
             }
             | more,
@@ -140,17 +143,24 @@ def passwords() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, passwords: dict[str, str]) -> Iterator[Deployment]:
-    """Everything with the demo's data; built, and up and healthy."""
-    made = Deployment.made(tmp_path_factory.mktemp("stack"))
-    timed("images built", lambda: made.compose("--profile", "demo", "build", seconds=3000))
+    """Everything with the demo's data, the API and a role of its own; built, and up and healthy."""
+    folder = tmp_path_factory.mktemp("stack")
+    made = Deployment.made(folder, COMPOSE_PROFILES="demo,api", USAGE_ROLES="/config/roles.yaml")
+    of_superset = folder / "config" / "superset"
+    of_superset.mkdir()
+    of_superset.chmod(0o755)
+    role = {"includes": ["Usage viewer"], "accounts": {"region": ["Midwest"]}}
+    (of_superset / "roles.yaml").write_text(yaml.safe_dump({LIMITED: role}), encoding="utf-8")
+    (of_superset / "roles.yaml").chmod(0o644)
+    timed("images built", lambda: made.compose("build", seconds=3000))
     try:
-        timed("demo up and healthy", lambda: made.compose("--profile", "demo", "up", "-d", "--wait", "--no-build"))
+        timed("demo up and healthy", lambda: made.compose("up", "-d", "--wait", "--no-build"))
         # compose does not wait for what runs once and nothing depends on
         wait_until("demo-people done", lambda: made.container("demo-people")["State"]["Status"] == "exited")
         passwords.update(re.findall(r"log in as (\w+) +(\S+)", made.logs("demo-people")))
         yield made
     finally:
-        made.compose("--profile", "demo", "down", "--volumes", "--timeout", "5", check=False)
+        made.compose("down", "--volumes", "--timeout", "5", check=False)
 
 
 def timed(what: str, do: Callable[[], Any]) -> float:
@@ -254,12 +264,12 @@ def test_a_refresh_of_the_command_line_is_not_taken_for_one_that_died(stack: Dep
     assert not [message for message in said if "Marking run" in message]
 
 
-def test_only_two_ports_are_published_and_on_loopback(stack: Deployment) -> None:
+def test_only_what_people_and_programs_read_is_published_and_on_loopback(stack: Deployment) -> None:
     published = {}
     for service in [*STEADY, "s3"]:
         bound = stack.container(service)["HostConfig"]["PortBindings"] or {}
         published |= {service: {b["HostIp"] for places in bound.values() for b in places}} if bound else {}
-    assert published == {"webserver": {"127.0.0.1"}, "superset": {"127.0.0.1"}}
+    assert published == {name: {"127.0.0.1"} for name in ("webserver", "superset", "api")}
 
 
 def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> None:
@@ -282,6 +292,33 @@ def test_containers_have_no_more_rights_than_they_need(stack: Deployment) -> Non
     assert touched[0].returncode == 0, "the form writes there"
     assert "Read-only file system" in touched[1].stderr, "and the pipeline does not"
     stack.compose("exec", "-T", "superset", "rm", "/data/feedback/.x")
+
+
+def test_programs_read_by_a_token_from_a_service_that_knows_no_secret(stack: Deployment) -> None:
+    address = f"http://127.0.0.1:{stack.environment['API_PORT']}/v1/accounts"
+    assert requests.get(address, timeout=60).status_code == 401
+    told = stack.compose("exec", "-T", "code", "usage", "tokens", "add", "crm-sync").stdout
+    token = told.split()[-1]
+    answer = requests.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["total"] >= 60
+    stack.compose("exec", "-T", "code", "usage", "tokens", "revoke", "crm-sync")
+    assert requests.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 401
+    seen = stack.compose("exec", "-T", "api", "ls", "/data").stdout.split()
+    assert set(seen) == {"api", "outcomes", "published"}
+    refused = stack.compose("exec", "-T", "api", "touch", "/data/api/x", check=False)
+    assert "Read-only file system" in refused.stderr
+    environment = json.dumps(stack.container("api")["Config"]["Env"])
+    assert not [name for name in SECRETS if stack.environment[name] in environment]
+
+
+def test_a_role_of_the_folder_beside_the_configuration_sees_its_accounts_alone(stack: Deployment) -> None:
+    password = secrets.token_urlsafe(24)
+    add = ["exec", "-T", "-e", f"USAGE_PASSWORD={password}", "superset", "usage", "users", "add", "limited", LIMITED]
+    stack.compose(*add)
+    rows = data_of(Client(stack.superset({"limited": password}), "limited"), "accounts")
+    assert len(rows)
+    assert set(rows["region"]) == {"Midwest"}
 
 
 def test_each_database_is_for_its_own_user_only(stack: Deployment) -> None:

@@ -22,6 +22,7 @@ FIRST, NEWEST = date(2024, 8, 5), date(2025, 2, 24)  # Mondays; as_of is Mar 5, 
 WEEKS = [FIRST + timedelta(weeks=n) for n in range((NEWEST - FIRST).days // 7 + 1)]
 # account, application, user, week: clicks
 Use = dict[tuple[str, str, str, date], int]
+NOBODY: Any = None  # in the place of a user: the row has none
 # account, application (None: whole account), start, notice, seats
 Row = tuple[str, str | None, date, date | None, int | None]
 WEIGHTS = {"adoption": 20, "use": 20, "users": 15, "seats": 10, "recency": 15, "breadth": 10, "trend": 10}
@@ -304,14 +305,28 @@ def test_health_is_what_raw_rows_give_in_many_worlds(world: tuple[list[Row], Use
 @given(worlds(), st.data())
 @settings(max_examples=10, deadline=None, phases=[Phase.generate])
 def test_taking_use_away_never_improves_health(world: tuple[list[Row], Use], data: st.DataObject) -> None:
-    """Of the last four weeks: what was before them is what they are compared with."""
+    """Of the last four weeks: what was before them is what they are compared with. Some rows have no user, and who comes
+    must not become unknown by it.
+    """
     rows, use = world
+    hidden = data.draw(st.sets(st.sampled_from(sorted({key[:3] for key in use})))) if use else set()
+    use = {
+        (a, p, NOBODY if (a, p, user) in hidden else user, week): clicks for (a, p, user, week), clicks in use.items()
+    }
     recent = [key for key in use if key[3] > NEWEST - timedelta(weeks=4)]
     gone = data.draw(st.sets(st.sampled_from(recent), min_size=1)) if recent else set()
     before, after = computed(rows, use), computed(rows, {key: clicks for key, clicks in use.items() if key not in gone})
     for key, value in after.items():
         was = before[key]
         assert value is None or was is None or value <= was, key
+
+
+def test_where_no_row_has_a_user_factors_of_users_leave_the_weights() -> None:
+    """Breadth of an account without users was 0 of 50 % and its seats none of four; q, which names users, keeps its own."""
+    use: Use = {("a", application, NOBODY, week): 10 for application in "pq" for week in WEEKS}
+    use |= {("a", "q", user, week): 10 for user in "xyz" for week in WEEKS}
+    found = computed([("a", "p", FIRST, None, 4), ("a", "q", FIRST, None, 4)], use)
+    assert (found["a", "p"], found["a", "q"], found["a", None]) == (100, 100, 100)
 
 
 # ---------------------------------------------------------------- single cases

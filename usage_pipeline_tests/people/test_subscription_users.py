@@ -33,6 +33,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings_of(tmp_path_factory.mktemp("people"))
 
 
+UNKNOWN_WITHOUT_USERS = (
+    (("weekly_active_users",), range(1)),
+    (("monthly_active_users", "regular_users_lost", "champion_is_silent", "users_going_on"), range(4)),
+    (("regular_users", "regular_users_lost"), range(4, 12)),
+    (("top_user_share", "depends_on_one"), range(13)),
+    (("has_champion", "champion_is_silent", "users_going_on"), range(4, 17)),
+)
+
 # ---------------------------------------------------------------- the oracle
 
 
@@ -71,7 +79,23 @@ def users_by_hand(world: PeopleWorld) -> dict[tuple[str, str], dict[str, Any]]:
     for (account, application), row in found.items():
         seats, takers = seats_by_hand(world, account, application, owned, whole.get(account))
         row["seats"], row["seat_utilization"] = seats, takers / seats if seats else None
+        if any(is_of_nobody(world, account, app, owned) for app in seated(account, application, owned, whole)):
+            row["seat_utilization"] = None
     return found
+
+
+def seated(account: str, application: str, owned: dict[Any, Any], whole: dict[str, Any]) -> list[str]:
+    """Applications whose users take the seats of a row."""
+    if application != "all":
+        return [application]
+    of_whole = account in whole and whole[account]["seats"] is not None
+    return [app for (other, app), row in owned.items() if other == account and (row["seats"] is not None or of_whole)]
+
+
+def is_of_nobody(world: PeopleWorld, account: str, application: str, owned: dict[Any, Any]) -> bool:
+    start = owned[account, application]["start_date"]
+    came = (e for e in world.events if e[:2] == (account, application) and counts(world, e, start))
+    return {e.user for e in came if weeks_ago(e.day) < 4} == {None}
 
 
 def seats_by_hand(
@@ -126,7 +150,7 @@ def figures(rows: list[tuple[Event, bool]], world: PeopleWorld, key: tuple[str, 
     )
     seen = {e.user for e in world.events if e.account == key[0] and weeks_ago(e.day) < 4}
     is_silent = is_champion and main is not None and main[1] not in seen
-    return {
+    found = {
         "weekly_active_users": sum(0 in weeks for weeks in came.values()),
         "monthly_active_users": len(month),
         "regular_users": len(regular),
@@ -142,6 +166,11 @@ def figures(rows: list[tuple[Event, bool]], world: PeopleWorld, key: tuple[str, 
         "champion_is_silent": is_silent,
         "users_going_on": len(month) if is_silent else None,
     }
+    # weeks in which somebody came and nobody has a name: who came is not known
+    for names, span in UNKNOWN_WITHOUT_USERS:
+        if {event.user for event, _ in rows if weeks_ago(event.day) in span} == {None}:
+            found |= dict.fromkeys(names)
+    return found
 
 
 # ---------------------------------------------------------------- against it

@@ -113,3 +113,18 @@ def test_programs_are_limited_as_people_are() -> None:
                 assert (word in people) == (word in programs), (table.name, limits_found, people, programs)
             if set(limits_found) <= columns and (table.schema, table.name) not in OPEN_TO_ALL:
                 assert all(column in people and column in programs for column in limits_found), table.name
+
+
+def test_a_file_that_its_maker_alone_may_read_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container set-up ended with `[Errno 13] Permission denied` where the file was made with a strict umask."""
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(
+        RolesError, match=r"roles\.yaml may not be read by user \d+: chmod a\+r it and a\+rx its folder"
+    ):
+        roles()

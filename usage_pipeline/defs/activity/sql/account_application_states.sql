@@ -104,8 +104,8 @@ of_other_days AS (
     INNER JOIN core.account_days AS days
         ON
             weeks.account_id = days.account_id
-            AND weeks.week_start <= days.day
-            AND weeks.week_start + 6 >= days.day
+            -- as an equation: a join by a range of days took a third of a minute for 3,000 accounts
+            AND weeks.week_start = CAST(date_trunc('week', days.day) AS DATE)
     WHERE days.day < weeks.start_date OR days.day > weeks.end_date
     GROUP BY weeks.account_application_id
     UNION ALL

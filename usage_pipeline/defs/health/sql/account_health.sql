@@ -67,7 +67,8 @@ SELECT
     scores.health_color,
     before.health AS health_before,
     scores.health - before.health AS health_change,
-    CASE WHEN scores.health IS NOT NULL THEN factors.biggest_factor END AS biggest_factor,
+    CASE WHEN scores.health IS NOT NULL AND factors.biggest_missing > 0 THEN factors.biggest_factor END
+        AS biggest_factor,
     CASE
         WHEN scores.is_unopened THEN 'Too new: nobody had to come yet'
         WHEN scores.health IS NULL THEN 'Too little is known of its use'

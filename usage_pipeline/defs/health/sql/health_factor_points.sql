@@ -80,6 +80,7 @@ SELECT
             THEN
                 CASE
                     WHEN factors.measured = 0 THEN 'active in the last complete week'
+                    WHEN factors.measured = 1 THEN 'no use for 1 week'
                     ELSE format('no use for {:d} weeks', CAST(factors.measured AS BIGINT))
                 END
         WHEN 'notice' THEN format('at most {:g} with a notice received', factors.factor_score)

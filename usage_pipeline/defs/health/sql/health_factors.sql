@@ -22,9 +22,10 @@ measured AS (
                 WHEN 'adoption' THEN inputs.active_applications / nullif(inputs.applications, 0)
                 WHEN 'use' THEN inputs.recent_clicks / inputs.usual_clicks
                 WHEN 'users' THEN inputs.active_users / CASE WHEN inputs.usual_users >= 1 THEN inputs.usual_users END
-                WHEN 'seats' THEN inputs.seats_used / inputs.seats
+                WHEN 'seats' THEN CASE WHEN inputs.are_users_known THEN inputs.seats_used / inputs.seats END
                 WHEN 'recency' THEN inputs.weeks_without_use
-                WHEN 'breadth' THEN inputs.clicks_of_others / inputs.usual_clicks
+                WHEN 'breadth'
+                    THEN CASE WHEN inputs.are_users_known THEN inputs.clicks_of_others / inputs.usual_clicks END
                 WHEN 'trend'
                     THEN
                         inputs.clicks_13_weeks

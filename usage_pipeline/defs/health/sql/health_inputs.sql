@@ -70,7 +70,8 @@ trends AS (
     GROUP BY in_force.as_of_week, in_force.account_application_id
 ),
 
--- users of blocks of four weeks back from the as-of week: 0 is now, 1 to 3 are what now is compared with
+-- users of blocks of four weeks back from the as-of week: 0 is now, 1 to 3 are what now is compared with; rows without
+-- a user are one that is NULL
 users_of_blocks AS (
     SELECT
         in_force.as_of_week,
@@ -90,7 +91,7 @@ users_of_blocks AS (
             -- who came before it began, in the week of its start or years ago, is no user of it
             AND in_force.start_date <= weekly.last_day
     INNER JOIN core.weeks AS weeks ON weekly.week_start = weeks.week_start AND weeks.is_complete
-    WHERE weekly.user_id IS NOT NULL AND weekly.clicks > 0
+    WHERE weekly.clicks > 0
     GROUP BY ALL
 ),
 
@@ -129,14 +130,21 @@ users AS (
         subscribed.as_of_week,
         subscribed.account_id,
         subscribed.application,
-        count(*) FILTER (WHERE users.block = 0) AS active_users,
-        count(*) FILTER (WHERE users.block = 0 AND users.has_no_seats) AS users_without_own_seats,
+        -- of use before, none with a user: who comes is not known. The newest weeks do not decide it, since what is
+        -- not known leaves the weights, and health must not improve by their use being taken away
+        count(users.user_id) FILTER (WHERE users.block > 0) > 0 OR count(*) FILTER (WHERE users.block > 0) = 0
+            AS are_users_known,
+        count(users.user_id) FILTER (WHERE users.block = 0) AS active_users,
+        count(users.user_id) FILTER (WHERE users.block = 0 AND users.has_no_seats) AS users_without_own_seats,
         CASE
             WHEN subscribed.blocks >= 1
-                THEN count(*) FILTER (WHERE users.block BETWEEN 1 AND subscribed.blocks) / subscribed.blocks
+                THEN count(users.user_id) FILTER (WHERE users.block BETWEEN 1 AND subscribed.blocks) / subscribed.blocks
         END AS usual_users,
         coalesce(
-            sum(users.clicks) FILTER (WHERE users.block = 0) - max(users.clicks) FILTER (WHERE users.block = 0), 0
+            -- of a row without a user nobody says that they are the most active one
+            sum(users.clicks) FILTER (WHERE users.block = 0)
+            - coalesce(max(users.clicks) FILTER (WHERE users.block = 0 AND users.user_id IS NOT NULL), 0),
+            0
         ) / 4 AS clicks_of_others
     FROM subscribed_blocks AS subscribed
     LEFT JOIN users_of_both AS users
@@ -195,6 +203,7 @@ account_seats AS (
 with_users AS (
     SELECT
         of_applications.*,
+        users.are_users_known,
         CASE WHEN $has_users THEN users.active_users END AS active_users,
         CASE WHEN $has_users THEN users.usual_users END AS usual_users,
         CASE WHEN $has_users THEN users.clicks_of_others END AS clicks_of_others
@@ -221,6 +230,8 @@ of_accounts AS (
         sum(with_users.clicks_13_weeks_before) AS clicks_13_weeks_before,
         count(*) FILTER (WHERE NOT with_users.is_unopened AND with_users.is_active) AS active_applications,
         count(*) FILTER (WHERE NOT with_users.is_unopened) AS applications,
+        bool_or(NOT with_users.are_users_known AND with_users.seats > 0) AS has_seats_of_unknown,
+        bool_or(NOT with_users.are_users_known AND with_users.seats IS NULL) AS has_unknown_without_seats,
         sum(CASE WHEN $has_users AND with_users.seats > 0 THEN least(with_users.active_users, with_users.seats) END)
             AS seats_used,
         sum(with_users.seats) FILTER (WHERE with_users.seats > 0) AS seats
@@ -244,6 +255,7 @@ SELECT
     CAST(NULL AS BIGINT) AS applications,
     CASE WHEN seats > 0 THEN CAST(active_users AS DOUBLE) END AS seats_used,
     CASE WHEN seats > 0 THEN CAST(seats AS DOUBLE) END AS seats,
+    are_users_known,
     active_users,
     CAST(NULL AS BIGINT) AS users_without_own_seats,
     usual_users,
@@ -266,6 +278,8 @@ SELECT
     of_accounts.applications,
     -- seats of the whole account are taken by users of its applications that have none of their own
     CASE
+        WHEN of_accounts.has_seats_of_unknown OR (of_accounts.has_unknown_without_seats AND account_seats.seats > 0)
+            THEN NULL
         WHEN $has_users AND (of_accounts.seats IS NOT NULL OR account_seats.seats > 0)
             THEN
                 coalesce(of_accounts.seats_used, 0)
@@ -276,6 +290,7 @@ SELECT
         WHEN of_accounts.seats IS NOT NULL OR account_seats.seats > 0
             THEN CAST(coalesce(of_accounts.seats, 0) + coalesce(account_seats.seats, 0) AS DOUBLE)
     END AS seats,
+    users.are_users_known,
     CASE WHEN $has_users THEN users.active_users END AS active_users,
     CASE WHEN $has_users THEN users.users_without_own_seats END AS users_without_own_seats,
     CASE WHEN $has_users THEN users.usual_users END AS usual_users,

@@ -100,7 +100,8 @@ of_users AS (
     GROUP BY account_id, application, user_id
 ),
 
--- clicks of rows without a user are clicks of nobody in particular, and of the whole all the same
+-- clicks of rows without a user are clicks of nobody in particular, and of the whole all the same; of weeks that have
+-- no others, who came is not known
 clicks_of_all AS (
     SELECT
         account_id,
@@ -108,7 +109,16 @@ clicks_of_all AS (
         coalesce(sum(clicks) FILTER (WHERE ago < $dependence_weeks), 0) AS clicks_lately,
         coalesce(
             sum(clicks) FILTER (WHERE ago BETWEEN $champion_silent_weeks AND $champion_reach_weeks), 0
-        ) AS clicks_before
+        ) AS clicks_before,
+        bool_and(user_id IS NULL) FILTER (WHERE ago = 0) AS is_week_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago < 4) AS is_month_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago < $regular_recent_weeks) AS is_recent_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago >= $regular_recent_weeks AND ago < $regular_reach_weeks)
+            AS is_baseline_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago < $dependence_weeks) AS is_lately_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago < $champion_silent_weeks) AS is_since_unknown,
+        bool_and(user_id IS NULL) FILTER (WHERE ago BETWEEN $champion_silent_weeks AND $champion_reach_weeks)
+            AS is_before_unknown
     FROM entity_weeks
     GROUP BY account_id, application
 ),
@@ -191,9 +201,14 @@ application_seats AS (
     SELECT
         owned.account_id,
         sum(owned.seats) AS seats,
-        sum(coalesce(active.active_users, 0)) FILTER (WHERE owned.seats IS NOT NULL) AS users
+        sum(coalesce(active.active_users, 0)) FILTER (WHERE owned.seats IS NOT NULL) AS users,
+        coalesce(bool_or(of_all.is_month_unknown) FILTER (WHERE owned.seats IS NOT NULL), FALSE) AS has_unknown,
+        coalesce(bool_or(of_all.is_month_unknown) FILTER (WHERE owned.seats IS NULL), FALSE)
+            AS has_unknown_without_seats
     FROM owned
     LEFT JOIN active ON owned.account_id = active.account_id AND owned.application = active.application
+    LEFT JOIN clicks_of_all AS of_all
+        ON owned.account_id = of_all.account_id AND owned.application = of_all.application
     GROUP BY owned.account_id
 ),
 
@@ -205,6 +220,7 @@ entities AS (
         owned.usage_state,
         owned.seats,
         coalesce(active.active_users, 0) AS seats_used,
+        FALSE AS has_unknown_users,
         owned.annual_value
     FROM owned
     LEFT JOIN active ON owned.account_id = active.account_id AND owned.application = active.application
@@ -220,6 +236,11 @@ entities AS (
         END AS seats,
         CASE WHEN account_seats.seats IS NOT NULL THEN account_seats.users ELSE 0 END
         + coalesce(application_seats.users, 0) AS seats_used,
+        coalesce(
+            application_seats.has_unknown
+            OR (account_seats.seats IS NOT NULL AND application_seats.has_unknown_without_seats),
+            FALSE
+        ) AS has_unknown_users,
         summary.annual_value
     FROM account_seats
     LEFT JOIN application_seats ON account_seats.account_id = application_seats.account_id
@@ -239,18 +260,24 @@ months AS (
 figures AS (
     SELECT
         entities.*,
-        CASE WHEN $has_users THEN coalesce(counted.weekly_active_users, 0) END AS weekly_active_users,
-        CASE WHEN $has_users THEN coalesce(active.active_users, 0) END AS monthly_active_users,
+        CASE WHEN NOT coalesce(of_all.is_week_unknown, NOT $has_users) THEN coalesce(counted.weekly_active_users, 0) END
+            AS weekly_active_users,
+        CASE WHEN NOT coalesce(of_all.is_month_unknown, NOT $has_users) THEN coalesce(active.active_users, 0) END
+            AS monthly_active_users,
+        counted.user_weeks / nullif(months.weeks, 0) / nullif(monthly_active_users, 0) AS stickiness,
         CASE
-            WHEN $has_users
-                THEN counted.user_weeks / nullif(months.weeks, 0) / nullif(active.active_users, 0)
-        END AS stickiness,
-        CASE WHEN $has_users THEN entities.seats_used / nullif(entities.seats, 0) END AS seat_utilization,
-        CASE WHEN $has_users THEN coalesce(counted.regular_users, 0) END AS regular_users,
-        CASE WHEN $has_users THEN coalesce(counted.regular_users_lost, 0) END AS regular_users_lost,
-        CASE WHEN $has_users THEN counted.clicks_of_top_user / nullif(of_all.clicks_lately, 0) END AS top_user_share,
+            WHEN NOT (entities.has_unknown_users OR coalesce(of_all.is_month_unknown, NOT $has_users))
+                THEN entities.seats_used / nullif(entities.seats, 0)
+        END AS seat_utilization,
+        CASE WHEN NOT coalesce(of_all.is_baseline_unknown, NOT $has_users) THEN coalesce(counted.regular_users, 0) END
+            AS regular_users,
         CASE
-            WHEN $has_users
+            WHEN NOT coalesce(of_all.is_recent_unknown OR of_all.is_baseline_unknown, NOT $has_users)
+                THEN coalesce(counted.regular_users_lost, 0)
+        END AS regular_users_lost,
+        counted.clicks_of_top_user / nullif(of_all.clicks_lately, 0) AS top_user_share,
+        CASE
+            WHEN NOT coalesce(of_all.is_lately_unknown, NOT $has_users)
                 THEN
                     coalesce(
                         counted.clicks_of_top_user >= $dependence_share * of_all.clicks_lately
@@ -259,10 +286,14 @@ figures AS (
                         FALSE
                     )
         END AS depends_on_one,
-        CASE WHEN $has_users THEN champions.account_id IS NOT NULL END AS has_champion,
-        CASE WHEN $has_users THEN coalesce(champions.is_silent, FALSE) END AS champion_is_silent,
-        CASE WHEN champions.is_silent THEN champions.last_day END AS champion_last_used_on,
-        CASE WHEN champions.is_silent THEN coalesce(counted.users_since, 0) END AS users_going_on
+        CASE WHEN NOT coalesce(of_all.is_before_unknown, NOT $has_users) THEN champions.account_id IS NOT NULL END
+            AS has_champion,
+        CASE
+            WHEN NOT coalesce(of_all.is_since_unknown, NOT $has_users) AND has_champion IS NOT NULL
+                THEN coalesce(champions.is_silent, FALSE)
+        END AS champion_is_silent,
+        CASE WHEN champion_is_silent THEN champions.last_day END AS champion_last_used_on,
+        CASE WHEN champion_is_silent THEN coalesce(counted.users_since, 0) END AS users_going_on
     FROM entities
     INNER JOIN months ON entities.start_date = months.start_date
     LEFT JOIN active
