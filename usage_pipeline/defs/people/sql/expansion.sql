@@ -3,7 +3,8 @@ WITH owned AS (
     SELECT
         account_id,
         application,
-        annual_value
+        annual_value,
+        renewal_date
     FROM core.account_application_states
     WHERE
         subscription_state IN ('active subscription', 'notice received')
@@ -127,9 +128,12 @@ SELECT
     found.monthly_active_users,
     found.seat_utilization,
     found.annual_value,
-    CAST(summary.renewal_date AS TIMESTAMP) AS renewal_date
+    -- of what an account has, its own day; of what it lacks, the day on which the account is talked to next
+    CAST(CASE WHEN owned.account_id IS NULL THEN summary.renewal_date ELSE owned.renewal_date END AS TIMESTAMP)
+        AS renewal_date
 FROM found
 INNER JOIN core.account_names AS names ON found.account_id = names.account_id
 INNER JOIN mart.accounts_summary AS summary ON found.account_id = summary.account_id
+LEFT JOIN owned ON found.account_id = owned.account_id AND found.application = owned.application
 LEFT JOIN core.application_names AS applications ON found.application = applications.application_key
 ORDER BY found.expansion_kind, coalesce(found.peers_annual_value, found.annual_value) DESC NULLS LAST, names.account

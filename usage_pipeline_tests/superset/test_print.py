@@ -1,0 +1,52 @@
+"""Every page printed to PDF and read back: it holds all that its tables show on the screen, whatever the tab."""
+
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+import pypdf
+import pytest
+
+from usage_pipeline_tests.support.demo_home import Demo
+from usage_pipeline_tests.support.servers import SupersetServer
+from usage_pipeline_tests.support.superset_client import SLUGS, log_in, wait_until_drawn
+
+pytestmark = [pytest.mark.superset, pytest.mark.long]
+
+# texts of the cells that are seen: an empty one is drawn without its "N/A"
+_CELLS = (
+    "[...document.querySelectorAll('.dashboard-chart table tbody td:not(.dt-is-null)')]"
+    ".filter(cell => cell.offsetParent).map(cell => cell.innerText)"
+)
+
+
+def without_breaks(text: str) -> str:
+    """Texts as they compare: lines end where paper or a cell is narrow."""
+    return "".join(text.split()).replace("\u2060", "")
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_printed_page_holds_every_cell_of_its_tables(
+    superset: SupersetServer, browser: Any, demo: Demo, slug: str
+) -> None:
+    """Before: what scrolled on the screen or lay beyond the edge of the paper was cut, a third of the call list."""
+    page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    log_in(page, superset, "viewer")
+    account = quote(pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0], safe="")
+    named = {"account": f"/account/{account}", "application": "/application/Permits"}
+    page.goto(f"{superset.url}{named.get(slug, f'/superset/dashboard/{slug}/')}")
+    page.wait_for_selector(".grid-container")
+    wait_until_drawn(page)
+    tabs, printed = page.locator("[role=tab]"), 0
+    for place in range(tabs.count()):
+        tabs.nth(place).click()
+        wait_until_drawn(page)
+        cells = [text for text in page.evaluate(_CELLS) if text.strip()]
+        pdf = pypdf.PdfReader(BytesIO(page.pdf(prefer_css_page_size=True)))
+        text = without_breaks("".join(sheet.extract_text() for sheet in pdf.pages))
+        missing = [cell for cell in cells if without_breaks(cell) not in text]
+        assert not missing, (tabs.nth(place).inner_text(), missing[:10])
+        printed += len(cells)
+    assert printed > 3, "the line on top at least"
+    page.context.close()
