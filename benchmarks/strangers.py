@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from benchmarks.anomalies import interval, scores_of, table
 from benchmarks.pooled import oracle, scores
-from benchmarks.worlds import SEEDS_FOR_TUNING, SEEDS_KEPT_UNSEEN, Event, World
+from benchmarks.worlds import SEEDS_FOR_TUNING, SEEDS_KEPT_UNSEEN, CommonEvent, Event, World
+from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.anomalies.detector import Judged, Series, judge
 from usage_pipeline.config.settings import AnomalySettings
 
@@ -98,6 +99,7 @@ def report(family: str, worlds: list[World], rules: AnomalySettings | None = Non
     table("Ordinary weeks listed, %, by scatter (rows) and mean (columns)", ["", *SIZES], rows)
     by_pooled, by_oracle = [scores(w) for w in worlds], [oracle(w) for w in worlds]
     report_right(worlds, found, ordinary, by_oracle)
+    report_common(worlds, found, rules or AnomalySettings())
     by_us = [scores_of(f) for f in found]
     methods: dict[str, Callable[[], list[Bools]]] = {
         "ours, as shipped": lambda: [a & (np.nan_to_num(f.z) < 0) for a, f in zip(listed, found, strict=True)],
@@ -154,6 +156,64 @@ def strongest_right(worlds: list[World], strengths: list[Floats]) -> float:
             if len(order):
                 right.append(float(happening[order, week].mean()))
     return float(np.mean(right))
+
+
+def report_common(worlds: list[World], found: list[Judged], rules: AnomalySettings) -> None:
+    """Of the events of applications and of all, how many are planted ones, or seasons and drifts of the true mean."""
+    planted = moved = told = there = met = 0
+    for world, judged in zip(worlds, found, strict=True):
+        events = common_events(world, judged, rules)
+        told += len(events)
+        is_planted = [any(is_about(event, common) for common in world.common) for event in events]
+        planted += sum(is_planted)
+        moved += sum(bears_out(world, e) for e, known in zip(events, is_planted, strict=True) if not known)
+        there += len(world.common)
+        met += sum(any(is_about(event, common) for event in events) for common in world.common)
+    print(
+        f"\ncommon events: {told} told, planted {interval(planted, told)} %; "
+        f"{moved} others are moves that the true mean makes, true with those {interval(planted + moved, told)} %; "
+        f"{met} of {there} planted ones are told"
+    )
+
+
+def common_events(world: World, judged: Judged, rules: AnomalySettings) -> list[dict[str, Any]]:
+    """Events of applications (from 0) and of all (-1) in the weeks judged: kind, weeks, observed and expected."""
+    keys = np.arange(world.application.max() + 1)
+    rows = usage_anomalies._of_applications(judged, world.counts, world.application, keys, rules).to_dict("records")
+    of_all = usage_anomalies._of_everything(judged, world.counts, rules).to_dict("records")
+    events: dict[tuple[int, str, int], dict[str, Any]] = {}
+    for row in [*rows, *(row | {"application": -1} for row in of_all)]:
+        if row["week"] < world.judged_from:
+            continue
+        event = events.setdefault(
+            (int(row["application"]), row["kind"], int(row["first"])),
+            {"application": int(row["application"]), "weeks": [], "observed": 0.0, "expected": 0.0},
+        )
+        event["weeks"].append(int(row["week"]))
+        event["observed"] += row["observed"]
+        event["expected"] += row["expected"]
+    return list(events.values())
+
+
+def is_about(event: dict[str, Any], common: CommonEvent) -> bool:
+    """Whether an event lies in a planted one or in the four weeks after it, in which its end is told."""
+    if event["application"] != common.application:
+        return False
+    return any(common.week <= week < common.week + common.weeks + 4 for week in event["weeks"])
+
+
+def bears_out(world: World, event: dict[str, Any]) -> bool:
+    """Whether the true mean goes at least half of the way from what was expected to what came."""
+    of = (
+        np.ones(len(world.counts), dtype=bool)
+        if event["application"] < 0
+        else world.application == event["application"]
+    )
+    weeks = sorted(set(event["weeks"]))
+    known = ~np.isnan(world.counts[np.ix_(of, weeks)])
+    true = float(world.mean[np.ix_(of, weeks)][known].sum())
+    half = (event["observed"] + event["expected"]) / 2
+    return true <= half if event["observed"] < event["expected"] else true >= half
 
 
 def worlds_of(family: str, seeds: range) -> list[World]:
