@@ -547,6 +547,30 @@ def test_filters_go_along_to_the_next_page_and_the_own_csm_is_remembered(superse
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("slug", ["call-list", "account", "changes"])
+def test_on_a_telephone_charts_fill_the_row_and_titles_are_whole(
+    superset: SupersetServer, page: Any, slug: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_dashboard(page, superset, slug)
+    widths = page.evaluate(
+        "[...document.querySelectorAll('[data-test-viz-type^=echarts] canvas, [data-test-viz-type=mixed_timeseries] "
+        "canvas')].filter(c => c.offsetParent).map(c => c.offsetWidth)"
+    )
+    assert widths and min(widths) > 250, widths
+    tables = page.evaluate(
+        "[...document.querySelectorAll('[data-test-viz-type=table] .superset-chart-table')].filter(t => t.offsetParent && "
+        "!t.closest('[data-test-chart-name=\"State of the data\"]')).map(t => t.offsetWidth)"
+    )
+    assert min(tables) > 250, tables
+    cut = page.evaluate(
+        "[...document.querySelectorAll('[data-test=slice-header] .header-title')].filter(t => t.offsetParent && "
+        "t.scrollWidth > t.clientWidth + 1).map(t => t.textContent)"
+    )
+    assert cut == []
+
+
+@pytest.mark.long
 def test_the_whole_page_is_taken_away_as_an_image_and_as_pdf(
     superset: SupersetServer, page: Any, tmp_path: Path
 ) -> None:
