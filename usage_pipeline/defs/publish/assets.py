@@ -238,8 +238,9 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         current = store.current()
         if current is None:
             raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
-        if "status" in schemas_of(dashboard, assets):
-            # of a run that is under way; it is written again when the run has ended
+        build, status = store.path(current.build_id), settings.home.status_path
+        # of a run that is under way; it is written again when the run has ended
+        if "status" in schemas_of(dashboard, assets) and not _is_newer(status, build / "build.json"):
             write_status(settings.home, settings.clock, settings.sources, context.instance)
         if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
             try:
@@ -247,8 +248,11 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
             except OtherVersionError as error:
                 # an older build that is held: its pages go on with what was shown
                 context.log.warning(str(error))
-        build = store.path(current.build_id)
-        missing = missing_columns(dashboard, assets, build, settings.home.status_path, settings.home.outcomes_path)
+        missing = missing_columns(dashboard, assets, build, status, settings.home.outcomes_path)
+        if missing and "status" in schemas_of(dashboard, assets):
+            # another version may have written it
+            write_status(settings.home, settings.clock, settings.sources, context.instance)
+            missing = missing_columns(dashboard, assets, build, status, settings.home.outcomes_path)
         if missing:
             raise dg.Failure(
                 f"build {current.build_id} or a file beside it lacks what the charts of {slug} use: "
@@ -260,6 +264,10 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         return dg.MaterializeResult(metadata={"charts": len(charts), "build": current.build_id})
 
     return dashboard_in_superset
+
+
+def _is_newer(file: Path, other: Path) -> bool:
+    return file.exists() and file.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def publish_assets() -> list[dg.AssetsDefinition]:
