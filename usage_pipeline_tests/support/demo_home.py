@@ -36,7 +36,8 @@ class Demo:
 
     def copied_to(self, folder: Path) -> Settings:
         """The settings of a copy, lake and all, that may be changed."""
-        shutil.copytree(self.folder / "lake", folder / "lake")
+        for part in ("lake", "truth"):
+            shutil.copytree(self.folder / part, folder / part)
         shutil.copytree(self.settings.home.root, folder / "home", symlinks=True)
         text = (self.folder / "sources.yaml").read_text(encoding="utf-8")
         here = text.replace(f"path: {(self.folder / 'lake').resolve()}", "path: lake")
