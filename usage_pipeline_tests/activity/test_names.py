@@ -37,6 +37,7 @@ def labels(table: str, names: dict[str, str | None]) -> dict[str, str]:
 @pytest.mark.parametrize("table", ["account_names", "application_names"])
 @settings(deadline=None)
 @given(names=ROWS)
+@pytest.mark.sample("account_names")
 def test_no_two_labels_are_alike(table: str, names: dict[str, str | None]) -> None:
     found = labels(table, names)
     assert found.keys() == names.keys()

@@ -249,6 +249,7 @@ def test_no_backup_is_taken_while_a_run_writes(home: Path, tmp_path: Path, lock:
         back_up(hurried.home, hurried.ingest.wait_seconds, io.BytesIO())
 
 
+@pytest.mark.long
 def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ def test_a_csv_file_of_any_usual_name_is_read(tmp_path, name: str) -> None:
         ("p.parquet", "lies beside the week folders"),
     ],
 )
+@pytest.mark.sample(every=4)
 def test_what_is_not_read_is_named_and_not_counted(tmp_path, place: str, said: str) -> None:
     whole = write_week(tmp_path / "lake", "year=2025/week=45", [event("2025-11-03")])
     other = tmp_path / "lake" / place

@@ -487,6 +487,7 @@ def put(store: Store, lab: Lab, rows: int) -> Delivery:
     return lab.take()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("source", "file_format"), zip(REFERENCE, ["csv", "parquet"] * 3, strict=False))
 @pytest.mark.sample("subscriptions-parquet")
 def test_the_same_holds_in_a_bucket(tmp_path, store: Store, source: str, file_format: str) -> None:
@@ -629,6 +630,7 @@ def test_what_is_held_back_is_part_of_a_backup(tmp_path) -> None:
 # ---------------------------------------------------------------- people
 
 
+@pytest.mark.long
 def test_erased_people_do_not_count_as_gone(tmp_path) -> None:
     lab = Lab(tmp_path, "contacts")
     lab.deliver(31)
@@ -639,6 +641,7 @@ def test_erased_people_do_not_count_as_gone(tmp_path) -> None:
     assert "of the 31 before" in (lab.deliver(3, start=12).held_back or "")
 
 
+@pytest.mark.long
 def test_an_erasure_reaches_what_is_held_back(tmp_path) -> None:
     lab = Lab(tmp_path, "contacts", "parquet")
     lab.deliver(31)

@@ -98,6 +98,7 @@ def test_a_plain_week_goes_the_quick_way_and_an_odd_one_does_not(tmp_path) -> No
     assert came == [True, False]
 
 
+@pytest.mark.long
 def test_an_id_with_a_space_of_another_kind_is_the_same_in_both_ways(tmp_path) -> None:
     """The quick way looked for plain spaces only: one such row more, and an account had another name."""
     row = {"account_id": "a\u00a0", "application": "p", "user_id": "u", "event_time": noon, "clicks": 1}

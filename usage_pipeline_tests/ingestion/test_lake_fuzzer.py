@@ -215,6 +215,7 @@ def test_a_seed_gives_the_same_world() -> None:
     assert repr(make_world(11)) == repr(make_world(11))
 
 
+@pytest.mark.long
 def test_worlds_hold_of_everything() -> None:
     worlds = [make_world(seed) for seed in range(150)]
     usage = [step.expected_usage for world in worlds for step in world.steps if step.expected_usage]

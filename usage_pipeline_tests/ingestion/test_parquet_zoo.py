@@ -216,6 +216,7 @@ ODD_NAMES = ['quo"te', "apo'strophe", "dot.ted", "semi;colon", "per%cent", "new\
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("column", ["account_id", "event_time", "clicks"])
+@pytest.mark.sample(every=6)
 def test_a_column_may_have_any_name(name: str, column: str, tmp_path: Path) -> None:
     monday = RUNNING_WEEK - WEEK
     file = tmp_path / "lake" / folder_of(monday) / "odd.parquet"
@@ -436,6 +437,7 @@ def test_a_day_of_a_subscription_that_comes_as_a_time_with_a_zone_is_moved_and_c
 @pytest.mark.parametrize(
     "specimen", [s for s in ZOO if s.name.startswith(("cut_off", "really", "encrypted_footer"))], ids=lambda s: s.name
 )
+@pytest.mark.sample(every=4)
 def test_a_reference_file_that_cannot_be_read_holds_the_delivery_back(specimen: Specimen, tmp_path: Path) -> None:
     write_good_file(tmp_path / "lake", RUNNING_WEEK - WEEK)
     folder = tmp_path / "accounts"

@@ -136,6 +136,7 @@ def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tm
     assert set(changed["entity_key"]) == {"a", "all", "Town", "West", "Ana", "p", "Front", "Pilots", "Field"}
 
 
+@pytest.mark.long
 def test_a_late_file_is_told_from_a_corrected_one(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)

@@ -193,6 +193,7 @@ def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: FakeSm
         assert "could not be told by mail to data@example.com" in tick(config)
 
 
+@pytest.mark.long
 def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Path) -> None:
     settings = load_settings(config)
     job = build_definitions(settings).resolve_job_def("refresh")

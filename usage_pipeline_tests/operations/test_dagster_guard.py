@@ -292,6 +292,7 @@ def test_no_page_frames_ours_and_links_from_elsewhere_go_through(
             page.close()
 
 
+@pytest.mark.long
 def test_dagster_s_own_pages_work_and_listen_and_start_a_run(servers: Servers, target: Target, browser: Any) -> None:
     page, heard, wrong = browser.new_page(), [], []
     page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: heard.append(frame)))

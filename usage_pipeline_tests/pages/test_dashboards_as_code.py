@@ -141,7 +141,7 @@ def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str
         ),
     ],
 )
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=12)
 def test_each_kind_of_mistake_is_named(tree: Path, file: str, how: Any, said: str) -> None:
     change(tree / f"{file}.yaml", how)
     problems = problems_of(tree)

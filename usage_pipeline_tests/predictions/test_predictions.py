@@ -237,6 +237,7 @@ def test_an_account_is_lost_with_the_last_of_its_applications(history: History) 
 # ---------------------------------------------------------------- figures
 
 
+@pytest.mark.long
 @hypothesis_settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_average_precision_is_that_of_scikit_learn(data: st.DataObject) -> None:

@@ -129,6 +129,7 @@ def test_a_formula_in_a_name_runs_in_no_spreadsheet(reader: Program) -> None:
         (f"/v1/explain?account={'x' * 5000}", 422, "200 characters"),
     ],
 )
+@pytest.mark.sample(every=4)
 def test_a_wrong_question_is_told_with_the_remedy(reader: Program, path: str, status: int, words: str) -> None:
     answer = reader.get(path)
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text

@@ -24,6 +24,7 @@ def accounts(demo: Demo) -> pd.DataFrame:
     return pd.read_csv(demo.folder / "lake" / "accounts.csv")
 
 
+@pytest.mark.long
 def test_the_brief_says_what_the_files_say(visitors: dict[str, Visitor], demo: Demo, accounts: pd.DataFrame) -> None:
     rows = pd.read_csv(demo.folder / "lake" / "subscriptions.csv", parse_dates=["start_date", "end_date"])
     today = pd.Timestamp("2026-11-22")

@@ -37,6 +37,7 @@ def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
     assert check_selections(Client(superset, "viewer"), demo.settings, expected, tmp_path) > 2000
 
 
+@pytest.mark.long
 def test_no_figure_comes_out_where_rows_meet(superset: SupersetServer) -> None:
     admin = Client(superset, "admin")
     chart = CHARTS["kpis_of_entities"]

@@ -204,6 +204,7 @@ def may(server: SupersetServer, headers: dict[str, str]) -> int:
     return requests.get(f"{server.url}/api/v1/me/", headers=headers, timeout=60).status_code
 
 
+@pytest.mark.long
 def test_a_cookie_does_not_outlive_its_log_out(superset: SupersetServer, visitors: dict[str, Visitor]) -> None:
     """Before: a copy of the cookie went on answering 200 for hours after the log-out; now 401, on every worker."""
     visitor = Visitor(superset, "viewer")

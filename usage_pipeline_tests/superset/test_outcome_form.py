@@ -93,6 +93,7 @@ def plain(visitor: Visitor) -> Visitor:
 
 
 @pytest.mark.parametrize("who", ["admin", "manager", "viewer", "analyst"])
+@pytest.mark.sample("viewer")
 def test_whoever_sees_the_call_list_records_and_reads_it_back(
     visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any], who: str
 ) -> None:

@@ -225,6 +225,7 @@ def test_an_administrator_reads_who_there_is(visitors: dict[str, Visitor]) -> No
 # ---------------------------------------------------------------- requests
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["admin", "viewer", "nobody"])
 @pytest.mark.sample("viewer")
 def test_no_address_that_is_read_falls_over(
