@@ -44,7 +44,6 @@ ROWS = 1500
 RETRY_SECONDS, TIMEOUT_SECONDS = 1, 1
 # far longer than the time-out: whoever waits for it to end does not keep it
 LATE = 8
-FORMATS = ("parquet", "csv")
 READ, NOT_READ, WRITTEN = "read", "not read", "written while it was read"
 ENDINGS = {"parquet": "parquet", "csv": "csv.gz"}
 
@@ -274,9 +273,8 @@ def _became(outcome: UsageOutcome, monday: date) -> str:
 
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-by_form = pytest.mark.parametrize("form", FORMATS)
-# faults that last take minutes of waiting: the other format stands in `make soak`
-by_form_at_length = pytest.mark.parametrize("form", ["parquet", pytest.param("csv", marks=pytest.mark.soak)])
+# faults take minutes of waiting: the other format stands in `make soak`
+by_form = pytest.mark.parametrize("form", ["parquet", pytest.param("csv", marks=pytest.mark.soak)])
 
 
 @by_form
@@ -289,7 +287,7 @@ def test_what_fails_once_is_read_in_the_same_run(case: Case, form: str, once: Ca
     assert became != READ or version(outcome, monday) == 1
 
 
-@by_form_at_length
+@by_form
 @by_case
 def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
     case: Case, form: str, lasting: Callable[[str], Story]
@@ -307,14 +305,14 @@ def test_a_week_that_cannot_be_fetched_keeps_its_facts_until_it_can(
     assert story.after.quarantined.get(monday, {}) == {}
 
 
-@by_form_at_length
+@by_form
 def test_other_weeks_go_through_while_one_cannot_be_fetched(form: str, lasting: Callable[[str], Story]) -> None:
     story, monday = lasting(form), RUNNING_WEEK - WEEK * (len(CASES) + 1)
     assert version(story.meanwhile, monday) == 2
     assert monday not in story.meanwhile.not_read
 
 
-@by_form_at_length
+@by_form
 def test_giving_up_takes_no_longer_than_its_pauses_and_waits(form: str, lasting: Callable[[str], Story]) -> None:
     # 5 attempts of each file that strands, each as long as a time-out, and the pauses; weeks partly side by side
     assert lasting(form).seconds < len(CASES) * (RETRY_SECONDS + 5 * 4 * TIMEOUT_SECONDS) / 2
@@ -409,7 +407,12 @@ def test_a_lake_that_cannot_be_listed_once_is_read_in_the_same_run(
         assert [version(outcome, monday) for monday in lake.mondays] == [1, 1]
 
 
-@pytest.mark.parametrize("fault", LIST_FAULTS, ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip())
+@pytest.mark.parametrize(
+    "fault",
+    # each waits half a minute until it gives up
+    [LIST_FAULTS[0], LIST_FAULTS[3], *(pytest.param(LIST_FAULTS[n], marks=pytest.mark.soak) for n in (1, 2, 4))],
+    ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip(),
+)
 def test_a_lake_that_cannot_be_listed_is_no_empty_lake(fault: dict[str, Any], upstream: str, tmp_path: Path) -> None:
     with a_lake(upstream, tmp_path / f"no-list-{LIST_FAULTS.index(fault)}", "parquet", 2) as lake:
         lake.put(clicks=1)
@@ -500,7 +503,7 @@ def deliveries(
         yield ask
 
 
-@by_form_at_length
+@by_form
 @by_case
 def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]
@@ -516,7 +519,7 @@ def test_a_delivery_that_fails_once_is_taken_in_the_same_run(
     assert after == ("second", None)
 
 
-@by_form_at_length
+@by_form
 @by_case
 def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
     case: Case, form: str, deliveries: Callable[[str, Case, bool], Deliveries | str]

@@ -152,6 +152,7 @@ def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------- killed
 
 
+@pytest.mark.soak
 def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -178,6 +179,7 @@ def test_after_runs_were_killed_anywhere_a_plain_refresh_leaves_nothing_of_it(ki
     assert len(list((settings.home.root / "history" / "reference" / "contacts").glob("*.parquet"))) == 3
 
 
+@pytest.mark.soak
 def test_after_runs_were_killed_anywhere_an_erased_person_is_nowhere(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import pandas as pd
+import pytest
 import requests
 from usage_superset.chart_queries import payload
 from usage_superset.html_cells import as_stored
@@ -100,7 +101,13 @@ def wait_until_drawn(page: Any) -> None:
     page.wait_for_timeout(500)
 
 
-SLUGS = [d["slug"] for d in load_assets()[0].dashboards.values() if d["slug"] not in ("contacts", "responses")]
+ALL_SLUGS = [d["slug"] for d in load_assets()[0].dashboards.values()]
+SLUGS = [slug for slug in ALL_SLUGS if slug not in ("contacts", "responses")]
+
+
+def some_of_the_pages(*names: str, of: list[str] = SLUGS) -> list[Any]:
+    """Pages as parameters of a test; those that are not named are left to `make soak`."""
+    return [slug if slug in names else pytest.param(slug, marks=pytest.mark.soak) for slug in of]
 
 
 def charts_of(slug: str) -> list[dict[str, Any]]:
