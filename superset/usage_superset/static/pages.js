@@ -71,6 +71,9 @@
     for (const chart of document.querySelectorAll(".dashboard-chart[aria-label]:not([role])")) {
       chart.setAttribute("role", "group");
     }
+    for (const button of document.querySelectorAll(".ant-tabs-nav-more:not([aria-label])")) {
+      button.setAttribute("aria-label", "More tabs");
+    }
   };
 
   let waiting = 0;
