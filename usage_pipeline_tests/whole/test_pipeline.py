@@ -32,7 +32,8 @@ def all_tables(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
     connection = duckdb.connect(str(settings.home.warehouse_path), read_only=True)
     try:
         names = connection.execute(
-            "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name <> 'build'"
+            "SELECT table_schema || '.' || table_name FROM information_schema.tables "
+            "WHERE table_name <> 'build' AND table_schema <> 'meta'"
         ).fetchall()
         return {name: sorted(connection.execute(f"FROM {name}").fetchall(), key=repr) for (name,) in names}
     finally:
