@@ -9,7 +9,7 @@ A cell that cannot be read becomes NULL; `Cells.unreadable` tells it from one th
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
@@ -44,8 +44,8 @@ _STATUS_SPELLINGS = {
     **dict.fromkeys(("not started", "not_started", "in progress", "in_progress", "scheduled", "no_show"), "open"),
 }
 _YES, _NO = ("yes", "true", "y", "t", "1", "x"), ("no", "false", "n", "f", "0")
-# columns that hold one of a few words of ours
-_WORDS = {"end_reason": (END_REASONS, _SPELLINGS), "call_status": (CALL_STATUSES, _STATUS_SPELLINGS)}
+# columns that hold one of a few words of ours: these, and other spellings of them
+WORDS = {"end_reason": (END_REASONS, _SPELLINGS), "call_status": (CALL_STATUSES, _STATUS_SPELLINGS)}
 # the one form that DuckDB reads right by itself
 ISO = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?"
 PLAIN_WHOLE = r"[+-]?\d{1,18}"
@@ -60,7 +60,8 @@ class Reading:
     """How the cells of one source are read: what the configuration says, and what whole columns have settled.
 
     `day_order` is mdy, dmy, only (what can be read in one way alone) or open (nothing settles it). `decimals` holds
-    point, comma or open for a column of ours. `currency` is that of amounts of money, None where there are none.
+    point, comma or open for a column of ours, `words` what each word of theirs means in one. `currency` is that of
+    amounts of money, None where there are none.
     """
 
     timezone: str
@@ -68,10 +69,9 @@ class Reading:
     null_values: tuple[str, ...] = ()
     date_order: str = "auto"
     decimal: str = "auto"
-    end_reasons: tuple[tuple[str, str], ...] = ()
-    call_statuses: tuple[tuple[str, str], ...] = ()
     day_order: str = "open"
     decimals: dict[str, str] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     currency: CurrencySettings | None = None
 
     @classmethod
@@ -82,8 +82,7 @@ class Reading:
             tuple(word.strip().lower() for word in source.null_values),
             source.date_order,
             source.decimal,
-            tuple(source.end_reasons.items()),
-            tuple(source.call_statuses.items()),
+            words={"end_reason": source.end_reasons, "call_status": source.call_statuses},
             currency=currency,
         )
 
@@ -177,7 +176,7 @@ class Cell:
         if wanted == "VARCHAR":
             if self.column.name == "currency":
                 return f"upper({self._text()})"
-            return self._word() if self.column.name in _WORDS else self._text()
+            return self._word() if self.column.name in WORDS else self._text()
         if wanted == "BIGINT":
             return self._count()
         if wanted == "DOUBLE":
@@ -198,7 +197,7 @@ class Cell:
         is_exact = self.kind in _WHOLE and self.column.type != "BOOLEAN" and not may_be_too_large
         if is_exact or self.kind in (NOTHING, "BOOLEAN", "UUID"):
             return "FALSE"
-        if self.column.type == "VARCHAR" and self.column.name not in _WORDS and self.kind == "VARCHAR":
+        if self.column.type == "VARCHAR" and self.column.name not in WORDS and self.kind == "VARCHAR":
             return "FALSE"
         not_ours = f"(({self.given}) IS NOT NULL AND ({self.value}) IS NULL)"
         if self.kind == "BLOB":
@@ -270,10 +269,10 @@ class Cell:
         return f"CASE WHEN {text} IN ({yes}) THEN TRUE WHEN {text} IN ({no}) THEN FALSE END"
 
     def _word(self) -> str:
-        ours, spellings = _WORDS[self.column.name]
-        theirs = self.reading.end_reasons if self.column.name == "end_reason" else self.reading.call_statuses
+        ours, spellings = WORDS[self.column.name]
+        theirs = self.reading.words.get(self.column.name, {})
         known = {word: word for word in ours} | spellings
-        known |= {word.strip().lower(): meant for word, meant in theirs}
+        known |= {word.strip().lower(): meant for word, meant in theirs.items()}
         cases = " ".join(f"WHEN {literal(word)} THEN {literal(meant)}" for word, meant in known.items())
         return f"CASE lower({self._text()}) {cases} END"
 

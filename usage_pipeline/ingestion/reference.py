@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CurrencySettings, Settings, Source
-from usage_pipeline.config.source_schemas import CALL_STATUSES, CONTACTS, END_REASONS, SourceSchema
+from usage_pipeline.config.source_schemas import CONTACTS, SourceSchema
 from usage_pipeline.core.formatting import as_text, without_values
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.ingestion import cells
@@ -325,7 +325,8 @@ def _unknown_words(
     """Notes on words that nobody has told the meaning of: for the end of a subscription, for the status of a call."""
     if schema.name not in _WORD_COLUMNS or (column := _WORD_COLUMNS[schema.name][0]) not in mapping.expressions:
         return []
-    _, ours, effect, setting = _WORD_COLUMNS[schema.name]
+    _, effect, setting = _WORD_COLUMNS[schema.name]
+    ours, _ = cells.WORDS[column]
     cell = mapping.cell(schema.column(column))
     open_parquet(connection, file, RAW)
     words = connection.execute(
@@ -340,15 +341,10 @@ def _unknown_words(
     ]
 
 
-# the column whose words have a meaning of ours, those words, what becomes of a row with another, and its setting
+# the column whose words have a meaning of ours, what becomes of a row with another word, and the setting for it
 _WORD_COLUMNS = {
-    "subscriptions": (
-        "end_reason",
-        END_REASONS,
-        "the rows keep their days, and the reason is unknown",
-        "end_reasons",
-    ),
-    "crm_outcomes": ("call_status", CALL_STATUSES, "the rows are kept aside", "call_statuses"),
+    "subscriptions": ("end_reason", "the rows keep their days, and the reason is unknown", "end_reasons"),
+    "crm_outcomes": ("call_status", "the rows are kept aside", "call_statuses"),
 }
 
 # columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside

@@ -48,7 +48,7 @@ _TYPES = {
 _STATUS = ("account_id", "call_status", "call_status_text", "outcome_at", "was_reached")
 _ISSUED = "SELECT account_id, call_reasons, issued_as_of FROM shown.mart.call_list_history WHERE as_of_week = $week"
 # lower than any: what was issued does not say how urgent each reason was
-_NO_PRIORITY = 9
+NO_PRIORITY = 9
 _REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
 
 
@@ -132,7 +132,7 @@ def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcome
         for schema in sorted({table.schema for table in OUTCOME_TABLES}):
             connection.execute(f"CREATE SCHEMA {schema}")
         owners = dict(connection.execute("SELECT account_id, owner FROM shown.mart.call_list").fetchall())
-        reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
+        reasons = shown_reasons(connection)
         standings = _standings(owners, reasons, records, as_of_day)
         rows = {
             "call_status": [_status_row(account, found) for account, found in standings.items()],
@@ -173,12 +173,7 @@ def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]
 
 def _status_when_issued(row: dict[str, Any], records: list[Record]) -> str:
     known = [record for record in records if _utc(record.recorded_at) < row["issued_as_of"]]
-    named = [part.partition(" / ") for part in (row["call_reasons"] or "").split(", ")]
-    reasons = [
-        Reason(application_key=application, call_reason=kind, since=None, urgency_rank=_NO_PRIORITY)
-        for kind, _, application in named
-        if application
-    ]
+    reasons = issued_reasons(row["call_reasons"], NO_PRIORITY)
     return standing(latest(known).get(row["account_id"]), reasons, row["issued_as_of"].date()).status
 
 
@@ -187,7 +182,7 @@ def standings_of(warehouse: Path, records: list[Record], as_of_day: date) -> dic
     with duckdb.connect() as connection:
         attach_shown(connection, warehouse)
         accounts = [row[0] for row in connection.execute("SELECT account_id FROM shown.mart.call_list").fetchall()]
-        reasons = _reasons_by_account(as_dicts(connection.execute(_REASONS)))
+        reasons = shown_reasons(connection)
     return _standings(accounts, reasons, records, as_of_day)
 
 
@@ -202,9 +197,20 @@ def _standings(
     return {account: standing(newest.get(account), reasons.get(account, []), as_of_day) for account in accounts}
 
 
-def _reasons_by_account(rows: list[dict[str, Any]]) -> dict[str, list[Reason]]:
+def issued_reasons(call_reasons: str | None, urgency_rank: int) -> list[Reason]:
+    """The reasons of a row as it was issued: their kinds and applications, but not since when each held."""
+    named = [part.partition(" / ") for part in (call_reasons or "").split(", ")]
+    return [
+        Reason(application_key=application, call_reason=kind, since=None, urgency_rank=urgency_rank)
+        for kind, _, application in named
+        if application
+    ]
+
+
+def shown_reasons(connection: duckdb.DuckDBPyConnection) -> dict[str, list[Reason]]:
+    """By account, every reason of the build that is attached (`attach_shown`)."""
     found: dict[str, list[Reason]] = {}
-    for row in rows:
+    for row in as_dicts(connection.execute(_REASONS)):
         since = row["reason_since"].date() if row["reason_since"] else None
         reason = Reason(
             application_key=row["application_key"],

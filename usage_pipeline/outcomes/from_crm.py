@@ -23,8 +23,9 @@ import duckdb
 from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.files import atomic_write, make_folder
-from usage_pipeline.core.sql import as_dicts, literal
-from usage_pipeline.outcomes.records import Record, add_restored, kept_folder, read
+from usage_pipeline.core.sql import as_dicts
+from usage_pipeline.outcomes.database import NO_PRIORITY, attach_shown, issued_reasons, shown_reasons
+from usage_pipeline.outcomes.records import Reason, Record, add_restored, kept_folder, read
 from usage_pipeline.publishing.builds import BuildStore
 
 RECORDED_BY = "CRM"
@@ -33,16 +34,12 @@ AHEAD = "it was recorded after the moment that the run looks at the data from"
 STRANGER = "no such account"
 CHANGED = "another outcome of this account and moment was taken before; deliver a changed one with a later moment"
 
-# of what was on no list
-_LOWEST = 9
-
 _ROWS = "SELECT * FROM ref.crm_outcomes ORDER BY recorded_at, account_id"
 _ACCOUNTS = "SELECT account_id, account, owner FROM shown.mart.accounts_summary"
 _ISSUED = (
     "SELECT account_id, as_of_week, issued_as_of, urgency_rank, call_reasons FROM shown.mart.call_list_history "
     "ORDER BY issued_as_of"
 )
-_REASONS = "SELECT account_id, application_key, call_reason, reason_since, urgency_rank FROM shown.mart.call_reasons"
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class _Shown:
     week: str
     accounts: Mapping[str, Mapping[str, Any]]
     issued: Mapping[str, Sequence[Mapping[str, Any]]]
-    reasons: Mapping[tuple[str, str, str], Mapping[str, Any]]
+    reasons: Mapping[str, Sequence[Reason]]
 
 
 def take_crm_outcomes(connection: duckdb.DuckDBPyConnection, home: DataHome, clock: Clock) -> Taken:
@@ -100,19 +97,19 @@ def _shown(home: DataHome) -> _Shown | None:
         return None
     warehouse = (home.published_dir / build.build_id / "warehouse.duckdb").resolve()
     with duckdb.connect() as other:
-        other.execute(f"ATTACH {literal(warehouse)} AS shown (READ_ONLY)")
+        attach_shown(other, warehouse)
         accounts = as_dicts(other.execute(_ACCOUNTS))
         issued: dict[str, list[dict[str, Any]]] = {}
         for row in as_dicts(other.execute(_ISSUED)):
             issued.setdefault(row["account_id"], []).append(row)
-        reasons = as_dicts(other.execute(_REASONS))
+        reasons = shown_reasons(other)
     return _Shown(
         build.build_id,
         build.as_of,
         build.newest_week,
         {row["account_id"]: row for row in accounts},
         issued,
-        {(row["account_id"], row["application_key"], row["call_reason"]): row for row in reasons},
+        reasons,
     )
 
 
@@ -128,7 +125,7 @@ def _record(row: Mapping[str, Any], shown: _Shown, zone: ZoneInfo) -> dict[str, 
     issued = [i for i in shown.issued.get(account, []) if i["issued_as_of"] <= moment.replace(tzinfo=None)]
     known = shown.accounts.get(account, {})
     reasons = _reasons(issued[-1], shown, local.date()) if issued else []
-    kinds = list(dict.fromkeys(reason["call_reason"] for reason in reasons))
+    kinds = list(dict.fromkeys(reason.call_reason for reason in reasons))
     is_snoozed = row["call_status"] == "snoozed" and row["snoozed_until"] is not None
     return {
         "schema": 1,
@@ -142,8 +139,8 @@ def _record(row: Mapping[str, Any], shown: _Shown, zone: ZoneInfo) -> dict[str, 
         "build_id": shown.build_id,
         "as_of": issued[-1]["issued_as_of"].replace(tzinfo=UTC).isoformat() if issued else shown.as_of,
         "week": _day(issued[-1]["as_of_week"]) if issued else shown.week,
-        "urgency_rank": issued[-1]["urgency_rank"] if issued else _LOWEST,
-        "reasons": reasons,
+        "urgency_rank": issued[-1]["urgency_rank"] if issued else NO_PRIORITY,
+        "reasons": [reason.model_dump(mode="json") for reason in reasons],
         "was_reached": row["was_reached"],
         "status": row["call_status"],
         "snoozed_until": _day(row["snoozed_until"]) if is_snoozed else None,
@@ -155,24 +152,14 @@ def _record(row: Mapping[str, Any], shown: _Shown, zone: ZoneInfo) -> dict[str, 
     }
 
 
-def _reasons(issued: Mapping[str, Any], shown: _Shown, day: date) -> list[dict[str, Any]]:
+def _reasons(issued: Mapping[str, Any], shown: _Shown, day: date) -> list[Reason]:
     """The reasons that were issued; since when and how urgent as the build says, where they held by that day."""
+    now = {(r.application_key, r.call_reason): r for r in shown.reasons.get(issued["account_id"], [])}
     found = []
-    for part in (issued["call_reasons"] or "").split(", "):
-        kind, _, application = part.partition(" / ")
-        if not application:
-            continue
-        now = shown.reasons.get((issued["account_id"], application, kind))
-        since = now["reason_since"].date() if now and now["reason_since"] else None
-        held = now is not None and (since is None or since <= day)
-        found.append(
-            {
-                "application_key": application,
-                "call_reason": kind,
-                "since": since.isoformat() if held and since else None,
-                "urgency_rank": now["urgency_rank"] if now and held else issued["urgency_rank"],
-            }
-        )
+    for reason in issued_reasons(issued["call_reasons"], issued["urgency_rank"]):
+        known = now.get((reason.application_key, reason.call_reason))
+        held = known is not None and (known.since is None or known.since <= day)
+        found.append(known if known is not None and held else reason)
     return found
 
 

@@ -1,7 +1,5 @@
 """The call list with its outcomes: made anew for an answer, another build or another day, and for nothing else."""
 
-import json
-from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ import pytest
 
 from usage_pipeline.config.settings import Settings, load_settings
 from usage_pipeline.core.locks import file_lock
-from usage_pipeline.core.tables import OUTCOME_TABLES, TABLES, schema_violation
+from usage_pipeline.core.tables import OUTCOME_TABLES, schema_violation
 from usage_pipeline.defs.sensors import outcome_sensor
 from usage_pipeline.operations.data_home import clean, unknown
 from usage_pipeline.outcomes import records
 from usage_pipeline.outcomes.database import OtherVersionError, renew_outcomes
 from usage_pipeline.publishing.builds import Build, store_of
 from usage_pipeline_tests.support.lakes import write_config
-from usage_pipeline_tests.support.outcomes import MOMENT, record
+from usage_pipeline_tests.support.outcomes import MOMENT, record, shown_build
 
 SINCE = datetime(2026, 10, 19)
 
@@ -35,15 +33,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, str, datetime, int]]]) -> Build:
     """A build whose list holds these accounts, each with reasons: application, kind, since, priority."""
-    build = Build(f"{number:05d}-2026-11-22-abcdef01", "2026-11-22T00:00:00+00:00", "2026-11-09", "x", {})
-    folder = settings.home.published_dir / build.build_id
-    folder.mkdir(parents=True)
-    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
-        connection.execute("CREATE SCHEMA mart")
-        for name in ("accounts_summary", "build", "call_list", "call_list_history", "call_reasons"):
-            columns = ", ".join(f"{column.name} {column.type}" for column in TABLES[name].columns)
-            connection.execute(f"CREATE TABLE mart.{name} ({columns})")
-        connection.execute("INSERT INTO mart.build (newest_week) VALUES (TIMESTAMP '2026-11-09')")
+    with shown_build(settings, number) as (build, connection):
         for rank, (account, reasons) in enumerate(calls.items(), 1):
             connection.execute(
                 "INSERT INTO mart.call_list (rank, account_id, account, owner, urgency_rank) VALUES (?, ?, ?, ?, ?)",
@@ -58,9 +48,6 @@ def publish(settings: Settings, number: int, calls: dict[str, list[tuple[str, st
                     "urgency_rank) VALUES (?, ?, ?, ?, ?)",
                     [account, *reason],
                 )
-    (folder / "build.json").write_text(json.dumps(asdict(build)))
-    store_of(settings.home, settings.publish).rollback(build.build_id)
-    store_of(settings.home, settings.publish).release()
     return build
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
+from usage_superset.outcome_records import name_of
 
 from usage_pipeline.config.settings import ConfigError, Settings, load_settings
 from usage_pipeline.config.source_schemas import CRM_OUTCOMES
-from usage_pipeline.core.tables import TABLES
 from usage_pipeline.ingestion.lake import connect
 from usage_pipeline.ingestion.reference import load_reference, take_delivery
 from usage_pipeline.outcomes import from_crm
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.outcomes.from_crm import Taken, take_crm_outcomes
-from usage_pipeline.outcomes.records import keep, problems, read_records
-from usage_pipeline.publishing.builds import Build, store_of
+from usage_pipeline.outcomes.records import files_in, keep, kept_folder, problems, read_records
 from usage_pipeline_tests.support.lakes import write_config
-from usage_pipeline_tests.support.outcomes import record
+from usage_pipeline_tests.support.outcomes import record, shown_build
 
 USAGE = {"path": "lake", "partitioned": True, "columns": {c: c for c in ("account_id", "application", "clicks")}}
 SINCE = datetime(2026, 10, 19)
@@ -60,15 +58,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def publish(settings: Settings) -> None:
-    build = Build("00001-2026-11-22-abcdef01", "2026-11-22T00:00:00+00:00", "2026-11-09", "x", {})
-    folder = settings.home.published_dir / build.build_id
-    folder.mkdir(parents=True)
-    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
-        connection.execute("CREATE SCHEMA mart")
-        for name in ("accounts_summary", "build", "call_list", "call_list_history", "call_reasons"):
-            columns = ", ".join(f"{column.name} {column.type}" for column in TABLES[name].columns)
-            connection.execute(f"CREATE TABLE mart.{name} ({columns})")
-        connection.execute("INSERT INTO mart.build (newest_week) VALUES (TIMESTAMP '2026-11-09')")
+    with shown_build(settings) as (_, connection):
         for rank, account in enumerate(("A1", "A2"), 1):
             connection.execute(
                 "INSERT INTO mart.accounts_summary (account_id, account, owner) VALUES (?, ?, 'Dana')",
@@ -91,9 +81,6 @@ def publish(settings: Settings) -> None:
                 "VALUES (?, ?, ?, ?, ?)",
                 list(row),
             )
-    (folder / "build.json").write_text(json.dumps(asdict(build)))
-    store_of(settings.home, settings.publish).rollback(build.build_id)
-    store_of(settings.home, settings.publish).release()
 
 
 def deliver(settings: Settings, *rows: dict[str, Any]) -> None:
@@ -145,6 +132,8 @@ def test_outcomes_of_a_crm_stand_in_the_rows_they_answer(
     }
     assert {said.call_reason: said.is_useful for said in first.useful} == {"inactive": False, "drop": False}
     assert (second.recorded_by, second.useful, second.week) == ("CRM", (), date(2026, 11, 9))
+    for file in files_in(kept_folder(settings.home.history_dir)):
+        assert file.name == name_of(json.loads(file.read_text(encoding="utf-8"))), "as the form names its own"
 
 
 def test_what_came_after_the_outcome_is_new(settings: Settings, warehouse: duckdb.DuckDBPyConnection) -> None:

@@ -239,17 +239,18 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
         if current is None:
             raise dg.Failure("there is no build yet: materialise published_build first", allow_retries=False)
         build, status = store.path(current.build_id), settings.home.status_path
+        schemas = schemas_of(dashboard, assets)
         # of a run that is under way; it is written again when the run has ended
-        if "status" in schemas_of(dashboard, assets) and not _is_newer(status, build / "build.json"):
+        if "status" in schemas and not _is_newer(status, build / "build.json"):
             write_status(settings.home, settings.clock, settings.sources, context.instance)
-        if schemas_of(dashboard, assets) & {table.schema for table in OUTCOME_TABLES}:
+        if schemas & {table.schema for table in OUTCOME_TABLES}:
             try:
                 renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
             except OtherVersionError as error:
                 # an older build that is held: its pages go on with what was shown
                 context.log.warning(str(error))
         missing = missing_columns(dashboard, assets, build, status, settings.home.outcomes_path)
-        if missing and "status" in schemas_of(dashboard, assets):
+        if missing and "status" in schemas:
             # another version may have written it
             write_status(settings.home, settings.clock, settings.sources, context.instance)
             missing = missing_columns(dashboard, assets, build, status, settings.home.outcomes_path)
