@@ -61,7 +61,7 @@ test-compose: setup ## the deployment on the Docker engine that DOCKER_HOST name
 	@$(BIN)/python -m pytest -m compose -s $(PYTEST_OPTIONS) usage_pipeline_tests/compose
 
 .PHONY: soak
-soak: setup ## heavy proofs: large lakes, other seeds, a Spark cluster (up to an hour)
+soak: setup ## heavy proofs: large lakes, other seeds, every page, a Spark cluster (an hour and more)
 	@scripts/need-chromium.sh
 	@scripts/need-queue.sh
 	-@scripts/need-java.sh && scripts/setup.sh spark-cluster

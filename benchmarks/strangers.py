@@ -187,7 +187,13 @@ def common_events(world: World, judged: Judged, rules: AnomalySettings) -> list[
             continue
         event = events.setdefault(
             (int(row["application"]), row["kind"], int(row["first"])),
-            {"application": int(row["application"]), "weeks": [], "observed": 0.0, "expected": 0.0},
+            {
+                "application": int(row["application"]),
+                "kind": row["kind"],
+                "weeks": [],
+                "observed": 0.0,
+                "expected": 0.0,
+            },
         )
         event["weeks"].append(int(row["week"]))
         event["observed"] += row["observed"]

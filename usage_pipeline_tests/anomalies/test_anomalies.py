@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.anomaly_worlds import JUDGED_FROM, World, make_world
+from benchmarks.strangers import common_events
 from benchmarks.worlds.shapes import SHAPES
 from usage_pipeline.anomalies import usage_anomalies
 from usage_pipeline.anomalies.common_events import Together, common_moves
@@ -575,17 +576,15 @@ def events_of(name: str) -> list[tuple[str, str, int, float, float]]:
     """Common events of a shape: scope, kind, weeks, observed and expected over all of them."""
     world = SHAPES[name](2)
     result = judge(Series(world.counts, world.application, world.working_days), RULES)
-    keys = np.arange(world.application.max() + 1)
-    of_applications = usage_anomalies._of_applications(result, world.counts, world.application, keys, RULES)
-    rows = [*of_applications.to_dict("records")]
-    rows += usage_anomalies._of_everything(result, world.counts, RULES).to_dict("records")
-    events: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["week"] >= world.judged_from:
-            events.setdefault((row["scope"], row.get("application"), row["kind"], row["first"]), []).append(row)
     return [
-        (key[0], key[2], len(weeks), sum(w["observed"] for w in weeks), sum(w["expected"] for w in weeks))
-        for key, weeks in events.items()
+        (
+            "all" if event["application"] < 0 else "application",
+            event["kind"],
+            len(event["weeks"]),
+            event["observed"],
+            event["expected"],
+        )
+        for event in common_events(world, result, RULES)
     ]
 
 

@@ -18,7 +18,15 @@ import yaml
 from usage_pipeline.core.tables import METRICS
 from usage_pipeline.pages.dashboards import load_assets
 from usage_pipeline_tests.support.demo_home import Demo
-from usage_pipeline_tests.support.figures import Brief, Pages, Scope, brief_of, calls_of_mails, kpis_of_workbook
+from usage_pipeline_tests.support.figures import (
+    Brief,
+    Pages,
+    Scope,
+    brief_of,
+    calls_of_mails,
+    kpis_of_workbook,
+    number_of,
+)
 from usage_pipeline_tests.support.servers import SupersetServer
 from usage_pipeline_tests.support.superset_client import Client
 from usage_pipeline_tests.support.visitors import Visitor
@@ -78,14 +86,10 @@ def taken(rows: pd.DataFrame, place: dict[str, Any]) -> float | None:
     if column := place.get("total"):
         return float(pd.to_numeric(rows[column]).sum())
     if column := place.get("one"):
-        return _known(rows[column].iloc[0]) if len(rows) == 1 else None
+        return number_of(rows[column].iloc[0]) if len(rows) == 1 else None
     times = rows.select_dtypes("datetime")
     newest = rows[times.iloc[:, 0] == times.iloc[:, 0].max()]
-    return _known(pd.to_numeric(newest[place["newest"]]).sum(min_count=1))
-
-
-def _known(value: Any) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
+    return number_of(pd.to_numeric(newest[place["newest"]]).sum(min_count=1))
 
 
 @pytest.mark.parametrize("scope_name", ["all", "CSM", "account"])

@@ -551,8 +551,10 @@ def test_filters_go_along_to_the_next_page_and_the_own_csm_is_remembered(superse
 def test_on_a_telephone_charts_fill_the_row_and_titles_are_whole(
     superset: SupersetServer, page: Any, slug: str
 ) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    open_dashboard(page, superset, slug)
+    page.set_viewport_size({"width": 390, "height": 4200})
+    page.goto(f"{superset.url}/superset/dashboard/{slug}/")
+    page.wait_for_selector(".grid-container")
+    wait_until_drawn(page)
     widths = page.evaluate(
         "[...document.querySelectorAll('[data-test-viz-type^=echarts] canvas, [data-test-viz-type=mixed_timeseries] "
         "canvas')].filter(c => c.offsetParent).map(c => c.offsetWidth)"

@@ -1,6 +1,5 @@
 """The demo, built once: its lake, its settings and its published build."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -13,13 +12,12 @@ import dagster as dg
 import pandas as pd
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import file_lock
 from usage_pipeline.demo.lake import write_demo_lake
 from usage_pipeline.observability.status import write_status
+from usage_pipeline_tests.support.kept import REPO, kept
 from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
 DEMO_AS_OF = date(2026, 11, 22)
-REPO = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -79,19 +77,9 @@ def kept_demo(folder: Path) -> Demo:
     """
     package = REPO / "usage_pipeline"
     made_of = [REPO / "requirements.lock", *sorted(f for f in package.rglob("*") if f.is_file() and f.suffix != ".pyc")]
-    content = hashlib.sha256(str(date.today()).encode())
-    for file in made_of:
-        content.update(file.read_bytes())
-    kept = REPO / "data" / "test-demo"
-    made = kept / content.hexdigest()[:16]
-    with file_lock(kept / "lock", 900, what=str(kept)):
-        if not (made / "whole").exists():
-            for older in kept.glob("*/"):
-                shutil.rmtree(older)
-            make_demo(made, seed=7)
-            (made / "whole").touch()
+    with kept("test-demo", made_of, lambda made: make_demo(made, seed=7), also=str(date.today())) as made:
         shutil.copytree(made / "home", folder / "home", symlinks=True)
-    shutil.copytree(made / "truth", folder / "truth")
+        shutil.copytree(made / "truth", folder / "truth")
     (folder / "lake").symlink_to(made / "lake")
     text = (made / "sources.yaml").read_text(encoding="utf-8")
     # where facts say that they come from

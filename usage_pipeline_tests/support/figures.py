@@ -137,7 +137,7 @@ class Pages:
         filters = [{"col": column, "op": "IN", "val": [value]} for column, value in picked.items()]
         body = payload(chart["params"], self.numbers["kpi_report"], filters=filters, force=False)
         (row,) = self._rows("kpis_of_entities", body).to_dict("records")
-        return _number(row["single_value"])
+        return number_of(row["single_value"])
 
     def _newest_week(self) -> str:
         newest = self.answers("usage-over-time", "clicks_newest_week", Scope("all"))
@@ -151,7 +151,7 @@ def _entity(scope: Scope) -> dict[str, str] | None:
     return {"entity_type": "CSM", "entity": scope.owner} if scope.owner else {"entity_type": "all"}
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
 
 

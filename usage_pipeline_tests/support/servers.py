@@ -1,12 +1,10 @@
 """A real Superset on a free port of 127.0.0.1, started and stopped by its own process id."""
 
-import hashlib
 import os
 import shutil
 import socket
 import sqlite3
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.locks import file_lock
 from usage_pipeline.operations.local import (
     SUPERSET,
     SUPERSET_PYTHON,
@@ -26,6 +23,7 @@ from usage_pipeline.operations.local import (
     superset_command,
     superset_environment,
 )
+from usage_pipeline_tests.support.kept import kept
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.processes import end_process
 
@@ -48,25 +46,18 @@ def free_port() -> int:
 def start_from_migrated(folder: Path) -> None:
     """Puts a Superset into `folder` whose metadata is migrated and has its permissions, which takes half a minute.
 
-    It is made once for this code and these locks, which shows that one comes from nothing, and kept below `data/`.
+    It is made once for this code and these locks, which shows that one comes from nothing.
     """
     made_of = [SUPERSET / "requirements.lock", SUPERSET / "roles.yaml", *sorted(SUPERSET.rglob("*.py"))]
-    name = hashlib.sha256(b"".join(file.read_bytes() for file in made_of)).hexdigest()[:16]
-    kept = SUPERSET.parent / "data" / "test-superset"
-    with file_lock(kept / "lock", 600, what=str(kept)):
-        if not (kept / name).is_dir():
-            for older in kept.glob("*/"):
-                shutil.rmtree(older)
-            with tempfile.TemporaryDirectory(dir=kept) as made:
-                unpublished = load_settings(write_config(Path(made)))
-                set_up_superset(unpublished.home, Path(made), only_if_changed=False, say=print)
-                (Path(made) / "superset" / "set_up").unlink()
-                (Path(made) / "secret_key").rename(Path(made) / "superset" / "secret_key")
-                (Path(made) / "superset").rename(kept / name)
-        shutil.copytree(
-            kept / name, folder / "superset", ignore=shutil.ignore_patterns("secret_key"), dirs_exist_ok=True
-        )
-        shutil.copy(kept / name / "secret_key", folder / "secret_key")
+    with kept("test-superset", made_of, _migrated) as made:
+        shutil.copytree(made / "superset", folder / "superset", dirs_exist_ok=True)
+        shutil.copy(made / "secret_key", folder / "secret_key")
+
+
+def _migrated(folder: Path) -> None:
+    unpublished = load_settings(write_config(folder))
+    set_up_superset(unpublished.home, folder, only_if_changed=False, say=print)
+    (folder / "superset" / "set_up").unlink()
 
 
 def copy_superset(source: Path, target: Path) -> None:
