@@ -96,7 +96,7 @@ def test_a_demo_lake_in_a_bucket_gives_the_same_pages_as_in_a_folder(
     tmp_path, store: Store, demo: Demo, instance
 ) -> None:
     store.upload(demo.folder / "lake", "demo")
-    text = (demo.folder / "sources.yaml").read_text().replace("path: lake/", f"path: s3://{BUCKET}/demo/")
+    text = demo.configuration(f"s3://{BUCKET}/demo")
     (tmp_path / "sources.yaml").write_text(f"{text}\nstore: {{endpoint: '{store.url}', region: us-east-1}}\n")
     settings = load_settings(tmp_path / "sources.yaml")
     assert check_sources(settings).problems == []

@@ -385,10 +385,7 @@ def test_no_secret_is_shown_by_the_settings(tmp_path: Path) -> None:
 
 def test_the_preview_writes_everything_and_sends_nothing(demo: Demo, tmp_path: Path) -> None:
     config = tmp_path / "sources.yaml"
-    text = (demo.folder / "sources.yaml").read_text(encoding="utf-8")
-    text = text.replace("home: home", f"home: {demo.settings.home.root}").replace(
-        "path: lake", f"path: {demo.folder}/lake"
-    )
+    text = demo.configuration(f"{demo.folder}/lake").replace("home: home", f"home: {demo.settings.home.root}")
     config.write_text(f"{text}\nmail: {{from_address: usage@example.com, pages_url: {PAGES}}}\n", encoding="utf-8")
     owner = owners_of(demo)[0]
     done = CliRunner().invoke(

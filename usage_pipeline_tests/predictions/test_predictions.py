@@ -59,11 +59,10 @@ def truncated(demo: Demo, folder: Path, last: date, as_of: date) -> Settings:
     rows.loc[~(rows["end_date"] <= sunday), ["end_date", "end_reason"]] = None
     rows.loc[~(rows["notice_date"] <= sunday), "notice_date"] = None
     rows.to_csv(folder / "subscriptions.csv", index=False)
-    text = (demo.folder / "sources.yaml").read_text(encoding="utf-8")
-    text = text.replace("lake/subscriptions.csv", "subscriptions.csv").replace(
-        f"as_of: {demo.settings.clock.as_of_day}", f"as_of: {as_of}"
-    )
-    (folder / "sources.yaml").write_text(text.replace("path: lake", f"path: {demo.folder}/lake"), encoding="utf-8")
+    lake = f"{demo.folder}/lake"
+    text = demo.configuration(lake).replace(f"{lake}/subscriptions.csv", "subscriptions.csv")
+    text = text.replace(f"as_of: {demo.settings.clock.as_of_day}", f"as_of: {as_of}")
+    (folder / "sources.yaml").write_text(text, encoding="utf-8")
     settings = load_settings(folder / "sources.yaml")
     only = ["subscriptions", "weekly_usage", "weeks"]
     with dg.DagsterInstance.ephemeral() as instance:

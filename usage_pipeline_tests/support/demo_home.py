@@ -1,6 +1,7 @@
 """The demo, built once: its lake, its settings and its published build."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from usage_pipeline_tests.support.kept import REPO, kept
 from usage_pipeline_tests.support.refreshes import run_refresh, upstream_of
 
 DEMO_AS_OF = date(2026, 11, 22)
+_BELOW_LAKE = re.compile(r"path: (?:\S+/)?lake/")
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,14 @@ class Demo:
         for part in ("lake", "truth"):
             shutil.copytree(self.folder / part, folder / part)
         shutil.copytree(self.settings.home.root, folder / "home", symlinks=True)
-        text = (self.folder / "sources.yaml").read_text(encoding="utf-8")
-        here = text.replace(f"path: {(self.folder / 'lake').resolve()}", "path: lake")
-        (folder / "sources.yaml").write_text(here, encoding="utf-8")
+        (folder / "sources.yaml").write_text(self.configuration("lake"), encoding="utf-8")
         return load_settings(folder / "sources.yaml")
+
+    def configuration(self, lake: str) -> str:
+        """Its configuration with every source below `lake`, a folder or an address, in place of the shared one."""
+        text, changed = _BELOW_LAKE.subn(f"path: {lake}/", (self.folder / "sources.yaml").read_text(encoding="utf-8"))
+        assert changed >= 4, "a demo has usage, accounts, subscriptions, contacts and applications below its lake"
+        return text
 
     def raw(self) -> pd.DataFrame:
         """The raw rows of the window, read by pandas: what every number on a page is checked against."""
