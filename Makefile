@@ -4,6 +4,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # where it is set, every process compiles every module that it imports anew: 8 s of a start of Superset
 export PYTHONDONTWRITEBYTECODE :=
+# processes of a test run: one more than cores, since one waits for a browser or a server most of the time
+WORKERS ?= $(shell expr $$(nproc) + 1)
 # a configuration for checks that load the definitions; nothing of it is read
 CHECK_CONFIG := examples/company.yaml
 
@@ -39,18 +41,18 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 .PHONY: test
 test: setup ## units, the pipeline on real files, Superset in a real browser: a quarter of an hour on two cores
 	@scripts/need-chromium.sh
-	@$(BIN)/python -m pytest -m "not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not long and not soak and not compose" -n $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: test-long
 test-long: setup ## what `make test` leaves out: other pages, inputs, faults and attacks (half an hour)
 	@scripts/need-chromium.sh
-	@$(BIN)/python -m pytest -m "long and not alone and not soak" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "long and not alone and not soak" -n $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 	@# these measure seconds: on a machine that others share they get a second try
 	@$(BIN)/python -m pytest -q -m "alone and not soak" || $(BIN)/python -m pytest -q -m "alone and not soak"
 
 .PHONY: test-fast
 test-fast: setup ## tests that need neither Superset nor a whole refresh, in a minute
-	@$(BIN)/python -m pytest -m "not slow and not superset and not long and not soak and not compose" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m "not slow and not superset and not long and not soak and not compose" -n $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: t
 t: setup ## one file or test: make t T=usage_pipeline_tests/core/test_weeks.py
