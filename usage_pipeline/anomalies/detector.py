@@ -124,12 +124,14 @@ class _Judge:
         self.drop_limit = float(-ndtri(_BEYOND * _DROPS * rules.listed_share))
         self.spike_limit = float(-ndtri(_BEYOND * (1 - _DROPS) * rules.listed_share))
         n, weeks = series.counts.shape
-        self.known = ~np.isnan(series.counts)
-        self.counts = np.where(self.known, series.counts, 0.0)
+        # a week of all series is read and written at a time, so it lies together in memory
+        self.known = np.asfortranarray(~np.isnan(series.counts))
+        self.counts = np.asfortranarray(np.where(self.known, series.counts, 0.0))
+        self.working_days = np.asfortranarray(series.working_days)
         # the weeks in which people find their way in say little about the level; a series that was there before the
         # first week on record is past them
         nth = np.cumsum(self.known, axis=1)
-        self.is_settling = (nth <= rules.settling_weeks) & ~self.known[:, :1]
+        self.is_settling = np.asfortranarray((nth <= rules.settling_weeks) & ~self.known[:, :1])
         self.applications = int(series.application.max(initial=-1)) + 1
         # the level: discounted clicks over discounted exposure, and how they stood after every week
         self.clicks, self.exposure, self.seen = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
@@ -138,18 +140,20 @@ class _Judge:
         self.scatter = Scatter(n)
         self.down, self.up = Calibration(), Calibration.of_spikes()
         # the raw scores of every week and where they belong, which later ones are read by
-        self.raw = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}
-        self.normal = {side: np.full((n, weeks), np.nan) for side in (-1, 1)}
-        self.cells = np.zeros((n, weeks), dtype=np.int16)
+        self.raw = {side: _filled(n, weeks, np.nan) for side in (-1, 1)}
+        self.normal = {side: _filled(n, weeks, np.nan) for side in (-1, 1)}
+        self.cells = _filled(n, weeks, 0, np.int16)
         # weeks of events of high confidence do not help to say what is ordinary
-        self.certain, self.is_certain = np.zeros((n, weeks), dtype=bool), np.zeros(n, dtype=bool)
+        self.certain, self.is_certain = _filled(n, weeks, False, bool), np.zeros(n, dtype=bool)
         self.zeros, self.zero_runs, self.zero_weeks, self.gap, self.total = (np.zeros(n) for _ in range(5))
         self.used_weeks, self.logs, self.squared_logs = (np.zeros(n) for _ in range(3))
         # exposure: working days x what the others of the application did, and the same as expected before
-        self.x, self.x_before = np.zeros((n, weeks)), np.zeros((n, weeks))
+        self.x, self.x_before = _filled(n, weeks, 0.0), _filled(n, weeks, 0.0)
+        # the first of them in known weeks alone, 0 in others
+        self.x_known = _filled(n, weeks, 0.0)
         # what a series did in the same weeks of last year against that whole year; 1 where that says nothing
-        self.season_of_own = {side: np.ones((n, weeks)) for side in (-1, 1)}
-        self.season_doubt = {side: np.zeros((n, weeks)) for side in (-1, 1)}
+        self.season_of_own = {side: _filled(n, weeks, 1.0) for side in (-1, 1)}
+        self.season_doubt = {side: _filled(n, weeks, 0.0) for side in (-1, 1)}
         self.year_level = np.zeros(n)
         self.factor = np.full((self.applications, weeks), np.nan)
         self.factor_before, self.factor_expected, self.factor_z = (self.factor.copy() for _ in range(3))
@@ -159,7 +163,7 @@ class _Judge:
         self.together, self.together_z = np.ones(weeks), np.full(weeks, np.nan)
         # before there is a level, the first weeks are compared with their own mean
         first = slice(0, rules.minimum_weeks)
-        days = np.where(self.known[:, first], series.working_days[:, first], 0.0).sum(axis=1)
+        days = np.where(self.known[:, first], self.working_days[:, first], 0.0).sum(axis=1)
         self.first_level = self.counts[:, first].sum(axis=1) / np.maximum(days, 1e-9)
         # the event that runs: its direction, first week, weeks so far, weeks in which it was not seen
         self.direction, self.since = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
@@ -168,11 +172,11 @@ class _Judge:
         self.declined_at = np.full(n, -weeks)
         # when a series last stepped down, and from what level
         self.stepped_down_at, self.level_left = np.full(n, -weeks), np.zeros(n)
-        self.out: dict[str, NDArray[Any]] = {name: np.full((n, weeks), np.nan) for name in _FLOATS}
+        self.out: dict[str, NDArray[Any]] = {name: _filled(n, weeks, np.nan) for name in _FLOATS}
         for name in ("window", "begins", "kind", "first_week", "weeks_known"):
-            self.out[name] = np.zeros((n, weeks), dtype=np.int16)
+            self.out[name] = _filled(n, weeks, 0, np.int16)
         for name in ("is_new", "is_strong"):
-            self.out[name] = np.zeros((n, weeks), dtype=bool)
+            self.out[name] = _filled(n, weeks, False, bool)
 
     def step(self, week: int) -> None:
         known = self.known[:, week]
@@ -214,7 +218,7 @@ class _Judge:
             # a week that never came among the first ones: nobody has so many yet
             ready = ready & (has_level if has_level.any() else self.exposure > 0)
             level = _level(self.clicks, self.exposure)
-        usual = np.where(ready & is_used, level * self.series.working_days[:, week], 0.0)
+        usual = np.where(ready & is_used, level * self.working_days[:, week], 0.0)
         before = self._factor_before(week, self.season, _AROUND)
         spread = self.scatter.variance(usual)
         own = np.where(ready & (usual > 0), usual / np.maximum(spread, 1e-9), 0.0)
@@ -243,8 +247,9 @@ class _Judge:
         drawn = _FACTOR_CLICKS * together * before[application]
         others = np.maximum(expected[application] - used * usual, 0.0)
         of_others = np.maximum(observed[application] - used * counts, 0.0)
-        days = self.series.working_days[:, week]
+        days = self.working_days[:, week]
         self.x[:, week] = (of_others + drawn) / (others + _FACTOR_CLICKS) * days
+        self.x_known[:, week] = np.where(self.known[:, week], self.x[:, week], 0.0)
         self.x_before[:, week] = before[application] * days
         self.factor_before[:, week], self.factor_expected[:, week] = before, before * together
         self.together[week] = together
@@ -337,7 +342,7 @@ class _Judge:
             judged = self.known[:, week] & (self.after[first][1] > 0) & (self.new_level_at < first)
             judged &= week >= self.rules.minimum_weeks
             if window == 1:
-                before = self.factor_before[self.series.application, week] * self.series.working_days[:, week]
+                before = self.factor_before[self.series.application, week] * self.working_days[:, week]
                 self.out["expected"][judged, week] = mean[judged]
                 self.out["expected_before"][judged, week] = (mean * before / self.x[:, week])[judged]
                 self.out["variance"][judged, week] = variance[judged]
@@ -401,12 +406,10 @@ class _Judge:
         then = week - _YEAR
         if then < 4:
             return
-        known = self.known[:, :week]
-        counts, exposure = np.where(known, self.counts[:, :week], 0.0), np.where(known, self.x[:, :week], 0.0)
 
         def of(weeks: slice) -> tuple[Floats, Floats]:
-            x = exposure[:, weeks].sum(axis=1)
-            return counts[:, weeks].sum(axis=1) / np.maximum(x, 1e-9), x
+            x = self.x_known[:, weeks].sum(axis=1)
+            return self.counts[:, weeks].sum(axis=1) / np.maximum(x, 1e-9), x
 
         year = slice(max(then - 26, 0), then + 26)
         base, of_year = of(year)
@@ -414,7 +417,7 @@ class _Judge:
         # weeks before a step say nothing about the level that a season multiplies
         stepped = self.new_level_at >= week - _YEAR
         self.year_level = np.where(stepped, _level(self.clicks, self.exposure), of_year_before)
-        enough = (known[:, year].sum(axis=1) >= 20) & (of_now > 0) & (of_year > 0)
+        enough = (self.known[:, year].sum(axis=1) >= 20) & (of_now > 0) & (of_year > 0)
         doubt = self.scatter.variance(np.maximum(base, 0.05)) / np.maximum(base, 0.05) ** 2
         for side in (-1, 1):
             season, of_doubt = np.ones(len(base)), np.zeros(len(base))
@@ -605,10 +608,11 @@ class _Judge:
         found = np.zeros(len(self.seen), dtype=bool)
         span = slice(max(week - 25, 0), week + 1)
         for side in (-1, 1):
-            past = np.sort(self.normal[side][:, span][~np.isnan(self.normal[side][:, span])])
+            past = self.normal[side][:, span]
+            far = np.sort(past[past >= _LEAST_STRONG])
             now = np.nan_to_num(self.normal[side][:, week])
-            as_far = np.maximum(len(past) - np.searchsorted(past, now), 1)
-            false = len(past) * ndtr(-now) / as_far
+            as_far = np.maximum(len(far) - np.searchsorted(far, now), 1)
+            false = np.count_nonzero(~np.isnan(past)) * ndtr(-now) / as_far
             found |= (now >= _LEAST_STRONG) & (false <= self.rules.false_discovery_rate)
         return found
 
@@ -651,7 +655,7 @@ class _Judge:
         rules = self.rules
 
         def of(first: int, last: int) -> tuple[Floats, Floats]:
-            x = np.where(self.known[:, first:last], self.x[:, first:last], 0.0).sum(axis=1)
+            x = self.x_known[:, first:last].sum(axis=1)
             return self.counts[:, first:last].sum(axis=1), np.maximum(level * x, 1e-9)
 
         half = _DECLINE_WEEKS // 2
@@ -693,9 +697,8 @@ class _Judge:
 
     def _of_eight_weeks(self, end: int) -> Floats:
         span = slice(end - _DECLINE_WEEKS, end)
-        known = self.known[:, span]
-        x = np.where(known, self.x[:, span], 0.0).sum(axis=1)
-        there = known.sum(axis=1) >= _DECLINE_KNOWN
+        x = self.x_known[:, span].sum(axis=1)
+        there = self.known[:, span].sum(axis=1) >= _DECLINE_KNOWN
         found: Floats = np.where(there, self.counts[:, span].sum(axis=1) / np.maximum(x, 1e-9), np.nan)
         return found
 
@@ -724,6 +727,10 @@ _FLOATS = (
     "variance_in_window",
     "z",
 )
+
+
+def _filled(series: int, weeks: int, value: float, dtype: type = float) -> NDArray[Any]:
+    return np.full((series, weeks), value, dtype, order="F")
 
 
 def _together(observed: NDArray[Any], expected: NDArray[Any]) -> float:
