@@ -266,6 +266,7 @@ def test_what_is_taken_away_meanwhile_is_no_longer_of_use(
     assert restore(tmp_path / "home", packed) == whole
 
 
+@pytest.mark.long
 def test_a_home_that_holds_something_is_not_written_over(home: Path) -> None:
     packed = io.BytesIO()
     pack(home, packed)
@@ -375,6 +376,7 @@ def test_nothing_is_written_behind_a_link_or_twice(tmp_path: Path) -> None:
         restore(tmp_path / "three", packed_of((a_member(f"run/{'x' * 300}"), b"")))
 
 
+@pytest.mark.long
 def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(home: Path, tmp_path: Path) -> None:
     """Before: its folders were refused."""
     packed, folder = io.BytesIO(), tmp_path / "unpacked"
@@ -388,6 +390,7 @@ def test_an_archive_with_folders_and_dots_that_another_tar_has_made_is_restored(
         assert restore(tmp_path / "home", stream) == files
 
 
+@pytest.mark.long
 def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path / "copy", symlinks=True)
     settings = load_settings(tmp_path / "copy" / "sources.yaml")
@@ -400,6 +403,7 @@ def test_a_link_that_no_backup_takes_is_said(home: Path, tmp_path: Path) -> None
     assert restore(tmp_path / "home", packed) == files
 
 
+@pytest.mark.long
 def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
     packed = io.BytesIO()
     pack(home, packed)
@@ -407,6 +411,7 @@ def test_a_backup_that_is_cut_off_is_said(home: Path, tmp_path: Path) -> None:
         restore(tmp_path / "home", io.BytesIO(packed.getvalue()[:5000]))
 
 
+@pytest.mark.long
 def test_the_commands_pack_and_unpack_for_their_owner_only(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "backup.tar"
     done = CliRunner().invoke(app, ["backup", str(out), "-c", str(home / "sources.yaml")])

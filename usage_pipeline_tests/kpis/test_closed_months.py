@@ -108,6 +108,7 @@ def test_months_that_no_run_closed_in_time_are_closed_later_and_none_of_before_t
     assert closed(connection, settings) == [date(2024, 12, 1), date(2025, 1, 1)]
 
 
+@pytest.mark.long
 def test_a_month_with_a_week_missing_waits_for_it(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path, not_arrived=(date(2025, 1, 13),))
     assert closed(connection, settings) == [date(2024, 12, 1)]

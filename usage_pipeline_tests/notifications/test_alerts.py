@@ -25,6 +25,8 @@ from usage_pipeline_tests.support.fake_smtp import FakeSmtp, Webhook, serving_ma
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
 from usage_pipeline_tests.support.refreshes import run_refresh
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2025, 3, 5, 12, tzinfo=UTC)
 
 
@@ -90,7 +92,6 @@ def tick(config: Path) -> str:
     return str(found.skip_message)
 
 
-@pytest.mark.long
 def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: FakeSmtp, hook: Webhook) -> None:
     assert tick(config) == "nothing to tell"
     changed(config, as_of="2025-03-20")
@@ -122,7 +123,6 @@ def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: 
     assert hook.bodies[1]["incident"] == posted["incident"]
 
 
-@pytest.mark.long
 def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
     settings.home.models_dir.rename(config.parent / "models")
@@ -143,7 +143,6 @@ def test_a_failed_run_is_told_with_its_cause_and_the_numbers_that_stand(config: 
     assert [mail["Subject"] for mail in office.mails][1:] == ["Test: runs well again"]
 
 
-@pytest.mark.long
 def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, office: FakeSmtp) -> None:
     settings = load_settings(config)
     settings.home.models_dir.rename(config.parent / "models")
@@ -169,7 +168,6 @@ def test_a_run_that_sends_digests_mends_no_refresh_that_failed(config: Path, off
         assert len(asked.run_requests) == 1, "it is tried again"
 
 
-@pytest.mark.long
 def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_said(
     config: Path, office: FakeSmtp
 ) -> None:
@@ -185,7 +183,6 @@ def test_an_alarm_that_one_of_several_does_not_take_is_told_to_the_others_and_sa
     assert len(office.mails) == len(office.to("data@example.com")) == 1
 
 
-@pytest.mark.long
 def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: FakeSmtp) -> None:
     changed(config, as_of="2025-03-20", mail=mail_of(config) | {"webhook": None})
     office.refused.add("data@example.com")
@@ -193,7 +190,6 @@ def test_an_alarm_that_nobody_takes_is_not_given_up(config: Path, office: FakeSm
         assert "could not be told by mail to data@example.com" in tick(config)
 
 
-@pytest.mark.long
 def test_a_check_or_a_table_made_by_hand_mends_no_refresh_that_failed(config: Path) -> None:
     settings = load_settings(config)
     job = build_definitions(settings).resolve_job_def("refresh")

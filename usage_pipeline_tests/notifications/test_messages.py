@@ -219,6 +219,7 @@ def test_owners_get_their_own_accounts_and_digests(config: Path, chat: Webhook, 
     assert len(chat.bodies) == 8, "a digest a week"
 
 
+@pytest.mark.long
 def test_nothing_is_told_of_a_build_that_is_old_or_held_and_it_is_told_later(settings: Settings, chat: Webhook) -> None:
     publish(settings, 2, call("A"), call("B"))
     late = on_day(settings, 30).model_copy(update={"as_of": settings.as_of.replace(month=12, day=20)})
@@ -385,6 +386,7 @@ def test_a_server_that_is_always_down_is_given_up_and_told_of_and_a_person_tries
     assert check.passed
 
 
+@pytest.mark.long
 def test_one_address_that_is_away_keeps_nothing_from_another_and_is_asked_once_a_round(
     settings: Settings, chat: Webhook, hook: Webhook
 ) -> None:
@@ -411,6 +413,7 @@ def test_an_address_that_is_not_set_is_waited_for_and_costs_no_attempt(
     assert chat.asked == [], "nothing old is sent"
 
 
+@pytest.mark.long
 def test_a_message_to_an_address_that_is_not_named_any_more_is_given_up(
     config: Path, settings: Settings, hook: Webhook
 ) -> None:
@@ -484,6 +487,7 @@ def test_a_run_that_is_killed_between_the_answer_and_its_note_repeats_only_what_
         assert "it may have arrived" in entry.said
 
 
+@pytest.mark.long
 def test_a_receiver_that_kills_its_sender_each_time_is_given_up(
     config: Path, settings: Settings, hook: Webhook
 ) -> None:
@@ -536,6 +540,7 @@ def test_addresses_and_secrets_are_in_no_message_file_or_log(
         assert secret.encode() not in settings.home.outbox_path.read_bytes()
 
 
+@pytest.mark.long
 def test_what_was_sent_leaves_no_text_in_the_outbox(settings: Settings, chat: Webhook) -> None:
     publish(settings, 2, call("A"), call("B"))
     tell(settings)
@@ -568,6 +573,7 @@ def test_links_demand_the_address_of_the_pages(config: Path) -> None:
         changed(config, mail={})
 
 
+@pytest.mark.long
 def test_a_test_says_what_is_wrong_with_an_address(
     config: Path, chat: Webhook, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,6 +621,7 @@ def test_the_asset_tells_and_the_sensor_tries_again(
         assert sensor.evaluate_tick(context).skip_message == "nothing is due"
 
 
+@pytest.mark.long
 def test_an_alert_is_told_to_chat_once_at_begin_and_end(config: Path, chat: Webhook) -> None:
     settings = changed(config, notify={"chat": [{"address": "TEAM", "tell": ["alerts"]}]})
     chat.first_answers = [500]
@@ -634,6 +641,7 @@ def test_an_alert_is_told_to_chat_once_at_begin_and_end(config: Path, chat: Webh
     assert "What to do: see the lake." in chat.bodies[0]["message"]
 
 
+@pytest.mark.long
 def test_a_copy_that_is_told_to_be_silent_sends_nothing_that_waits(
     config: Path, settings: Settings, chat: Webhook, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -669,6 +677,7 @@ def test_a_restored_home_sends_what_waited_under_its_id_and_nothing_that_was_sen
     assert len(chat.asked) == 1
 
 
+@pytest.mark.long
 def test_what_is_old_is_forgotten_and_what_failed_is_kept_for_two_weeks(settings: Settings, hook: Webhook) -> None:
     hook.answer = 500
     publish(settings, 2, call("A"), call("B"))

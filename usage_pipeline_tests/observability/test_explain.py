@@ -233,6 +233,7 @@ def test_a_week_that_was_never_delivered_is_not_known_and_is_no_zero(small: Sett
     assert "not complete (has not begun)" in text_of(ahead)
 
 
+@pytest.mark.long
 def test_rejected_rows_files_set_aside_and_what_is_not_delivered_are_told(small: Settings) -> None:
     found = explained(small, "a", "permits", date(2025, 2, 24))
     assert [(row["reason"], row["application"]) for row in found.raw.rejected] == [
@@ -270,6 +271,7 @@ def test_a_page_that_shows_an_older_build_is_told(small: Settings, instance: dg.
     assert "THE PAGE DIFFERS from the warehouse" in text
 
 
+@pytest.mark.long
 def test_names_are_found_in_any_case_and_others_get_what_comes_near(small: Settings) -> None:
     assert explained(small, "SHELBYVILLE", "Permits").account.key == "b"
     with pytest.raises(
@@ -288,6 +290,7 @@ def test_an_id_wins_over_a_name_and_a_label_over_half_of_it() -> None:
     assert resolve("account", "town (3)", known).key == "3"
 
 
+@pytest.mark.long
 def test_the_command_line_prints_a_screen_or_json_changes_nothing_and_takes_its_turn(small: Settings) -> None:
     config = ["-c", str(small.home.root.parent / "sources.yaml")]
     before = small.home.warehouse_path.stat().st_mtime_ns

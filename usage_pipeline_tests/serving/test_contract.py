@@ -54,7 +54,7 @@ def is_as_described(case: Any, secret: str) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=4, **_QUESTIONS)
+@settings(max_examples=2, **_QUESTIONS)
 def test_every_answer_is_as_described(case: Any, secret: str) -> None:
     is_as_described(case, secret)
 

@@ -48,7 +48,7 @@ totals AS (
         END AS seats,
         CASE
             WHEN account_applications.annual_value IS NOT NULL OR subscriptions.annual_value IS NOT NULL
-                THEN coalesce(account_applications.annual_value, 0) + coalesce(subscriptions.annual_value, 0)
+                THEN round(coalesce(account_applications.annual_value, 0) + coalesce(subscriptions.annual_value, 0), 2)
         END AS annual_value,
         least(account_applications.renewal_date, subscriptions.renewal_date) AS renewal_date
     FROM core.account_subscriptions AS subscriptions

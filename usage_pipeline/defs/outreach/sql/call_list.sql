@@ -122,8 +122,8 @@ at_risk AS (
         of_applications.applications,
         CASE
             WHEN of_applications.applications = accounts.applications_owned AND subscriptions.annual_value IS NOT NULL
-                THEN subscriptions.annual_value + coalesce(of_applications.annual_value, 0)
-            ELSE of_applications.annual_value
+                THEN round(subscriptions.annual_value + coalesce(of_applications.annual_value, 0), 2)
+            ELSE round(of_applications.annual_value, 2)
         END AS arr_at_risk,
         -- counts twice on the day of the renewal, once from the end of the horizon on
         2 - least(coalesce(accounts.days_to_renewal, $renewal_horizon_days), $renewal_horizon_days)

@@ -55,7 +55,7 @@ renewals AS (
         END AS renewing,
         CASE
             WHEN of_applications.annual_value IS NOT NULL OR of_accounts.annual_value IS NOT NULL
-                THEN coalesce(of_applications.annual_value, 0) + coalesce(of_accounts.annual_value, 0)
+                THEN round(coalesce(of_applications.annual_value, 0) + coalesce(of_accounts.annual_value, 0), 2)
         END AS arr_renewing,
         coalesce(of_applications.has_notice, TRUE) AND coalesce(of_accounts.has_notice, TRUE) AS has_notice,
         of_accounts.account_id IS NOT NULL AS is_of_account

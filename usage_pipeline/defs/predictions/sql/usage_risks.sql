@@ -14,7 +14,7 @@ WITH subscriptions AS (
         NULL AS application,
         CASE
             WHEN count(states.annual_value) > 0 OR any_value(accounts.annual_value) IS NOT NULL
-                THEN coalesce(sum(states.annual_value), 0) + coalesce(any_value(accounts.annual_value), 0)
+                THEN round(coalesce(sum(states.annual_value), 0) + coalesce(any_value(accounts.annual_value), 0), 2)
         END AS annual_value,
         least(min(states.renewal_date), any_value(accounts.renewal_date)) AS renewal_date
     FROM core.account_application_states AS states
