@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import quote
 
-from usage_superset.downloads import as_whole_numbers, workbook
+from usage_superset.downloads import as_whole_numbers, with_about, workbook
 from usage_superset.page_addresses import LETTERS
 
 # a column of a table -> the page that its cells lead to, and the column of the same row that names what is shown there
@@ -114,6 +114,7 @@ def draw_data_as_text() -> None:
     QueryContextProcessor.get_df_payload = _of_charts(QueryContextProcessor.get_df_payload)
     QueryObjectFactory.create = _with_stored_values(QueryObjectFactory.create)
     superset.dataframe.df_to_records = superset.sql_lab.df_to_records = _of_sql_lab(superset.dataframe.df_to_records)
+    QueryContextProcessor.get_data = with_about(QueryContextProcessor.get_data)
     excel.df_to_excel = workbook
 
 

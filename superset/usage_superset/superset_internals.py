@@ -24,6 +24,8 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     "superset.models.slice:Slice.params": (),
     # event_log.py
     "superset.utils.log:DBEventLogger.log": ("user_id", "action"),
+    # downloads.py
+    "superset.common.query_context:QueryContext.slice_": (),
     # html_cells.py
     "superset.common.query_context_processor:QueryContextProcessor.get_df_payload": ("query_obj", "force_cached"),
     "superset.common.query_context_processor:QueryContextProcessor.get_data": ("df", "coltypes"),

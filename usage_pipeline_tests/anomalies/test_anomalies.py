@@ -219,6 +219,7 @@ def test_a_week_that_never_came_among_the_first_hides_no_move_of_the_fleet() -> 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
+@pytest.mark.long
 def test_the_order_of_series_means_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     counts = rng.poisson(rng.uniform(1, 80, (24, 1)), (24, 40)).astype(float)

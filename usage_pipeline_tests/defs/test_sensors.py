@@ -65,6 +65,7 @@ def test_a_change_whose_runs_fail_is_asked_for_again_and_then_given_up_with_a_wo
     assert json.loads(look(settings, instance, two.cursor).cursor)["attempts"] == 1, "another change begins anew"
 
 
+@pytest.mark.long
 def test_a_kind_of_reason_that_moves_down_is_a_change_and_an_answer_that_moves_none_is_not(tmp_path, instance) -> None:
     """Twenty CSMs had called *inactive* useless, and until the next schedule the list said what it had said before."""
     lake_of(tmp_path, 9, 10)

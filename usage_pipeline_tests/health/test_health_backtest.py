@@ -110,6 +110,7 @@ def test_every_row_counts_what_a_loop_counts(world: list[Subject]) -> None:
     assert {key: (row["subjects"], row["churned"]) for key, row in found.items()} == counted(world, accounts)
 
 
+@pytest.mark.long
 def test_a_signal_needs_twice_the_rate_an_interval_clear_of_one_and_thirty_events() -> None:
     """Of 100 red ones 40 leave and of 100 green ones 10: red churned four times as often, and Katz's interval says so."""
     gone = date(2024, 12, 15)

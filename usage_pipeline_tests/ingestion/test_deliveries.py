@@ -155,7 +155,7 @@ class Lab:
     ],
 )
 @pytest.mark.parametrize("source", REFERENCE)
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=8)
 def test_a_delivery_that_is_cut_off_or_swollen_is_held_back_and_the_one_before_stays(
     tmp_path, source: str, rows: int, said: str, file_format: str
 ) -> None:

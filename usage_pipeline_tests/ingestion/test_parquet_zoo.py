@@ -163,7 +163,9 @@ def _param(specimen: Specimen) -> Any:
 
 
 @pytest.mark.parametrize("specimen", [_param(specimen) for specimen in ZOO])
-@pytest.mark.sample(every=256)
+@pytest.mark.sample(
+    "application_string", "clicks_int8", "plain_lz4_v1", "wrong_checksum_user_id_zstd_v2", "lie_no_schema_plain"
+)
 def test_a_file_is_read_right_or_set_apart_with_the_reason(
     specimen: Specimen, visits: Callable[[Specimen], Visit]
 ) -> None:

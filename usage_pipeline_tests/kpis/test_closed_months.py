@@ -116,6 +116,7 @@ def test_a_month_with_a_week_missing_waits_for_it(tmp_path: Path) -> None:
     assert closed(connection, settings) == [date(2025, 1, 1)]
 
 
+@pytest.mark.long
 def test_what_was_reported_stands_beside_what_is_computed_now_with_the_reason(tmp_path: Path) -> None:
     connection, settings = at("2025-02-06T00:00:00", tmp_path)
     closed(connection, settings)

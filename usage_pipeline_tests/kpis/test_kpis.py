@@ -273,7 +273,7 @@ def test_subscriptions_about_a_whole_account_count_for_accounts_once_and_for_no_
     assert found("ARR", "2024-03-01", *who) == [1050, 7, 20, 1077, 27, 57, None]
     assert found("Seats", "2024-02-01", *who) == [12, 4, 2, 18, 6, 5, None]
     # p has one seat of its own, for the two who use it; the two who use q take seats of the whole account
-    assert found("Seat utilization", "2024-02-01", "a", "p") == [
+    assert found("Seat utilization a month", "2024-02-01", "a", "p") == [
         pytest.approx(100 * 4 / 12),
         pytest.approx(100 * 3 / 5),
     ]
@@ -373,7 +373,7 @@ def test_what_is_not_delivered_is_empty_and_not_zero(tmp_path: Path) -> None:
     empty = sheet.groupby("kpi")["value"].count() == 0
     assert set(empty[empty].index) == {
         *("Records created", "Clicks per active user a month", "Active users", "Users per account a month"),
-        *("Customers", "ARR", "Seats", "Seat utilization", "Churned"),
+        *("Customers", "ARR", "Seats", "Seat utilization a month", "Churned"),
         *("Never adopted", "At risk"),
     }
 

@@ -156,6 +156,7 @@ def test_every_percentile_is_the_one_counted_by_hand(settings: Settings, world: 
 
 @examples(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(worlds())
+@pytest.mark.long
 def test_a_gap_is_what_half_of_the_peers_have(settings: Settings, world: PeopleWorld) -> None:
     rows = [r for r in rows_of(computed(world, settings), "mart.expansion") if r["expansion_kind"] == "expansion gap"]
     groups = groups_by_hand(world)

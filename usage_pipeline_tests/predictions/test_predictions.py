@@ -482,6 +482,7 @@ def test_reasons_point_the_right_way(models: dict[str, Model], kind: str, number
 
 
 @given(st.sets(st.sampled_from([*risk_features.NUMBERS[1:], *FEATURES])), st.sampled_from(["row", "peers"]))
+@pytest.mark.long
 def test_a_number_that_is_not_known_is_not_talked_about(unknown: set[str], of: str) -> None:
     """A source need not deliver users or records, and no account has a history in its first weeks."""
     frame = one_account(weeks_since_use=0, change=-0.5, account_change=-0.5, season_ahead=-0.2)

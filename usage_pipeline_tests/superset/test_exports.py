@@ -96,7 +96,7 @@ def test_the_workbook_says_what_it_is_and_repeats_nothing_by_colour_alone(demo: 
     assert table.auto_filter.ref is not None
     assert table.freeze_panes == "A2"
     formats = {(row[2].value, row[4].number_format) for row in table.iter_rows(min_row=2) if row[4].value is not None}
-    assert {("Clicks", "#,##0"), ("ARR", '"$"#,##0'), ("Seat utilization", "#,##0.0")} <= formats
+    assert {("Clicks", "#,##0"), ("ARR", '"$"#,##0'), ("Seat utilization a month", "#,##0.0")} <= formats
     rules = [rule for rules in table.conditional_formatting for rule in rules.rules]
     assert {rule.formula[0] for rule in rules} == {'"improved"', '"declined"'}
     definitions = [row[0].value for row in book["Definitions"].iter_rows(min_row=2)]

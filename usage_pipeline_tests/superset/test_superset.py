@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlparse
 
 import duckdb
+import openpyxl
 import pandas as pd
 import pytest
 import requests
@@ -480,12 +481,15 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
     holder = page.locator(".dashboard-component-chart-holder", has_text="Accounts to call, by priority").last
     menu = holder.locator("[aria-label='More Options']").last
     csv = pd.read_csv(download(page, menu, ["Download", "CSV"], tmp_path))
-    xlsx = pd.read_excel(download(page, menu, ["Download", "Excel"], tmp_path))
+    book = download(page, menu, ["Download", "Excel"], tmp_path)
+    xlsx = pd.read_excel(book, sheet_name="Data")
     image = download(page, menu, ["Download", "image"], tmp_path)
     with duckdb.connect(str(demo.settings.home.warehouse_path), read_only=True) as connection:
         rows = connection.execute(
             "FROM mart.call_list WHERE owner = 'Ana Ruiz' AND urgency != 'Watch' ORDER BY rank"
         ).df()
+    with duckdb.connect(str(demo.warehouse), read_only=True) as connection:
+        (sentence,) = connection.execute("SELECT sentence FROM mart.build").fetchall()[0]
     assert len(rows) > 1
     for found in (csv, xlsx):
         assert list(found["Account"]) == list(rows["account"])
@@ -493,6 +497,17 @@ def test_downloads_hold_all_rows_that_the_filters_leave_and_no_html(
         assert found["ARR at risk"].fillna(0).sum() == rows["arr_at_risk"].fillna(0).sum()
         assert not found.astype(str).apply(lambda column: column.str.contains("<")).any().any()
     assert image.stat().st_size > 10_000
+    about, data = openpyxl.load_workbook(book)
+    assert about["A1"].value == "Accounts to call, by priority"
+    said = [(row[0].value, row[1].value) for row in about.iter_rows(min_row=3) if row[0].value]
+    assert ("Filter", "CSM is one of Ana Ruiz") in said
+    assert ("Rows", str(len(rows))) in said
+    assert ("Data", sentence) in said
+    titles = [cell.value for cell in data[1]]
+    assert [what for what, _ in said][-len(titles) :] == titles, "every column is explained"
+    worth = data.cell(2, 1 + titles.index("ARR at risk"))
+    assert worth.number_format == '"$"#,##0'
+    assert data.freeze_panes == "A2"
 
 
 @pytest.mark.parametrize("name", ["Town of Elkdale, NY", "O'Brien's Landing!", "Nord/Süd (A1) & more?"])

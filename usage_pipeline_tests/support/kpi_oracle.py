@@ -47,9 +47,9 @@ RATIOS = {
     "Clicks per active user a month": ("clicks", "users"),
     "Users per account a month": ("users", "active"),
     "Applications used per account a month": ("account_applications", "active"),
-    "Seat utilization": ("seats_used", "seats"),
+    "Seat utilization a month": ("seats_used", "seats"),
 }
-PERCENT = {"Seat utilization"}
+PERCENT = {"Seat utilization a month"}
 
 
 @dataclass
