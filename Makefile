@@ -166,6 +166,11 @@ screenshots: setup ## pictures of every page, light and dark, into docs/screensh
 	@scripts/need-chromium.sh
 	@$(BIN)/python scripts/screenshots.py
 
+.PHONY: pictures
+pictures: setup ## keep the pictures of pages that tests compare with, after a change that is meant to be seen
+	@scripts/need-chromium.sh
+	@USAGE_KEEP_PICTURES=1 $(BIN)/python -m pytest -q usage_pipeline_tests/superset/test_pictures.py
+
 .PHONY: clean-demo
 clean-demo: stop ## remove the demo: lake, warehouse, builds, accounts
 	@rm -rf data/demo
