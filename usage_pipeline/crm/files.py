@@ -32,7 +32,7 @@ from usage_pipeline.publishing.builds import Build, BuildStore
 
 KINDS = {"accounts": "an account", "calls": "an account on the call list"}
 KEY = "account_id"
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 _SECONDS_TO_WAIT = 600
 _TYPES = {pa.string(): "string", pa.int64(): "integer", pa.float64(): "number", pa.date32(): "date"}
 
@@ -94,7 +94,7 @@ def _delivered(settings: Settings) -> str | None:
     """The build that the target of now has got last."""
     state = settings.home.crm_dir / "delivered.json"
     before = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
-    return before["build_id"] if before.get("target") == settings.crm_files.target else None
+    return before["build_id"] if before and before["target"] == settings.crm_files.target else None
 
 
 def _base(settings: Settings, store: BuildStore) -> str | None:
@@ -165,9 +165,9 @@ def _as_parquet(table: pa.Table) -> bytes:
 
 
 def data_schema(tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """The data contract of the files, in the Open Data Contract Standard (bitol.io, v3.0.2)."""
+    """The data contract of the files, in the Open Data Contract Standard (bitol.io, v3.1.0)."""
     return {
-        "apiVersion": "v3.0.2",
+        "apiVersion": "v3.1.0",
         "kind": "DataContract",
         "id": "usage-pipeline-crm-files",
         "name": "CRM files",
@@ -194,16 +194,23 @@ def _object(name: str, table: pa.Table) -> dict[str, Any]:
 
 
 def _property(column: pa.Field) -> dict[str, Any]:
-    described = COLUMNS[column.name].description if column.name in COLUMNS else "added, changed, or removed"
-    is_key = column.name == KEY
+    is_change, is_key = column.name == "change", column.name == KEY
+    described = "what became of the row since the build before" if is_change else COLUMNS[column.name].description
+    words = ["added", "changed", "removed"] if is_change else list(COLUMNS[column.name].words)
     return {
         "name": column.name,
         "logicalType": _TYPES[column.type],
         "physicalType": str(column.type),
         "description": described,
-        "required": is_key or column.name == "change",
+        "required": is_key or is_change,
         "primaryKey": is_key,
-    } | ({"primaryKeyPosition": 1} if is_key else {})
+        **({"primaryKeyPosition": 1} if is_key else {}),
+        **({"quality": [_one_of(words)]} if words else {}),
+    }
+
+
+def _one_of(words: list[str]) -> dict[str, Any]:
+    return {"type": "library", "metric": "invalidValues", "arguments": {"validValues": words}, "mustBe": 0}
 
 
 def _write(settings: Settings, target: str, build_id: str, files: dict[str, bytes]) -> None:

@@ -126,7 +126,7 @@ def outcome_sensor(load: Callable[[], Settings]) -> dg.SensorDefinition:
     def outcomes() -> dg.SkipReason:
         try:
             settings = load()
-            is_new = renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+            is_new = renew_outcomes(settings.home, settings.clock, settings.outcomes)
         except (ConfigError, LockTimeoutError, OSError, duckdb.Error) as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("brought to the pages" if is_new else "nothing new")

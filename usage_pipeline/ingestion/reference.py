@@ -347,8 +347,8 @@ _WORD_COLUMNS = {
     "crm_outcomes": ("call_status", "the rows are kept aside", "call_statuses"),
 }
 
-# columns that decide whether a subscription is in force: a row in which one cannot be read is kept aside
-_DECIDING = {
+# columns that decide what a row means: where one cannot be read, the row is kept aside
+DECIDING = {
     "subscriptions": ("application", "start_date", "end_date", "notice_date"),
     "known_causes": ("account_id", "application", "first_day", "last_day"),
     "crm_outcomes": ("snoozed_until",),
@@ -359,7 +359,7 @@ def _reason(schema: SourceSchema, delivered: list[str]) -> str:
     cases = [f"WHEN {name} IS NULL THEN 'no {name}, or one that cannot be read'" for name in schema.required]
     cases += [
         f"WHEN unread_{name} THEN '{name} cannot be read'"
-        for name in _DECIDING.get(schema.name, ())
+        for name in DECIDING.get(schema.name, ())
         if name in delivered and name not in schema.required
     ]
     same = "same row once more" if schema.name == "subscriptions" else "same key as another row"

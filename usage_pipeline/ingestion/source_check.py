@@ -17,7 +17,7 @@ from usage_pipeline.core.weeks import WeekFolder, folder_of, weeks_between, week
 from usage_pipeline.ingestion import cells
 from usage_pipeline.ingestion.cells import Reading
 from usage_pipeline.ingestion.lake import Lake, LakeError, LakeFile, Named, connect
-from usage_pipeline.ingestion.reference import placed_rows
+from usage_pipeline.ingestion.reference import DECIDING, placed_rows
 from usage_pipeline.ingestion.sources import (
     RAW,
     Mapping,
@@ -380,7 +380,7 @@ def _shown(given: str, value: str) -> str:
 def _what_becomes(schema: SourceSchema, column: SourceColumn) -> str:
     if schema.name == "usage":
         return "such cells are empty" if column.name == "user_id" else "such rows are rejected"
-    decides = column.required or column.name in ("end_date", "notice_date", "first_day", "last_day")
+    decides = column.required or column.name in DECIDING.get(schema.name, ())
     return "such rows are kept aside" if decides else "such cells are empty"
 
 

@@ -180,7 +180,7 @@ def record_status(settings: Settings, say: Say) -> None:
     with dg.DagsterInstance.get() as instance:
         write_status(settings.home, settings.clock, settings.sources, instance)
     _write_metrics(settings, say)
-    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+    renew_outcomes(settings.home, settings.clock, settings.outcomes)
 
 
 def _write_metrics(settings: Settings, say: Say) -> None:

@@ -19,10 +19,12 @@ from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
 
+from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import OutcomeSettings
 from usage_pipeline.core.formatting import day
@@ -77,7 +79,7 @@ def keep_records(home: DataHome, seconds: float) -> int:
         return keep(home.feedback_dir, home.history_dir)
 
 
-def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> bool:
+def renew_outcomes(home: DataHome, clock: Clock, outcomes: OutcomeSettings) -> bool:
     """Makes the file anew where a record, the build that is shown or the day is another; returns whether it was.
 
     Before the first build there is nothing to show. Raises LockTimeoutError where another is at it, and
@@ -91,7 +93,7 @@ def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -
         keep_records(home, 0)
     folder = home.outcomes_path.parent.parent
     with file_lock(outcomes_lock(home.outcomes_path), _SECONDS_TO_WAIT, what=str(folder), who="outcomes"):
-        made_of = _made_of(home, as_of_day, outcomes, build.build_id)
+        made_of = _made_of(home, clock, outcomes, build.build_id)
         written = home.outcomes_path.with_name(_MADE_OF)
         if home.outcomes_path.exists() and written.exists() and written.read_text(encoding="utf-8") == made_of:
             return False
@@ -99,7 +101,7 @@ def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -
         def write(made: Path) -> None:
             warehouse = (home.published_dir / build.build_id / "warehouse.duckdb").resolve()
             try:
-                _write(made / home.outcomes_path.name, warehouse, home, as_of_day, outcomes)
+                _write(made / home.outcomes_path.name, warehouse, home, clock, outcomes)
             except (duckdb.BinderException, duckdb.CatalogException) as error:
                 raise OtherVersionError(
                     f"build {build.build_id} was made by another version and lacks what outcomes are shown with "
@@ -112,9 +114,9 @@ def renew_outcomes(home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -
     return True
 
 
-def _made_of(home: DataHome, as_of_day: date, outcomes: OutcomeSettings, build_id: str) -> str:
+def _made_of(home: DataHome, clock: Clock, outcomes: OutcomeSettings, build_id: str) -> str:
     """Of what the content depends on: the build by its id, and a digest of records by name and size, day and rules."""
-    digest = hashlib.sha256(f"{as_of_day} {outcomes!r}".encode())
+    digest = hashlib.sha256(f"{clock.as_of_day} {clock.timezone} {outcomes!r}".encode())
     for table in OUTCOME_TABLES:
         digest.update(f"{table.full_name} {table.column_names}".encode())
     for folder in (home.feedback_dir, kept_folder(home.history_dir)):
@@ -125,7 +127,8 @@ def _made_of(home: DataHome, as_of_day: date, outcomes: OutcomeSettings, build_i
     return json.dumps({"build_id": build_id, "digest": digest.hexdigest()})
 
 
-def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcomes: OutcomeSettings) -> None:
+def _write(file: Path, warehouse: Path, home: DataHome, clock: Clock, outcomes: OutcomeSettings) -> None:
+    as_of_day = clock.as_of_day
     records = read_records(home.feedback_dir, home.history_dir)
     with duckdb.connect(str(file)) as connection:
         attach_shown(connection, warehouse)
@@ -145,12 +148,12 @@ def _write(file: Path, warehouse: Path, home: DataHome, as_of_day: date, outcome
         for table in OUTCOME_TABLES:
             if table.name in rows:
                 _insert(connection, table, rows[table.name])
-        _insert_figures(connection, records)
+        _insert_figures(connection, records, ZoneInfo(clock.timezone))
         connection.execute("DETACH shown")
         connection.execute("CHECKPOINT")
 
 
-def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]) -> None:
+def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record], zone: ZoneInfo) -> None:
     """What tiles compare the list with: the one that was issued a week before, as it stood when it was issued."""
     newest = connection.execute("SELECT CAST(newest_week AS DATE) FROM shown.mart.build").fetchone()
     week = newest[0] - WEEK if newest and newest[0] else None
@@ -160,7 +163,7 @@ def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]
     before = [
         {
             "account_id": row["account_id"],
-            "call_status": _status_when_issued(row, of_account.get(row["account_id"], [])),
+            "call_status": _status_when_issued(row, of_account.get(row["account_id"], []), zone),
         }
         for row in as_dicts(connection.execute(_ISSUED, {"week": week}))
     ]
@@ -171,8 +174,9 @@ def _insert_figures(connection: duckdb.DuckDBPyConnection, records: list[Record]
     connection.unregister("before")
 
 
-def _status_when_issued(row: dict[str, Any], records: list[Record]) -> str:
-    known = [record for record in records if _utc(record.recorded_at) < row["issued_as_of"]]
+def _status_when_issued(row: dict[str, Any], records: list[Record], zone: ZoneInfo) -> str:
+    issued = row["issued_as_of"].replace(tzinfo=zone)
+    known = [record for record in records if record.recorded_at < issued]
     reasons = issued_reasons(row["call_reasons"], NO_PRIORITY)
     return standing(latest(known).get(row["account_id"]), reasons, row["issued_as_of"].date()).status
 

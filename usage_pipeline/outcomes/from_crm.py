@@ -53,13 +53,17 @@ class Taken:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the build that is shown says: accounts, every issued row by account (oldest first), and reasons now."""
+    """What the build that is shown says: accounts, every issued row by account (oldest first), and reasons now.
+
+    Moments are those of the clock in the configured zone.
+    """
 
     build_id: str
     as_of: str
     week: str
     accounts: Mapping[str, Mapping[str, Any]]
     issued: Mapping[str, Sequence[Mapping[str, Any]]]
+    first_issued: datetime
     reasons: Mapping[str, Sequence[Reason]]
 
 
@@ -100,8 +104,10 @@ def _shown(home: DataHome) -> _Shown | None:
         attach_shown(other, warehouse)
         accounts = as_dicts(other.execute(_ACCOUNTS))
         issued: dict[str, list[dict[str, Any]]] = {}
+        first = datetime.fromisoformat(build.as_of).replace(tzinfo=None)
         for row in as_dicts(other.execute(_ISSUED)):
             issued.setdefault(row["account_id"], []).append(row)
+            first = min(first, row["issued_as_of"])
         reasons = shown_reasons(other)
     return _Shown(
         build.build_id,
@@ -109,6 +115,7 @@ def _shown(home: DataHome) -> _Shown | None:
         build.newest_week,
         {row["account_id"]: row for row in accounts},
         issued,
+        first,
         reasons,
     )
 
@@ -116,13 +123,16 @@ def _shown(home: DataHome) -> _Shown | None:
 def _left_because(row: Mapping[str, Any], written: Mapping[str, Any], shown: _Shown, clock: Clock) -> str | None:
     if row["account_id"] not in shown.accounts:
         return STRANGER
+    if row["recorded_at"] < shown.first_issued:
+        return NO_BUILD
     return AHEAD if datetime.fromisoformat(written["recorded_at"]) > clock.as_of else None
 
 
 def _record(row: Mapping[str, Any], shown: _Shown, zone: ZoneInfo) -> dict[str, Any]:
     account, local = row["account_id"], row["recorded_at"]
     moment = local.replace(tzinfo=zone).astimezone(UTC)
-    issued = [i for i in shown.issued.get(account, []) if i["issued_as_of"] <= moment.replace(tzinfo=None)]
+    # both are told by the clock of the configured zone
+    issued = [i for i in shown.issued.get(account, []) if i["issued_as_of"] <= local]
     known = shown.accounts.get(account, {})
     reasons = _reasons(issued[-1], shown, local.date()) if issued else []
     kinds = list(dict.fromkeys(reason.call_reason for reason in reasons))
@@ -137,7 +147,7 @@ def _record(row: Mapping[str, Any], shown: _Shown, zone: ZoneInfo) -> dict[str, 
         "account": known.get("account") or account,
         "owner": known.get("owner"),
         "build_id": shown.build_id,
-        "as_of": issued[-1]["issued_as_of"].replace(tzinfo=UTC).isoformat() if issued else shown.as_of,
+        "as_of": issued[-1]["issued_as_of"].replace(tzinfo=zone).isoformat() if issued else shown.as_of,
         "week": _day(issued[-1]["as_of_week"]) if issued else shown.week,
         "urgency_rank": issued[-1]["urgency_rank"] if issued else NO_PRIORITY,
         "reasons": [reason.model_dump(mode="json") for reason in reasons],

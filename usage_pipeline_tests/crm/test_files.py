@@ -17,6 +17,7 @@ import yaml
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import ConfigError, CrmFileSettings, Settings, load_settings
 from usage_pipeline.crm import files as lib
+from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.hand_made_builds import publish_by_hand
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.stores import BUCKET, Store, started_store
@@ -151,6 +152,20 @@ def test_the_data_contract_is_one_by_the_schema_of_the_standard(settings: Settin
     validator = jsonschema.Draft201909Validator(standard)
     assert list(validator.iter_errors(contract)) == []
     assert list(validator.iter_errors({**contract, "odcs": 1})), "what the standard does not have is found"
+
+
+def test_words_of_the_contract_are_those_of_the_data(demo: Demo, tmp_path: Path) -> None:
+    """A picklist made of the contract refused rows: it named a state that never occurs, and not the one of most."""
+    lib.preview(demo.settings, tmp_path)
+    contract = yaml.safe_load((tmp_path / "schema.odcs.yaml").read_text())
+    told = set()
+    for described in contract["schema"]:
+        table = pq.read_table(tmp_path / f"{described['name']}.parquet")
+        for field in (field for field in described["properties"] if "quality" in field):
+            told.add(field["name"])
+            found = set(table[field["name"]].drop_null().to_pylist())
+            assert found <= set(field["quality"][0]["arguments"]["validValues"]), field["name"]
+    assert {"subscription_state", "health_color", "urgency", "call_reason", "change"} <= told
 
 
 def test_nothing_is_written_unless_configured_and_a_rollback_holds_it_back(settings: Settings) -> None:

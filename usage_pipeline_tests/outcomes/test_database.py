@@ -23,7 +23,7 @@ SINCE = datetime(2026, 10, 19)
 
 
 def renew(settings: Settings) -> bool:
-    return renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+    return renew_outcomes(settings.home, settings.clock, settings.outcomes)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_what_is_done_or_snoozed_leaves_the_digest_until_something_new_comes(
     record(settings.home.feedback_dir, kept, status="open", reasons=issued(demo, kept))
     record(settings.home.feedback_dir, changed, reasons=issued(demo, changed)[1:])
     assert told() == sorted(set(all_of) - {done, snoozed})
-    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+    renew_outcomes(settings.home, settings.clock, settings.outcomes)
     with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         rows = dict(connection.execute("SELECT account_id, call_status FROM outcomes.call_status").fetchall())
     assert {account for account, status in rows.items() if status != "open"} == {done, snoozed}, "as on the page"

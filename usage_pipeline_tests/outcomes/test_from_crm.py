@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pandas as pd
@@ -17,7 +18,7 @@ from usage_pipeline.ingestion.lake import connect
 from usage_pipeline.ingestion.reference import load_reference, take_delivery
 from usage_pipeline.outcomes import from_crm
 from usage_pipeline.outcomes.database import renew_outcomes
-from usage_pipeline.outcomes.from_crm import Taken, take_crm_outcomes
+from usage_pipeline.outcomes.from_crm import NO_BUILD, Taken, take_crm_outcomes
 from usage_pipeline.outcomes.records import files_in, keep, kept_folder, problems, read_records
 from usage_pipeline_tests.support.lakes import write_config
 from usage_pipeline_tests.support.outcomes import record, shown_build
@@ -106,7 +107,7 @@ def take(settings: Settings, warehouse: duckdb.DuckDBPyConnection) -> Taken:
 
 
 def statuses(settings: Settings) -> dict[str, str]:
-    renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+    renew_outcomes(settings.home, settings.clock, settings.outcomes)
     with duckdb.connect(str(settings.home.outcomes_path.resolve()), read_only=True) as connection:
         return dict(connection.execute("SELECT account_id, call_status_text FROM outcomes.call_status").fetchall())
 
@@ -185,6 +186,23 @@ def test_before_the_first_build_rows_wait(settings: Settings, warehouse: duckdb.
     assert take(settings, warehouse) == Taken(0, 0, {from_crm.NO_BUILD: 1})
     publish(settings)
     assert take(settings, warehouse) == Taken(1, 0, {})
+
+
+def test_what_was_recorded_before_the_first_list_was_issued_is_left_by_the_clock_of_the_zone(
+    settings: Settings, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """It counted, and hours apart: a list of Monday 0:00 in Denver answered what was recorded at 6:00 UTC before it."""
+    publish(settings)
+    first = min(issued for _, issued, *_ in ISSUED)
+    deliver(
+        settings,
+        row("A1", "2020-01-01 09:00", "Completed"),
+        row("A1", str(first - timedelta(minutes=1)), "Completed"),
+        row("A1", str(first), "Completed"),
+    )
+    assert take(settings, warehouse) == Taken(1, 0, {NO_BUILD: 2})
+    (taken,) = read_records(settings.home.feedback_dir, settings.home.history_dir)
+    assert taken.as_of == first.replace(tzinfo=ZoneInfo(settings.timezone))
 
 
 def test_a_word_without_a_meaning_is_kept_aside_with_the_setting(

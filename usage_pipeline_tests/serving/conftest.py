@@ -1,17 +1,19 @@
 """A published build of two accounts, written by hand: what programs read of it can be counted on fingers."""
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline_tests.support.hand_made_builds import publish_by_hand
 from usage_pipeline_tests.support.lakes import write_config
 
 WEEK = datetime(2026, 11, 16)
+CLOCK = Clock(datetime(2026, 11, 24, tzinfo=UTC), "UTC", True, 104, None)
 NORTH = {"account_id": "A1", "account": "Acme Town", "segment": "Town", "region": "North", "owner": "Ann Lee"}
 SOUTH = {"account_id": "B2", "account": "=Bolt City", "segment": "City", "region": "South", "owner": "Bo Diaz"}
 PERMITS = {"application_key": "permits", "application": "Permits"}

@@ -1,7 +1,6 @@
 """The read API keeps what its OpenAPI description says, whatever is asked."""
 
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from usage_pipeline.config.settings import OutcomeSettings
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.serving.tokens import TokenStore
 from usage_pipeline.serving.web import make_api
-from usage_pipeline_tests.serving.conftest import publish
+from usage_pipeline_tests.serving.conftest import CLOCK, publish
 
 _OFTEN = 100_000
 
@@ -27,7 +26,7 @@ def module_home(tmp_path_factory: pytest.TempPathFactory) -> DataHome:
     root: Path = tmp_path_factory.mktemp("contract")
     publish(root)
     home = DataHome(root)
-    assert renew_outcomes(home, date(2026, 11, 24), OutcomeSettings())
+    assert renew_outcomes(home, CLOCK, OutcomeSettings())
     return home
 
 

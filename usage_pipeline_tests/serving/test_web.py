@@ -4,7 +4,6 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from usage_pipeline.privacy.encryption import open_to_write
 from usage_pipeline.serving.kept_answers import KeptAnswer, KeptAnswers
 from usage_pipeline.serving.tokens import TokenError, TokenStore
 from usage_pipeline.serving.web import make_api
-from usage_pipeline_tests.serving.conftest import publish
+from usage_pipeline_tests.serving.conftest import CLOCK, publish
 
 LISTS = ("accounts", "call-list", "anomalies", "renewals", "kpis")
 
@@ -209,7 +208,7 @@ def test_what_came_of_calls_is_told_of_the_build_that_is_asked_alone(home: DataH
     early = reader.get("/v1/call-list").json()
     assert [row["call_status"] for row in early["rows"]] == [None, None]
     assert "no outcomes were written yet" in early["null_because"]["call_status"]
-    assert renew_outcomes(home, date(2026, 11, 24), OutcomeSettings())
+    assert renew_outcomes(home, CLOCK, OutcomeSettings())
     told = reader.get("/v1/call-list").json()
     assert ([row["call_status"] for row in told["rows"]], told["notes"]) == (["open", "open"], [])
     assert [row["account_id"] for row in reader.get("/v1/call-list?status=open").json()["rows"]] == ["A1", "B2"]
@@ -222,7 +221,7 @@ def test_what_came_of_calls_is_told_of_the_build_that_is_asked_alone(home: DataH
         assert "of another build" in other["notes"][0]
     by_status = reader.get("/v1/call-list?status=open")
     assert (by_status.status_code, "of another build" in by_status.json()["detail"]) == (404, True)
-    assert renew_outcomes(home, date(2026, 11, 24), OutcomeSettings())
+    assert renew_outcomes(home, CLOCK, OutcomeSettings())
     assert {row["call_status"] for row in reader.get("/v1/call-list").json()["rows"]} == {"open"}
 
 

@@ -45,7 +45,7 @@ def _forget(demo: Demo) -> None:
     for file in files:
         file.unlink()
     if files:
-        renew_outcomes(demo.settings.home, demo.settings.clock.as_of_day, demo.settings.outcomes)
+        renew_outcomes(demo.settings.home, demo.settings.clock, demo.settings.outcomes)
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_everybody_sees_an_answer_at_the_next_look_without_a_refresh(
     ):
         page = viewer.get(address(row["account_id"])).text
         assert send(viewer, row["account_id"], filled(page, note="for this page only", **given)).status_code == 200
-    assert renew_outcomes(demo.settings.home, demo.settings.clock.as_of_day, demo.settings.outcomes), (
+    assert renew_outcomes(demo.settings.home, demo.settings.clock, demo.settings.outcomes), (
         "what the sensor does every 15 s"
     )
     after, handled = data_of(manager, "call_list"), data_of(manager, "handled_calls")

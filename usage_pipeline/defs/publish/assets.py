@@ -245,7 +245,7 @@ def dashboard_asset(dashboard: dict[str, Any], assets: Assets) -> dg.AssetsDefin
             write_status(settings.home, settings.clock, settings.sources, context.instance)
         if schemas & {table.schema for table in OUTCOME_TABLES}:
             try:
-                renew_outcomes(settings.home, settings.clock.as_of_day, settings.outcomes)
+                renew_outcomes(settings.home, settings.clock, settings.outcomes)
             except OtherVersionError as error:
                 # an older build that is held: its pages go on with what was shown
                 context.log.warning(str(error))
