@@ -298,7 +298,7 @@ def api(
     config: ConfigOption = None,
     home: HomeOption = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on")] = 8090,
     per_minute: Annotated[int, typer.Option(min=1, help="requests of each token in a minute")] = 600,
     behind_https: Annotated[bool, typer.Option("--behind-https", help="a proxy with HTTPS stands in front")] = False,
 ) -> None:
@@ -335,7 +335,7 @@ def mcp(
     """Serve tools to an agent on this machine, over its input and output; the token is in $USAGE_API_TOKEN."""
     import logging.config
 
-    from usage_pipeline.serving.agents import agent_server, program_of_process
+    from usage_pipeline.serving.agents import agent_server, program_of_process, serve_input_and_output
     from usage_pipeline.serving.published import Published
     from usage_pipeline.serving.tokens import TOKEN_VARIABLE, TokenError, TokenStore
 
@@ -347,7 +347,7 @@ def mcp(
         raise fail(str(error)) from error
     # what it prints is the agent's
     logging.config.dictConfig(_api_log("stderr"))
-    agent_server(Published(read), who).run("stdio")
+    serve_input_and_output(agent_server(Published(read), who))
 
 
 @tokens_app.command("add")
@@ -360,20 +360,28 @@ def tokens_add(
     segment: Annotated[list[str] | None, typer.Option(help="only accounts of this segment; may be repeated")] = None,
 ) -> None:
     """Make a token for a program, and show it this once."""
+    from usage_pipeline.serving.published import NotServedError, Published
+    from usage_pipeline.serving.reads import limits_of_no_account
     from usage_pipeline.serving.tokens import TokenError, TokenStore
 
     limits = {"owner": csm or [], "region": region or [], "segment": segment or []}
     try:
-        secret = TokenStore(settings_of(config).home.api_dir).add(name, ["contacts"] if contacts else [], limits)
+        home = settings_of(config).home
+        secret = TokenStore(home.api_dir).add(name, ["contacts"] if contacts else [], limits)
     except TokenError as error:
         raise fail(str(error)) from error
     typer.echo(secret)
     typer.echo("It is shown this once: keep it as you keep passwords.", err=True)
+    # before the first build every value is as good as another
+    with suppress(NotServedError):
+        for line in limits_of_no_account(Published(home), limits) if any(limits.values()) else ():
+            typer.secho(f"warning: {line}; `usage-pipeline tokens revoke {name}` and add it anew", err=True)
 
 
 @tokens_app.command("list")
 def tokens_list(config: ConfigOption = None) -> None:
     """List the tokens: names, scopes, limits, when they were made; none can be read again."""
+    from usage_pipeline.serving.access import LIMITS
     from usage_pipeline.serving.tokens import TokenError, TokenStore
 
     try:
@@ -381,7 +389,7 @@ def tokens_list(config: ConfigOption = None) -> None:
     except TokenError as error:
         raise fail(str(error)) from error
     for token in found:
-        limits = "; ".join(f"{column}: {', '.join(values)}" for column, values in token.limits.items())
+        limits = "; ".join(f"{LIMITS[column]}: {', '.join(values)}" for column, values in token.limits.items())
         say(f"{token.name:24} {', '.join(token.scopes):16} {limits or 'all accounts'}; made {token.made_at}")
     if not found:
         say("no token was made yet: `usage-pipeline tokens add NAME`")

@@ -54,6 +54,8 @@ class Build:
     # the fingerprint of each published table, and what tells those of one warehouse from the next
     contents: dict[str, str] = field(default_factory=dict)
     origin: str = ""
+    # the last day that renewals are listed of
+    renewals_through: str = ""
 
 
 class BuildStore:

@@ -27,6 +27,8 @@ OPEN_TO_ALL = {
     ("mart", "risk_methods"),
     ("outcomes", "reason_usefulness"),
 }
+# columns of rows about one account that tell what all accounts do together
+_OF_ALL_ACCOUNTS = {"usage_by_week": frozenset({"application_anomaly", "platform_anomaly", "common_spread"})}
 # entities of the KPI sheet that are told whole by one limit alone
 _ENTITIES = {"owner": "CSM", "region": "region", "segment": "segment"}
 _NOTHING = "FALSE"
@@ -56,6 +58,11 @@ def rows_open_to(access: Access, table: Table) -> tuple[str, dict[str, Any]]:
     if {"entity_type", "entity_key"} <= columns:
         return _of_entities(access, within), values
     return _NOTHING, {}
+
+
+def columns_closed_to(access: Access, table: Table) -> frozenset[str]:
+    """Columns of a table that are null for a limited program: what all accounts do together."""
+    return _OF_ALL_ACCOUNTS.get(table.name, frozenset()) if access.limits else frozenset()
 
 
 def _of_entities(access: Access, within: str) -> str:

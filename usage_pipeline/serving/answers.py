@@ -15,7 +15,7 @@ from usage_pipeline.serving.reads import MOMENTS, Answer, Reader, Row
 
 _VERSION = version("usage-pipeline")
 _NULL_BECAUSE = """By column, why it is null in some row; `rows`: why there is none. `not delivered, or not known yet`:
-no row of the build has a value. `not known of this row`: others have one, or it does not apply to this one."""
+no row of the build has a value. Where null means that there is none, it says so: `no notice was received`."""
 _TYPES = {"BIGINT": "integer", "INTEGER": "integer", "DOUBLE": "number", "BOOLEAN": "boolean"}
 
 
@@ -68,7 +68,11 @@ _COUNT = {"type": "integer", "minimum": 0}
 BUILD = _object(
     {
         "build_id": _text("the build that the answer is of"),
-        "as_of": _text("the moment that the build looks from"),
+        "as_of": _text(
+            "the moment that the build looks at the data from, with the offset of the configured time zone; where a "
+            "day was given, its beginning there"
+        )
+        | {"format": "date-time"},
         "newest_week": {"type": ["string", "null"], "description": "Monday of the newest complete week"},
         "data_through": {"type": ["string", "null"], "description": "last day of the newest complete week"},
         "sentence": _text("what the build holds"),
@@ -80,6 +84,11 @@ _HEAD = {
     "notes": {"type": "array", "items": {"type": "string"}},
 }
 _NEXT = {"next_offset": {"type": ["integer", "null"], "description": "where the next page begins; null on the last"}}
+_MAYBE = {"type": ["string", "null"]}
+_WORD = {"kind": {"type": "string"}, "name": {"type": "string"}, "title": _MAYBE, "meaning": {"type": "string"}}
+DEFINITIONS = _object(
+    _HEAD | _NEXT | {"total": _COUNT, "rows": {"type": "array", "items": _object(_WORD | {"aggregation": _MAYBE})}}
+)
 PROBLEM = _object({"status": {"type": "integer"}, "title": _text("the status"), "detail": _text("with the remedy")})
 
 
@@ -91,8 +100,9 @@ def _part(columns: Iterable[Column]) -> dict[str, Any]:
             column.name: {
                 "type": [_TYPES.get(column.type, "string"), "null"],
                 "title": column.title,
-                "description": f"{column.description}{_day_or_moment(column)}",
+                "description": column.description,
             }
+            | _day_or_moment(column)
             for column in columns
         },
     }
@@ -109,10 +119,13 @@ def _part(columns: Iterable[Column]) -> dict[str, Any]:
     }
 
 
-def _day_or_moment(column: Column) -> str:
+def _day_or_moment(column: Column) -> dict[str, str]:
+    """Each says its zone: a moment is UTC and ends with Z, a day is one of the configured time zone."""
     if column.type != "TIMESTAMP":
-        return ""
-    return " (UTC, ISO 8601)" if column.name in MOMENTS else " (YYYY-MM-DD)"
+        return {}
+    if column.name in MOMENTS:
+        return {"format": "date-time", "description": f"{column.description}; ISO 8601 with Z"}
+    return {"format": "date", "description": f"{column.description}; a day of the configured time zone"}
 
 
 def list_schema(columns: Iterable[Column]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ milliseconds; no filters, no addresses. Does not: what a program may read (`acce
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from usage_pipeline.serving.access import Access
@@ -64,20 +66,26 @@ def access_of(request: Request) -> Access:
 class Gate:
     """Lets requests with a token through, as often as a program may ask, and writes each down."""
 
-    def __init__(self, app: ASGIApp, tokens: TokenStore, pace: Pace) -> None:
-        self._app, self._tokens, self._pace = app, tokens, pace
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], tokens: TokenStore, pace: Pace) -> None:
+        self._app, self._routes, self._tokens, self._pace = app, routes, tokens, pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        method = scope["method"]
+        # what GET would answer, without its body
+        is_head = method == "HEAD" and scope["path"].startswith("/v1/")
+        if is_head:
+            scope = dict(scope) | {"method": "GET"}
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            is_body = message["type"] == "http.response.body"
+            await send(dict(message) | {"body": b""} if is_head and is_body else message)
 
         is_open = scope["path"] == DESCRIPTION
         try:
@@ -85,9 +93,12 @@ class Gate:
             await answer(scope, receive, watched)
         finally:
             program = scope.get("state", {}).get("program", "nobody")
-            # the address as it is written in the code: an account's name is in no log
-            route = getattr(scope.get("route"), "path", DESCRIPTION if is_open else "(no such address)")
-            log_line(program, f"{scope['method']} {route}", status, started)
+            log_line(program, f"{method} {self._address_of(scope)}", status, started)
+
+    def _address_of(self, scope: Scope) -> str:
+        """The address as it is written in the code: an account's name is in no log."""
+        found = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+        return str(getattr(next(found, None), "path_format", "(no such address)"))
 
     def _refusal_of(self, scope: Scope) -> Response | None:
         """Nothing for a program that may ask now, whose rights are put into the scope's state."""

@@ -6,10 +6,11 @@ never else: an erased person is gone from the next one on.
 """
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from usage_pipeline.outcomes.database import build_of
 from usage_pipeline.privacy.encryption import open_database
 from usage_pipeline.publishing.builds import BuildStore
 
+logger = logging.getLogger("usage_pipeline.serving")
 # as Superset's connections are; nothing is written to a disk
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -40,16 +42,22 @@ _REFRESH = "`usage-pipeline refresh` makes one"
 
 
 class NotServedError(Exception):
-    """There is no build, or none that this version reads; the message says so, and the remedy."""
+    """There is no build, none that this version reads, or no outcomes of it yet; the message says so."""
 
 
 @dataclass(frozen=True)
 class OpenBuild:
-    """A build that is open: its id, folder, and the connection that cursors are made of."""
+    """A build that is open: its id, folder, and the connection that cursors are made of.
+
+    as_of: the moment that it looks at the data from, with the offset of the configured zone; renewals_through: the last
+    day that renewals are listed of, empty in a build that does not say.
+    """
 
     build_id: str
     folder: Path
     connection: duckdb.DuckDBPyConnection
+    as_of: str
+    renewals_through: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,12 @@ class Published:
                 self._without_value = {}
             return self._build
 
+    def warm(self) -> None:
+        """Opens the build that is shown, so that no program waits for what only the first one needs."""
+        with suppress(NotServedError):
+            # for the first value that is bound DuckDB imports pandas, which takes seconds
+            self.build().connection.cursor().execute("SELECT $first", {"first": 1}).fetchall()
+
     def outcomes(self, build: OpenBuild) -> OpenOutcomes:
         """What was recorded, beside a build: outcomes of another build say nothing of the calls of this one."""
         file = Path(os.path.realpath(self._home.outcomes_path))
@@ -124,13 +138,19 @@ class Published:
 
     def _open(self, folder: Path) -> OpenBuild:
         if not self._store.link.is_symlink() or not (folder / "build.json").exists():
-            raise NotServedError(f"{self._store.folder}: there is no build yet; {_REFRESH}")
+            # where it was looked for is for the operator alone
+            logger.error("%s: there is no build yet; %s", self._store.folder, _REFRESH)
+            raise NotServedError(f"there is no build yet; {_REFRESH}")
         try:
-            build_id = str(json.loads((folder / "build.json").read_text(encoding="utf-8"))["build_id"])
+            about = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+            build_id, as_of = str(about["build_id"]), str(about["as_of"])
             connection = _connect(folder / "warehouse.duckdb", WAREHOUSE_TABLES)
         except (OSError, ValueError, KeyError, duckdb.Error) as error:
-            raise NotServedError(f"{folder} cannot be read ({str(error).splitlines()[0]}); {_REFRESH}") from error
-        return OpenBuild(build_id, folder, connection)
+            logger.error("%s cannot be read (%s)", folder, str(error).splitlines()[0])
+            raise NotServedError(
+                f"build {folder.name} cannot be read: the log of the server says why; {_REFRESH}"
+            ) from error
+        return OpenBuild(build_id, folder, connection, as_of, str(about.get("renewals_through", "")))
 
 
 def _open_outcomes(file: Path, build: OpenBuild) -> OpenOutcomes:

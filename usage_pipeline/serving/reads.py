@@ -9,82 +9,59 @@ account that is not open to a program is unknown to it, near names included.
 """
 
 import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import duckdb
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from usage_pipeline.core.names import Named, UnclearNameError, UnknownNameError, meant, resolve
 from usage_pipeline.core.sql import as_dicts, named_values
 from usage_pipeline.core.tables import COLUMNS, METRICS, NOTES, TABLES, Column, Table
 from usage_pipeline.core.weeks import monday_of
 from usage_pipeline.kpis.catalogue import read_kpis
-from usage_pipeline.kpis.selection import PERIODS
-from usage_pipeline.serving.access import Access, rows_open_to
-from usage_pipeline.serving.published import OpenBuild, Published
+from usage_pipeline.serving import null_reasons
+from usage_pipeline.serving.access import LIMITS, Access, columns_closed_to, rows_open_to
+from usage_pipeline.serving.asked import (
+    LONGEST_NAME,
+    AccountAsked,
+    AccountFilters,
+    AnomaliesAsked,
+    Asked,
+    AskedWronglyError,
+    CallListAsked,
+    DefinitionsAsked,
+    ExplainAsked,
+    Filters,
+    KpisAsked,
+    OfAccount,
+    Page,
+    RenewalsAsked,
+)
+from usage_pipeline.serving.parts import ACCOUNT_PARTS, EXPLAIN_PARTS
+from usage_pipeline.serving.published import NotServedError, OpenBuild, Published
 
 Row = dict[str, Any]
-Period = Literal["month", "3 months", "6 months", "12 months", "year to date", "week"]
-Status = Literal["open", "done", "snoozed", "all"]
-assert set(Period.__args__) == set(PERIODS)  # type: ignore[attr-defined]
-MOST_ROWS = 1000
-# moments; every other TIMESTAMP of the tables is a day
-MOMENTS = {"as_of", "issued_as_of", "outcome_at", "recorded_at"}
+# moments, kept in UTC; of every other TIMESTAMP of the tables only its day is told
+MOMENTS = {"outcome_at", "recorded_at"}
 # names of the people who use the pages: behind the scope of contacts, as the contacts themselves
 _OF_PEOPLE = {"account_outcomes": {"recorded_by"}}
 # what came of a call, beside the row of the list
 STATUS = ("call_status", "call_status_text", "outcome_at", "was_reached")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-# why a value is null: it is never 0 for want of data
-_IN_NO_ROW = "not delivered, or not known yet"
-_NOT_IN_SOME_ROWS = "not known of this row"
-# part of an account: its table, and the order of its rows
-ACCOUNT_PARTS = {
-    "summary": ("accounts_summary", "account_id"),
-    "call": ("call_list", "rank"),
-    "call_reasons": ("call_reasons", "urgency_rank, application, call_reason"),
-    "health": ("account_health", "application_key <> 'all', application_key"),
-    "health_factors": (
-        "health_factor_points",
-        "application_key <> 'all', application_key, points_missing DESC, factor",
-    ),
-    "subscriptions": ("subscription_overview", "application_key"),
-    "subscription_history": ("subscription_history", "application_key, period_number"),
-    "usage": ("usage_by_week", "week_start DESC, application_key"),
-    "users": ("subscription_users", "application_key"),
-    "onboarding": ("onboarding", "application_key, period_number"),
-    "peers": ("peers", "application_key, peer_measure"),
-    "expansion": ("expansion", "application_key, expansion_kind"),
-    "anomalies": ("anomaly_weeks", "week_start DESC, application_key, measure"),
-    "risks": ("usage_risks", "target, application_key"),
-    "renewals": ("renewals", "renewal_date"),
-    "revenue": ("revenue_movements", "month_start DESC, application_key, arr_movement"),
-    "calls_before": ("call_list_history", "as_of_week DESC"),
-    "outcomes": ("account_outcomes", "recorded_at DESC, outcome_id"),
-}
-# parts of an explanation, each a part of the account
-EXPLAIN_PARTS = (
-    "usage",
-    "anomalies",
-    "subscriptions",
-    "subscription_history",
-    "call_reasons",
-    "health",
-    "health_factors",
-    "risks",
-)
 CONTACTS = "account_contacts"
+# types of entities of the KPI sheet, by the filter that names them
+_ENTITY_TYPES = {
+    "csm": "CSM",
+    "segment": "segment",
+    "region": "region",
+    "account": "account",
+    "application": "application",
+}
+_NO_ROW_FITS = "no row fits all filters together: leave one out, or name other values"
 # leads from page to page
 _OF_PAGES = {"accounts_summary": {"contacts"}}
-
-
-class AskedWronglyError(Exception):
-    """A filter or value is not known; the message says what is meant, or what there is."""
 
 
 class NotFoundError(Exception):
@@ -95,101 +72,9 @@ class NotAllowedError(Exception):
     """The token lacks a scope; the message names it, and the remedy."""
 
 
-def _as_written(value: Any) -> Any:
-    """A day as it is written: a bare number would be taken for seconds since 1970."""
-    if isinstance(value, date) or (isinstance(value, str) and _DAY.fullmatch(value)):
-        return value
-    raise ValueError("write a day as YYYY-MM-DD")
-
-
-# a question asks for what a person could name: each name is looked up, and compared with all others where it is none
-_LONGEST_NAME = 200
-Word = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
-_MOST_WORDS = 100
-Day = Annotated[date, BeforeValidator(_as_written, json_schema_input_type=date)]
-
-
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Page(_Asked):
-    """Which rows of the answer are wanted."""
-
-    limit: int = Field(100, ge=1, le=MOST_ROWS, description="rows of a page")
-    offset: int = Field(0, ge=0, le=2**31, description="rows to leave out before it; `next_offset` says the next")
-
-
-class AccountFilters(Page):
-    """Filters of accounts, named as on the pages; several values of one: any of them."""
-
-    csm: list[Word] = Field([], max_length=_MOST_WORDS, description="customer success managers, as the pages name them")
-    segment: list[Word] = Field([], max_length=_MOST_WORDS, description="segments of accounts")
-    region: list[Word] = Field([], max_length=_MOST_WORDS, description="regions of accounts")
-    account: list[Word] = Field([], max_length=_MOST_WORDS, description="accounts, by id or name")
-
-
-class Filters(AccountFilters):
-    """Filters of accounts and applications."""
-
-    application: list[Word] = Field([], max_length=_MOST_WORDS, description="applications, by key or name")
-
-
-class CallListAsked(Filters):
-    urgency: list[Literal["Urgent", "This week", "Watch"]] = Field(
-        [], max_length=_MOST_WORDS, description="priorities; default: all"
-    )
-    week: Day | None = Field(None, description="any day of a past week: the list as it was issued; default: now")
-    status: Status = Field("all", description="what came of the call; of the list of now only")
-
-
-class AnomaliesAsked(Filters):
-    confidence: list[Word] = Field([], max_length=_MOST_WORDS, description="such as high; default: all")
-    since: Day | None = Field(None, description="anomalies that last until this day or longer")
-
-
-class RenewalsAsked(Filters):
-    within_days: int | None = Field(None, ge=0, le=10_000, description="days ahead; default: all that are listed")
-
-
-class KpisAsked(Filters):
-    period: Period = Field("month", description="what a figure is added up over")
-    month: Day | None = Field(
-        None, description="any day of the last month of the period (of the week); default: the newest complete one"
-    )
-    kpi: list[Word] = Field([], max_length=_MOST_WORDS, description="KPIs by title, such as Clicks")
-    kpi_group: list[Word] = Field([], max_length=_MOST_WORDS, description="groups of KPIs, such as Usage")
-    entity_type: list[Word] = Field(
-        [], max_length=_MOST_WORDS, description="such as all, account, application, segment, region or CSM"
-    )
-    entity: list[Word] = Field([], max_length=_MOST_WORDS, description="entities by name, of any type")
-
-
-class AccountAsked(_Asked):
-    part: list[Word] = Field(
-        [],
-        max_length=_MOST_WORDS,
-        description="parts that are wanted; default: all",
-        json_schema_extra={"items": {"type": "string", "enum": list(ACCOUNT_PARTS)}},
-    )
-    weeks: int = Field(13, ge=1, le=160, description="weeks of usage, the newest first")
-
-
-class ExplainAsked(_Asked):
-    account: Word = Field(description="account, by id or name")
-    application: Word | None = Field(None, description="application, by key or name; default: all of them")
-    week: Day | None = Field(None, description="any day of the week; default: the newest complete week")
-
-
-class DefinitionsAsked(_Asked):
-    name: list[Word] = Field(
-        [], max_length=_MOST_WORDS, description="columns, metrics or KPIs by name or title; default: all"
-    )
-
-
 @dataclass(frozen=True)
 class BuildInfo:
-    """What an answer rests on. data_through: the last day of the newest complete week."""
+    """What an answer rests on. as_of: with its offset from UTC; data_through: last day of the newest complete week."""
 
     build_id: str
     as_of: str
@@ -276,12 +161,12 @@ class Reader:
             )
         return self._list("accounts_summary", where, "account, account_id", asked)
 
-    def account(self, name: str, asked: AccountAsked) -> Answer:
+    def account(self, asked: AccountAsked) -> Answer:
         """Everything about one account but its contacts."""
         unknown = [part for part in asked.part if part not in ACCOUNT_PARTS]
         if unknown:
             raise AskedWronglyError(f"there is no part '{unknown[0]}'{meant(unknown[0], ACCOUNT_PARTS)}")
-        who = self._account(name)
+        who = self._account(asked.account)
         parts = {}
         for part in asked.part or ACCOUNT_PARTS:
             table, order = ACCOUNT_PARTS[part]
@@ -294,15 +179,15 @@ class Reader:
         notes = self._notes_of_status() if "call" in parts else []
         return Answer(self.info(), parts, {"account": who.key, "account_name": who.label}, None, notes)
 
-    def contacts(self, name: str) -> Answer:
+    def contacts(self, asked: OfAccount) -> Answer:
         """The people to call of an account. Raises NotAllowedError without the scope of contacts."""
         self.contacts_allowed()
-        who = self._account(name)
+        who = self._account(asked.account)
         table, where = TABLES[CONTACTS], _Where("account_id = $account", account=who.key)
         with self._published.contacts(self.build) as connection:
             # the account is open to the program, or it would be unknown above
             rows = _select(connection, table, table.columns, where, "to_call DESC, name, user_id")
-        part = Part(table, table.columns, rows, len(rows), dict.fromkeys(_nulls(rows), _NOT_IN_SOME_ROWS))
+        part = Part(table, table.columns, rows, len(rows), _why_null(rows))
         return Answer(self.info(), {"rows": part}, {"account": who.key, "account_name": who.label})
 
     def call_list(self, asked: CallListAsked) -> Answer:
@@ -320,11 +205,11 @@ class Reader:
             )
         if asked.status != "all":
             if self.outcomes.no_status:
-                raise NotFoundError(f"calls cannot be picked by status: {self.outcomes.no_status}")
+                raise NotServedError(f"calls cannot be picked by status: {self.outcomes.no_status}")
             where.add("account_id IN (SELECT unnest($with_status))", with_status=self._accounts_with(asked.status))
         answer = self._list("call_list", where, "rank", asked)
         parts = {"rows": self._with_status(answer.rows)}
-        return Answer(answer.build, parts, answer.asked, asked, self._notes_of_status())
+        return Answer(answer.build, parts, answer.asked, asked, [*self._notes_of_status(), *answer.notes])
 
     def anomalies(self, asked: AnomaliesAsked) -> Answer:
         """Anomalous weeks lately, newest first, each in a sentence."""
@@ -332,8 +217,8 @@ class Reader:
         if keys := self._application_keys(asked.application):
             where.add("application_key IN (SELECT unnest($applications))", applications=keys)
         if asked.confidence:
-            self._must_be_known("confidence", asked.confidence, self._values("anomaly_weeks", "confidence"))
-            where.add("confidence IN (SELECT unnest($confidence))", confidence=list(asked.confidence))
+            confidence = _meant("confidence", asked.confidence, self.values("anomaly_weeks", "confidence"))
+            where.add("confidence IN (SELECT unnest($confidence))", confidence=confidence)
         if asked.since is not None:
             where.add("last_week + INTERVAL 6 DAY >= $since", since=asked.since)
         return self._list("anomaly_weeks", where, "week_start DESC, scope, account, application_key, measure", asked)
@@ -349,33 +234,87 @@ class Reader:
             )
         if asked.within_days is not None:
             where.add("days_to_renewal <= $within_days", within_days=asked.within_days)
-        return self._list("renewals", where, "renewal_date, account, account_id", asked)
+        answer = self._list("renewals", where, "renewal_date, account, account_id", asked)
+        return replace(answer, notes=[self._renewals_known(), *answer.notes])
 
     def kpis(self, asked: KpisAsked) -> Answer:
         """KPIs of entities over one period that is complete, beside the period before and a year ago."""
         reference = self._reference(asked.period, asked.month)
-        where = _Where("kpi_period = $kpi_period AND reference_month = $reference")
+        types, where = self._of_entities(asked)
+        if asked.kpi:
+            titles = self.values("kpi_report", "kpi")
+            keys = {kpi.name: kpi.title for kpi in read_kpis().kpis if kpi.title in titles}
+            kpis = _meant("kpi", asked.kpi, {title: title for title in titles} | keys)
+            where.add("kpi IN (SELECT unnest($kpis))", kpis=kpis)
+        if asked.kpi_group:
+            groups = _meant("kpi group", asked.kpi_group, self.values("kpi_report", "kpi_group"))
+            where.add("kpi_group IN (SELECT unnest($kpi_groups))", kpi_groups=groups)
+        if asked.entity:
+            known = [*self.values("kpi_report", "entity"), *self.values("kpi_report", "entity_key")]
+            entities = _meant("entity", asked.entity, known)
+            where.add("(entity IN (SELECT unnest($entities)) OR entity_key IN (SELECT unnest($entities)))")
+            where.values["entities"] = entities
+        of_any_period = _Where(where.sql, **where.values)
+        where.add("kpi_period = $kpi_period AND reference_month = $reference")
         where.values |= {"kpi_period": asked.period, "reference": reference}
-        of_period = _Where(where.sql, **where.values)
-        for column in ("kpi", "kpi_group", "entity_type", "entity"):
-            if picked := getattr(asked, column):
-                self._must_be_known(column.replace("_", " "), picked, self._values("kpi_report", column, of_period))
-                where.add(f"{column} IN (SELECT unnest(${column}))", **{column: list(picked)})
-        entities = {
-            "CSM": self._known("csm", asked.csm),
+        answer = self._list("kpi_report", where, "entity_type, lower(entity), entity_key, kpi_rank", asked)
+        chosen = answer.asked | {"month": f"{reference:%Y-%m-%d}"} | ({"entity_type": types} if types else {})
+        notes = answer.notes if answer.rows.total else self._why_no_kpis(asked, types, of_any_period)
+        return replace(answer, asked=chosen, notes=notes)
+
+    def _of_entities(self, asked: KpisAsked) -> tuple[list[str], "_Where"]:
+        """Types of entities that are meant, and the condition: what lies within all filters that name entities.
+
+        A row is about one entity. Accounts lie within all filters of accounts together; a CSM, a segment, a region or
+        an application within the filter that names it, where there is no other.
+        """
+        named = {
+            "csm": self._known("csm", asked.csm),
             "segment": self._known("segment", asked.segment),
             "region": self._known("region", asked.region),
             "account": [self._account(name).key for name in asked.account],
             "application": self._application_keys(asked.application),
         }
-        picked_entities = []
-        for number, (kind, keys) in enumerate((kind, keys) for kind, keys in entities.items() if keys):
-            picked_entities.append(f"(entity_type = '{kind}' AND entity_key IN (SELECT unnest($keys_{number})))")
-            where.values[f"keys_{number}"] = keys
-        if picked_entities:
-            where.add(f"({' OR '.join(picked_entities)})")
-        answer = self._list("kpi_report", where, "entity_type, lower(entity), entity_key, kpi_rank", asked)
-        return Answer(answer.build, answer.parts, answer.asked | {"month": f"{reference:%Y-%m-%d}"}, asked)
+        named = {name: keys for name, keys in named.items() if keys}
+        types = []
+        if asked.entity_type:
+            types = _meant("entity type", asked.entity_type, self.values("kpi_report", "entity_type"))
+        where = _Where("TRUE")
+        if named:
+            types = types or ([_ENTITY_TYPES[name] for name in named] if len(named) == 1 else ["account"])
+            within = [] if "application" in named else [self._accounts_of_kpis(where, named)]
+            if len(named) == 1:
+                ((name, keys),) = named.items()
+                within.append("(entity_type = $named_type AND entity_key IN (SELECT unnest($named_keys)))")
+                where.values |= {"named_type": _ENTITY_TYPES[name], "named_keys": keys}
+            where.add(f"({' OR '.join(within) or 'FALSE'})")
+        if types:
+            where.add("entity_type IN (SELECT unnest($entity_types))", entity_types=types)
+        return types, where
+
+    def _accounts_of_kpis(self, where: "_Where", named: dict[str, list[str]]) -> str:
+        columns = {"csm": "owner", "account": "account_id"}
+        conditions = [f"{columns.get(name, name)} IN (SELECT unnest($of_{name}))" for name in named]
+        where.values |= {f"of_{name}": keys for name, keys in named.items()}
+        accounts = f"SELECT account_id FROM mart.accounts_summary WHERE {' AND '.join(conditions)}"
+        return f"(entity_type = 'account' AND entity_key IN ({accounts}))"
+
+    def _why_no_kpis(self, asked: KpisAsked, types: list[str], of_any_period: "_Where") -> list[str]:
+        """What a reader has to know of a sheet without a row."""
+        periods = self.values("kpi_report", "kpi_period", of_any_period)
+        if periods and asked.period not in periods:
+            about = f"entities of type {', '.join(types)}" if types else "what was asked"
+            return [f"the sheet has no figure of {about} by {asked.period}; it has by {', '.join(periods)}"]
+        filters = [name for name in _ENTITY_TYPES if getattr(asked, name)]
+        if "application" in filters and len(filters) > 1:
+            of_both = "a row of the sheet is about an account or an application, never about both"
+            return [f"{of_both}: ask for one, or for the part usage of an account"]
+        alone = {_ENTITY_TYPES[name] for name in filters} if len(filters) == 1 else set()
+        left = alone if "application" in filters else alone | {"account"}
+        if filters and not left & set(types):
+            named, wanted = " and ".join(filters), ", ".join(types)
+            return [f"filtered by {named} there are entities of type {', '.join(sorted(left))}, none of type {wanted}"]
+        return [_NO_ROW_FITS]
 
     def explain(self, asked: ExplainAsked) -> Answer:
         """What stands behind the figures of an account (and application) in a week, and why it is where it is."""
@@ -414,7 +353,7 @@ class Reader:
         (found,) = as_dicts(self._cursor.execute("FROM mart.build"))
         return BuildInfo(
             build_id=found["build_id"],
-            as_of=found["as_of"].isoformat(),
+            as_of=self.build.as_of,
             newest_week=_day(found["newest_week"]),
             data_through=_day(found["data_through"]),
             sentence=found["sentence"],
@@ -435,16 +374,9 @@ class Reader:
 
     def _known(self, name: str, wanted: Sequence[str]) -> list[str]:
         column = {"csm": "owner"}.get(name, name)
-        if wanted:
-            self._must_be_known(name, wanted, self._values("accounts_summary", column))
-        return list(wanted)
+        return _meant(name, wanted, self.values("accounts_summary", column)) if wanted else []
 
-    def _must_be_known(self, name: str, wanted: Iterable[str], known: list[str]) -> None:
-        for value in wanted:
-            if value not in known:
-                raise AskedWronglyError(f"there is no {name} '{value}'{meant(value, known)}")
-
-    def _values(self, table: str, column: str, where: "_Where | None" = None) -> list[str]:
+    def values(self, table: str, column: str, where: "_Where | None" = None) -> list[str]:
         """The values of a column that are open to the program."""
         where = (where or _Where("TRUE")).within(self.access, TABLES[table])
         found = self._cursor.execute(
@@ -464,7 +396,7 @@ class Reader:
         return [self._application(name).key for name in names]
 
     def _named(self, kind: str, name: str, table: str, key: str, label: str) -> Named:
-        if len(name) > _LONGEST_NAME:
+        if len(name) > LONGEST_NAME:
             raise NotFoundError(f"there is no {kind} whose name has {len(name):,} characters")
         # most programs give the key: all names are read only where it is none
         for where in (_Where(f"{key} = $key", key=name), _Where("TRUE")):
@@ -533,20 +465,20 @@ class Reader:
             raise NotFoundError(f"no call list was issued for the week of {week}; there are {through}")
         where.add("CAST(as_of_week AS DATE) = $week", week=week)
         answer = self._list("call_list_history", where, "rank", asked)
-        return Answer(
-            answer.build,
-            answer.parts,
-            answer.asked | {"week": week.isoformat()},
-            asked,
-            ["as it was issued then, with who looked after an account then"],
-        )
+        notes = ["as it was issued then, with who looked after an account then", *answer.notes]
+        return replace(answer, asked=answer.asked | {"week": week.isoformat()}, notes=notes)
 
     # ------------------------------------------------------------ rows
 
     def _list(self, table: str, where: "_Where", order: str, asked: Page) -> Answer:
         part = self._part(table, where, order, asked)
-        filters = asked.model_dump(mode="json", exclude={"limit", "offset"}, exclude_defaults=True)
-        return Answer(self.info(), {"rows": part}, filters, asked)
+        filters = asked.filters()
+        notes = []
+        if filters and not part.total and not part.null_because:
+            notes = [_NO_ROW_FITS]
+        elif part.total <= asked.offset and part.total:
+            notes = [f"offset {asked.offset:,} is behind the last row: there are {part.total:,}"]
+        return Answer(self.info(), {"rows": part}, filters, asked, notes)
 
     def _part(self, name: str, where: "_Where", order: str, page: Page | None = None) -> Part:
         """Rows of a table that are open to the program: every part of every answer is read here."""
@@ -558,23 +490,23 @@ class Reader:
             cursor = self.outcomes.connection.cursor() if self.outcomes.connection else None
         if cursor is None:
             return Part(table, columns, [], 0, {"rows": self.outcomes.no_status})
-        rows = _select(cursor, table, columns, where, order, page)
+        closed = columns_closed_to(self.access, table)
+        rows = _select(cursor, table, columns, where, order, page, closed)
         total = len(rows)
         if page is not None:
             sql = f"SELECT count(*) FROM {table.full_name} WHERE {where.sql}"
             total = int((cursor.execute(sql, where.values).fetchone() or (0,))[0])
-        return Part(table, columns, rows, total, self._null_because(table, rows))
+        why = dict.fromkeys(closed, null_reasons.OF_ALL_ACCOUNTS) if rows else {}
+        return Part(table, columns, rows, total, self._null_because(table, rows) | why)
 
     def _null_because(self, table: Table, rows: list[Row]) -> dict[str, str]:
         if table.schema != "mart":
-            return dict.fromkeys(_nulls(rows), _NOT_IN_SOME_ROWS)
+            return _why_null(rows)
         if not rows:
             is_empty = self._published.is_without_value(self.build, table)
-            return {"rows": _IN_NO_ROW} if is_empty else {}
-        return {
-            name: _IN_NO_ROW if self._published.is_without_value(self.build, table, name) else _NOT_IN_SOME_ROWS
-            for name in _nulls(rows)
-        }
+            return {"rows": null_reasons.NO_ROW} if is_empty else {}
+        empty = {name for name in _nulls(rows) if self._published.is_without_value(self.build, table, name)}
+        return _why_null(rows, empty)
 
     def _with_status(self, part: Part) -> Part:
         """Rows of the call list with what came of each; None where that is not known of this build."""
@@ -584,7 +516,7 @@ class Reader:
             where = _Where("account_id IN (SELECT unnest($accounts))", accounts=accounts)
             found = {row["account_id"]: row for row in self._part("call_status", where, "rank").rows}
         rows = [row | {name: found.get(row["account_id"], {}).get(name) for name in STATUS} for row in part.rows]
-        why = {name: self.outcomes.no_status or _NOT_IN_SOME_ROWS for name in _nulls(rows) if name in STATUS}
+        why = {name: self.outcomes.no_status or reason for name, reason in _why_null(rows).items() if name in STATUS}
         columns = (*part.columns, *(COLUMNS[name] for name in STATUS))
         return Part(part.table, columns, rows, part.total, part.null_because | why)
 
@@ -612,7 +544,40 @@ class Reader:
 
     def definitions(self, asked: DefinitionsAsked) -> Row:
         """What words mean, with the build whose words they are."""
-        return {"build": asdict(self.info()), "asked": asked.model_dump(), "rows": definitions(asked)}
+        rows, notes = definitions(asked)
+        shown = rows[asked.offset : asked.offset + asked.limit]
+        after = asked.offset + len(shown)
+        return {
+            "build": asdict(self.info()),
+            "asked": asked.filters(),
+            "notes": notes,
+            "next_offset": after if shown and after < len(rows) else None,
+            "total": len(rows),
+            "rows": shown,
+        }
+
+    def shown_build(self, _: Asked) -> Row:
+        """Which build is shown."""
+        return asdict(self.info())
+
+    def _renewals_known(self) -> str:
+        through, setting = self.build.renewals_through, "`calls.renewal_horizon_days`"
+        if through:
+            return f"renewals are listed through {through}: the setting {setting} says how far ahead"
+        return f"renewals are listed as far ahead as the setting {setting} says, no further"
+
+
+def limits_of_no_account(published: Published, limits: Mapping[str, Iterable[str]]) -> list[str]:
+    """Values of limits that no account of the build has, each in a sentence with what comes near.
+
+    Raises NotServedError where there is no build.
+    """
+    reader, found = Reader(published, Access("operator")), []
+    for column, values in limits.items():
+        known = reader.values("accounts_summary", column)
+        unknown = [value for value in values if value not in known]
+        found += [f"no account has the {LIMITS[column]} '{value}'{meant(value, known)}" for value in unknown]
+    return found
 
 
 def columns_of(name: str, *, with_people: bool) -> tuple[Column, ...]:
@@ -621,8 +586,11 @@ def columns_of(name: str, *, with_people: bool) -> tuple[Column, ...]:
     return tuple(column for column in TABLES[name].columns if column.name not in hidden)
 
 
-def definitions(asked: DefinitionsAsked) -> list[Row]:
-    """What columns, metrics and KPIs mean: kind, name, title, meaning, and whether it may be added up."""
+def definitions(asked: DefinitionsAsked) -> tuple[list[Row], list[str]]:
+    """What columns, metrics and KPIs mean (kind, name, title, meaning, whether it may be added up), and notes.
+
+    A name that is none is told in a note beside the others. Raises AskedWronglyError where all are none.
+    """
     found = [
         {"kind": "column", "name": c.name, "title": c.title, "meaning": _meaning(c), "aggregation": c.aggregation}
         for c in COLUMNS.values()
@@ -653,14 +621,27 @@ def definitions(asked: DefinitionsAsked) -> list[Row]:
         for number, note in enumerate(NOTES, 1)
     ]
     if not asked.name:
-        return found
+        return found, []
     known = [str(row[key]) for row in found for key in ("name", "title") if row[key]]
     low = {one.casefold() for one in known}
-    for name in asked.name:
-        if name.casefold() not in low:
-            raise AskedWronglyError(f"nothing is called '{name}'{meant(name, known)}")
+    notes = [f"nothing is called '{one}'{meant(one, known)}" for one in asked.name if one.casefold() not in low]
+    if len(notes) == len(asked.name):
+        raise AskedWronglyError("; ".join(notes))
     wanted = {name.casefold() for name in asked.name}
-    return [row for row in found if {str(row["name"]).casefold(), str(row["title"]).casefold()} & wanted]
+    return [row for row in found if {str(row["name"]).casefold(), str(row["title"]).casefold()} & wanted], notes
+
+
+def _meant(name: str, wanted: Sequence[str], known: Iterable[str] | Mapping[str, str]) -> list[str]:
+    """The values that are meant, in any case; of a mapping, what its keys stand for. Raises AskedWronglyError."""
+    words = dict(known) if isinstance(known, Mapping) else {word: word for word in known}
+    folded = {word.casefold(): value for word, value in words.items()}
+    found = []
+    for word in wanted:
+        value = words.get(word, folded.get(word.strip().casefold()))
+        if value is None:
+            raise AskedWronglyError(f"there is no {name} '{word}'{meant(word, words)}")
+        found.append(value)
+    return found
 
 
 class _Where:
@@ -687,8 +668,9 @@ def _select(
     where: _Where,
     order: str,
     page: Page | None = None,
+    closed: frozenset[str] = frozenset(),
 ) -> list[Row]:
-    named = ", ".join(column.name for column in columns)
+    named = ", ".join(f"NULL AS {one.name}" if one.name in closed else one.name for one in columns)
     sql = f"SELECT {named} FROM {table.full_name} WHERE {where.sql} ORDER BY {order}"
     values = dict(where.values)
     if page is not None:
@@ -701,7 +683,7 @@ def _select(
 
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat() if name in MOMENTS else value.date().isoformat()
+        return f"{value.isoformat()}Z" if name in MOMENTS else value.date().isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -718,3 +700,7 @@ def _meaning(column: Column) -> str:
 
 def _nulls(rows: list[Row]) -> list[str]:
     return [name for name in (rows[0] if rows else ()) if any(row[name] is None for row in rows)]
+
+
+def _why_null(rows: list[Row], in_every_row: Collection[str] = ()) -> dict[str, str]:
+    return {name: null_reasons.why_null(name, in_every_row=name in in_every_row) for name in _nulls(rows)}

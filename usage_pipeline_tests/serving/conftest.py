@@ -80,8 +80,11 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def publish(home: Path, number: int = 1) -> str:
-    return publish_by_hand(home, number, "2026-11-24", _rows())
+def publish(home: Path, number: int = 1, more: dict[str, list[dict[str, Any]]] | None = None) -> str:
+    rows = _rows()
+    for table, added in (more or {}).items():
+        rows[table] = [*rows[table], *added]
+    return publish_by_hand(home, number, "2026-11-24", rows)
 
 
 @pytest.fixture

@@ -20,10 +20,9 @@ from mcp.client.stdio import stdio_client
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.serving.agents import program_of_process
 from usage_pipeline.serving.gate import TooFastError
+from usage_pipeline.serving.questions import QUESTIONS
 from usage_pipeline.serving.tokens import TokenError, TokenStore
 from usage_pipeline_tests.support.processes import end_process
-
-TOOLS = {"call_list", "account", "contacts", "anomalies", "renewals", "kpi", "explain", "definitions"}
 
 
 def run(session: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
@@ -51,7 +50,7 @@ async def questions(client: Any) -> dict[str, Any]:
 
 
 def must_be_right(told: dict[str, Any]) -> None:
-    assert set(told["tools"]) == TOOLS
+    assert set(told["tools"]) == set(QUESTIONS)
     assert all(tool.annotations.read_only_hint for tool in told["tools"].values())
     calls = content_of(told["call_list"])
     assert [row["account"] for row in calls["answer"]["rows"]["rows"]] == ["Acme Town"]
@@ -125,7 +124,7 @@ def test_agents_elsewhere_ask_over_http_with_their_token(home: DataHome, served:
 
     async def session() -> dict[str, Any]:
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}) as http,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}, timeout=60) as http,
             Client(streamable_http_client(f"{served}/mcp", http_client=http)) as client,
         ):
             return await questions(client)

@@ -21,8 +21,8 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, WAREHOUSE_TABLES, Table
 from usage_pipeline.serving.access import OPEN_TO_ALL, Access
 from usage_pipeline.serving.agents import agent_server
+from usage_pipeline.serving.parts import ACCOUNT_PARTS
 from usage_pipeline.serving.published import Published
-from usage_pipeline.serving.reads import ACCOUNT_PARTS
 from usage_pipeline.serving.tokens import TokenStore
 from usage_pipeline.serving.web import make_api
 from usage_pipeline_tests.support.hand_made_builds import outcomes_by_hand, publish_by_hand
@@ -254,7 +254,7 @@ def test_no_tool_tells_an_agent_of_others(full_home: DataHome, limits: dict[str,
 
 
 def _calls() -> Iterator[tuple[str, dict[str, Any]]]:
-    for tool in ("call_list", "anomalies", "renewals", "kpi"):
+    for tool in ("accounts", "call_list", "anomalies", "renewals", "kpi"):
         yield tool, {"limit": 1000}
     yield from (("account", {"account": "A1"}), ("contacts", {"account": "A1"}), ("explain", {"account": "A1"}))
     yield "call_list", {"week": "2026-11-18"}

@@ -4,6 +4,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from fastapi.testclient import TestClient
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import OutcomeSettings
+from usage_pipeline.core.tables import COLUMNS
 from usage_pipeline.outcomes.database import renew_outcomes
 from usage_pipeline.privacy.encryption import open_to_write
+from usage_pipeline.serving import null_reasons
 from usage_pipeline.serving.kept_answers import KeptAnswer, KeptAnswers
+from usage_pipeline.serving.null_reasons import OF_ALL_ACCOUNTS
+from usage_pipeline.serving.published import Published
+from usage_pipeline.serving.reads import _plain, limits_of_no_account
 from usage_pipeline.serving.tokens import TokenError, TokenStore
 from usage_pipeline.serving.web import make_api
-from usage_pipeline_tests.serving.conftest import CLOCK, publish
+from usage_pipeline_tests.serving.conftest import CLOCK, NORTH, PERMITS, WEEK, publish
 
 LISTS = ("accounts", "call-list", "anomalies", "renewals", "kpis")
 
@@ -124,7 +130,7 @@ def test_a_formula_in_a_name_runs_in_no_spreadsheet(reader: Program) -> None:
         ("/v1/accounts/A1/contacts", 403, "--contacts"),
         # one request kept a processor for minutes
         ("/v1/accounts?" + "account=A1&" * 101, 422, "at most 100"),
-        (f"/v1/accounts/{'x' * 5000}", 404, "5,000 characters"),
+        (f"/v1/accounts/{'x' * 5000}", 422, "200 characters"),
         (f"/v1/explain?account={'x' * 5000}", 422, "200 characters"),
     ],
 )
@@ -184,6 +190,13 @@ def test_without_a_build_or_with_one_of_another_version_it_says_so(home: DataHom
     (home.published_dir / "current").unlink()
     none = reader.get("/v1/accounts")
     assert (none.status_code, "usage-pipeline refresh" in none.json()["detail"]) == (503, True)
+    Published(home).warm()
+    publish(home.root, 4)
+    (home.published_dir / "current" / "build.json").write_text("{")
+    broken = reader.get("/v1/accounts")
+    assert (broken.status_code, "the log of the server says why" in broken.json()["detail"]) == (503, True)
+    # where builds are kept is nothing that a program has to know
+    assert not any(str(home.root) in answer.text for answer in (other, none, broken))
 
 
 def test_a_program_that_asks_too_fast_is_told_when_to_ask_again(home: DataHome, store: TokenStore) -> None:
@@ -203,6 +216,76 @@ def test_the_log_names_the_program_and_no_account(reader: Program, caplog: pytes
     assert "Acme" not in line
 
 
+def test_the_log_names_addresses_that_refuse_too(reader: Program, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what was refused, and of tools, it said that there is no such address."""
+    with caplog.at_level("INFO", "usage_pipeline.serving"):
+        reader.client.get("/v1/accounts/Acme Town")
+        reader.client.post("/mcp", json={})
+        reader.get("/openapi.json")
+        reader.get("/v1/nothing")
+    lines = [record.getMessage() for record in caplog.records if record.name == "usage_pipeline.serving"]
+    assert [line.rpartition(" ")[0].rpartition(" ")[0] for line in lines] == [
+        "nobody GET /v1/accounts/{account} 401",
+        "nobody POST /mcp 401",
+        "nobody GET /openapi.json 200",
+        "reader GET (no such address) 404",
+    ]
+
+
+def test_an_account_is_found_by_any_name_in_a_path_and_head_answers_as_get(client: TestClient, home: DataHome) -> None:
+    """An account with a slash in its name was no address, and HEAD was refused."""
+    publish(home.root, 2, more={"accounts_summary": [{"account_id": "C3", "account": "Newtown / Slash?"}]})
+    reader = Program(client, TokenStore(home.api_dir).add("paths", ["contacts"], {}))
+    path = "/v1/accounts/Newtown %2F Slash%3F"
+    assert (
+        reader.get(path).json()["asked"]["account"] == reader.get(f"{path}/contacts").json()["asked"]["account"] == "C3"
+    )
+    for wanted in (path, "/v1/accounts.csv", "/v1/nothing"):
+        head, full = client.head(wanted, headers=reader.headers), reader.get(wanted)
+        assert (head.status_code, head.content) == (full.status_code, b"")
+        assert head.headers["Content-Length"] == str(len(full.content))
+
+
+def test_every_moment_has_its_zone(home: DataHome, reader: Program) -> None:
+    """A midnight of Denver had no zone, and looked like one of Greenwich."""
+    assert renew_outcomes(home, CLOCK, OutcomeSettings())
+    assert reader.get("/v1/build").json()["as_of"] == "2026-11-24T00:00:00-07:00"
+    past = reader.get("/v1/call-list?week=2026-11-11").json()["rows"][0]
+    assert (past["issued_as_of"], past["as_of_week"]) == ("2026-11-16", "2026-11-09")
+    outcome = {"recorded_at": datetime(2026, 11, 24, 9, 30), "account_id": "A1"}
+    assert _plain("recorded_at", outcome["recorded_at"]) == "2026-11-24T09:30:00Z"
+    described = reader.get("/openapi.json").json()["paths"]["/v1/call-list"]["get"]["responses"]["200"]
+    columns = described["content"]["application/json"]["schema"]["properties"]["rows"]["items"]["properties"]
+    assert (columns["outcome_at"]["format"], columns["issued_as_of"]["format"]) == ("date-time", "date")
+
+
+def test_what_all_accounts_did_stands_in_no_column_of_a_limited_token(
+    home: DataHome, reader: Program, north: Program
+) -> None:
+    """A token of one region read how all accounts did in a week."""
+    of_all = {"platform_anomaly": "spike", "application_anomaly": "usage drop", "common_spread": 0.2}
+    publish(home.root, 2, more={"usage_by_week": [NORTH | PERMITS | of_all | {"week_start": WEEK}]})
+    for path in ("/v1/accounts/A1?part=usage", "/v1/explain?account=A1"):
+        whole, limited = (program.get(path).json()["parts"]["usage"] for program in (reader, north))
+        assert all({row[name] for row in whole["rows"]} & {value} for name, value in of_all.items())
+        for name in of_all:
+            assert {row[name] for row in limited["rows"]} == {None}
+            assert limited["null_because"][name] == OF_ALL_ACCOUNTS
+
+
+def test_words_that_are_none_do_not_hide_those_that_are(reader: Program) -> None:
+    told = reader.get("/v1/definitions?name=clicks&name=clikcs").json()
+    assert told["rows"][0]["name"] == "clicks"
+    assert "nothing is called 'clikcs'; did you mean" in told["notes"][0]
+    first = reader.get("/v1/definitions?limit=2").json()
+    assert (len(first["rows"]), first["next_offset"], first["total"] > 100) == (2, 2, True)
+
+
+def test_a_limit_that_no_account_is_within_is_told(home: DataHome) -> None:
+    found = limits_of_no_account(Published(home), {"owner": ["Ann Lee", "Ann Lea"], "region": ["North"]})
+    assert found == ["no account has the csm 'Ann Lea'; did you mean Ann Lee?"]
+
+
 def test_what_came_of_calls_is_told_of_the_build_that_is_asked_alone(home: DataHome, reader: Program) -> None:
     """After a publish the outcomes at hand were those of the build before: its status stood beside the new list."""
     early = reader.get("/v1/call-list").json()
@@ -220,7 +303,7 @@ def test_what_came_of_calls_is_told_of_the_build_that_is_asked_alone(home: DataH
         assert "of another build" in rows["null_because"]["call_status"]
         assert "of another build" in other["notes"][0]
     by_status = reader.get("/v1/call-list?status=open")
-    assert (by_status.status_code, "of another build" in by_status.json()["detail"]) == (404, True)
+    assert (by_status.status_code, "of another build" in by_status.json()["detail"]) == (503, True)
     assert renew_outcomes(home, CLOCK, OutcomeSettings())
     assert {row["call_status"] for row in reader.get("/v1/call-list").json()["rows"]} == {"open"}
 
@@ -231,8 +314,13 @@ def test_what_is_null_says_why(home: DataHome, reader: Program) -> None:
     assert set(accounts["null_because"]) == nulls
     assert accounts["null_because"]["seats"].startswith("not delivered")
     assert "annual_value" not in nulls
+    # no notice is an answer: it was called unknown
+    noticed = NORTH | {"account_id": "C3", "notice_date": datetime(2026, 11, 2)}
+    publish(home.root, 2, more={"accounts_summary": [noticed]})
+    assert reader.get("/v1/accounts").json()["null_because"]["notice_date"] == "no notice was received"
+    assert set(null_reasons.NONE) <= set(COLUMNS)
     anomalies = reader.get("/v1/anomalies").json()
-    assert anomalies["null_because"]["account_id"] == "not known of this row"
+    assert anomalies["null_because"]["account_id"] == "about all accounts together"
     parts = reader.get("/v1/accounts/A1?part=peers&part=renewals").json()["parts"]
     assert "not delivered" in parts["peers"]["null_because"]["rows"]
     assert parts["renewals"]["rows"]

@@ -184,7 +184,9 @@ def published_build(
         origin = made_of.origin_of(connection)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
-    build = Build(build_id, settings.clock.as_of.isoformat(), found[0], fingerprint, {}, contents, origin)
+    through = settings.clock.as_of_day + timedelta(days=settings.calls.renewal_horizon_days)
+    as_of = settings.clock.as_of.isoformat()
+    build = Build(build_id, as_of, found[0], fingerprint, {}, contents, origin, through.isoformat())
     try:
         with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.locked():
             build = store.publish(
