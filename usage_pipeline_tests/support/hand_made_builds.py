@@ -27,9 +27,7 @@ def publish_by_hand(home: Path, number: int, day: str, rows: Rows) -> str:
     write_tables(folder / "contacts.duckdb", CONTACT_TABLES, rows)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
         connection.execute("UPDATE mart.build SET build_id = ?", [build_id])
-    build = Build(
-        build_id, f"{day}T00:00:00-07:00", "2026-11-16", "aaaaaaaa", {}, renewals_through=RENEWALS_THROUGH
-    )
+    build = Build(build_id, f"{day}T00:00:00-07:00", "2026-11-16", "aaaaaaaa", {}, renewals_through=RENEWALS_THROUGH)
     (folder / "build.json").write_text(json.dumps(asdict(build)))
     link = home / "published" / "current"
     link.unlink(missing_ok=True)
