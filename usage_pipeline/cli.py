@@ -375,7 +375,7 @@ def tokens_add(
     # before the first build every value is as good as another
     with suppress(NotServedError):
         for line in limits_of_no_account(Published(home), limits) if any(limits.values()) else ():
-            typer.secho(f"warning: {line}; `usage-pipeline tokens revoke {name}` and add it anew", err=True)
+            typer.secho(f"warning: {line} (`usage-pipeline tokens revoke {name}`, and add it anew)", err=True)
 
 
 @tokens_app.command("list")

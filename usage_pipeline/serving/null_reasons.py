@@ -54,5 +54,5 @@ def why_null(column: str, *, in_every_row: bool) -> str:
     """Why a column is null: in every row of the build, or in some rows of the answer."""
     none = NONE.get(column)
     if in_every_row:
-        return f"{NO_ROW}; or of no row: {none}" if none else NO_ROW
+        return f"{NO_ROW}, or in every row: {none}" if none else NO_ROW
     return none or _IN_SOME_ROWS

@@ -11,7 +11,9 @@ from typing import Any
 import duckdb
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from usage_pipeline.cli import app
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import OutcomeSettings
 from usage_pipeline.core.tables import COLUMNS
@@ -21,7 +23,7 @@ from usage_pipeline.serving import null_reasons
 from usage_pipeline.serving.kept_answers import KeptAnswer, KeptAnswers
 from usage_pipeline.serving.null_reasons import OF_ALL_ACCOUNTS
 from usage_pipeline.serving.published import Published
-from usage_pipeline.serving.reads import _plain, limits_of_no_account
+from usage_pipeline.serving.reads import _plain
 from usage_pipeline.serving.tokens import TokenError, TokenStore
 from usage_pipeline.serving.web import make_api
 from usage_pipeline_tests.serving.conftest import CLOCK, NORTH, PERMITS, WEEK, publish
@@ -281,9 +283,19 @@ def test_words_that_are_none_do_not_hide_those_that_are(reader: Program) -> None
     assert (len(first["rows"]), first["next_offset"], first["total"] > 100) == (2, 2, True)
 
 
-def test_a_limit_that_no_account_is_within_is_told(home: DataHome) -> None:
-    found = limits_of_no_account(Published(home), {"owner": ["Ann Lee", "Ann Lea"], "region": ["North"]})
-    assert found == ["no account has the csm 'Ann Lea'; did you mean Ann Lee?"]
+def test_a_limit_that_no_account_is_within_is_told_when_the_token_is_made(home: DataHome, config: Path) -> None:
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "-c", str(config)])
+
+    made = run("tokens", "add", "ann", "--csm", "Ann Lee", "--csm", "Ann Lea", "--region", "North")
+    assert made.exit_code == 0
+    assert made.stderr.count("warning") == 1
+    assert "no account has the csm 'Ann Lea'; did you mean Ann Lee? (`usage-pipeline tokens revoke ann`" in made.stderr
+    # by the name of the option, not of the column
+    assert "csm: Ann Lee, Ann Lea; region: North" in run("tokens", "list").stdout
+    (home.published_dir / "current").unlink()
+    assert "warning" not in run("tokens", "add", "bo", "--csm", "Bo Diaz").stderr
+    assert run("api", "--port", "99999").exit_code == 2
 
 
 def test_what_came_of_calls_is_told_of_the_build_that_is_asked_alone(home: DataHome, reader: Program) -> None:
