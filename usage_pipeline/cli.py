@@ -335,7 +335,7 @@ def mcp(
     """Serve tools to an agent on this machine, over its input and output; the token is in $USAGE_API_TOKEN."""
     import logging.config
 
-    from usage_pipeline.serving.agents import agent_server, program_of_process, serve_input_and_output
+    from usage_pipeline.serving.agents import program_of_process, serve_input_and_output
     from usage_pipeline.serving.published import Published
     from usage_pipeline.serving.tokens import TOKEN_VARIABLE, TokenError, TokenStore
 
@@ -347,7 +347,7 @@ def mcp(
         raise fail(str(error)) from error
     # what it prints is the agent's
     logging.config.dictConfig(_api_log("stderr"))
-    serve_input_and_output(agent_server(Published(read), who))
+    serve_input_and_output(Published(read), who)
 
 
 @tokens_app.command("add")

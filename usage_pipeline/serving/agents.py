@@ -87,11 +87,14 @@ def agent_server(published: Published, who: Who) -> Server:
     )
 
 
-def serve_input_and_output(server: Server) -> None:
+def serve_input_and_output(published: Published, who: Who) -> None:
     """Serves the agent that has started this process, until it closes the input."""
+    server = agent_server(published, who)
 
     async def serve() -> None:
-        async with stdio_server() as (reading, writing):
+        async with anyio.create_task_group() as beside, stdio_server() as (reading, writing):
+            # while both say hello
+            beside.start_soon(anyio.to_thread.run_sync, published.warm)
             await server.run(reading, writing, server.create_initialization_options())
 
     anyio.run(serve)

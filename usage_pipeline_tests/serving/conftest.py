@@ -1,5 +1,6 @@
 """A published build of two accounts, written by hand: what programs read of it can be counted on fingers."""
 
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,10 +93,17 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path, home="home")
 
 
+@pytest.fixture(scope="session")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the build: to make its tables takes longer than to copy them."""
+    folder = tmp_path_factory.mktemp("published") / "home"
+    publish(folder)
+    return folder
+
+
 @pytest.fixture
-def home(config: Path) -> DataHome:
-    publish(config.parent / "home")
-    return DataHome(config.parent / "home")
+def home(config: Path, published_once: Path) -> DataHome:
+    return DataHome(Path(shutil.copytree(published_once, config.parent / "home", symlinks=True)))
 
 
 @pytest.fixture
