@@ -543,6 +543,7 @@ def test_a_delivery_that_cannot_be_fetched_leaves_the_one_before_in_force(
     assert after == ("second", None)
 
 
+@pytest.mark.alone
 def test_a_store_that_is_away_is_waited_for_once_and_not_by_each_source(tmp_path) -> None:
     """Five sources of a store that was gone took five minutes, and an upgrade hung on them."""
     nowhere = f"http://127.0.0.1:{free_port()}"

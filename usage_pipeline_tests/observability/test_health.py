@@ -318,6 +318,7 @@ def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, 
 
 
 @pytest.mark.superset
+@pytest.mark.soak
 def test_every_other_page_leads_to_it(superset: SupersetServer, browser: Any) -> None:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()

@@ -289,6 +289,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.soak
 def test_a_disk_that_is_full_fails_a_run_and_the_next_one_heals(made: Path, small_disk: Path) -> None:
     folder = small_disk / "copy"
     shutil.copytree(made, folder, symlinks=True)

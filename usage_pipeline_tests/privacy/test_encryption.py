@@ -167,6 +167,7 @@ def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeyp
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Settings, tmp_path: Path) -> None:
     packed = io.BytesIO()
     back_up(settings.home, settings.ingest.wait_seconds, packed)
@@ -221,6 +222,7 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings) -> None:
     folder = settings.home.root.parent
     with gzip.open(folder / "contacts.csv.gz", "wb") as packed:
@@ -319,6 +321,7 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of both keys lie beside each other then, and one that is unfinished, plain."""
     first, *_, last = files_of_contacts(settings.home)
@@ -343,6 +346,7 @@ def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monk
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +568,7 @@ def test_a_manager_sees_contacts_that_are_encrypted_and_nobody_sees_the_key(
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_superset_shows_the_new_file_after_a_change_of_the_key(served: tuple[Visitor, Visitor, Settings]) -> None:
     """The server has the old key still: it says so at once, and shows no connection from before."""
     manager, admin, settings = served

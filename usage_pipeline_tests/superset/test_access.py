@@ -163,7 +163,9 @@ def test_the_same_doors_are_open_to_those_who_may_see_contacts(
     assert leaks(in_sql_lab, personal)
 
 
-@pytest.mark.parametrize("who", WITHOUT_CONTACTS)
+@pytest.mark.parametrize(
+    "who", ["viewer", "nobody", *(pytest.param(who, marks=pytest.mark.soak) for who in ("analyst", "pipeline"))]
+)
 @pytest.mark.long
 def test_no_address_at_all_shows_a_contact(
     superset: SupersetServer,
@@ -578,6 +580,7 @@ def test_each_role_holds_what_the_file_grants_and_superset_s_own_hold_nothing(su
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: Demo) -> None:
     def manage(*arguments: str, password: str = "") -> list[str]:
         said: list[str] = []
@@ -612,6 +615,7 @@ def test_nobody_logs_in_as_the_account_that_set_up_acts_as(superset: SupersetSer
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_the_first_administrator_is_made_before_there_is_anything_and_own_data_gets_no_made_up_accounts(
     demo: Demo, tmp_path: Path
 ) -> None:

@@ -293,6 +293,7 @@ def behind_a_proxy(superset: SupersetServer, demo: Demo, tmp_path_factory: pytes
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_proxy: Any) -> None:
     """Before: 20 tries for each name and for each worker, 80 in all; now 20."""
     names = ["manager", "MANAGER", "manager@usage.invalid", "Manager@Usage.Invalid"] * 6
@@ -303,6 +304,7 @@ def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_prox
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_a_stranger_does_not_lock_anybody_out(behind_a_proxy: Any) -> None:
     """Before: 20 wrong tries from anywhere shut the account's owner out; now neither 20 nor a network's 200 do."""
     log_in_from, password = behind_a_proxy.log_in_from, behind_a_proxy.passwords["viewer"]

@@ -179,8 +179,10 @@ def test_templates_and_ctes_open_nothing_in_sql_lab(visitors: dict[str, Visitor]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("who", ["viewer", "manager", "analyst", "pipeline", "nobody"])
-@pytest.mark.sample("viewer", "nobody")
+@pytest.mark.parametrize(
+    "who",
+    ["viewer", "nobody", *(pytest.param(who, marks=pytest.mark.soak) for who in ("manager", "analyst", "pipeline"))],
+)
 def test_nobody_reads_who_else_there_is(
     superset: SupersetServer,
     visitors: dict[str, Visitor],

@@ -103,7 +103,7 @@ def rows_of(world: World, who: str, table: str) -> list[dict[str, Any]]:
     return list(answer.json()["result"][0]["data"])
 
 
-@pytest.mark.parametrize("who", ["north", "csm", "both"])
+@pytest.mark.parametrize("who", [*(pytest.param(who, marks=pytest.mark.soak) for who in ("north", "csm")), "both"])
 def test_no_dataset_gives_a_word_of_an_account_that_is_not_open(world: World, who: str) -> None:
     filled = 0
     for table, number in world.datasets.items():

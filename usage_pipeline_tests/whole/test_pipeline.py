@@ -243,8 +243,8 @@ def test_a_notice_past_the_newest_week_stops_no_lake(tmp_path) -> None:
     assert (tmp_path / "truth" / "truth.json").is_file()
 
 
-@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.soak)])
-@pytest.mark.long
+@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.soak
 def test_other_seeds_go_through_and_keep_every_click(tmp_path, seed: int) -> None:
     demo = make_demo(tmp_path, seed=seed, accounts=30)
     found = query(
