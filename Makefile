@@ -39,12 +39,12 @@ stop: ## end the servers that were started (of the demo, or of CONFIG=...), and 
 	else echo "nothing is installed, so nothing runs"; fi
 
 .PHONY: test
-test: setup ## units, the pipeline on real files, Superset in a real browser: a quarter of an hour on two cores
+test: setup ## units, the pipeline on real files, Superset in a real browser: about ten minutes on two cores
 	@scripts/need-chromium.sh
 	@$(BIN)/python -m pytest -m "not long and not soak and not compose" -n $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 
 .PHONY: test-long
-test-long: setup ## what `make test` leaves out: other pages, inputs, faults and attacks (half an hour)
+test-long: setup ## what `make test` leaves out: other pages, inputs, faults and attacks (an hour)
 	@scripts/need-chromium.sh
 	@$(BIN)/python -m pytest -m "long and not alone and not soak" -n $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 	@# these measure seconds: on a machine that others share they get a second try
