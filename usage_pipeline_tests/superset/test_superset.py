@@ -568,7 +568,8 @@ def test_on_a_telephone_charts_fill_the_row_and_titles_are_whole(
 ) -> None:
     page.set_viewport_size({"width": 390, "height": 4200})
     page.goto(f"{superset.url}/superset/dashboard/{slug}/")
-    page.wait_for_selector(".grid-container")
+    # a busy machine takes a while until the first chart begins to load
+    page.wait_for_selector(".dashboard-chart canvas")
     wait_until_drawn(page)
     widths = page.evaluate(
         "[...document.querySelectorAll('[data-test-viz-type^=echarts] canvas, [data-test-viz-type=mixed_timeseries] "
