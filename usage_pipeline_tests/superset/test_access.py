@@ -517,6 +517,7 @@ EXHAUSTION = {
 
 @pytest.mark.parametrize("what", list(EXHAUSTION))
 @pytest.mark.sample("a long list", "a constant", "a long text")
+@pytest.mark.alone
 def test_what_would_take_all_memory_or_time_is_ended(
     visitors: dict[str, Visitor], places: Places, superset: SupersetServer, what: str
 ) -> None:
