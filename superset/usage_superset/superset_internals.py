@@ -25,10 +25,10 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     # event_log.py
     "superset.utils.log:DBEventLogger.log": ("user_id", "action"),
     # downloads.py
+    "superset.common.query_context_processor:QueryContextProcessor.get_data": ("df", "coltypes"),
     "superset.common.query_context:QueryContext.slice_": (),
     # html_cells.py
     "superset.common.query_context_processor:QueryContextProcessor.get_df_payload": ("query_obj", "force_cached"),
-    "superset.common.query_context_processor:QueryContextProcessor.get_data": ("df", "coltypes"),
     "superset.common.query_object_factory:QueryObjectFactory.create": ("kwargs",),
     "superset.common.chart_data:ChartDataResultFormat.table_like": (),
     "superset.dataframe:df_to_records": ("dframe",),

@@ -166,7 +166,6 @@ def test_the_search_finds_them_where_there_is_no_key(settings: Settings, monkeyp
     assert plain_files(settings.home) == []
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_a_backup_tells_nobody_anything_and_a_restored_home_runs_on(settings: Settings, tmp_path: Path) -> None:
     packed = io.BytesIO()
@@ -221,7 +220,6 @@ def test_copies_of_contacts_that_are_being_read_lie_in_memory(
     assert not copied.exists() and not nearby.folder.exists()
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_contacts_in_a_packed_file_are_read_by_way_of_memory(settings: Settings) -> None:
     folder = settings.home.root.parent
@@ -320,7 +318,6 @@ def test_a_key_is_turned_on_changed_and_turned_off(settings: Settings, monkeypat
     assert command("refresh", "-c", config_of(settings))[0] == 0
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of both keys lie beside each other then, and one that is unfinished, plain."""
@@ -345,7 +342,6 @@ def test_a_change_that_was_killed_half_way_is_run_again(settings: Settings, monk
         pass
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_files_that_are_plain_while_a_key_is_set_are_named_and_read(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -567,7 +563,6 @@ def test_a_manager_sees_contacts_that_are_encrypted_and_nobody_sees_the_key(
     assert "personal" in told[3].text
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_superset_shows_the_new_file_after_a_change_of_the_key(served: tuple[Visitor, Visitor, Settings]) -> None:
     """The server has the old key still: it says so at once, and shows no connection from before."""

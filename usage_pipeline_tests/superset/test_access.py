@@ -580,7 +580,6 @@ def test_each_role_holds_what_the_file_grants_and_superset_s_own_hold_nothing(su
     assert set(held) == {*written, "Admin"}
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_people_come_and_go_at_the_command_line(superset: SupersetServer, demo: Demo) -> None:
     def manage(*arguments: str, password: str = "") -> list[str]:
@@ -615,7 +614,6 @@ def test_nobody_logs_in_as_the_account_that_set_up_acts_as(superset: SupersetSer
     connection.close()
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_the_first_administrator_is_made_before_there_is_anything_and_own_data_gets_no_made_up_accounts(
     demo: Demo, tmp_path: Path

@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
-from usage_pipeline_tests.support.superset_client import SLUGS, log_in, wait_until_drawn
+from usage_pipeline_tests.support.superset_client import (
+    SLUGS,
+    first_account,
+    log_in,
+    logged_in,
+    path_to,
+    tabs_of,
+    wait_until_drawn,
+)
 
 pytestmark = [pytest.mark.superset, pytest.mark.long]
 
@@ -38,18 +45,10 @@ class Violation:
     known_as: tuple[int, ...]
 
 
-def opened(browser: Any, server: SupersetServer, theme: str, user: str = "viewer") -> Any:
-    page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
-    page.add_init_script(f"localStorage.setItem('superset-theme-mode', '{theme}')")
-    log_in(page, server, user)
-    return page
-
-
 def addresses(demo: Demo) -> dict[str, str]:
     """Every page that a reader meets: dashboards, and those that are ours alone."""
-    account = quote(pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0], safe="")
-    named = {"account": f"/account/{account}", "application": "/application/Permits"}
-    dashboards = {slug: named.get(slug, f"/superset/dashboard/{slug}/") for slug in SLUGS}
+    account = quote(first_account(demo), safe="")
+    dashboards = {slug: path_to(slug, demo) for slug in SLUGS}
     ours = {
         "brief": f"/brief/{account}",
         "outcome": f"/record/{account}",
@@ -74,20 +73,9 @@ def found_by_axe(page: Any, where: str, *, only_tab: bool, rules: list[str]) -> 
             yield Violation(where, violation["id"], node["html"][:200], node["failureSummary"], known)
 
 
-def tabs_of(page: Any) -> Iterator[str]:
-    """Opens one tab after the other; a page without tabs as it is."""
-    tabs = page.locator("[role=tab]")
-    for place in range(tabs.count()):
-        tabs.nth(place).click()
-        wait_until_drawn(page)
-        yield tabs.nth(place).inner_text()
-    if not tabs.count():
-        yield ""
-
-
 def violations(superset: SupersetServer, browser: Any, demo: Demo, theme: str, name: str) -> list[Violation]:
     """Of every tab of a page."""
-    page = opened(browser, superset, theme)
+    page = logged_in(browser, superset, "viewer", theme)
     page.goto(f"{superset.url}{addresses(demo)[name]}")
     if name in SLUGS:
         page.wait_for_selector(".grid-container")
@@ -135,7 +123,7 @@ def test_an_entry_of_the_list_says_what_was_tried_and_whose_it_is() -> None:
 
 def test_the_first_account_of_the_call_list_is_within_twelve_tabs(superset: SupersetServer, browser: Any) -> None:
     """Before: 46, past the menu, the filters and every tile."""
-    page = opened(browser, superset, "light")
+    page = logged_in(browser, superset, "viewer")
     page.goto(f"{superset.url}/superset/dashboard/call-list/")
     page.wait_for_selector("td a[href^='/a/']")
     wait_until_drawn(page)
@@ -154,7 +142,7 @@ def test_the_first_account_of_the_call_list_is_within_twelve_tabs(superset: Supe
 def test_every_page_says_its_language_its_heading_and_the_names_of_its_controls(
     superset: SupersetServer, browser: Any, demo: Demo
 ) -> None:
-    page = opened(browser, superset, "light")
+    page = logged_in(browser, superset, "viewer")
     for name, address in addresses(demo).items():
         page.goto(f"{superset.url}{address}")
         if name in SLUGS:

@@ -443,7 +443,6 @@ def test_20_readers_see_whole_builds_and_no_older_one_while_50_are_published(
 # ---------------------------------------------------------------- warming
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_a_new_build_is_warmed_and_a_browser_finds_all_of_every_page_kept(
     publisher: Publisher, environment: dict[str, str], superset: SupersetServer, browser: Any, tmp_path: Path

@@ -292,7 +292,6 @@ def behind_a_proxy(superset: SupersetServer, demo: Demo, tmp_path_factory: pytes
         yield SimpleNamespace(log_in_from=log_in_from, passwords=superset.passwords)
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_proxy: Any) -> None:
     """Before: 20 tries for each name and for each worker, 80 in all; now 20."""
@@ -303,7 +302,6 @@ def test_user_name_and_mail_address_are_one_person_to_both_workers(behind_a_prox
     assert found[-2:] == [429, 429]
 
 
-@pytest.mark.long
 @pytest.mark.soak
 def test_a_stranger_does_not_lock_anybody_out(behind_a_proxy: Any) -> None:
     """Before: 20 wrong tries from anywhere shut the account's owner out; now neither 20 nor a network's 200 do."""

@@ -8,10 +8,8 @@ import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,7 +17,7 @@ from PIL import Image
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.kept import REPO
 from usage_pipeline_tests.support.servers import SupersetServer
-from usage_pipeline_tests.support.superset_client import log_in, wait_until_drawn
+from usage_pipeline_tests.support.superset_client import logged_in, open_path, path_to
 
 pytestmark = [pytest.mark.superset, pytest.mark.long]
 
@@ -69,14 +67,8 @@ def picture_of(page: Any) -> Image.Image:
 def opened(superset: SupersetServer, browser: Any, demo: Demo, request: pytest.FixtureRequest) -> Any:
     """A page of the view, drawn."""
     slug, width, theme = request.param
-    page = browser.new_context(viewport={"width": width, "height": _HEIGHT}).new_page()
-    page.add_init_script(f"localStorage.setItem('superset-theme-mode', '{theme}')")
-    log_in(page, superset, "manager")
-    account = quote(pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0], safe="")
-    named = {"account": f"/account/{account}", "application": "/application/Permits"}
-    page.goto(f"{superset.url}{named.get(slug, f'/superset/dashboard/{slug}/')}")
-    page.wait_for_selector(".grid-container")
-    wait_until_drawn(page)
+    page = logged_in(browser, superset, "manager", theme, (width, _HEIGHT))
+    open_path(page, superset, path_to(slug, demo))
     page.mouse.move(5, 5)
     # charts grow into their place for a second
     page.wait_for_timeout(1500)

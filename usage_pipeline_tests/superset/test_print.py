@@ -2,15 +2,13 @@
 
 from io import BytesIO
 from typing import Any
-from urllib.parse import quote
 
-import pandas as pd
 import pypdf
 import pytest
 
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
-from usage_pipeline_tests.support.superset_client import log_in, some_of_the_pages, wait_until_drawn
+from usage_pipeline_tests.support.superset_client import logged_in, open_path, path_to, some_of_the_pages, tabs_of
 
 pytestmark = [pytest.mark.superset, pytest.mark.long]
 
@@ -31,22 +29,15 @@ def test_a_printed_page_holds_every_cell_of_its_tables(
     superset: SupersetServer, browser: Any, demo: Demo, slug: str
 ) -> None:
     """Before: what scrolled on the screen or lay beyond the edge of the paper was cut, a third of the call list."""
-    page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
-    log_in(page, superset, "viewer")
-    account = quote(pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0], safe="")
-    named = {"account": f"/account/{account}", "application": "/application/Permits"}
-    page.goto(f"{superset.url}{named.get(slug, f'/superset/dashboard/{slug}/')}")
-    page.wait_for_selector(".grid-container")
-    wait_until_drawn(page)
-    tabs, printed = page.locator("[role=tab]"), 0
-    for place in range(tabs.count()):
-        tabs.nth(place).click()
-        wait_until_drawn(page)
+    page = logged_in(browser, superset, "viewer")
+    open_path(page, superset, path_to(slug, demo))
+    printed = 0
+    for tab in tabs_of(page):
         cells = [text for text in page.evaluate(_CELLS) if text.strip()]
         pdf = pypdf.PdfReader(BytesIO(page.pdf(prefer_css_page_size=True)))
         text = without_breaks("".join(sheet.extract_text() for sheet in pdf.pages))
         missing = [cell for cell in cells if without_breaks(cell) not in text]
-        assert not missing, (tabs.nth(place).inner_text(), missing[:10])
+        assert not missing, (tab, missing[:10])
         printed += len(cells)
     assert printed > 3, "the line on top at least"
     page.context.close()

@@ -30,8 +30,11 @@ from usage_pipeline_tests.support.superset_client import (
     Client,
     charts_of,
     data_of,
+    first_account,
     log_in,
     open_dashboard,
+    open_path,
+    path_to,
     some_of_the_pages,
     wait_until_drawn,
 )
@@ -366,10 +369,8 @@ def test_who_may_see_contacts_comes_to_those_of_the_account_by_its_link(
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     log_in(page, superset, "manager")
-    account = pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0]
-    page.goto(f"{superset.url}/account/{quote(account, safe='')}")
-    page.wait_for_selector(".grid-container")
-    wait_until_drawn(page)
+    account = first_account(demo)
+    open_path(page, superset, path_to("account", demo))
     page.goto(superset.url + page.locator("a", has_text=re.compile("^contacts$")).first.get_attribute("href"))
     page.wait_for_selector("text=Contacts of the account")
     wait_until_drawn(page)
@@ -522,7 +523,7 @@ def test_an_address_holds_a_name_whatever_the_name(name: str) -> None:
 def test_a_name_leads_to_its_page_and_a_wrong_one_to_those_that_were_meant(
     superset: SupersetServer, visitors: dict[str, Visitor], demo: Demo
 ) -> None:
-    viewer, name = visitors["viewer"], pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0]
+    viewer, name = visitors["viewer"], first_account(demo)
 
     def ask(path: str) -> requests.Response:
         return viewer.session.get(f"{superset.url}{path}", allow_redirects=False, timeout=60)

@@ -87,7 +87,6 @@ def kept_demo(folder: Path) -> Demo:
         shutil.copytree(made / "home", folder / "home", symlinks=True)
         shutil.copytree(made / "truth", folder / "truth")
     (folder / "lake").symlink_to(made / "lake")
-    text = (made / "sources.yaml").read_text(encoding="utf-8")
     # where facts say that they come from
-    (folder / "sources.yaml").write_text(text.replace("path: lake", f"path: {made}/lake"), encoding="utf-8")
+    (folder / "sources.yaml").write_text(demo_in(made).configuration(f"{made}/lake"), encoding="utf-8")
     return demo_in(folder)

@@ -1,6 +1,8 @@
 """Superset asked as a program, and its pages opened in a browser."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from usage_superset.chart_queries import payload
 from usage_superset.html_cells import as_stored
 
 from usage_pipeline.pages.dashboards import chart_uuids, load_assets
+from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.servers import SupersetServer
 
 
@@ -84,12 +87,51 @@ def log_in(page: Any, server: SupersetServer, user: str) -> None:
     page.wait_for_url(lambda url: "/login" not in url, timeout=60_000)
 
 
+def logged_in(
+    browser: Any, server: SupersetServer, user: str, theme: str = "light", size: tuple[int, int] = (1400, 900)
+) -> Any:
+    """A page of a browser of its own, of somebody who has logged in."""
+    page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+    page.add_init_script(f"localStorage.setItem('superset-theme-mode', '{theme}')")
+    log_in(page, server, user)
+    return page
+
+
+def first_account(demo: Demo) -> str:
+    """The name of the demo's first account."""
+    return str(pd.read_csv(demo.folder / "lake" / "accounts.csv")["account_name"].iloc[0])
+
+
+def path_to(slug: str, demo: Demo) -> str:
+    """The path of a dashboard; of one about an account or an application, with one of the demo."""
+    named = {"account": f"/account/{quote(first_account(demo), safe='')}", "application": "/application/Permits"}
+    return named.get(slug, f"/superset/dashboard/{slug}/")
+
+
+def open_path(page: Any, server: SupersetServer, path: str) -> None:
+    """Opens a dashboard by its path, and waits until all that is in view is drawn."""
+    page.goto(f"{server.url}{path}")
+    page.wait_for_selector(".grid-container")
+    wait_until_drawn(page)
+
+
 def open_dashboard(page: Any, server: SupersetServer, slug: str, query: str = "") -> None:
-    """Opens a dashboard, scrolls through it so that every chart is drawn, and waits until none is loading."""
+    """Opens a dashboard, as high as it is, so that every chart is drawn, and waits until none is loading."""
     page.goto(f"{server.url}/superset/dashboard/{slug}/{query}")
     page.wait_for_selector(".grid-container")
     page.set_viewport_size({"width": 1400, "height": 4200})
     wait_until_drawn(page)
+
+
+def tabs_of(page: Any) -> Iterator[str]:
+    """Opens one tab after the other; a page without tabs as it is."""
+    tabs = page.locator("[role=tab]")
+    for place in range(tabs.count()):
+        tabs.nth(place).click()
+        wait_until_drawn(page)
+        yield tabs.nth(place).inner_text()
+    if not tabs.count():
+        yield ""
 
 
 def wait_until_drawn(page: Any) -> None:
