@@ -5,6 +5,9 @@ from typer.testing import CliRunner
 
 from usage_pipeline.cli import app
 from usage_pipeline.config.settings import load_settings
+from usage_pipeline.config.source_schemas import REFERENCE
+from usage_pipeline.ingestion.lake import connect
+from usage_pipeline.ingestion.reference import load_reference, take_delivery
 from usage_pipeline.ingestion.source_check import Report, check_sources
 from usage_pipeline_tests.support.demo_home import Demo
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
@@ -49,6 +52,26 @@ def test_it_says_weeks_files_rows_and_what_matches(lake) -> None:
 def test_each_problem_is_named_with_its_remedy(lake, changes, said) -> None:
     problems = "\n".join(report_of(lake, **changes).problems)
     assert said in problems
+
+
+@pytest.mark.parametrize("column", ["snoozed_until", "is_useful", "end_date", "seats", "last_day"])
+def test_what_becomes_of_a_cell_that_cannot_be_read_is_told_as_it_will_be(lake, column: str) -> None:
+    """It was said that such cells are empty, and the rows were kept aside."""
+    others = {
+        "crm_outcomes": {"account_id": "A", "recorded_at": "2025-02-20 09:00", "call_status": "done"},
+        "subscriptions": {"account_id": "A", "application": "permits", "start_date": "2024-01-01"},
+        "known_causes": {"first_day": "2025-02-01", "cause": "snow"},
+    }
+    (schema,) = (found for found in REFERENCE if found.name in others and column in found.names)
+    row = others[schema.name] | {column: "not one"}
+    (lake / "file.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n", encoding="utf-8")
+    source = {"path": "file.csv", "format": "csv", "columns": {name: name for name in row}}
+    settings = load_settings(write_config(lake, sources=usage()["sources"] | {schema.name: source}))
+    (said,) = (line for line in check_sources(settings).notes if column in line and "cannot be read" in line)
+    with connect() as connection:
+        connection.execute("CREATE SCHEMA ref")
+        kept = load_reference(connection, schema, take_delivery(settings, schema)).rows
+    assert ("such cells are empty" if kept else "such rows are kept aside") in said
 
 
 def test_a_missing_optional_column_is_noted_and_does_not_stop(lake) -> None:

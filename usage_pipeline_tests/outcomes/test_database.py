@@ -1,6 +1,6 @@
 """The call list with its outcomes: made anew for an answer, another build or another day, and for nothing else."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,18 @@ def test_tiles_compare_with_the_list_of_the_week_before_as_it_stood_when_it_was_
         ("11-09", "A3"): "open",
     }
     assert {row["is_newest_week"] for row in shown(settings, "outcomes.call_figures")} == {True, False}
+
+
+def test_a_list_is_issued_by_the_clock_of_the_zone_and_answers_before_it_count(tmp_path: Path) -> None:
+    settings = load_settings(write_config(tmp_path, as_of="2026-11-22", timezone="America/Denver"))
+    build = publish(settings, 1, {"A1": USUAL, "A2": USUAL})
+    midnight = datetime(2026, 11, 15, 7, tzinfo=UTC)
+    record(settings.home.feedback_dir, "A1", now=midnight - timedelta(hours=2), reasons=_as_issued())
+    record(settings.home.feedback_dir, "A2", now=midnight + timedelta(hours=2), reasons=_as_issued())
+    issue(settings, build, "2026-11-02", "2026-11-15", ["A1", "A2"])
+    renew(settings)
+    before = [row for row in shown(settings, "outcomes.call_figures") if not row["is_newest_week"]]
+    assert {row["account_id"]: row["call_status"] for row in before} == {"A1": "done", "A2": "open"}
 
 
 def test_without_a_list_of_the_week_before_there_is_nothing_to_compare_with(settings: Settings) -> None:

@@ -205,6 +205,18 @@ def test_what_was_recorded_before_the_first_list_was_issued_is_left_by_the_clock
     assert taken.as_of == first.replace(tzinfo=ZoneInfo(settings.timezone))
 
 
+def test_an_outcome_of_the_hours_before_a_list_answers_the_one_before(
+    settings: Settings, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    publish(settings)
+    first, second = sorted({issued for _, issued, *_ in ISSUED})
+    # in UTC it is hours after the second list was issued by the clock of the zone
+    deliver(settings, row("A1", str(second - timedelta(hours=4)), "Completed"))
+    assert take(settings, warehouse) == Taken(1, 0, {})
+    (taken,) = read_records(settings.home.feedback_dir, settings.home.history_dir)
+    assert taken.as_of == first.replace(tzinfo=ZoneInfo(settings.timezone))
+
+
 def test_a_word_without_a_meaning_is_kept_aside_with_the_setting(
     settings: Settings, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
