@@ -97,7 +97,7 @@ benchmark: setup ## measure ours beside its peers: PARTS="peers growth activity 
 	@$(BIN)/python -W ignore -m benchmarks.ingest $(PARTS)
 
 .PHONY: check
-check: setup ## lint, format, types, borders, words, SQL, lineage, definitions, Superset assets, references, pinned images
+check: setup ## lint, format, types, borders, words, texts, SQL, lineage, definitions, Superset assets, references, pinned images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -111,6 +111,7 @@ check: setup ## lint, format, types, borders, words, SQL, lineage, definitions, 
 	@$(BIN)/python -W ignore scripts/lineage.py --check
 	@scripts/check-compose.sh
 	@$(BIN)/python scripts/check_words.py
+	@$(BIN)/python scripts/check_texts.py
 	@$(BIN)/python scripts/docs_reference.py --check
 	@$(BIN)/python pins/check.py
 
@@ -138,10 +139,11 @@ sbom: setup ## bills of materials of both environments (CycloneDX, JSON), into d
 	    -o data/sbom/$$environment.cdx.json $$lock && echo "data/sbom/$$environment.cdx.json, of $$lock"; done
 
 .PHONY: format
-format: setup ## bring Python, SQL and the Superset assets into their normal form, and lineage.yaml up to date
+format: setup ## bring Python, SQL, texts and the Superset assets into their normal form, and lineage.yaml up to date
 	@$(BIN)/ruff check --fix -q .
 	@$(BIN)/ruff format -q .
 	@$(BIN)/sqlfluff fix --nocolor -q usage_pipeline || true
+	@$(BIN)/python scripts/check_texts.py --write
 	@$(BIN)/usage-pipeline dashboards format
 	@$(BIN)/python -W ignore scripts/lineage.py
 

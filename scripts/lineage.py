@@ -69,10 +69,12 @@ def sql_of(query: str) -> str:
 
 
 def tables_in(sql: str) -> set[str]:
-    """The tables with a schema that a statement reads, its common table expressions looked through."""
-    return {
-        f"{table.db}.{table.name}" for table in sqlglot.parse_one(sql, dialect="duckdb").find_all(exp.Table) if table.db
-    }
+    """The tables with a schema that a statement reads, its common table expressions looked through.
+
+    What is on record of tables, in the schema `meta`, is none.
+    """
+    tables = sqlglot.parse_one(sql, dialect="duckdb").find_all(exp.Table)
+    return {f"{table.db}.{table.name}" for table in tables if table.db and table.db != "meta"}
 
 
 def makers_of(steps: dict[str, Step]) -> dict[str, str]:

@@ -74,7 +74,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker = markers[item.path] or item.get_closest_marker("superset")
         if not is_sampled(item):
-            item.add_marker(pytest.mark.long)
+            # `make soak` takes the others where the marker says `rest="soak"`
+            item.add_marker(item.get_closest_marker("sample").kwargs.get("rest", "long"))
         names = marker.args if marker and item.get_closest_marker("long") else ()
         item.add_marker(pytest.mark.xdist_group("-".join(["superset", *names]) if marker else item.path.stem))
         if item.path.stem in _SLOW_FILES or _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):

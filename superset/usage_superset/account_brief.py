@@ -14,6 +14,7 @@ from flask import redirect, render_template, request
 from usage_superset.display import currency, date_format
 from usage_superset.page_links import chosen_before, logged_in, may_see_contacts, no_such
 from usage_superset.rows import rows_of
+from usage_superset.texts import text
 
 _WIDTH, _HEIGHT, _LEFT = 700, 150, 46
 _RECENT_WEEKS = 13
@@ -166,16 +167,16 @@ def picture(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _day(value: str | None) -> str:
-    return date.fromisoformat(value[:10]).strftime(date_format()) if value else "not known"
+    return date.fromisoformat(value[:10]).strftime(date_format()) if value else text("word.not_known")
 
 
 def _money(value: float | None) -> str:
-    return f"{currency()}{value:,.0f}" if value is not None else "not delivered"
+    return f"{currency()}{value:,.0f}" if value is not None else text("word.not_delivered")
 
 
 def _count(value: float | None, places: int = 0) -> str:
-    return f"{value:,.{places}f}" if value is not None else "not delivered"
+    return f"{value:,.{places}f}" if value is not None else text("word.not_delivered")
 
 
 def _share(value: float | None) -> str:
-    return f"{value:.0%}" if value is not None else "not known"
+    return f"{value:.0%}" if value is not None else text("word.not_known")

@@ -26,6 +26,7 @@ from usage_superset.chart_queries import errors_of, payload
 from usage_superset.display import DATE_FORMAT, date_format
 from usage_superset.outcome_form import RIGHT as RECORD_OUTCOMES
 from usage_superset.roles import MARK, RolesError, roles
+from usage_superset.texts import filled
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
 
@@ -136,10 +137,12 @@ def add_accounts() -> None:
 
 
 def read_assets() -> dict[str, Any]:
-    """The tree, by the path of each file in it."""
+    """The tree with its texts, by the path of each file in it."""
     files = sorted(ASSETS.rglob("*.yaml"))
     # the fast loader; what is loaded is the same as by safe_load
-    return {str(f.relative_to(ASSETS)): yaml.load(f.read_text(encoding="utf-8"), yaml.CSafeLoader) for f in files}
+    return {
+        str(f.relative_to(ASSETS)): filled(yaml.load(f.read_text(encoding="utf-8"), yaml.CSafeLoader)) for f in files
+    }
 
 
 def _contents(assets: dict[str, Any]) -> dict[str, str]:

@@ -101,15 +101,16 @@ def _choices(column: str, datasource_id: int) -> dict[str, Any]:
 
 
 def _base(params: dict[str, Any], suffix: str = "") -> dict[str, Any]:
-    filters, where = [], []
+    filters: list[dict[str, Any]] = []
+    written: dict[str, list[str]] = {"WHERE": [], "HAVING": []}
     for item in params.get(f"adhoc_filters{suffix}") or []:
         if item["expressionType"] == "SIMPLE":
             filters.append({"col": item["subject"], "op": item["operator"], "val": item.get("comparator")})
         else:
-            where.append(f"({item['sqlExpression']})")
+            written[item["clause"]].append(f"({item['sqlExpression']})")
     query = {
         "columns": [],
-        "extras": {"having": "", "where": " AND ".join(where)},
+        "extras": {"having": " AND ".join(written["HAVING"]), "where": " AND ".join(written["WHERE"])},
         "filters": filters,
         "metrics": list(params.get(f"metrics{suffix}") or []),
         "order_desc": params.get("order_desc", True),

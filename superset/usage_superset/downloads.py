@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
+from usage_superset.texts import text
+
 # beyond it a fraction may look whole
 _EXACT = 2.0**53
 # characters of a column in a workbook, and of a text that is read
@@ -59,7 +61,7 @@ def workbook(frame: Any, **kwargs: Any) -> bytes:
     ) as writer:
         if about is not None:
             _write_about(writer.book, about)
-        quote_formulas(frame).to_excel(writer, **({"sheet_name": "Data"} | kwargs))
+        quote_formulas(frame).to_excel(writer, **({"sheet_name": text("download.data")} | kwargs))
         sheet = list(writer.sheets.values())[-1]
         left = frame.index.nlevels if kwargs.get("index", True) else 0
         sheet.freeze_panes(frame.columns.nlevels, left)
@@ -127,7 +129,10 @@ def _about_chart(processor: Any, frame: Any) -> About:
     }
     return About(
         title=chart.slice_name if chart else str(dataset.table_name),
-        facts=[*_what_and_when(chart, len(frame)), *(("Filter", text) for text in _filters(context, titles))],
+        facts=[
+            *_what_and_when(chart, len(frame)),
+            *((text("download.filter"), told) for told in _filters(context, titles)),
+        ],
         columns=[(str(titles.get(name, name)), said.get(name) or "") for name in frame.columns],
         formats={str(titles.get(name, name)): formats[name] for name in frame.columns if name in formats},
     )
@@ -137,14 +142,21 @@ def _what_and_when(chart: Any, rows: int) -> Iterator[tuple[str, str]]:
     from usage_superset.rows import rows_of
 
     if chart is not None and chart.description:
-        yield "What it shows", chart.description
+        yield text("download.what"), chart.description
     for build in rows_of("build", ["sentence", "build_id"]):
-        yield "Data", build["sentence"]
-        yield "Build", str(build["build_id"])
-    yield "Rows", f"{rows:,}"
+        yield text("download.data"), build["sentence"]
+        yield text("download.build"), str(build["build_id"])
+    yield text("download.rows"), f"{rows:,}"
 
 
-_WORDS = {"==": "is", "!=": "is not", "IN": "is one of", "NOT IN": "is none of", "IS NOT NULL": "is known"}
+_WORDS = {
+    "==": "is",
+    "!=": "is_not",
+    "IN": "is_one_of",
+    "NOT IN": "is_none_of",
+    "IS NOT NULL": "is_known",
+    "TEMPORAL_RANGE": "in",
+}
 
 
 def _filters(context: Any, titles: Mapping[str, str]) -> Iterator[str]:
@@ -157,24 +169,24 @@ def _filters(context: Any, titles: Mapping[str, str]) -> Iterator[str]:
                 continue
             values = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else value
             column = item["col"] if isinstance(item["col"], str) else item["col"].get("label", "")
-            word = _WORDS.get(operator, "in" if operator == "TEMPORAL_RANGE" else operator.lower())
-            text = f"{titles.get(column, column)} {word} {values}".strip()
-            if text not in told:
-                told.add(text)
-                yield text
+            word = text(f"download.{_WORDS[operator]}") if operator in _WORDS else operator.lower()
+            said = f"{titles.get(column, column)} {word} {values}".strip()
+            if said not in told:
+                told.add(said)
+                yield said
 
 
 def _write_about(book: Any, about: About) -> None:
-    page = book.add_worksheet("About")
-    name, text = book.add_format({"bold": True, "valign": "top"}), book.add_format({"text_wrap": True})
+    page = book.add_worksheet(text("workbook.about"))
+    name, wrapped = book.add_format({"bold": True, "valign": "top"}), book.add_format({"text_wrap": True})
     page.set_column(0, 0, 30)
     page.set_column(1, 1, _READABLE)
     page.write_string(0, 0, about.title, book.add_format({"bold": True, "font_size": 14}))
     row = 2
-    for part in (about.facts, [("Columns", "What they mean"), *about.columns]):
+    for part in (about.facts, [(text("download.columns"), text("download.what_they_mean")), *about.columns]):
         for what, said in part:
             page.write_string(row, 0, what, name)
-            page.write_string(row, 1, said, text)
+            page.write_string(row, 1, said, wrapped)
             row += 1
         row += 1
 

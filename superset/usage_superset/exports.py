@@ -12,6 +12,7 @@ from flask import redirect, request, send_file
 from flask_login import current_user
 
 from usage_superset.rows import may_read
+from usage_superset.texts import text
 
 
 def add_exports(app: Any, published: str) -> None:
@@ -24,19 +25,16 @@ def add_exports(app: Any, published: str) -> None:
         if not current_user.is_authenticated:
             return redirect(f"/login/?next={quote(request.path)}")
         if not may_read("kpi_report", "mart"):
-            return "The KPI sheet is not open to you: ask an administrator for the role Viewer.", 403
+            return text("kpi_workbook.refused"), 403
         if security_manager.limits():
-            return (
-                "The workbook holds all accounts, and your role is limited to some: use the KPI sheet's page.",
-                403,
-                _PLAIN,
-            )
+            return text("kpi_workbook.limited"), 403, _PLAIN
         files = sorted(Path(published).glob("kpi-sheets/*/kpi-sheet-*.xlsx"))
         months = {file.parent.name: file for file in files}
         if month == "newest" and months:
             month = max(months)
         if not re.fullmatch(r"\d{4}-\d{2}", month) or month not in months:
-            return f"There is no workbook of {month!r}; there are: {', '.join(months) or 'none yet'}.", 404, _PLAIN
+            known = ", ".join(months) or text("kpi_workbook.none_yet")
+            return text("kpi_workbook.not_there", month=repr(month), months=known), 404, _PLAIN
         return send_file(months[month].resolve(), as_attachment=True, download_name=months[month].name)
 
 

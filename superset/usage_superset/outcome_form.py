@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flask import redirect, render_template_string, request
+from flask import redirect, render_template, request
 from flask_login import current_user
 
 from usage_superset.build_cache import build_of_request
 from usage_superset.display import date_format
 from usage_superset.outcome_records import NOTE_LENGTH, STATUSES, WHY_NOT, records_of, write_record
 from usage_superset.rows import rows_of
+from usage_superset.texts import slug, text
 
 RIGHT = ("can_record", "Outcome")
 _MOST_DAYS = 366
@@ -30,54 +31,6 @@ _REACHED = {"yes": True, "no": False, "": None}
 # the renewal's date too: whoever snoozes until a day has it before them
 _ROW = ["account_id", "account", "owner", "urgency", "urgency_rank", "reason", "renewal_date"]
 _REASONS = ["application_key", "application", "call_reason", "reason", "reason_since", "urgency_rank"]
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Record an outcome</title>
-<link rel="stylesheet" href="/usage-style/small-pages.css?{{ usage_style }}">
-</head><body>
-<p><a href="/superset/dashboard/call-list/">Call list</a></p>
-<h1>{{ row.account if row else account_id }}</h1>
-{% if saved %}<p class="done" role="status">Recorded. The call list shows it within a minute.</p>{% endif %}
-{% for problem in problems %}<p class="wrong" role="alert">{{ problem }}</p>{% endfor %}
-{% if not row %}<p>This account is not on the call list of the build that is shown, or not on yours.</p>{% else %}
-<p class="quiet">{{ row.urgency }}{% if row.owner %}, {{ row.owner }}{% endif %}
-{%- if renews %}, renews {{ renews }}{% endif %}</p>
-<ul>{% for reason in reasons %}<li><b>{{ reason.call_reason }}</b>: {{ reason.application }}, {{ reason.reason }}</li>
-{% endfor %}</ul>
-<form method="post">
-<input type="hidden" name="csrf_token" value="{{ token }}"><input type="hidden" name="seen" value="{{ seen }}">
-<fieldset><legend>Did you reach them?</legend>
-{% for value, text in [("yes", "Yes"), ("no", "No"), ("", "Did not try")] %}
-<label><input type="radio" name="reached" value="{{ value }}"
-{%- if given.get("reached", "") == value %} checked{% endif %}> {{ text }}</label>{% endfor %}</fieldset>
-<fieldset><legend>What now?</legend>
-{% for value, text in [("open", "Keep on the list"), ("done", "Done, until something new comes"),
-                       ("snoozed", "Snooze, until the day below or something new")] %}
-<label><input type="radio" name="status" value="{{ value }}"
-{%- if given.get("status", "open") == value %} checked{% endif %}> {{ text }}</label><br>{% endfor %}
-<label>Snooze until (may be empty)
-<input type="date" name="until" min="{{ first_day }}" max="{{ last_day }}" value="{{ given.get("until", "") }}"></label>
-</fieldset>
-{% for kind in kinds %}<fieldset><legend>Was the reason useful? {{ kind }}</legend>
-{% for value, text in [("yes", "Yes"), ("no", "No"), ("", "No answer")] %}
-<label><input type="radio" name="useful {{ kind }}" value="{{ value }}"
-{%- if given.get("useful " ~ kind, "") == value %} checked{% endif %}> {{ text }}</label>{% endfor %}
-<label>If not, why?
-<select name="why {{ kind }}"><option value=""></option>{% for why in why_not %}
-<option{% if given.get("why " ~ kind) == why %} selected{% endif %}>{{ why }}</option>{% endfor %}</select></label>
-</fieldset>{% endfor %}
-<fieldset><legend><label for="note">Note</label></legend>
-<textarea id="note" name="note" rows="4" maxlength="{{ note_length }}">{{ given.get("note", "") }}</textarea>
-<p class="quiet">Everybody who may record outcomes can read it here, with your name. It is in no chart and no download.
-Write nothing about people that they should not read.</p></fieldset>
-<button type="submit">Record</button></form>{% endif %}
-<h2>Recorded before</h2>
-{% for answer in answers %}<p><b>{{ answer.what }}</b> <span class="quiet">{{ answer.when }}, {{ answer.who }}</span>
-{% for line in answer.useful %}<br>{{ line }}{% endfor %}</p>
-{% if answer.note %}<pre>{{ answer.note }}</pre>{% endif %}
-{% else %}<p class="quiet">Nothing yet.</p>{% endfor %}
-</body></html>"""
 
 
 def add_outcomes(app: Any, folder: str) -> None:
@@ -90,7 +43,7 @@ def add_outcomes(app: Any, folder: str) -> None:
         if not current_user.is_authenticated:
             return redirect(f"/login/?next={quote(request.path)}")
         if not (security_manager.is_admin() or security_manager.can_access(*RIGHT)):
-            return "Outcomes are recorded by those who have the right to.", 403, {"Content-Type": "text/plain"}
+            return text("outcome.refused"), 403, {"Content-Type": "text/plain"}
         row, reasons = _row_of(account_id)
         form = _Form(row, reasons)
         if request.method == "POST":
@@ -101,7 +54,7 @@ def add_outcomes(app: Any, folder: str) -> None:
         # whoever may not read of an account may not read what was said of it either
         is_open = row or rows_of("accounts_summary", ["account_id"], {"account_id": account_id})
         answers = [_told(record) for record in reversed(records_of(Path(folder), account_id))] if is_open else []
-        page = render_template_string(_PAGE, **form.shown(), account_id=account_id, answers=answers)
+        page = render_template("outcome_form.html", **form.shown(), account_id=account_id, answers=answers)
         return page, 400 if form.problems else 200, {"Cache-Control": "no-store"}
 
 
@@ -137,17 +90,17 @@ class _Form:
         """The answer and the note; None where there are problems, which are said on the page."""
         self.given = given
         if self.row is None:
-            self.problems.append("Nothing was recorded: the account is not on the call list.")
+            self.problems.append(text("outcome.problem.not_listed"))
             return None, ""
         if given.get("seen") != self.seen:
-            self.problems.append("Nothing was recorded: the list has changed since. Look at it, and record again.")
+            self.problems.append(text("outcome.problem.changed"))
         status, until, note = given.get("status", ""), self._day(given.get("until", "")), _clean(given.get("note", ""))
         if status not in STATUSES or given.get("reached", "") not in _REACHED:
-            self.problems.append("Say what is to become of it.")
+            self.problems.append(text("outcome.problem.no_status"))
         if until is not None and not self.first_day <= until <= self.last_day:
-            self.problems.append("Snooze until a day from tomorrow to a year from now.")
+            self.problems.append(text("outcome.problem.until"))
         if len(note) > NOTE_LENGTH:
-            self.problems.append(f"The note has more than {NOTE_LENGTH} characters.")
+            self.problems.append(text("outcome.problem.note", most=NOTE_LENGTH))
         useful = [self._usefulness(kind) for kind in self.kinds]
         if self.problems:
             return None, ""
@@ -178,16 +131,16 @@ class _Form:
     def _usefulness(self, kind: str) -> dict[str, Any] | None:
         said, why = self.given.get(f"useful {kind}", ""), self.given.get(f"why {kind}", "")
         if said not in ("yes", "no", "") or why not in ("", *WHY_NOT):
-            self.problems.append("Choose from what is offered.")
+            self.problems.append(text("outcome.problem.not_offered"))
         if said not in ("yes", "no"):
             return None
         return {"call_reason": kind, "is_useful": said == "yes", "why_not": why or None if said == "no" else None}
 
-    def _day(self, text: str) -> date | None:
+    def _day(self, given: str) -> date | None:
         try:
-            return date.fromisoformat(text) if text else None
+            return date.fromisoformat(given) if given else None
         except ValueError:
-            self.problems.append("The day is none.")
+            self.problems.append(text("outcome.problem.day"))
             return None
 
 
@@ -200,19 +153,26 @@ def _clean(text: str) -> str:
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """A record as the page shows it."""
     status, until = record.get("status"), record.get("snoozed_until")
-    what = {"done": "Done", "snoozed": "Snoozed"}.get(str(status), "Kept on the list")
-    what += f" until {date.fromisoformat(until).strftime(date_format())}" if until else ""
+    told = status if status in ("done", "snoozed") else "kept"
+    day = date.fromisoformat(until).strftime(date_format()) if until else ""
+    what = text(f"outcome.told.{told}_until", day=day) if until else text(f"outcome.told.{told}")
     reached = record.get("was_reached")
-    what += "" if reached is None else ", reached" if reached else ", not reached"
-    useful = [
-        f"{item['call_reason']}: {'useful' if item['is_useful'] else 'not useful'}"
-        + (f" ({item['why_not']})" if item.get("why_not") else "")
-        for item in record.get("useful", [])
-    ]
+    what += "" if reached is None else text("outcome.told.reached" if reached else "outcome.told.not_reached")
+    useful = [_usefulness_told(item) for item in record.get("useful", [])]
     note = record.get("note")
-    note = note["text"] if note else "The note was erased." if record.get("note_digest") else ""
+    note = note["text"] if note else text("outcome.told.note_erased") if record.get("note_digest") else ""
     moment = datetime.fromisoformat(record["recorded_at"]).strftime(f"{date_format()} %H:%M UTC")
     return {"what": what, "when": moment, "who": record.get("recorded_by"), "useful": useful, "note": note}
+
+
+def _usefulness_told(item: dict[str, Any]) -> str:
+    if item["is_useful"]:
+        return text("outcome.told.useful", reason=item["call_reason"])
+    why = item.get("why_not")
+    if not why:
+        return text("outcome.told.not_useful", reason=item["call_reason"])
+    told = text(f"word.why_not.{slug(why)}") if why in WHY_NOT else why
+    return text("outcome.told.not_useful_because", reason=item["call_reason"], why=told)
 
 
 # ---------------------------------------------------------------- the row, as a chart would read it

@@ -5,7 +5,8 @@
 - /record/Town of Elkdale: the form that records what came of a call.
 - /go/changes: that page, with the filters of the page that the link was clicked on: which page it was, the browser says
   (Referer), and what was chosen there, Superset keeps.
-- /page-names/: which account and application the page that asks is about, for its heading (`static/pages.js`).
+- /page-names/: which account and application the page that asks is about, for its heading (`static/pages.js`); and for
+  who may see contacts, whom to phone there.
 - /my-csm/of/Ana Ortiz: pages begin with the accounts of that CSM from then on, in this browser, until /my-csm/ is told
   otherwise.
 
@@ -26,8 +27,8 @@ from usage_superset.rows import is_name, may_read, names_of, rows_of
 
 # filters that mean the same on every page that has them
 CARRIED = ("owner", "segment", "region", "account", "application")
-_WHAT = {"account": "account", "application": "application", "owner": "CSM"}
 _CSM = "usage_csm"
+_CONTACTS_ROLE = "Usage viewer with contacts"
 _YEAR = 365 * 86_400
 _PLAIN = {"Cache-Control": "no-store"}
 
@@ -83,7 +84,8 @@ def add_links(app: Any) -> None:
         if not current_user.is_authenticated:
             return {}, 401, _PLAIN
         chosen = chosen_before()
-        return {column: as_stored(chosen.get(column, [])) for column in ("account", "application")}, 200, _PLAIN
+        names = {column: as_stored(chosen.get(column, [])) for column in ("account", "application")}
+        return names | {"contact": _whom_to_phone(names["account"])}, 200, _PLAIN
 
     @app.get("/my-csm/")
     def csms() -> Any:
@@ -118,17 +120,26 @@ def logged_in() -> Any:
 
 def _lead_to(page: str, name: str) -> Any:
     if page == "contacts" and not may_see_contacts():
-        return render_template("no_contacts.html", name=name), 403, _PLAIN
+        return render_template("no_contacts.html", name=name, role=_CONTACTS_ROLE), 403, _PLAIN
     column = PAGES[page]
     if not is_name(column, name):
         return no_such(column, name, page)
     return redirect(address_of(page, {column: [name]}))
 
 
+def _whom_to_phone(accounts: list[str]) -> dict[str, Any] | None:
+    """The primary contact of the one account; None where there is none, or the person may not see contacts."""
+    if len(accounts) != 1 or not may_see_contacts():
+        return None
+    columns, filters = ["name", "role", "phone", "email"], {"account": accounts[0], "to_call": "primary contact"}
+    found = rows_of("account_contacts", columns, filters, schema="personal", limit=1)
+    return found[0] if found else None
+
+
 def no_such(column: str, name: str, page: str) -> Any:
     """The answer to a name that nobody has, with those that may have been meant."""
     near = nearest(name, names_of(column))
-    return render_template("no_such.html", what=_WHAT[column], name=name, page=page, near=near), 404, _PLAIN
+    return render_template("no_such.html", what=column, name=name, page=page, near=near), 404, _PLAIN
 
 
 # ---------------------------------------------------------------- filters of the page before

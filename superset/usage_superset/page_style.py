@@ -5,14 +5,19 @@ meant for this.
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flask import send_from_directory
+from flask import Response, abort
+from markupsafe import Markup
+
+from usage_superset.texts import LANGUAGE, filled, slug, text
 
 _HERE = Path(__file__).parent
 _STYLES = _HERE / "static"
 _HOUR = 3600
+_MIMETYPES = {".css": "text/css", ".js": "text/javascript"}
 
 
 def add_style(app: Any) -> None:
@@ -20,27 +25,42 @@ def add_style(app: Any) -> None:
     from jinja2 import ChoiceLoader, FileSystemLoader
 
     app.jinja_loader = ChoiceLoader([FileSystemLoader(_HERE / "templates"), app.jinja_loader])
-    app.jinja_env.globals["usage_style"] = style_version()
+    app.jinja_env.globals |= {"usage_style": style_version(), "language": LANGUAGE, "text": _html, "slug": slug}
 
-    @app.get("/usage-style/<name>.<any(css, js):kind>")
-    def usage_style(name: str, kind: str) -> Any:
-        return send_from_directory(_STYLES, f"{name}.{kind}", max_age=_HOUR)
+    @app.get("/usage-style/<name>")
+    def usage_style(name: str) -> Any:
+        if name not in _static():
+            abort(404)
+        answer = Response(_static()[name], mimetype=_MIMETYPES[Path(name).suffix])
+        answer.cache_control.max_age = _HOUR
+        return answer
 
     @app.after_request
     def say_the_language(response: Any) -> Any:
         if response.mimetype == "text/html" and not response.direct_passthrough:
             page = response.get_data()
             if b"<html>" in page[:4000]:
-                response.set_data(page.replace(b"<html>", b'<html lang="en">', 1))
+                response.set_data(page.replace(b"<html>", f'<html lang="{LANGUAGE}">'.encode(), 1))
         return response
 
 
 def style_sheet(name: str) -> str:
     """A style sheet of ours, for a page that is a file."""
-    return (_STYLES / f"{name}.css").read_text(encoding="utf-8")
+    return _static()[f"{name}.css"]
 
 
 def style_version() -> str:
     """Changes with the style sheets and the script, so that no browser keeps an old one."""
-    sheets = b"".join(file.read_bytes() for file in sorted(_STYLES.iterdir()))
-    return hashlib.sha256(sheets).hexdigest()[:12]
+    return hashlib.sha256("".join(_static().values()).encode()).hexdigest()[:12]
+
+
+@cache
+def _static() -> dict[str, str]:
+    """The style sheets and the script by name, with their texts."""
+    files = sorted(file for file in _STYLES.iterdir() if file.suffix in _MIMETYPES)
+    return {file.name: filled(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _html(name: str, /, **values: Any) -> Markup:
+    """A text for a template: texts are ours and may stand as they are, values are escaped."""
+    return Markup(text(name)).format(**values) if values else Markup(text(name))  # noqa: S704 - of the catalogue

@@ -9,36 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from flask import redirect, render_template_string, request
+from flask import redirect, render_template, request
 from flask_login import current_user
 
 from usage_superset.display import date_format
+from usage_superset.texts import text
 
 ADDRESS = "/use-of-dashboards"
 WEEKS = 4
 # accounts of set-up and of the pipeline, which nobody can log in to
 _OURS = ("usage-set-up", "warming")
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Use of the dashboards</title>
-<link rel="stylesheet" href="/usage-style/small-pages.css?{{ usage_style }}"></head><body class="wide">
-<h1>Use of the dashboards</h1>
-<p class="quiet">{{ since }} to {{ now }} (UTC), from Superset's log.
-For administrators only: it is about people. <a href="/superset/dashboard/health/">Data status</a></p>
-<h2>Pages</h2>
-<table><tr><th>Page</th><th class="n">Opened</th><th class="n">People</th><th>Last opened</th></tr>
-{% for page in pages %}<tr><td>{{ page.title }}</td>
-<td class="n">{{ page.opened }}</td><td class="n">{{ page.people }}</td><td>{{ page.last }}</td></tr>
-{% endfor %}</table>
-<h2>People</h2>
-<table><tr><th>Who</th><th>Page</th><th class="n">Opened</th><th class="n">On days</th><th>Last opened</th></tr>
-{% for look in looks %}<tr><td>{{ look.who }}</td><td>{{ look.title }}</td><td class="n">{{ look.opened }}</td>
-<td class="n">{{ look.days }}</td><td>{{ look.last }}</td></tr>
-{% else %}<tr><td colspan="5">Nobody has opened a page.</td></tr>{% endfor %}</table>
-<h2>Who may log in and opened no page</h2>
-<p>{{ silent | join(", ") or "nobody" }}</p>
-</body></html>"""
 
 
 def add_usage_report(app: Any) -> None:
@@ -51,8 +31,8 @@ def add_usage_report(app: Any) -> None:
         if not current_user.is_authenticated:
             return redirect(f"/login/?next={quote(request.path)}")
         if not security_manager.is_admin():
-            return "Who looks at which page is for administrators only.", 403, {"Content-Type": "text/plain"}
-        page = render_template_string(_PAGE, **_use(datetime.utcnow()))
+            return text("use.refused"), 403, {"Content-Type": "text/plain"}
+        page = render_template("usage_report.html", **_use(datetime.utcnow()))
         return page, 200, {"Cache-Control": "no-store"}
 
 
@@ -92,7 +72,7 @@ def _use(now: datetime) -> dict[str, Any]:
     for number, title in titles.items():
         moments = [moment for (_, dashboard), all_of in times.items() if dashboard == number for moment in all_of]
         people = sum(dashboard == number for _, dashboard in times)
-        last = _moment(max(moments)) if moments else "not in these weeks"
+        last = _moment(max(moments)) if moments else text("use.not_opened")
         pages.append({"title": title, "opened": len(moments), "people": people, "last": last})
     looking = {user for user, _ in times}
     return {

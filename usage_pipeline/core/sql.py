@@ -1,6 +1,8 @@
 """Loading SQL files and running them with bound values.
 
 Every statement of more than a few lines lives beside what runs it, as `sql/<name>.sql`; values are bound as `$name`.
+`$text__call__notice` is the text `call.notice`: its values are filled in with `format`, in the order in which the
+English text names them.
 """
 
 import re
@@ -10,8 +12,11 @@ from typing import Any
 
 import duckdb
 
+from usage_pipeline.core.texts import positional
+
 PACKAGE = Path(__file__).parents[1]
 _PARAMETER = re.compile(r"\$([a-z_]+)")
+_TEXT = "text__"
 
 
 @cache
@@ -26,9 +31,10 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, A
 
 
 def named_values(sql: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of `values` that a statement names."""
+    """Those of `values` that a statement names, and the texts that it names."""
     named = set(_PARAMETER.findall(_without_comments(sql)))
-    return {key: value for key, value in values.items() if key in named}
+    told = {name: positional(name.removeprefix(_TEXT).replace("__", ".")) for name in named if name.startswith(_TEXT)}
+    return {key: value for key, value in values.items() if key in named} | told
 
 
 def as_dicts(found: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

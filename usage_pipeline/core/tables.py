@@ -1,12 +1,13 @@
 """The tables that pages read: their grain, key and columns; and the catalogue of what every figure means.
 
 The asset checks, Dagster's metadata, the check of a build before it is shown, the Superset datasets and the help
-tabs all take their columns and metrics from `usage_pipeline/catalogue.yaml`. One name means one thing and has one type
-in every table.
+tabs all take their columns and metrics from `catalogue.yaml`, and what they are called and mean from the texts
+(`column.<name>`, `metric.<table>.<name>`). One name means one thing and has one type in every table.
 
 Does not belong here: how a table is computed (`defs/*/sql/`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,8 @@ from typing import Any, Literal, TypeVar
 import duckdb
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from usage_pipeline.core.texts import slug, text, texts
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 Aggregation = Literal["additive", "semi_additive", "non_additive"]
@@ -24,12 +27,16 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    text_id: str
     title: str = Field(min_length=1)
     description: str = Field(min_length=1)
 
 
 class Column(_Entry):
-    """A column of a mart: DuckDB type, title on the pages, what it means (with its unit), and what its values mean."""
+    """A column of a mart: DuckDB type, title on the pages, what it means (with its unit), and what its values mean.
+
+    `text_id` is the section of its texts.
+    """
 
     type: Literal["BIGINT", "BOOLEAN", "DOUBLE", "INTEGER", "TIMESTAMP", "VARCHAR"]
     aggregation: Aggregation | None = None
@@ -43,11 +50,14 @@ class Column(_Entry):
 
 
 class Metric(_Entry):
-    """A figure computed over rows of a table: DuckDB expression and d3 number format."""
+    """A figure computed over rows of a table: DuckDB expression, d3 number format, and what its values mean where it is a
+    word.
+    """
 
     expression: str = Field(min_length=1)
     format: str = Field(min_length=1)
     aggregation: Aggregation
+    words: dict[str, str] = {}
 
 
 E = TypeVar("E", bound=_Entry)
@@ -58,31 +68,49 @@ class CatalogueError(ValueError):
 
 
 def read_catalogue(
-    file: Path = CATALOGUE,
-) -> tuple[dict[str, Column], dict[str, dict[str, Metric]], list[str], dict[str, str]]:
-    """Columns by name, metrics by table and name, notes that hold for every page, and what charts without a row say, by
-    their file. Raises CatalogueError.
+    file: Path = CATALOGUE, told: Mapping[str, str] | None = None
+) -> tuple[dict[str, Column], dict[str, dict[str, Metric]]]:
+    """Columns by name, and metrics by table and name; `told`: texts by id, of the language in force where none are given.
+
+    Raises CatalogueError.
     """
     # the parser in C: every start reads it
     content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    columns = {name: _entry(Column, name, entry, file) for name, entry in content["columns"].items()}
+    told = texts() if told is None else told
+    columns = {
+        name: _entry(Column, name, f"column.{name}", entry, told, file) for name, entry in content["columns"].items()
+    }
     metrics = {
-        table: {name: _entry(Metric, name, entry, file) for name, entry in entries.items()}
+        table: {
+            name: _entry(Metric, name, f"metric.{table}.{name}", entry, told, file) for name, entry in entries.items()
+        }
         for table, entries in content["metrics"].items()
     }
-    return columns, metrics, content["notes"], content.get("empty_states", {})
+    return columns, metrics
 
 
-def _entry(kind: type[E], name: str, entry: dict[str, Any], file: Path) -> E:
+def _entry(kind: type[E], name: str, text_id: str, entry: dict[str, Any], told: Mapping[str, str], file: Path) -> E:
+    wanted = {"title": f"{text_id}.title", "description": f"{text_id}.description"}
+    if misplaced := sorted(wanted.keys() & entry.keys()):
+        raise CatalogueError(f"{file.name}: {name}: {misplaced[0]}: texts stand in usage_pipeline/texts; move it there")
+    words = {word: f"{text_id}.word.{slug(word)}" for word in entry.get("words", [])}
+    if missing := [key for key in [*wanted.values(), *words.values()] if key not in told]:
+        raise CatalogueError(f"{file.name}: {name}: there is no text {missing[0]}; add it to usage_pipeline/texts")
+    filled: dict[str, Any] = {key: told[found] for key, found in wanted.items()}
+    if words:
+        filled["words"] = {word: told[found] for word, found in words.items()}
     try:
-        return kind(name=name, **entry)
+        return kind(name=name, text_id=text_id, **entry | filled)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the entry"
         raise CatalogueError(f"{file.name}: {name}: {where}: {first['msg']}") from error
 
 
-COLUMNS, METRICS, NOTES, EMPTY_STATES = read_catalogue()
+COLUMNS, METRICS = read_catalogue()
+# what holds for every page, in the order in which it is said
+NOTE_IDS = tuple(f"help.note.{note}" for note in ("weeks", "empty_cells", "filters", "downloads"))
+NOTES = tuple(text(note) for note in NOTE_IDS)
 
 
 @dataclass(frozen=True)
@@ -159,7 +187,7 @@ TABLES = {
             "account x application that was ever subscribed or ever used",
             "account_id application_key",
             f"{_KEYS} subscription_state is_inferred period_number has_returned start_date notice_date end_date "
-            "renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
+            "days_to_end renewal_date days_to_renewal seats annual_value usage_state usage_state_since weeks_in_state "
             "last_used_on recent_clicks usual_clicks trend_4_weeks trend_13_weeks trend_52_weeks rank_in_application "
             "came_back clicks_outside_subscription reason usage_trend",
         ),
@@ -362,7 +390,7 @@ TABLES = {
             "kpi entity_type entity_key kpi_period reference_month",
             "kpi kpi_rank kpi_group kpi_unit number_format entity_type entity_key entity entity_group kpi_period "
             "reference_month reference period_from period_to is_complete_period value value_year_ago value_before "
-            "active_accounts per_active_account change_is is_big_change big_change",
+            "active_accounts per_active_account change_is is_big_change big_change kpi_trend",
         ),
         _table(
             "kpi_months",
@@ -507,8 +535,13 @@ class Broken:
     rows: list[dict[str, Any]]
 
 
-def schema_violation(connection: duckdb.DuckDBPyConnection, table: Table) -> Broken | None:
-    """Whether a table has the columns, types and unique key that it promises; None where it does."""
+def schema_violation(
+    connection: duckdb.DuckDBPyConnection, table: Table, slices: tuple[str, list[str]] | None = None
+) -> Broken | None:
+    """Whether a table has the columns, types and unique key that it promises; None where it does.
+
+    `slices`: a column of the key and those of its values whose rows are looked at, as text; None: all rows.
+    """
     name = table.full_name
     try:
         found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
@@ -524,9 +557,13 @@ def schema_violation(connection: duckdb.DuckDBPyConnection, table: Table) -> Bro
         parts += [", ".join(other)] * bool(other)
         return Broken(f"columns of {name} are not those of core/tables.py: {'; '.join(parts)}", [])
     key = ", ".join(table.key)
+    by, values = slices or ("", [])
+    assert not slices or not values or by in table.key, f"{name} is cut by {by}, which its key does not hold"
+    looked_at = f"{by} IN (SELECT CAST(unnest($values) AS {wanted[by]}))" if values else str(slices is None).upper()
     twice = connection.execute(
-        f"SELECT {key}, count(*) AS times FROM {name} GROUP BY {key} "
-        f"HAVING count(*) > 1 OR {' OR '.join(f'{k} IS NULL' for k in table.key)} LIMIT 10"
+        f"SELECT {key}, count(*) AS times FROM {name} WHERE {looked_at} GROUP BY {key} "
+        f"HAVING count(*) > 1 OR {' OR '.join(f'{k} IS NULL' for k in table.key)} LIMIT 10",
+        {"values": values} if values else {},
     )
     names = [d[0] for d in twice.description]
     rows = [dict(zip(names, map(str, row), strict=True)) for row in twice.fetchall()]

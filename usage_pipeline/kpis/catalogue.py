@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from usage_pipeline.config.settings import Sources
 from usage_pipeline.core.tables import Aggregation
+from usage_pipeline.core.texts import slug, texts
 
 KPIS = Path(__file__).with_name("kpis.yaml")
 # the KPI that averages are taken over
@@ -194,15 +195,21 @@ class KpiCatalogue(_Model):
         return [entry for entry in self.entries if entry.computed.kind in kinds]
 
 
-def read_kpis(file: Path = KPIS) -> KpiCatalogue:
-    """The catalogue. Raises KpiError with the first thing that is wrong."""
+def read_kpis(file: Path = KPIS, told: Mapping[str, str] | None = None) -> KpiCatalogue:
+    """The catalogue; `told`: texts by id, of the language in force where none are given.
+
+    Raises KpiError with the first thing that is wrong.
+    """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise KpiError(f"{file.name}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("kpis"), dict) or set(content) > {"kpis", "parts"}:
         raise KpiError(f"{file.name}: expected the keys `kpis` and `parts`, each with entries by name")
-    kpis = tuple(_entry(Kpi, name, entry, file) for name, entry in content["kpis"].items())
+    told = texts() if told is None else told
+    kpis = tuple(
+        _entry(Kpi, name, _with_texts(name, entry, told, file), file) for name, entry in content["kpis"].items()
+    )
     parts = tuple(_entry(Part, name, entry, file) for name, entry in (content.get("parts") or {}).items())
     catalogue = KpiCatalogue(kpis=kpis, parts=parts)
     for problem in _problems(catalogue):
@@ -210,9 +217,35 @@ def read_kpis(file: Path = KPIS) -> KpiCatalogue:
     return catalogue
 
 
+def text_ids(name: str, unit: str, group: str) -> dict[str, str]:
+    """The ids of a KPI's texts, by field."""
+    return {
+        "title": f"kpi.{name}.title",
+        "description": f"kpi.{name}.description",
+        "unit": f"kpi_unit.{slug(unit)}",
+        "group": f"kpi_group.{slug(group)}",
+    }
+
+
+def _with_texts(name: str, entry: object, told: Mapping[str, str], file: Path) -> object:
+    if not isinstance(entry, dict):
+        return entry
+    for field in ("title", "description"):
+        if field in entry:
+            raise KpiError(f"{file.name}: {name}: {field}: texts stand in usage_pipeline/texts; move it there")
+    filled = {}
+    for field, key in text_ids(name, str(entry.get("unit")), str(entry.get("group"))).items():
+        if field in ("unit", "group") and field not in entry:
+            continue  # said to be missing by the model
+        if key not in told:
+            raise KpiError(f"{file.name}: {name}: {field}: there is no text {key}; add it to usage_pipeline/texts")
+        filled[field] = told[key]
+    return entry | filled
+
+
 def _entry(kind: type[Any], name: str, entry: object, file: Path) -> Any:
     if not isinstance(entry, dict):
-        raise KpiError(f"{file.name}: {name}: expected fields such as title, description and computed")
+        raise KpiError(f"{file.name}: {name}: expected fields such as unit, format and computed")
     try:
         return kind(name=name, **entry)
     except ValidationError as error:

@@ -5,10 +5,13 @@ Belongs here: the order of the steps. Does not: the steps (`sql/`), nor what a K
 Months and weeks go through the same steps one after the other. Users, accounts and subscriptions are counted anew for
 each period without looking at each of its months: a thing counts where it was last seen in the period, so a list of
 (month of use, month of the next use) gives every period at once.
+
+A period is computed of its own months (or weeks) and of nothing else, so some periods can be made without the others:
+`kpi_steps` are the months that are needed for those, and a closed period that nothing touched is left as it is.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +40,8 @@ CALENDARS = ("month", "week")
 # work tables, gone when the values are there: those with a query of their own, and the others
 VALUE_QUERIES = (
     *(
+        "kpi_terms",
+        "kpi_subscribed",
         "kpi_period_members",
         "kpi_account_applications",
         "kpi_user_ids",
@@ -47,7 +52,11 @@ VALUE_QUERIES = (
     ),
     *("kpi_distinct_entities", "kpi_distinct_spans", "kpi_distinct_spans_of_weeks", "kpi_counts"),
 )
-_WORK = (*VALUE_QUERIES, "counted_use", "kpi_counted", "kpi_measured", "kpi_known", "kpi_filled")
+_WORK = (
+    *VALUE_QUERIES,
+    *("kpi_due", "kpi_steps", "kpi_wanted_periods"),
+    *("counted_use", "kpi_counted", "kpi_measured", "kpi_known", "kpi_filled"),
+)
 # where the members of groups are known: table, key, name
 _KNOWN = {
     "accounts": ("core.account_names", "account_id", "account"),
@@ -70,23 +79,56 @@ class GroupError(ValueError):
     """A group of the configuration names what nobody knows; the message names the group, the member and the remedy."""
 
 
-def replace_values(connection: duckdb.DuckDBPyConnection, settings: Settings, catalogue: KpiCatalogue) -> None:
+def make_terms(connection: duckdb.DuckDBPyConnection) -> None:
+    """Makes what subscriptions say of each month and week: small, so of all of them, and told apart by month."""
+    for name in ("kpi_terms", "kpi_subscribed"):
+        _make(connection, name, load_sql("kpis", name), {})
+
+
+def replace_values(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    catalogue: KpiCatalogue,
+    periods: Sequence[str] | None = None,
+) -> None:
     """Replaces `core.kpi_values`: a row an entity and period in which it was subscribed or used, a column a KPI.
 
+    `periods`: the numbers of those whose rows are gone and are put in; None: of all. The caller has made the terms.
     Beside it `core.kpi_account_level`: what subscriptions about whole accounts add to a KPI in a month or week, which
     sums over applications lack. Raises KpiError where an expression of the catalogue cannot be computed.
     """
     check_expressions(catalogue)
+    _choose(connection, periods)
+    for name in ("kpi_account_applications", "kpi_user_ids", "kpi_entity_account_applications"):
+        _make(connection, name, load_sql("kpis", name), {})
+    for place, calendar in enumerate(CALENDARS):
+        sql = _values_of(connection, settings, catalogue, calendar)
+        is_first = place == 0 and periods is None
+        into = "CREATE OR REPLACE TABLE core.kpi_values AS" if is_first else "INSERT INTO core.kpi_values"
+        run_sql(connection, f"{into} {sql}", {"calendar": calendar})
+
+
+def _choose(connection: duckdb.DuckDBPyConnection, periods: Sequence[str] | None) -> None:
+    """Makes `kpi_due`, the periods that are made, the months and weeks that they need, and those as periods."""
+    due, values = _one_of("CAST(period_no AS VARCHAR)", periods)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE kpi_due AS FROM core.kpi_periods WHERE {due}", values)
     connection.execute(
-        "CREATE OR REPLACE TABLE core.kpi_account_level (kpi VARCHAR, calendar VARCHAR, nth INTEGER, value DOUBLE)"
+        "CREATE OR REPLACE TEMP TABLE kpi_steps AS FROM core.kpi_base_periods AS steps SEMI JOIN kpi_due AS due "
+        "ON steps.calendar = due.calendar AND steps.nth BETWEEN due.first_nth AND due.last_nth"
     )
-    with _work_tables(connection):
-        for name in ("kpi_account_applications", "kpi_user_ids", "kpi_entity_account_applications"):
-            _make(connection, name, load_sql("kpis", name), {})
-        for place, calendar in enumerate(CALENDARS):
-            sql = _values_of(connection, settings, catalogue, calendar)
-            into = "CREATE OR REPLACE TABLE core.kpi_values AS" if place == 0 else "INSERT INTO core.kpi_values"
-            run_sql(connection, f"{into} {sql}", {"calendar": calendar})
+    # ratios divide what is counted in single months
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE kpi_wanted_periods AS FROM kpi_due UNION SELECT periods.* FROM core.kpi_periods "
+        "AS periods SEMI JOIN kpi_steps AS steps ON periods.period = steps.calendar AND periods.last_nth = steps.nth"
+    )
+    connection.execute(
+        f"CREATE {'OR REPLACE TABLE' if periods is None else 'TABLE IF NOT EXISTS'} core.kpi_account_level "
+        "(kpi VARCHAR, calendar VARCHAR, nth INTEGER, value DOUBLE)"
+    )
+    connection.execute(
+        "DELETE FROM core.kpi_account_level WHERE (calendar, nth) IN (SELECT (calendar, nth) FROM kpi_steps) "
+        "OR (calendar, nth) NOT IN (SELECT (calendar, nth) FROM core.kpi_base_periods)"
+    )
 
 
 def _values_of(
@@ -120,8 +162,8 @@ def _values_of(
         "kpi_filled",
         "SELECT entities.entity_no, steps.nth, own.entity_no IS NOT NULL AS is_present, "
         f"{filled(catalogue, is_delivered)} FROM (SELECT DISTINCT entity_no FROM core.kpi_members) AS entities "
-        "INNER JOIN core.kpi_base_periods AS steps ON steps.calendar = $calendar "
-        "INNER JOIN core.kpi_periods AS alone ON alone.period = $calendar AND alone.last_nth = steps.nth "
+        "INNER JOIN kpi_steps AS steps ON steps.calendar = $calendar "
+        "INNER JOIN kpi_wanted_periods AS alone ON alone.period = $calendar AND alone.last_nth = steps.nth "
         "LEFT JOIN kpi_measured AS own ON entities.entity_no = own.entity_no AND steps.nth = own.nth "
         "INNER JOIN kpi_known AS known ON steps.nth = known.nth "
         "LEFT JOIN kpi_counted AS counted ON entities.entity_no = counted.entity_no "
@@ -131,6 +173,7 @@ def _values_of(
     return (
         f"SELECT steps.entity_no, periods.period_no, {over_periods(catalogue, is_delivered)} FROM kpi_filled AS steps "
         "INNER JOIN kpi_period_members AS periods ON steps.nth = periods.nth "
+        "SEMI JOIN kpi_due AS due ON periods.period_no = due.period_no "
         "LEFT JOIN kpi_counted AS counted ON steps.entity_no = counted.entity_no "
         "AND periods.period_no = counted.period_no "
         "GROUP BY steps.entity_no, periods.period_no HAVING bool_or(steps.is_present)"
@@ -160,21 +203,41 @@ def _count(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue, value
     )
 
 
-def replace_sheet(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue) -> None:
-    """Replaces `mart.kpi_report` from `core.kpi_values`, KPI by KPI: so it lies in the order in which it is read."""
-    columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_report"].columns)
-    connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_report ({columns})")
+def replace_sheet(
+    connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue, months: Sequence[str] | None = None
+) -> None:
+    """Replaces `mart.kpi_report` from `core.kpi_values`, KPI by KPI: so it lies in the order in which it is read.
+
+    `months`: the reference months (of weeks, the Mondays) whose rows are gone and are put in; None: all.
+    """
+    if months is None:
+        columns = ", ".join(f"{column.name} {column.type}" for column in TABLES["kpi_report"].columns)
+        connection.execute(f"CREATE OR REPLACE TABLE mart.kpi_report ({columns})")
+    due, values = _one_of("CAST(CAST(reference_day AS TIMESTAMP) AS VARCHAR)", months)
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE kpi_months_due AS "
+        f"SELECT DISTINCT reference_day FROM core.kpi_periods WHERE {due}",
+        values,
+    )
     _make(connection, "kpi_rows", load_sql("kpis", "kpi_rows"), {"date_format": date_format()})
+    _make(connection, "kpi_histories", load_sql("kpis", "kpi_histories"), {})
     for place, kpi in enumerate(catalogue.kpis, 1):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW kpi_one AS SELECT * EXCLUDE (own, year_ago, before), "
             f"own.{kpi.name} AS value, year_ago.{kpi.name} AS value_year_ago, before.{kpi.name} AS value_before, "
             f"CAST(own.{DENOMINATOR} AS BIGINT) AS active_accounts FROM kpi_rows"
         )
+        connection.execute(
+            "CREATE OR REPLACE TEMP VIEW kpi_history AS SELECT * EXCLUDE (own), "
+            f"CAST(own.{kpi.name} AS DOUBLE) AS value FROM kpi_histories"
+        )
         shown = _SHOWN[kpi.format].replace("$currency", literal(currency()))
         connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {shown}")
         run_sql(connection, f"INSERT INTO mart.kpi_report {load_sql('kpis', 'kpi_report')}", _values_for(kpi, place))
-    connection.execute("DROP VIEW kpi_one; DROP MACRO kpi_shown; DROP TABLE temp.kpi_rows")
+    connection.execute(
+        "DROP VIEW kpi_one; DROP VIEW kpi_history; DROP MACRO kpi_shown; DROP TABLE temp.kpi_rows; "
+        "DROP TABLE temp.kpi_histories; DROP TABLE temp.kpi_months_due"
+    )
 
 
 def _values_for(kpi: Kpi, place: int) -> dict[str, Any]:
@@ -235,8 +298,15 @@ def why_no_months(connection: duckdb.DuckDBPyConnection, sources: Sources) -> st
     )
 
 
+def _one_of(text: str, listed: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+    """The condition that an expression of text is one of those listed (None: any), with the values it names."""
+    if listed is None:
+        return "TRUE", {}
+    return f"{text} IN (SELECT unnest(CAST($listed AS VARCHAR[])))", {"listed": list(listed)}
+
+
 @contextmanager
-def _work_tables(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def work_tables(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """What lies beside the warehouse only while it is needed."""
     try:
         yield

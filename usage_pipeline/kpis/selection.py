@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from usage_pipeline.core.names import meant
+from usage_pipeline.core.texts import text
 
 if TYPE_CHECKING:
     # what only asks which periods there are starts without it
@@ -42,8 +43,11 @@ class Selection:
 
     def as_text(self) -> list[tuple[str, str]]:
         """Each filter with what it is set to."""
-        picked = [(name, ", ".join(getattr(self, column)) or "all") for column, name in _PICKED.items()]
-        return [("aggregation", self.period), *picked]
+        everything = text("workbook.all_picked")
+        picked = [
+            (text(f"workbook.picked.{column}"), ", ".join(getattr(self, column)) or everything) for column in _PICKED
+        ]
+        return [(text("workbook.picked.period"), self.period), *picked]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import currency, day, day_and_time
+from usage_pipeline.core.texts import text
 from usage_pipeline.kpis.catalogue import Kpi, read_kpis
 from usage_pipeline.kpis.selection import Sheet
 
@@ -31,31 +32,35 @@ class _Column:
     """A column of a sheet: where it comes from, its width in characters, and how its numbers are written."""
 
     source: str
-    title: str
     width: int
     written: str = ""  # "own": as the KPI's numbers; "signed": likewise with a sign; else a format of Excel
+    head: str = ""  # id of its head, where that is not the name of what it comes from
+
+    @property
+    def title(self) -> str:
+        return text(f"workbook.head.{self.head or self.source}")
 
 
-_ENTITY = [_Column("entity_type", "View by", 15), _Column("entity", "Entity", 28)]
-_KPI = [_Column("kpi", "KPI", 34), _Column("kpi_unit", "Unit", 22)]
+_ENTITY = [_Column("entity_type", 15), _Column("entity", 28)]
+_KPI = [_Column("kpi", 34), _Column("kpi_unit", 22)]
 _FIGURES = [
-    _Column("value", "Value", 14, "own"),
-    _Column("value_year_ago", "Last year", 14, "own"),
-    _Column("difference", "Difference", 14, "signed"),
-    _Column("percent", "Difference, %", 12, _PERCENT),
-    _Column("change_is", "Trend", 13),
-    _Column("value_before", "Previous period", 14, "own"),
-    _Column("percent_before", "Difference to before, %", 12, _PERCENT),
-    _Column("per_active_account", "Per active account", 12, "#,##0.00"),
-    _Column("active_accounts", "Active accounts", 10, "#,##0"),
+    _Column("value", 14, "own"),
+    _Column("value_year_ago", 14, "own"),
+    _Column("difference", 14, "signed"),
+    _Column("percent", 12, _PERCENT),
+    _Column("change_is", 13),
+    _Column("value_before", 14, "own"),
+    _Column("percent_before", 12, _PERCENT),
+    _Column("per_active_account", 12, "#,##0.00"),
+    _Column("active_accounts", 10, "#,##0"),
 ]
 _REPORTED = [
-    _Column("value_reported", "As reported", 14, "own"),
-    _Column("year_ago_reported", "Last year, as reported", 14, "own"),
-    _Column("value", "Current value", 14, "own"),
-    _Column("why_revised", "Why it differs", 70),
+    _Column("value_reported", 14, "own"),
+    _Column("year_ago_reported", 14, "own"),
+    _Column("value", 14, "own", head="current_value"),
+    _Column("why_revised", 70),
 ]
-_CHANGES = [_Column("big_change", "What changed", 90), _Column("change_is", "Trend", 13)]
+_CHANGES = [_Column("big_change", 90), _Column("change_is", 13)]
 
 
 def write_workbook(sheet: Sheet, file: Path) -> None:
@@ -65,17 +70,17 @@ def write_workbook(sheet: Sheet, file: Path) -> None:
     # row after row to the disk: 3,000 accounts are 120,000 rows
     options = {"constant_memory": True, "default_date_format": "d mmm yyyy"}
     with atomic_write(file) as tmp_path, xlsxwriter.Workbook(str(tmp_path), options) as book:
-        book.set_properties({"title": f"KPI sheet, {sheet.reference}", "created": sheet.as_of})
+        book.set_properties({"title": text("workbook.title", month=sheet.reference), "created": sheet.as_of})
         formats = _Formats(book)
         _about(book, formats, sheet)
         by_kpi = sheet.rows.sort_values(["kpi_rank", "entity_type"], kind="stable")
-        _table(book, formats, "KPIs of each entity", sheet.rows, [*_ENTITY, *_KPI, *_FIGURES])
-        _table(book, formats, "Entities of each KPI", by_kpi, [*_KPI, *_ENTITY, *_FIGURES])
+        _table(book, formats, text("workbook.sheet.kpis"), sheet.rows, [*_ENTITY, *_KPI, *_FIGURES])
+        _table(book, formats, text("workbook.sheet.entities"), by_kpi, [*_KPI, *_ENTITY, *_FIGURES])
         changes = sheet.rows[sheet.rows["is_big_change"]]
         changes = changes.sort_values("percent", key=lambda share: share.abs(), ascending=False)
-        _table(book, formats, "Big changes", changes, [*_CHANGES, *_KPI[:1], *_ENTITY, _FIGURES[3]])
+        _table(book, formats, text("workbook.sheet.changes"), changes, [*_CHANGES, *_KPI[:1], *_ENTITY, _FIGURES[3]])
         if len(sheet.reported):
-            _table(book, formats, "As reported", sheet.reported, [*_ENTITY, *_KPI, *_REPORTED])
+            _table(book, formats, text("workbook.sheet.reported"), sheet.reported, [*_ENTITY, *_KPI, *_REPORTED])
         _charts(book, formats, sheet)
         _definitions(book, formats)
 
@@ -112,8 +117,11 @@ def _lines(sheet: Sheet) -> Iterator[tuple[Kpi, pd.DataFrame, str]]:
         wide = of_kpi.pivot_table(index="month_start", columns="entity", values="value", sort=True)
         wide = wide.reindex(pd.date_range(wide.index.min(), wide.index.max(), freq="MS"))
         largest = wide.ffill().iloc[-1].nlargest(LINES).index
-        told = f", the {LINES} largest of {wide.shape[1]:,}" if wide.shape[1] > LINES else ""
-        yield kpi, wide[largest], f"by {shown}{told}, single months"
+        if wide.shape[1] > LINES:
+            told = text("workbook.largest", entity_type=shown, lines=LINES, entities=f"{wide.shape[1]:,}")
+        else:
+            told = text("workbook.all", entity_type=shown)
+        yield kpi, wide[largest], told
 
 
 def _plot(figure: Any, kpi: Kpi, lines: pd.DataFrame, told: str, sheet: Sheet) -> None:
@@ -143,7 +151,7 @@ def _plot(figure: Any, kpi: Kpi, lines: pd.DataFrame, told: str, sheet: Sheet) -
 
 
 def _source(sheet: Sheet) -> str:
-    return f"Data through {day(sheet.data_through)}, build {sheet.build_id}"
+    return text("workbook.source", day=day(sheet.data_through), build=sheet.build_id)
 
 
 # ---------------------------------------------------------------- sheets of the workbook
@@ -180,39 +188,33 @@ def _page(book: Any, name: str) -> Any:
 
 def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
     first, entities = sheet.rows.iloc[0], len(sheet.rows[["entity_type", "entity_key"]].drop_duplicates())
+    period = {"first": day(first["period_from"]), "last": day(first["period_to"])}
     rows = [
-        ("data of", sheet.sentence),
-        ("data through", f"{day(sheet.data_through)} (last complete week)"),
-        ("as of", day_and_time(sheet.as_of)),
-        ("build", sheet.build_id),
-        ("period", f"{day(first['period_from'])} to {day(first['period_to'])}"),
+        (text("workbook.about_row.data_of"), sheet.sentence),
+        (text("workbook.about_row.through"), text("workbook.last_complete_week", day=day(sheet.data_through))),
+        (text("workbook.about_row.as_of"), day_and_time(sheet.as_of)),
+        (text("workbook.about_row.build"), sheet.build_id),
+        (text("workbook.about_row.period"), text("workbook.from_to", **period)),
         *sheet.selection.as_text(),
         (
-            "rows",
-            f"{len(sheet.rows):,} figures of {entities:,} entities",
+            text("workbook.about_row.rows"),
+            text("workbook.figures_of_entities", figures=f"{len(sheet.rows):,}", entities=f"{entities:,}"),
         ),
-        (
-            "additive",
-            "Nothing here may be added up unless the sheet Definitions says so; what cannot was counted anew.",
+        *(
+            (text(f"workbook.about_row.{row}"), text(f"workbook.about_text.{row}"))
+            for row in ("additive", "last_year", "averages", "colors")
         ),
-        (
-            "last year",
-            "The same period a year ago; empty where the entity was not there, or the period is not on record.",
-        ),
-        ("averages", "Value divided by the active accounts beside it: those with at least one click in the period."),
-        ("colors", "They repeat what Trend says: green is improved, red is declined."),
     ]
-    page = _page(book, "About")
+    page = _page(book, text("workbook.about"))
     page.set_column(0, 0, 16)
     page.set_column(1, 1, 110)
     page.hide_gridlines(2)
-    page.write_string(
-        0, 0, f"KPI sheet, {sheet.selection.period} to {sheet.reference}", formats.of("title", bold=True, font_size=16)
-    )
+    title = text("workbook.title_of_period", period=sheet.selection.period, month=sheet.reference)
+    page.write_string(0, 0, title, formats.of("title", bold=True, font_size=16))
     page.set_row(2, 32)  # the sentence about the data takes two lines
-    for place, (name, text) in enumerate(rows, 2):
+    for place, (name, said) in enumerate(rows, 2):
         page.write_string(place, 0, name, formats.of("name", bold=True))
-        page.write_string(place, 1, text, formats.of("text", text_wrap=True))
+        page.write_string(place, 1, said, formats.of("text", text_wrap=True))
 
 
 def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns: list[_Column]) -> None:
@@ -226,7 +228,7 @@ def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns:
     page.autofilter(0, 0, max(len(rows), 1), len(columns) - 1)
     _colour(page, formats, columns, len(rows))
     if rows.empty:
-        page.write_string(1, 0, "none of what is picked")
+        page.write_string(1, 0, text("workbook.nothing_picked"))
     written = [_number(form) for form in rows["number_format"]]
     values = [[None if pd.isna(v) else v for v in rows[column.source].tolist()] for column in columns]
     for nth, row in enumerate(zip(*values, strict=True)):
@@ -255,7 +257,8 @@ def _colour(page: Any, formats: _Formats, columns: list[_Column], rows: int) -> 
 
 def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
     """A chart of each KPI; its numbers stand on the sheet Months."""
-    page, numbers = _page(book, "Charts"), _page(book, "Months")
+    months = text("workbook.sheet.months")
+    page, numbers = _page(book, text("workbook.sheet.charts")), _page(book, months)
     page.hide_gridlines(2)
     month = formats.of("month", num_format="mmm yyyy", align="left")
     numbers.set_column(0, 0, 12)
@@ -263,7 +266,7 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
     row = 0
     for place, (kpi, lines, told) in enumerate(_lines(sheet)):
         numbers.write_string(row, 0, kpi.title, formats.of("name", bold=True))
-        for at, head in enumerate(["Month", *map(str, lines.columns)]):
+        for at, head in enumerate([text("workbook.month"), *map(str, lines.columns)]):
             # write_row would make formulas and links of names
             numbers.write_string(row + 1, at, head, formats.head)
         for nth, (start, values) in enumerate(lines.iterrows()):
@@ -276,9 +279,9 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
         for at in range(lines.shape[1]):
             chart.add_series(
                 {
-                    "name": ["Months", row + 1, at + 1],
-                    "categories": ["Months", row + 2, 0, last, 0],
-                    "values": ["Months", row + 2, at + 1, last, at + 1],
+                    "name": [months, row + 1, at + 1],
+                    "categories": [months, row + 2, 0, last, 0],
+                    "values": [months, row + 2, at + 1, last, at + 1],
                     "line": {"color": _COLOURS[at], "width": 1.75},
                     "marker": {"type": _EXCEL_MARKS[at], "size": 5, "fill": {"color": _COLOURS[at]}},
                 }
@@ -298,29 +301,23 @@ def _charts(book: Any, formats: _Formats, sheet: Sheet) -> None:
         page.insert_chart(place * 20, 0, chart)
         row = last + 2
     if row == 0:
-        page.write_string(0, 0, "no month is complete yet")
+        page.write_string(0, 0, text("workbook.no_month"))
 
 
 def _definitions(book: Any, formats: _Formats) -> None:
-    page = _page(book, "Definitions")
+    page = _page(book, text("workbook.sheet.definitions"))
     page.freeze_panes(1, 0)
     wrapped = formats.of("text", text_wrap=True)
-    heads = [
-        ("KPI", 34),
-        ("What it means", 80),
-        ("Unit", 22),
-        ("Group", 14),
-        ("Can it be added up?", 22),
-        ("Good is", 9),
-    ]
-    for place, (title, width) in enumerate([*heads, ("A big change is", 44)]):
+    widths = {"kpi": 34, "meaning": 80, "unit": 22, "group": 14, "adds_up": 22, "good": 9, "big_change": 44}
+    for place, (head, width) in enumerate(widths.items()):
         page.set_column(place, place, width)
-        page.write_string(0, place, title, formats.head)
+        page.write_string(0, place, text(f"workbook.definition.{head}"), formats.head)
     for nth, kpi in enumerate(read_kpis().kpis, 1):
-        big = f"{100 * kpi.big_change.share:g} % of the value a year ago, and {kpi.big_change.floor:,g} ({kpi.unit})"
+        share, floor = f"{100 * kpi.big_change.share:g}", f"{kpi.big_change.floor:,g}"
+        big = text("workbook.big_change", share=share, floor=floor, unit=kpi.unit)
         texts = (kpi.title, kpi.description, kpi.unit, kpi.group, kpi.aggregation, kpi.good, big)
-        for place, text in enumerate(texts):
-            page.write_string(nth, place, text, wrapped)
+        for place, said in enumerate(texts):
+            page.write_string(nth, place, said, wrapped)
 
 
 def _number(form: str) -> str:

@@ -18,6 +18,7 @@ from usage_pipeline.config.settings import MailSettings, NotifySettings, Setting
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import day_and_time
 from usage_pipeline.core.locks import file_lock
+from usage_pipeline.core.texts import text
 from usage_pipeline.ingestion.deliveries import SOURCES
 from usage_pipeline.notifications import mailer
 from usage_pipeline.notifications.delivery import calm, channels_of, chat_content
@@ -186,8 +187,8 @@ def _kind(channel: str) -> str:
 
 
 def _mail(address: str, name: str, mail: MailSettings, incident: dict[str, Any], state: str, words: list[str]) -> None:
-    text = "\n\n".join(words) + "\n"
-    mailer.send(mail, mailer.message(mail, address, _title(name, incident, state), text))
+    body = "\n\n".join(words) + "\n"
+    mailer.send(mail, mailer.message(mail, address, _title(name, incident, state), body))
 
 
 def _webhook(name: str, mail: MailSettings, incident: dict[str, Any], state: str, words: list[str]) -> None:
@@ -206,30 +207,31 @@ def _webhook(name: str, mail: MailSettings, incident: dict[str, Any], state: str
 
 def _title(name: str, incident: dict[str, Any], state: str) -> str:
     if state == "over":
-        return f"{name}: {incident['about']} well again"
-    return f"{name}: {incident['about']}: {mailer.one_line(incident['found'][0]['words'])[:120]}"
+        return text("alert.title_over", name=name, about=incident["about"])
+    words = mailer.one_line(incident["found"][0]["words"])[:120]
+    return text("alert.title", name=name, about=incident["about"], words=words)
 
 
 def _words(published_dir: Path, mail: MailSettings, incident: dict[str, Any], state: str) -> list[str]:
     since = day_and_time(datetime.fromisoformat(incident["opened_at"]))
     if state == "over":
         until = day_and_time(datetime.fromisoformat(incident["ended_at"]))
-        lines = [f"Over since {until}; it was noticed on {since}:", *(found["words"] for found in incident["found"])]
+        lines = [text("alert.over", until=until, since=since), *(found["words"] for found in incident["found"])]
     else:
-        lines = [f"Noticed on {since}."]
+        lines = [text("alert.noticed", since=since)]
         for found in incident["found"]:
-            lines.append(f"What is wrong: {found['words']}.")
+            lines.append(text("alert.what_is_wrong", words=found["words"]))
             if found["remedy"]:
-                lines.append(f"What to do: {found['remedy']}.")
+                lines.append(text("alert.what_to_do", remedy=found["remedy"]))
     lines.append(_what_stands(published_dir))
     if mail.pages_url:
-        lines.append(f"More: {mail.pages_url}/superset/dashboard/health/, and `usage-pipeline doctor`.")
-    return [*lines, f"Incident {incident['id']}."]
+        lines.append(text("alert.more", page=f"{mail.pages_url}/superset/dashboard/health/"))
+    return [*lines, text("alert.incident", id=incident["id"])]
 
 
 def _what_stands(published_dir: Path) -> str:
     store = BuildStore(published_dir)
     build = store.current()
     if build is None:
-        return "No numbers are on the pages."
-    return f"The pages show build {build.build_id}, complete through the week of {build.newest_week}."
+        return text("alert.no_numbers")
+    return text("alert.pages_show", build=build.build_id, week=build.newest_week)

@@ -25,14 +25,16 @@ from urllib.parse import quote
 
 import duckdb
 import jinja2
+from markupsafe import Markup
 
 from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CompletenessSettings, MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
-from usage_pipeline.core.formatting import counted, currency, day
+from usage_pipeline.core.formatting import currency, day
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.sql import as_dicts
+from usage_pipeline.core.texts import LANGUAGE, counted, slug, text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.facts import newest_due_week
 from usage_pipeline.notifications import mailer
@@ -45,22 +47,23 @@ LISTED = 20
 _SECONDS_TO_WAIT = 600
 _NOWHERE = "usage.invalid"
 _XLSX = ("application", "vnd.openxmlformats-officedocument.spreadsheetml.sheet")
-_COLUMNS = [
-    ("account", "Account", 34),
-    ("urgency", "Priority", 14),
-    ("news", "News", 14),
-    ("reason", "Details", 80),
-    ("new_reasons", "What is new", 34),
-    ("arr_at_risk", "ARR at risk", 14),
-    ("applications_at_risk", "Apps at risk", 14),
-    ("annual_value", "ARR", 14),
-    ("renewal_date", "Renewal", 13),
-    ("days_to_renewal", "Days to renewal", 10),
-    ("last_used_on", "Last active", 13),
-    ("segment", "Segment", 18),
-    ("region", "Region", 18),
-    ("page", "Page", 50),
-]
+# columns of the workbook, with their width in characters
+_COLUMNS = {
+    "account": 34,
+    "urgency": 14,
+    "news": 14,
+    "reason": 80,
+    "new_reasons": 34,
+    "arr_at_risk": 14,
+    "applications_at_risk": 14,
+    "annual_value": 14,
+    "renewal_date": 13,
+    "days_to_renewal": 10,
+    "last_used_on": 13,
+    "segment": 18,
+    "region": 18,
+    "page": 50,
+}
 _COLOURS = {"Urgent": "#b3261e", "This week": "#8a5300", "Watch": "#4a5866"}
 
 
@@ -88,10 +91,9 @@ class Digest:
     @property
     def subject(self) -> str:
         urgent = self.count("Urgent")
-        told = f"{urgent} urgent" if urgent else "none is urgent"
-        return (
-            f"Calls of week {self.week.isocalendar().week}: {counted(len(self.calls), 'account', 'accounts')}, {told}"
-        )
+        told = text("digest.urgent", number=urgent) if urgent else text("digest.none_urgent")
+        accounts = counted("count.accounts", len(self.calls))
+        return text("digest.subject", week=self.week.isocalendar().week, accounts=accounts, urgent=told)
 
 
 @dataclass
@@ -156,7 +158,7 @@ def _templates() -> jinja2.Environment:
     )
     made.filters |= {
         "day": day,
-        "counted": counted,
+        "counted": lambda number, name: counted(f"count.{name}", number),
         "money": lambda value: f"{currency()}{value:,.0f}",
         "one_line": mailer.one_line,
     }
@@ -172,16 +174,23 @@ def write(mail: MailSettings, name: str, digest: Digest, to: str) -> EmailMessag
         "calls": shown[:LISTED],
         "further": len(shown) - LISTED,
         "colours": _COLOURS,
+        "slug": slug,
         "name": name,
         "list_page": page_of(pages, "call-list", digest.owner),
         "health_page": f"{pages}/superset/dashboard/health/",
     }
-    text, html = (_templates().get_template(f"digest.{kind}").render(values) for kind in ("txt", "html"))
+    plain = _templates().get_template("digest.txt").render(values, text=text)
+    html = _templates().get_template("digest.html").render(values, text=_html, language=LANGUAGE)
     key = hashlib.sha256(f"{name} {digest.week} {digest.owner} {to}".encode()).hexdigest()[:24]
-    made = mailer.message(mail, to, digest.subject, text, html, message_id=f"calls-{digest.week}-{key}")
+    made = mailer.message(mail, to, digest.subject, plain, html, message_id=f"calls-{digest.week}-{key}")
     main, sub = _XLSX
     made.add_attachment(workbook(digest, shown), maintype=main, subtype=sub, filename=f"calls-{digest.week}.xlsx")
     return made
+
+
+def _html(name: str, /, **values: object) -> Markup:
+    """A text for a template of HTML: texts are ours and may stand as they are, values are escaped."""
+    return Markup(text(name)).format(**values) if values else Markup(text(name))  # noqa: S704 - of the catalogue
 
 
 def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
@@ -195,15 +204,15 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
         plain = book.add_format({"valign": "top", "text_wrap": True})
         number = book.add_format({"valign": "top", "num_format": "#,##0"})
         moment = book.add_format({"valign": "top", "num_format": "d mmm yyyy", "align": "left"})
-        page = book.add_worksheet("Calls")
+        page = book.add_worksheet(text("digest.workbook.sheet"))
         page.set_landscape()
         page.set_paper(9)  # A4
         page.fit_to_pages(1, 0)
         page.freeze_panes(1, 1)
         page.repeat_rows(0)
-        for place, (name, title, width) in enumerate(_COLUMNS):
+        for place, (name, width) in enumerate(_COLUMNS.items()):
             page.set_column(place, place, width)
-            page.write_string(0, place, title, head)
+            page.write_string(0, place, text(f"digest.workbook.head.{name}"), head)
             for row, call in enumerate(calls, 1):
                 value = call[name]
                 if isinstance(value, datetime):
@@ -213,7 +222,8 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
                 elif value:
                     page.write_string(row, place, str(value), plain)
         page.autofilter(0, 0, len(calls), len(_COLUMNS) - 1)
-        page.set_footer(f"&LData through {day(digest.through)}, build {digest.build_id}&RPage &P of &N")
+        left = text("workbook.source", day=day(digest.through), build=digest.build_id)
+        page.set_footer(f"&L{left}&R{text('workbook.page_of', page='&P', pages='&N')}")
     return made.getvalue()
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import duckdb
 
 from usage_pipeline.config.settings import ChatSettings, NotifySettings, Settings, WebhookSettings
-from usage_pipeline.core.formatting import counted, currency, day
+from usage_pipeline.core.formatting import currency, day
 from usage_pipeline.core.sql import as_dicts
+from usage_pipeline.core.texts import counted, slug, text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.notifications.delivery import calm, channels_of, chat_content, webhook_content
 from usage_pipeline.notifications.digest import Digest, handled_accounts, page_of, read_digests, why_not_now
@@ -172,24 +173,24 @@ def account_data(
 
 def _account_text(settings: Settings, build: Build, call: dict[str, Any]) -> str:
     links, renewal = _links(settings, call["account"]), call["renewal_date"]
-    renews = f", renews {day(renewal)}" if renewal is not None else ""
+    value = _value(call)
     return chat_content(
-        f"Urgent: {calm(call['account'])}",
+        text("chat.urgent", account=calm(call["account"])),
         [
             calm(call["reason"]),
-            f"{_value(call)}{renews}",
-            f"[Account]({links['account']}), [Record the outcome]({links['record_outcome']})",
-            f"{calm(settings.name)}, data through {day(_through(build))}",
+            value if renewal is None else text("chat.renews", value=value, day=day(renewal)),
+            f"[{text('chat.account')}]({links['account']}), [{text('chat.record')}]({links['record_outcome']})",
+            text("chat.source", name=calm(settings.name), day=day(_through(build))),
         ],
     )
 
 
 def _value(call: dict[str, Any]) -> str:
     if call["arr_at_risk"] is not None:
-        return f"{currency()}{call['arr_at_risk']:,.0f} ARR at risk"
+        return text("call.at_risk", amount=f"{currency()}{call['arr_at_risk']:,.0f}")
     if call["annual_value"] is not None:
-        return f"{currency()}{call['annual_value']:,.0f} ARR, the account as a whole"
-    return "Value not known"
+        return text("call.arr_of_account", amount=f"{currency()}{call['annual_value']:,.0f}")
+    return text("call.value_not_known")
 
 
 # ---------------------------------------------------------------- a digest
@@ -207,15 +208,17 @@ def _digest_text(settings: Settings, digest: Digest) -> str:
     paragraphs = []
     for call in digest.calls[:LISTED]:
         links = _links(settings, call["account"])
+        urgency = text(f"word.urgency.{slug(call['urgency'])}")
         paragraphs.append(
-            f"{call['urgency']}: [{calm(call['account'])}]({links['account']}): {calm(call['reason_in_short'] or '')}, "
-            f"{_value(call)}. [Record the outcome]({links['record_outcome']})"
+            f"{urgency}: [{calm(call['account'])}]({links['account']}): "
+            f"{calm(call['reason_in_short'] or '')}, {_value(call)}. "
+            f"[{text('chat.record')}]({links['record_outcome']})"
         )
     further = len(digest.calls) - LISTED
-    call_list = f"[Call list]({page_of(str(settings.mail.pages_url), 'call-list', digest.owner)})"
+    call_list = f"[{text('frame.link.call_list')}]({page_of(str(settings.mail.pages_url), 'call-list', digest.owner)})"
     paragraphs += [
-        f"And {counted(further, 'account', 'accounts')} more: {call_list}" if further > 0 else call_list,
-        f"{calm(settings.name)}, data through {day(digest.through)}",
+        text("chat.more", accounts=counted("count.accounts", further), link=call_list) if further > 0 else call_list,
+        text("chat.source", name=calm(settings.name), day=day(digest.through)),
     ]
     return chat_content(f"{calm(digest.owner)}: {digest.subject}", paragraphs)
 
@@ -225,10 +228,10 @@ def _digest_text(settings: Settings, digest: Digest) -> str:
 
 def send_test(notify: NotifySettings, name: str, variable: str, now: Callable[[], datetime] = utc_now) -> None:
     """Sends a message that says it is a test to one address. Raises NotTakenError."""
-    at, words = now().isoformat(timespec="seconds"), f"This is a test of {name}."
+    at, words = now().isoformat(timespec="seconds"), text("chat.test", name=name)
     is_chat = any(target.address == variable for target in notify.chat)
     content = (
-        chat_content(f"{calm(name)}: a test", [calm(words)])
+        chat_content(text("chat.test_title", name=calm(name)), [calm(words)])
         if is_chat
         else webhook_content("test", at, {"text": words})
     )

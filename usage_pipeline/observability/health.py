@@ -27,6 +27,7 @@ from usage_pipeline.config.settings import Sources
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core import formatting as words
 from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.texts import counted, text
 from usage_pipeline.ingestion.deliveries import HeldBack, all_held_back, delivered_at, deliveries
 from usage_pipeline.ingestion.facts import WeekManifest, facts_path, read_manifests
 from usage_pipeline.privacy.encryption import attach
@@ -187,15 +188,15 @@ class Health:
         with_rows = [manifest for manifest in self.manifests.values() if manifest.rows_kept]
         left_out = [(reason, rows) for m in self.manifests.values() for reason, rows in m.rejected.items()]
         aside = sum(len(m.quarantined) for m in self.manifests.values())
-        parts = [words.counted(sum(rows for _, rows in left_out), "row rejected", "rows rejected")] * bool(left_out)
-        parts += [words.counted(aside, "file quarantined", "files quarantined")] * bool(aside)
+        parts = [counted("status.count.rows_rejected", sum(rows for _, rows in left_out))] * bool(left_out)
+        parts += [counted("status.count.quarantined", aside)] * bool(aside)
         unread = sum(cells for m in self.manifests.values() for cells in m.unreadable.values())
-        parts += [words.counted(unread, "cell cannot be read", "cells cannot be read")] * bool(unread)
+        parts += [counted("status.count.cells_unread", unread)] * bool(unread)
         newest = max((_monday(m.week) for m in with_rows), default=None)
         return {
             "source": "usage",
             "delivery": "delivered" if with_rows else "nothing taken in yet",
-            "newest": f"week of {words.day(newest)}" if newest else None,
+            "newest": text("status.week_of", day=words.day(newest)) if newest else None,
             "ingested_at": max((self._local(m.ingested_at) for m in with_rows), default=None),
             "read_at": self._read_at("usage_facts"),
             "rows_kept": sum(m.rows_kept for m in with_rows),
@@ -296,28 +297,24 @@ class Health:
 
     def _reconciled(self, manifest: WeekManifest, missing: int) -> str:
         if manifest.lost:
-            return f"no: {manifest.lost}"
+            return f"{text('status.reconciled.no')} {manifest.lost}"
         if missing:
             return self._why_not_on_the_pages
-        notes = [words.counted(len(manifest.quarantined), "file is", "files are") + " quarantined"] * bool(
-            manifest.quarantined
-        )
-        notes += ["its folder holds days of two weeks: not compared with the files"] * (
-            manifest.clicks_in_files is None
-        )
-        return "; ".join(["yes", *notes])
+        notes = [counted("status.count.files_quarantined", len(manifest.quarantined))] * bool(manifest.quarantined)
+        notes += [text("status.reconciled.two_weeks")] * (manifest.clicks_in_files is None)
+        return "; ".join([text("status.reconciled.yes"), *notes])
 
     @cached_property
     def _why_not_on_the_pages(self) -> str:
         if self.shown is None:
-            return "not yet: nothing is published"
+            return text("status.reconciled.nothing_published")
         if self.store.pinned:
-            return "not yet: an older build is held"
+            return text("status.reconciled.build_held")
         if self.has_failed:
-            return "not yet: the last run failed"
+            return text("status.reconciled.run_failed")
         if self.runs and self.runs[0]["run_result"] in _UNDER_WAY:
-            return "not yet: a run is under way"
-        return "no: the pages differ"
+            return text("status.reconciled.under_way")
+        return f"{text('status.reconciled.no')} {text('status.reconciled.differ')}"
 
     def _clicks_by_date(self) -> dict[date, int]:
         """Clicks of the facts up to as_of by week of the day: rows can come late, into the folder of the next week."""
@@ -458,7 +455,7 @@ class Health:
     @cached_property
     def health(self) -> Rows:
         last = self.last_publishing or {}
-        wrong = [row for row in self.reconciled_weeks if row["reconciled"].startswith("no:")]
+        wrong = [row for row in self.reconciled_weeks if row["reconciled"].startswith(text("status.reconciled.no"))]
         counts = {
             "checks_failed": sum(row["check_result"] == "failed" for row in self.checks),
             "checks_warning": sum(row["check_result"] == "warns" for row in self.checks),
@@ -489,62 +486,65 @@ class Health:
     def _summary(self, counts: dict[str, int]) -> tuple[str, str]:
         """The status color, and what it means."""
         if self.shown is None:
-            return "red", "Nothing is published yet"
+            return "red", text("status.summary.nothing_published")
         if self.has_failed:
-            return "red", "The last run failed: older numbers stay up"
+            return "red", text("status.summary.run_failed")
         if counts["weeks_wrong"]:
-            return "red", "Clicks were lost on the way to the pages"
+            return "red", text("status.summary.clicks_lost")
         if self.store.pinned:
-            return "amber", "An older build is held: new numbers are not shown"
+            return "amber", text("status.summary.build_held")
         if self.held_back:
-            return "amber", "A delivery is held back: the one before stays in force"
+            return "amber", text("status.summary.delivery_held_back")
         if self.problems:
-            return "amber", "Something cannot be read"
+            return "amber", text("status.summary.unreadable")
         if counts["checks_failed"] or counts["checks_warning"] or counts["files_quarantined"]:
-            return "amber", "Up to date, with warnings"
-        return "green", "All is well"
+            return "amber", text("status.summary.with_warnings")
+        return "green", text("status.summary.all_well", day=words.day(self._local(self.shown.as_of)))
 
     def _sentence(self, counts: dict[str, int]) -> str:
         parts = [self._what_is_shown(), self._what_ran(), self._what_was_found(counts), *self._what_is_held_back()]
         parts += [f"{problem[0].upper()}{problem[1:]}." for problem in self.problems]
-        parts.append(f"Times are those of {self.clock.timezone}.")
+        parts.append(text("status.times", timezone=self.clock.timezone))
         return " ".join(parts)
 
     def _what_is_shown(self) -> str:
         if self.shown is None or self.shown_since is None:
-            return "No numbers are on the pages yet."
+            return text("status.no_numbers")
         held = ""
         if self.store.pinned and self.builds:
-            held = f", held by a rollback; the newest is {self.builds[-1]['build_id']}"
+            held = text("status.held", build=self.builds[-1]["build_id"])
         as_of = self._local(self.shown.as_of)
-        return (
-            f"Data through {words.day(_sunday(self.shown.newest_week))}, as of {words.day_and_time(as_of)}. "
-            f"Shown: build {self.shown.build_id}, since {words.day_and_time(self.shown_since)}{held}."
+        return text(
+            "status.shown",
+            through=words.day(_sunday(self.shown.newest_week)),
+            as_of=words.day_and_time(as_of),
+            build=self.shown.build_id,
+            since=words.day_and_time(self.shown_since),
+            held=held,
         )
 
     def _what_ran(self) -> str:
         last = self.last_publishing
         if last is None:
-            return "No run has ended yet."
-        said = f"The last run {last['run_result']} on {words.day_and_time(last['ended_at'])}"
-        if not self.has_failed:
-            return f"{said}."
-        cause = f": {words.shortened(last['failure'], 300).rstrip('.')}" if last["failure"] else ""
-        if self.shown_since is None:
-            return f"{said}{cause}."
-        stay = f"The numbers of before stay up, as they have stood since {words.day_and_time(self.shown_since)}"
-        return f"{said}{cause}. {stay}."
+            return text("status.no_run")
+        cause = ""
+        if self.has_failed and last["failure"]:
+            cause = text("status.cause", failure=words.shortened(last["failure"], 300).rstrip("."))
+        ended = words.day_and_time(last["ended_at"])
+        said = text("status.last_run", result=last["run_result"], ended=ended, cause=cause)
+        if not self.has_failed or self.shown_since is None:
+            return said
+        return f"{said} {text('status.stay', since=words.day_and_time(self.shown_since))}"
 
     def _what_is_held_back(self) -> list[str]:
         found = [(words.as_text(name), self._without_places(str(held))) for name, held in self.held_back.items()]
         return [f"{name[0].upper()}{name[1:]}: {said}." for name, said in found]
 
     def _what_was_found(self, counts: dict[str, int]) -> str:
-        failed = words.counted(counts["checks_failed"], "check failed", "checks failed")
-        warning = counts["checks_warning"]
-        warns = "none warns" if not warning else f"{warning} {'warns' if warning == 1 else 'warn'}"
-        aside = words.counted(counts["files_quarantined"], "file is", "files are")
-        return f"{failed[0].upper()}{failed[1:]}, {warns}; {aside} quarantined."
+        failed = counted("status.count.checks_failed", counts["checks_failed"])
+        warns = counted("status.count.warn", counts["checks_warning"])
+        aside = counted("status.count.files_quarantined", counts["files_quarantined"])
+        return text("status.found", failed=f"{failed[0].upper()}{failed[1:]}", warns=warns, quarantined=aside)
 
 
 def _kind_of(run: dg.DagsterRun) -> str:

@@ -22,7 +22,7 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import Sources
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.numbered import show_new
-from usage_pipeline.core.sql import load_sql
+from usage_pipeline.core.sql import literal, load_sql, named_values
 from usage_pipeline.core.tables import STATUS_TABLES, Table
 from usage_pipeline.observability.health import Health
 
@@ -58,8 +58,18 @@ def _write(file: Path, health: Health) -> None:
             name = f"written.{table.name}" if table.name in _VIEWS else table.full_name
             _insert(connection, name, pa.Table.from_pylist(getattr(health, table.name), schema=_schema(table)))
         for view in _VIEWS:
-            connection.execute(f"CREATE VIEW status.{view} AS {load_sql('observability', f'status_{view}')}")
+            connection.execute(
+                f"CREATE VIEW status.{view} AS {_with_texts(load_sql('observability', f'status_{view}'))}"
+            )
         connection.execute("CHECKPOINT")
+
+
+def _with_texts(sql: str) -> str:
+    """The SQL of a view, which binds nothing, with its texts in it."""
+    # the longest first: a name may begin another
+    for name, told in sorted(named_values(sql, {}).items(), reverse=True):
+        sql = sql.replace(f"${name}", literal(told))
+    return sql
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:

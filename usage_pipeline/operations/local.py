@@ -33,6 +33,7 @@ from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings, Sources, S
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
+from usage_pipeline.core.texts import TEXTS
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -475,7 +476,7 @@ def set_up_superset(home: DataHome, folder: Path, *, only_if_changed: bool, say:
     own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
     own += [Path(further) for further in [os.environ.get("USAGE_ROLES")] if further and Path(further).is_file()]
     # the form of days goes into the charts
-    fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *own])} {date_format()}"
+    fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *TEXTS.glob('*.yaml'), *own])} {date_format()}"
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say("dashboards are as in the repository: no set-up needed")
         return

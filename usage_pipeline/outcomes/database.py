@@ -32,9 +32,11 @@ from usage_pipeline.core.locks import LockTimeoutError, file_lock
 from usage_pipeline.core.numbered import show_new
 from usage_pipeline.core.sql import as_dicts, literal, load_sql, run_sql
 from usage_pipeline.core.tables import OUTCOME_TABLES, TABLES, Column, Table
+from usage_pipeline.core.texts import text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.outcomes.answers import Standing, Usefulness, latest, responses, standing, usefulness
 from usage_pipeline.outcomes.records import Reason, Record, files_in, keep, kept_folder, read_records
+from usage_pipeline.outcomes.records import Usefulness as Answer
 from usage_pipeline.publishing.builds import BuildStore
 from usage_pipeline.publishing.history import history_locked
 
@@ -238,11 +240,7 @@ def _outcome_row(record: Record) -> dict[str, Any]:
         "reached": record.was_reached,
         "outcome": _outcome_text(record),
         "answered_reasons": ", ".join(dict.fromkeys(kinds)),
-        "usefulness": "; ".join(
-            f"{said.call_reason}: {'useful' if said.is_useful else 'not useful'}"
-            + (f" ({said.why_not})" if said.why_not else "")
-            for said in record.useful
-        ),
+        "usefulness": "; ".join(map(_usefulness_text, record.useful)),
         # the note itself was written for the form, which says so: no chart and no download has it
         "has_note": record.note is not None,
     }
@@ -250,8 +248,17 @@ def _outcome_row(record: Record) -> dict[str, Any]:
 
 def _outcome_text(record: Record) -> str:
     if record.status == "snoozed":
-        return f"Snoozed until {day(record.snoozed_until) if record.snoozed_until else 'something new'}"
-    return "Done" if record.status == "done" else "Kept on the list"
+        until = record.snoozed_until
+        return text("outcome.told.snoozed_until", day=day(until)) if until else text("call_status.snoozed")
+    return text("outcome.told.done" if record.status == "done" else "outcome.told.kept")
+
+
+def _usefulness_text(said: Answer) -> str:
+    if said.is_useful:
+        return text("outcome.told.useful", reason=said.call_reason)
+    if not said.why_not:
+        return text("outcome.told.not_useful", reason=said.call_reason)
+    return text("outcome.told.not_useful_because", reason=said.call_reason, why=said.why_not)
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -281,19 +288,18 @@ def _status_row(account_id: str, found: Standing) -> dict[str, Any]:
 def status_text(found: Standing) -> str:
     """A status as a page says it."""
     if found.record is None:
-        return "Open"
-    answered = day(found.record.recorded_at)
+        return text("call_status.open")
+    answered, until = day(found.record.recorded_at), found.record.snoozed_until
     if found.is_reopened:
-        return f"Open: something new since {answered}"
+        return text("call_status.open_again", day=answered)
     if found.status == "done":
-        return f"Done {answered}"
+        return text("call_status.done", day=answered)
     if found.status == "snoozed":
-        until = found.record.snoozed_until
-        return f"Snoozed until {day(until)}" if until else "Snoozed until something new"
-    if found.record.status == "snoozed" and found.record.snoozed_until:
-        return f"Open: snoozed until {day(found.record.snoozed_until)}"
-    reached = {True: "reached", False: "not reached", None: "seen"}[found.record.was_reached]
-    return f"Open: {reached} {answered}"
+        return text("outcome.told.snoozed_until", day=day(until)) if until else text("call_status.snoozed")
+    if found.record.status == "snoozed" and until:
+        return text("call_status.was_snoozed", day=day(until))
+    reached = {True: "reached", False: "not_reached", None: "seen"}[found.record.was_reached]
+    return text(f"call_status.open_{reached}", day=answered)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -3,12 +3,16 @@
 Belongs here: loading the YAML, the checks that every reference resolves and every column exists, and keeping datasets
 and help tabs equal to the catalogue of `core/tables.py`. Does not: importing them (`usage_superset/bootstrap.py`).
 
+The files hold ids in place of texts (`core/texts.py`). What is checked and written is as it stands in the files; what
+others read has its texts.
+
 Superset's own importer skips a chart that it cannot find without a word, and draws an error box for a column that
 is gone: both are found here, before anything is imported.
 """
 
 import copy
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +21,11 @@ from typing import Any
 import duckdb
 import yaml
 
-from usage_pipeline.core.tables import COLUMNS, EMPTY_STATES, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
+from usage_pipeline.core.tables import COLUMNS, METRICS, OUTCOME_TABLES, TABLES, Column, Metric, Table
+from usage_pipeline.core.texts import ID, filled, section, texts
+from usage_pipeline.pages.help_tab import TEXT as HELP
 from usage_pipeline.pages.help_tab import help_text, place_help
-from usage_pipeline.pages.page_frame import empty_css, place_frame
+from usage_pipeline.pages.page_frame import LINE, empty_css, place_frame
 from usage_pipeline.privacy.encryption import open_database
 
 ASSETS = Path(__file__).parents[2] / "superset" / "assets"
@@ -56,10 +62,18 @@ class AssetsError(Exception):
 
 
 def load_assets(folder: Path = ASSETS) -> tuple[Assets, list[str]]:
-    """Every asset by uuid, and the problems of the files themselves (not YAML, no uuid, one uuid twice).
+    """Every asset by uuid, with its texts, and the problems of the files (not YAML, no uuid, one uuid twice).
 
-    Raises AssetsError where a folder of them is missing, as it is beside a wheel.
+    Raises AssetsError where a folder of them is missing, as it is beside a wheel, and TextError where a text is.
     """
+    assets, problems = _read_assets(folder)
+    for kind in assets.kinds.values():
+        kind.update({uuid: filled(content) for uuid, content in kind.items()})
+    return assets, problems
+
+
+def _read_assets(folder: Path) -> tuple[Assets, list[str]]:
+    """The same as it stands in the files, with ids in place of texts."""
     assets, problems = Assets(), []
     for kind, found in assets.kinds.items():
         if not (folder / kind).is_dir():
@@ -134,7 +148,7 @@ def used_metrics(params: dict[str, Any]) -> set[str]:
 
 def problems_of(folder: Path = ASSETS) -> list[str]:
     """Everything that is wrong with the tree, a sentence each, naming the file and the remedy."""
-    assets, problems = load_assets(folder)
+    assets, problems = _read_assets(folder)
 
     def name(uuid: str) -> str:
         return str(assets.files[uuid].relative_to(folder))
@@ -150,8 +164,8 @@ def problems_of(folder: Path = ASSETS) -> list[str]:
     stems = {assets.files[uuid].stem for uuid in assets.charts}
     if folder == ASSETS:
         problems += [
-            f"catalogue.yaml: empty_states: {stem}: no chart has that file; delete the entry or name another"
-            for stem in sorted(set(EMPTY_STATES) - stems)
+            f"the text empty.{stem}: no chart has that file; delete the text or name another"
+            for stem in sorted(set(section("empty")) - stems)
         ]
     problems += [
         f"{name(uuid)}: is on no dashboard; place it or delete the file" for uuid in assets.charts if uuid not in placed
@@ -162,9 +176,42 @@ def problems_of(folder: Path = ASSETS) -> list[str]:
             f"{name(uuid)}: holds {key}, an id of one installation; delete the key"
             for key in sorted(_keys_below(content) & _INSTANCE_KEYS)
         ]
+        problems += [f"{name(uuid)}: {problem}" for problem in _text_problems(content)]
         if assets.files[uuid].read_text(encoding="utf-8") != dump(content):
             problems.append(f"{name(uuid)}: not in the normal form; run `make format`")
     return problems
+
+
+# where a file says something to readers, it holds an id; what Superset adds to days is a format
+_TEXT_KEYS = {
+    *("slice_name", "sliceName", "dashboard_title", "description", "verbose_name", "text", "code", "compare_suffix"),
+    *("subheader", "x_axis_label", "y_axis_label", "x_axis_title", "y_axis_title", "table_timestamp_format"),
+}
+_WORD, _DAY = re.compile(r"[^\W\d_]{2,}"), re.compile(r"%-?[A-Za-z]")
+
+
+def _text_problems(content: dict[str, Any]) -> Iterator[str]:
+    """Ids that no text has, and texts that stand in a file; what `make format` makes is compared as a whole."""
+    made = {key: value for key, value in content.get("position", {}).items() if key not in (HELP, LINE)}
+    for key, value in _strings(content | {"position": made}):
+        for name in ID.findall(value):
+            if name not in texts():
+                yield f"{key}: there is no text {name}; add it to usage_pipeline/texts, or name another id"
+        if key in _TEXT_KEYS and _WORD.search(_DAY.sub("", ID.sub("", value))):
+            yield f"{key}: holds the text {value[:60]!r}; put it into usage_pipeline/texts, and its id in braces here"
+
+
+def _strings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(key, text) of every text below."""
+    if isinstance(content, str):
+        yield key, content
+    elif isinstance(content, dict):
+        for inner, value in content.items():
+            yield from _strings(value, str(inner))
+            yield from _strings(str(inner), "a key")
+    elif isinstance(content, list):
+        for value in content:
+            yield from _strings(value, key)
 
 
 def _keys_below(content: Any) -> set[str]:
@@ -230,14 +277,20 @@ def _chart_problems(chart: dict[str, Any], assets: Assets) -> list[str]:
         for metric in sorted(used_metrics(params) - metrics - columns)
     ]
     problems += _comparator_problems(params)
+    problems += _color_problems(params, METRICS.get(dataset["table_name"], {}))
     if params.get("viz_type") != chart.get("viz_type"):
         problems.append("viz_type and params.viz_type differ")
     if not chart.get("description"):
         problems.append("has no description; say what a reader learns from it")
-    others = [uuid for uuid, other in assets.charts.items() if other.get("slice_name") == chart.get("slice_name")]
-    if len(others) > 1:
-        problems.append(f"slice_name {chart.get('slice_name')!r} is that of another chart too; say how they differ")
+    title = _shown(chart.get("slice_name"))
+    if sum(_shown(other.get("slice_name")) == title for other in assets.charts.values()) > 1:
+        problems.append(f"slice_name {title!r} is that of another chart too; say how they differ")
     return problems
+
+
+def _shown(title: Any) -> str:
+    """A title with the texts that there are."""
+    return ID.sub(lambda found: texts().get(found[1], found[0]), str(title))
 
 
 def _comparator_problems(params: dict[str, Any]) -> list[str]:
@@ -253,6 +306,25 @@ def _comparator_problems(params: dict[str, Any]) -> list[str]:
         for column, value in compared
         if column.words and value not in column.words
     ]
+
+
+def _color_problems(params: dict[str, Any], metrics: dict[str, Metric]) -> list[str]:
+    """Colors that nobody will see: of a column that the table does not list, or of a word that it never holds."""
+    listed = {
+        name
+        for key in ("all_columns", "groupby", "metrics")
+        for name in as_list(params.get(key))
+        if isinstance(name, str)
+    }
+    problems = []
+    for rule in params.get("conditional_formatting") or []:
+        name, value = rule["column"], rule.get("targetValue")
+        words = entry.words if (entry := metrics.get(name) or COLUMNS.get(name)) else {}
+        if listed and name not in listed:
+            problems.append(f"colors the column {name}, which it does not list; list it or delete the rule")
+        elif isinstance(value, str) and words and value not in words:
+            problems.append(f"colors {name} where it is {value!r}, which is none of its values: {', '.join(words)}")
+    return problems
 
 
 def _dashboard_problems(dashboard: dict[str, Any], assets: Assets) -> list[str]:
@@ -311,32 +383,31 @@ def dataset_metrics(table: Table) -> list[dict[str, Any]]:
 def _dataset_metric(metric: Metric) -> dict[str, Any]:
     return {
         "d3format": metric.format,
-        "description": metric.description,
+        "description": f"{{{metric.text_id}.description}}",
         "expression": metric.expression,
         "metric_name": metric.name,
-        "verbose_name": metric.title,
+        "verbose_name": f"{{{metric.text_id}.title}}",
     }
 
 
 def _dataset_column(column: Column) -> dict[str, Any]:
     return {
         "column_name": column.name,
-        "description": column.description,
+        "description": f"{{{column.text_id}.description}}",
         "filterable": True,
         "groupby": column.type != "DOUBLE",
         "is_active": True,
         "is_dttm": column.type == "TIMESTAMP",
         "type": column.type,
-        "verbose_name": column.title,
+        "verbose_name": f"{{{column.text_id}.title}}",
     }
 
 
 def empty_texts(dashboard: dict[str, Any], assets: Assets) -> dict[str, str]:
-    """What the charts of a dashboard say without a row, by title; those that the catalogue has a text for."""
+    """What the charts of a dashboard say without a row, by title, as ids; those that there is a text for."""
     stems = {uuid: assets.files[uuid].stem for uuid in chart_uuids(dashboard) if uuid in assets.charts}
-    return {
-        assets.charts[uuid]["slice_name"]: EMPTY_STATES[stem] for uuid, stem in stems.items() if stem in EMPTY_STATES
-    }
+    known = section("empty")
+    return {assets.charts[uuid]["slice_name"]: f"{{empty.{stem}}}" for uuid, stem in stems.items() if stem in known}
 
 
 def help_of(dashboard: dict[str, Any], assets: Assets) -> str:
@@ -356,7 +427,7 @@ def dump(content: dict[str, Any]) -> str:
 
 def normalise(folder: Path = ASSETS) -> list[Path]:
     """Writes every file in the normal form: datasets and help tabs as the catalogue says; returns what changed."""
-    assets, _ = load_assets(folder)
+    assets, _ = _read_assets(folder)
     changed = []
     for kind in assets.kinds.values():
         for uuid, content in kind.items():

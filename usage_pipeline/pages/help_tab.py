@@ -1,42 +1,65 @@
 """The last tab of every dashboard: what each of its figures and words means, and whether it can be added up.
 
-Belongs here: making that text from the catalogue and the dashboard's own charts. `make format` writes it into the YAML.
+Belongs here: making that text, as ids, from the catalogue and the dashboard's own charts. `make format` writes it into
+the YAML.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from usage_pipeline.core.tables import COLUMNS, METRICS, NOTES, Column, Metric
-from usage_pipeline.kpis.catalogue import read_kpis
+import yaml
+
+from usage_pipeline.core.tables import COLUMNS, METRICS, NOTE_IDS, Column, Metric
+from usage_pipeline.core.texts import slug
+from usage_pipeline.kpis.catalogue import KPIS, text_ids
 
 _KPI_TABLE = "kpi_report"
-TAB, TEXT, TITLE = "TAB-help", "MARKDOWN-help", "Definitions"
-_AGGREGATION = {
-    "additive": "yes",
-    "semi_additive": "over accounts and applications; not over weeks or periods",
-    "non_additive": "no",
-}
+TAB, TEXT, TITLE = "TAB-help", "MARKDOWN-help", "{help.tab}"
+_ADDED_UP = "{help.can_it_be_added_up}"
 # a row of the table, in the units of Superset's grid, and what stands above and below
 _ROW, _AROUND = 6.5, 60
 
 
 def help_text(charts: list[tuple[str, set[str]]]) -> str:
-    """Markdown for charts of (table, names of the columns and metrics that it shows), in the order of the page."""
+    """Markdown with ids in place of texts, for charts of (table, names of the columns and metrics shown), in the
+    order of the page.
+    """
     figures, words = _figures(charts), _words(charts)
-    lines = ["#### How to read this page", "", *(f"- {note}" for note in NOTES), ""]
+    lines = ["#### {help.how_to_read}", "", *(f"- {{{note}}}" for note in NOTE_IDS), ""]
     if figures:
-        lines += ["#### Figures", "", "| figure | what it means | can it be added up? |", "|---|---|---|"]
-        lines += [f"| **{e.title}** | {_cell(e.description)} | {_AGGREGATION[str(e.aggregation)]} |" for e in figures]
+        lines += ["#### {help.figures}", "", _row("{help.figure}", "{help.meaning_of_figure}", _ADDED_UP), _rule(3)]
+        lines += [_figure(entry) for entry in figures]
     if any(table == _KPI_TABLE for table, _ in charts):
-        lines += ["", "#### KPIs", "", "| KPI | what it means | unit | can it be added up? |", "|---|---|---|---|"]
-        lines += [
-            f"| **{k.title}** | {_cell(k.description)} | {k.unit} | {_AGGREGATION[k.aggregation]} |"
-            for k in read_kpis().kpis
-        ]
+        head = _row("{help.kpi}", "{help.meaning_of_figure}", "{help.unit}", _ADDED_UP)
+        lines += ["", "#### {help.kpis}", "", head, _rule(4), *_kpis()]
     if words:
-        lines += ["", "#### Words", "", "| | word | meaning |", "|---|---|---|"]
-        lines += [f"| {c.title} | **{word}** | {_cell(text)} |" for c in words for word, text in c.words.items()]
+        lines += ["", "#### {help.words}", "", "| | {help.word} | {help.meaning} |", _rule(3)]
+        lines += [
+            _row(f"{{{c.text_id}.title}}", f"**{word}**", f"{{{c.text_id}.word.{slug(word)}}}")
+            for c in words
+            for word in c.words
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns
+
+
+def _figure(entry: Column | Metric) -> str:
+    adds_up = f"{{help.aggregation.{entry.aggregation}}}"
+    return _row(f"**{{{entry.text_id}.title}}**", f"{{{entry.text_id}.description}}", adds_up)
+
+
+def _kpis() -> Iterator[str]:
+    for name, kpi in yaml.load(KPIS.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["kpis"].items():
+        ids = {field: f"{{{key}}}" for field, key in text_ids(name, kpi["unit"], kpi["group"]).items()}
+        adds_up = f"{{help.aggregation.{kpi['aggregation']}}}"
+        yield _row(f"**{ids['title']}**", ids["description"], ids["unit"], adds_up)
 
 
 def place_help(dashboard: dict[str, Any], text: str) -> None:
@@ -94,16 +117,14 @@ def _figures(charts: list[tuple[str, set[str]]]) -> list[Column | Metric]:
     return list(found.values())
 
 
-def _words(charts: list[tuple[str, set[str]]]) -> list[Column]:
+def _words(charts: list[tuple[str, set[str]]]) -> list[Column | Metric]:
     named = {name for _, names in charts for name in names}
-    return [column for name, column in COLUMNS.items() if name in named and column.words]
+    columns = [column for name, column in COLUMNS.items() if name in named and column.words]
+    metrics = {(table, name): METRICS.get(table, {}).get(name) for table, names in charts for name in names}
+    return [*columns, *(metric for _, metric in sorted(metrics.items()) if metric is not None and metric.words)]
 
 
 def _entries(table: str, names: set[str]) -> Iterator[Column | Metric]:
     metrics = METRICS.get(table, {})
     yield from (metrics[name] for name in sorted(names) if name in metrics)
     yield from (COLUMNS[name] for name in sorted(names) if name in COLUMNS and name not in metrics)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -1,9 +1,8 @@
 """What every page has alike: the line on top, and the bar of filters.
 
 Belongs here: the way to the other pages, the state of the data beside it, the order of filters, what charts without a
-row say. `make format` writes it
-into the YAML. Does not: how it looks (`superset/usage_superset/static/pages.css`), and how filters are carried along
-(`usage_superset/page_links.py`).
+row say. `make format` writes it into the YAML, with ids in place of texts. Does not: how it looks
+(`superset/usage_superset/static/pages.css`), and how filters are carried along (`usage_superset/page_links.py`).
 """
 
 import json
@@ -11,15 +10,10 @@ from typing import Any
 
 ROW, LINE, STATE = "ROW-frame", "MARKDOWN-frame", "CHART-frame"
 # by slug, in the order in which somebody asks: whom to call, how things are, how good the data is
-PAGES = {
-    "call-list": "Call list",
-    "applications-accounts": "Applications",
-    "usage-over-time": "Usage over time",
-    "changes": "Changes in usage",
-    "low-inactive": "Adoption and risk",
-    "kpi-sheet": "KPI sheet",
-    "health": "Data status",
-}
+PAGES = (
+    *("call-list", "applications-accounts", "usage-over-time", "changes", "low-inactive"),
+    *("kpi-sheet", "health"),
+)
 # pages of one account or application: reached by its name, not from the line
 _BESIDE = {"account", "application", "contacts", "responses"}
 # one order everywhere; what a page has besides stands behind it
@@ -31,32 +25,37 @@ _HEIGHT = 6
 _HEIGHT_WITH_NAME = 10
 # one color a meaning, on every page: good, attention, bad, plain, and what is past or not known
 _GOOD, _ATTENTION, _BAD, _PLAIN, _PAST = "#4c9f70", "#edae49", "#d1495b", "#1b6ca8", "#9aa5b1"
+_WEEKS = "metric.usage_by_week"
+# series are called by the titles of their metrics, by a value of a column, or by both
 LABEL_COLORS = {
     **dict.fromkeys(("green", "active", "reactivated", "Reactivated", "expansion"), _GOOD),
-    **dict.fromkeys(("amber", "This week", "low", "lapsed", "contraction", "Spikes", "notice received"), _ATTENTION),
-    **dict.fromkeys(("red", "Urgent", "churned", "inactive", "Usage drops", "Anomalous week", "anomaly_clicks"), _BAD),
-    **dict.fromkeys(("new", "came", "Clicks", "clicks_sum", "Share to whom it happened"), _PLAIN),
-    **dict.fromkeys(("users", "Active users"), "#2a9d8f"),
-    **dict.fromkeys(("records_sum", "Records created"), "#7a5195"),
+    **dict.fromkeys(("amber", "This week", "low", "lapsed", "contraction", "notice received"), _ATTENTION),
+    f"{{{_WEEKS}.spikes.title}}": _ATTENTION,
+    **dict.fromkeys(("red", "Urgent", "churned", "inactive", "anomaly_clicks"), _BAD),
+    **dict.fromkeys((f"{{{_WEEKS}.usage_drops.title}}", f"{{{_WEEKS}.anomaly_clicks.title}}"), _BAD),
+    **dict.fromkeys(("new", "came", "clicks_sum", f"{{{_WEEKS}.clicks_sum.title}}"), _PLAIN),
+    **dict.fromkeys(("users", "{metric.user_weeks.users.title}"), "#2a9d8f"),
+    **dict.fromkeys(("records_sum", f"{{{_WEEKS}.records_sum.title}}"), "#7a5195"),
     **dict.fromkeys(("not known", "Watch", "expired", "ended", "never adopted", "said"), _PAST),
-    **dict.fromkeys(("clicks_last_year_sum", "Clicks last year", "records_last_year_sum", "Records last year"), _PAST),
-    "Actual, as issued": "#D9730D",
-    "Actual, back-test": _PLAIN,
-    "Predicted, as issued": "#F2B880",
-    "Predicted, back-test": "#9DB4C9",
-    "Probability that was said": "#9DB4C9",
+    **dict.fromkeys(("clicks_last_year_sum", f"{{{_WEEKS}.clicks_last_year_sum.title}}"), _PAST),
+    **dict.fromkeys(("records_last_year_sum", f"{{{_WEEKS}.records_last_year_sum.title}}"), _PAST),
+    "{metric.predictions_vs_outcomes.Actual.title}, as issued": "#D9730D",
+    "{metric.predictions_vs_outcomes.Actual.title}, back-test": _PLAIN,
+    "{metric.predictions_vs_outcomes.Predicted.title}, as issued": "#F2B880",
+    "{metric.predictions_vs_outcomes.Predicted.title}, back-test": "#9DB4C9",
 }
 
 
 def frame_text(slug: str, title: str) -> str:
     """The line on top in Markdown: the page's title, and links to the others."""
-    links = [f"**{name}**" if page == slug else f"[{name}](/go/{page})" for page, name in PAGES.items()]
-    brief = ["[Account brief](/brief/)"] if slug == "account" else []
-    return f"# {title}\n\n" + " ".join([*links, "[My accounts](/my-csm/)", *brief]) + "\n"
+    names = {page: f"{{frame.link.{page.replace('-', '_')}}}" for page in PAGES}
+    links = [f"**{name}**" if page == slug else f"[{name}](/go/{page})" for page, name in names.items()]
+    brief = ["[{frame.account_brief}](/brief/)"] if slug == "account" else []
+    return f"# {title}\n\n" + " ".join([*links, "[{frame.my_accounts}](/my-csm/)", *brief]) + "\n"
 
 
 def empty_css(texts: dict[str, str]) -> str:
-    """The style sheet of a page: what charts without a row say, by their title."""
+    """The style sheet of a page: what charts without a row say, by their title; both as ids."""
     return "".join(
         f'[data-test-chart-name={json.dumps(title)}] [aria-label="empty"] + div > p:first-child::after '
         f"{{ content: {json.dumps(text)}; }}\n"
@@ -89,7 +88,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         "meta": {
             "code": frame_text(slug, dashboard["dashboard_title"]),
             "height": height,
-            "width": 9 if with_state else 12,
+            "width": 8 if with_state else 12,
         },
         "parents": parents,
         "type": "MARKDOWN",
@@ -99,7 +98,7 @@ def place_frame(dashboard: dict[str, Any], state: dict[str, Any]) -> None:
         position[STATE] = {
             "children": [],
             "id": STATE,
-            "meta": {"height": height, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 3},
+            "meta": {"height": height, "sliceName": state["slice_name"], "uuid": state["uuid"], "width": 4},
             "parents": parents,
             "type": "CHART",
         }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from usage_pipeline.config.settings import RiskSettings
+from usage_pipeline.core.texts import text
 from usage_pipeline.predictions.risk_models import (
     BASELINES,
     KINDS,
@@ -330,25 +331,30 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     """The model is used where it beats the best baseline by more than luck, and in three of four origins."""
     positives, negatives = counts(rows)
     if is_too_few(positives, negatives, rules):
-        why = (
-            f"too little to learn from: {positives:,} with the outcome and {negatives:,} without are on record, "
-            f"{rules.minimum_positives:,} and {rules.minimum_negatives:,} are needed"
+        why = text(
+            "decision.too_little",
+            positives=f"{positives:,}",
+            negatives=f"{negatives:,}",
+            least_positives=f"{rules.minimum_positives:,}",
+            least_negatives=f"{rules.minimum_negatives:,}",
         )
         return Decision("rule", why, positives, negatives)
     if len(trials) < rules.origins:
         weeks = rules.history_weeks + rules.origins * rules.origin_weeks + 2 * horizon_days // 7
-        why = (
-            f"too short a history to try it out: {len(trials)} of {rules.origins} back-tests were possible; "
-            f"each needs events before it and in it, about {weeks} weeks of use without a gap"
-        )
+        why = text("decision.too_short", possible=len(trials), wanted=rules.origins, weeks=weeks)
         return Decision("rule", why, positives, negatives, origins=len(trials))
     best, difference, low, high, positive = _difference(trials, rules)
-    told = (
-        f"average precision {100 * difference:+.1f} points against the best simple measure ({BASELINES[best]}), "
-        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, better in {positive} of {len(trials)} back-tests"
+    told = text(
+        "decision.compared",
+        points=f"{100 * difference:+.1f}",
+        measure=BASELINES[best],
+        low=f"{100 * low:+.1f}",
+        high=f"{100 * high:+.1f}",
+        better=positive,
+        trials=len(trials),
     )
     is_better = low > 0 and positive >= 0.75 * len(trials)
-    method, why = ("model", told) if is_better else ("rule", f"the model was not reliably better: {told}")
+    method, why = ("model", told) if is_better else ("rule", text("decision.not_better", told=told))
     return Decision(method, why, positives, negatives, len(trials), positive, best, difference, low, high)
 
 

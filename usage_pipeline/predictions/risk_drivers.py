@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from usage_pipeline.core.regular_users import RECENT_WEEKS
+from usage_pipeline.core.texts import text
 from usage_pipeline.predictions.risk_features import FEATURES, THEMES
 from usage_pipeline.predictions.risk_models import Floats
 
@@ -69,8 +70,8 @@ def reasons(features: pd.DataFrame, middle: pd.DataFrame, added: Floats) -> pd.D
     found = []
     for i, row in enumerate(rows):
         told = [(added[i, t], *_WORDS[THEMES[t].name](row, peers[i])) for t in order[i]]
-        said = [text for value, look, text in told if value >= _LEAST and look <= 0 and text][:_REASONS]
-        positive_signal = [text for value, look, text in reversed(told) if value <= -_LEAST and look >= 0 and text]
+        said = [words for value, look, words in told if value >= _LEAST and look <= 0 and words][:_REASONS]
+        positive_signal = [words for value, look, words in reversed(told) if value <= -_LEAST and look >= 0 and words]
         found.append([*said, *[""] * (_REASONS - len(said)), positive_signal[0] if positive_signal else ""])
     columns = [*(f"reason_{n + 1}" for n in range(_REASONS)), "positive_signal"]
     return pd.DataFrame(found, columns=columns, index=features.index)
@@ -98,15 +99,15 @@ def rule_reasons(features: pd.DataFrame, middle: pd.DataFrame) -> pd.DataFrame:
 def probability_text(probability: float) -> str:
     """A share as people say it: "about 1 in 4"."""
     if np.isnan(probability):
-        return "not known"
+        return text("word.not_known")
     if probability >= 0.95:
-        return "almost certain"
+        return text("driver.almost_certain")
     if probability < 0.005:
-        return "less than 1 in 200"
+        return text("driver.less_than", one=1, of=200)
     ways = [(1, n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)]
     ways += [(2, 3), (3, 4), (9, 10), (4, 5), (2, 5), (3, 5)]
     a, b = min(ways, key=lambda way: abs(np.log(way[0] / way[1]) - np.log(probability)))
-    return f"about {a} in {b}"
+    return text("driver.about", one=a, of=b)
 
 
 # ---------------------------------------------------------------- words
@@ -118,9 +119,10 @@ Told = tuple[int, str]
 _NOTHING: Told = (0, "")
 
 
-def _count(value: float, word: str) -> str:
-    text = f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
-    return f"{text} {word if text == '1' else word + 's'}"
+def _count(value: float, thing: str) -> str:
+    """`1 click`, `2.5 clicks`; `thing`: the last part of the id."""
+    number = f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
+    return text(f"driver.count.{thing}.{'one' if number == '1' else 'many'}", number=number)
 
 
 def _percent(log_ratio: float) -> str:
@@ -137,37 +139,36 @@ def _is_known(*values: float | None) -> bool:
 
 def _level(row: Row, peers: Row) -> Told:
     if row["clicks_recent"] == 0:
-        return -1, "no click in the last 4 weeks"
+        return -1, text("driver.no_click")
     if not _is_known(row["clicks_recent"], peers["level_recent"]):
         return _NOTHING
     usual = _count(np.expm1(peers["level_recent"]), "click")
-    return 0, f"{_count(row['clicks_recent'], 'click')} a week, the middle account {usual}"
+    return 0, text("driver.level", clicks=_count(row["clicks_recent"], "click"), usual=usual)
 
 
 def _change(row: Row, _: Row) -> Told:
     recent, before = row["clicks_recent"], row["clicks_before"]
     if not _is_known(recent, before, row["peers_change"]) or recent == before == 0:
         return _NOTHING
-    own = f", {100 * (recent / before - 1):+.0f} %" if before >= 1 else ""
-    others = "all its accounts" if row["application"] else "all accounts"
-    text = (
-        f"{_count(recent, 'click')} a week in the last 4 weeks, {_count(before, 'click')} in the 8 before{own} "
-        f"({others}: {_percent(row['peers_change'])})"
-    )
+    told = {"recent": _count(recent, "click"), "before": _count(before, "click")}
+    others = text("driver.its_accounts" if row["application"] else "driver.all_accounts")
+    others = text("driver.others", accounts=others, change=_percent(row["peers_change"]))
+    own = text("driver.own_change", change=f"{100 * (recent / before - 1):+.0f} %") if before >= 1 else ""
+    said = text("driver.change", **told, own=own, others=others)
     looks = {_looks(row[name]) for name in ("change", "change_against_peers")}
-    return (0 if looks == {-1, 1} else sum(looks)), text
+    return (0 if looks == {-1, 1} else sum(looks)), said
 
 
 def _silence(row: Row, _: Row) -> Told:
     weeks = row["weeks_since_use"]
     if not row["has_used"]:
-        return -1, "never adopted"
+        return -1, text("driver.never_adopted")
     if weeks >= 1:
-        return -1, f"no use for {'a year or more' if weeks >= 52 else _count(weeks, 'week')}"
+        return -1, text("driver.no_use_for", weeks=text("driver.a_year") if weeks >= 52 else _count(weeks, "week"))
     share = row["share_of_weeks_used"]
     if not _is_known(weeks, share):
         return _NOTHING
-    return 1 if share == 1 else -1, f"used in {100 * share:.0f} % of the last 13 weeks"
+    return 1 if share == 1 else -1, text("driver.used_in", share=f"{100 * share:.0f}")
 
 
 def _users(row: Row, _: Row) -> Told:
@@ -175,13 +176,17 @@ def _users(row: Row, _: Row) -> Told:
         return _NOTHING
     regular, gone = int(row["regular_users"]), int(row["regular_users_gone"])
     if gone:
-        return -1, f"{gone} of {_count(regular, 'regular user')} did not come in the last {RECENT_WEEKS} weeks"
-    kept = "its one regular user still comes" if regular == 1 else f"all {regular} regular users still come"
+        users = _count(regular, "regular_user")
+        return -1, text("driver.users_gone", gone=gone, users=users, weeks=RECENT_WEEKS)
+    if regular == 1:
+        kept = text("driver.one_still_comes", weeks=RECENT_WEEKS)
+    else:
+        kept = text("driver.all_still_come", users=regular, weeks=RECENT_WEEKS)
     change = row["change_of_users"]
     if _is_known(change) and abs(np.expm1(change)) >= 0.15:
-        return _looks(change), f"{kept}; active users a week {_percent(change)}"
+        return _looks(change), text("driver.users_changed", kept=kept, change=_percent(change))
     if _is_known(row["top_user_share"]) and row["top_user_share"] >= 0.8 and row["users_recent"] > 1:
-        return -1, f"one user makes {100 * row['top_user_share']:.0f} % of the clicks"
+        return -1, text("driver.one_user", share=f"{100 * row['top_user_share']:.0f}")
     return 1, kept
 
 
@@ -191,24 +196,29 @@ def _records(row: Row, _: Row) -> Told:
     recent = np.expm1(row["level_of_records"])
     before = (recent + 1) / np.exp(row["change_of_records"]) - 1
     now, then = (_count(max(value, 0), "record") for value in (recent, before))
-    return (_looks(row["change_of_records"]), f"{now} created a week, {then} before") if now != then else _NOTHING
+    if now == then:
+        return _NOTHING
+    return _looks(row["change_of_records"]), text("driver.records", now=now, before=then)
 
 
 def _breadth(row: Row, peers: Row) -> Told:
     used, owned, usual = row["applications_used"], row["applications_owned"], peers["breadth_used"]
     if not _is_known(used, owned, usual):
         return _NOTHING
-    text = (
-        f"the account uses {used:.0f} of {_count(owned, 'application')} owned (the middle account {100 * usual:.0f} %)"
+    said = text(
+        "driver.breadth",
+        used=f"{used:.0f}",
+        applications=_count(owned, "application"),
+        usual=f"{100 * usual:.0f}",
     )
-    return (-1 if used / owned < usual else 1), text
+    return (-1 if used / owned < usual else 1), said
 
 
 def _account(row: Row, _: Row) -> Told:
     change = row["account_change"]
     if not row["application"] or not _is_known(change):
         return _NOTHING
-    return _looks(change), f"all applications of the account together {_percent(change)}"
+    return _looks(change), text("driver.account", change=_percent(change))
 
 
 def _season(row: Row, _: Row) -> Told:
@@ -216,21 +226,22 @@ def _season(row: Row, _: Row) -> Told:
     if not _is_known(ahead):
         if not _is_known(peers_change):
             return _NOTHING
-        return _looks(peers_change), f"all its peers together {_percent(peers_change)}"
-    return _looks(ahead), f"a year ago the 8 weeks to come were {_percent(ahead)} against the 4 before, at all accounts"
+        return _looks(peers_change), text("driver.peers", change=_percent(peers_change))
+    return _looks(ahead), text("driver.season", change=_percent(ahead))
 
 
 def _subscription(row: Row, _: Row) -> Told:
     if not _is_known(row["subscription_age_days"]):
         return _NOTHING
     years = row["subscription_age_days"] / 365.25
-    return 0, "subscribed for " + (f"{years:.1f} years" if years >= 1.5 else _count(round(years * 12), "month"))
+    told = text("driver.years", number=f"{years:.1f}") if years >= 1.5 else _count(round(years * 12), "month")
+    return 0, text("driver.subscribed_for", time=told)
 
 
 def _renewal(row: Row, _: Row) -> Told:
     if not _is_known(row["days_to_renewal"]):
         return _NOTHING
-    return 0, f"renewal in {_count(row['days_to_renewal'], 'day')}"
+    return 0, text("driver.renewal", days=_count(row["days_to_renewal"], "day"))
 
 
 _WORDS: dict[str, Callable[[Row, Row], Told]] = {

@@ -21,17 +21,22 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import PublishSettings
 from usage_pipeline.core.files import FOLDER, SEALED, atomic_write, is_tmp_path, remove, seal, sync, sync_tree
+from usage_pipeline.core.fingerprints import is_in_slices
 from usage_pipeline.core.sql import literal
 from usage_pipeline.core.tables import CONTACT_TABLES, WAREHOUSE_TABLES, Table, schema_violation
 from usage_pipeline.privacy.encryption import attach, connect_beside, contacts_beside, open_database
 
 FILES = {"warehouse": WAREHOUSE_TABLES, "contacts": CONTACT_TABLES}
+# a column that cuts a table, and those of its values whose rows differ
+Differing = tuple[str, list[str]]
+_NOTHING: Differing = ("", [])
 
 
 class PublishError(Exception):
@@ -56,6 +61,9 @@ class Build:
     origin: str = ""
     # the last day that renewals are listed of
     renewals_through: str = ""
+    # of tables that are made slice by slice: `by`, the column that cuts them, `slices`, the fingerprint of each, and
+    # `promised`, that of the columns
+    slices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class BuildStore:
@@ -130,9 +138,10 @@ class BuildStore:
         tmp_path.mkdir(FOLDER)
         try:
             before = self._to_copy(build)
-            rows = self._write(warehouse, tmp_path, build, before)
+            changed = _changed(build, before)
+            rows = self._write(warehouse, tmp_path, before, changed)
             build = Build(**(asdict(build) | {"rows": rows}))
-            problems = self._problems(tmp_path, build, _same(build, before))
+            problems = self._problems(tmp_path, build, changed)
             if problems:
                 raise PublishError([f"{warehouse}: {problem}" for problem in problems])
             attach(tmp_path)
@@ -260,18 +269,20 @@ class BuildStore:
         before = next(reversed(self.builds()), None)
         if before is None or not build.origin or before.origin != build.origin:
             return None
-        same = sum(before.rows.get(name, 0) for name in _same(build, before))
+        changed = _changed(build, before)
+        same = sum(before.rows.get(table.name, 0) * _share_kept(build, table, changed) for table in WAREHOUSE_TABLES)
         in_warehouse = sum(before.rows.get(table.name, 0) for table in WAREHOUSE_TABLES)
         return before if 2 * same >= in_warehouse else None
 
-    def _write(self, warehouse: Path, folder: Path, build: Build, before: Build | None) -> dict[str, int]:
+    def _write(
+        self, warehouse: Path, folder: Path, before: Build | None, changed: dict[str, Differing | None]
+    ) -> dict[str, int]:
         rows: dict[str, int] = {}
-        same = _same(build, before)
         if before:
             shutil.copyfile(self.path(before.build_id) / "warehouse.duckdb", folder / "warehouse.duckdb")
         with duckdb.connect(str(folder / "warehouse.duckdb")) as target:
             for table in WAREHOUSE_TABLES if before else ():
-                if table.name not in same:
+                if changed[table.name] is None:
                     target.execute(f"DROP TABLE IF EXISTS {table.full_name}")
             # what was dropped makes place for what comes
             target.execute("CHECKPOINT")
@@ -279,10 +290,11 @@ class BuildStore:
             for schema in {table.schema for table in WAREHOUSE_TABLES}:
                 target.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             for table in WAREHOUSE_TABLES:
-                is_there = table.name in same
-                rows[table.name] = (
-                    _count(target, table) if is_there else _copy(target, table, f"source.{table.full_name}")
-                )
+                differing = changed[table.name]
+                if differing is None:
+                    rows[table.name] = _copy(target, table, f"source.{table.full_name}")
+                else:
+                    rows[table.name] = _copy_slices(target, table, *differing)
             target.execute("DETACH source")
             target.execute("CHECKPOINT")
         file = folder / "contacts.duckdb"
@@ -298,15 +310,16 @@ class BuildStore:
             target.execute("CHECKPOINT target")
         return rows
 
-    def _problems(self, folder: Path, build: Build, same: set[str]) -> list[str]:
-        """What is wrong with a build; the tables in `same` have been looked at in the one before."""
+    def _problems(self, folder: Path, build: Build, changed: dict[str, Differing | None]) -> list[str]:
+        """What is wrong with a build; what did not change has been looked at in the one before."""
         problems = []
         for stem, tables in FILES.items():
             with open_database(folder / f"{stem}.duckdb") as connection:
                 problems += [
                     b.problem
                     for table in tables
-                    if table.name not in same and (b := schema_violation(connection, table))
+                    if (differing := changed.get(table.name)) != _NOTHING
+                    if (b := schema_violation(connection, table, differing))
                 ]
         before = self.builds()[-1:]
         if before:
@@ -325,11 +338,30 @@ class BuildStore:
         return problems
 
 
-def _same(build: Build, before: Build | None) -> set[str]:
-    """The names of the tables that a build has in common with the one that is copied."""
+def _changed(build: Build, before: Build | None) -> dict[str, Differing | None]:
+    """By table of the warehouse, the slices in which a build differs from the one that is copied; None: all of it."""
+    return {table.name: _changed_of(table, build, before) for table in WAREHOUSE_TABLES}
+
+
+def _changed_of(table: Table, build: Build, before: Build | None) -> Differing | None:
     if before is None:
-        return set()
-    return {name for name, content in build.contents.items() if before.contents.get(name) == content}
+        return None
+    content = build.contents.get(table.name)
+    if content is not None and before.contents.get(table.name) == content:
+        return _NOTHING
+    now, then = build.slices.get(table.name), before.slices.get(table.name)
+    if now is None or then is None or any(now[key] != then[key] for key in ("by", "promised")):
+        return None
+    differ = {name for name, _ in now["slices"].items() ^ then["slices"].items()}
+    return (now["by"], sorted(differ)) if 2 * len(differ) < len(now["slices"]) else None
+
+
+def _share_kept(build: Build, table: Table, changed: dict[str, Differing | None]) -> float:
+    """About which share of a table's rows is kept."""
+    differing = changed[table.name]
+    if differing is None or differing == _NOTHING:
+        return float(differing == _NOTHING)
+    return 1 - len(differing[1]) / len(build.slices[table.name]["slices"])
 
 
 def _is_link(path: Path) -> bool:
@@ -340,6 +372,19 @@ def _copy(target: duckdb.DuckDBPyConnection, table: Table, source: str) -> int:
     """Makes a published table of the columns that it promises; returns its rows."""
     columns = ", ".join(column.name for column in table.columns)
     target.execute(f"CREATE TABLE {table.full_name} AS SELECT {columns} FROM {source}")
+    return _count(target, table)
+
+
+def _copy_slices(target: duckdb.DuckDBPyConnection, table: Table, by: str, slices: list[str]) -> int:
+    """Puts slices of a published table in the place of those that are there; returns the rows of all."""
+    if slices:
+        columns = ", ".join(column.name for column in table.columns)
+        where = is_in_slices(target, table.full_name, by)
+        target.execute(f"DELETE FROM {table.full_name} WHERE {where}", {"slices": slices})
+        target.execute(
+            f"INSERT INTO {table.full_name} SELECT {columns} FROM source.{table.full_name} WHERE {where}",
+            {"slices": slices},
+        )
     return _count(target, table)
 
 

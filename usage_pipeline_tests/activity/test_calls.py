@@ -242,7 +242,7 @@ def test_renewals_are_those_of_the_file_that_was_delivered(
         about = of_account[of_account["application_key"].isin(apps[key] | {"all"}) | (key in whole)]
         assert set(filter(None, row.reasons.split(", "))) == set(about["call_reason"])
         urgent = about["urgency_rank"].min()
-        assert row.renewal_priority == {1: "Urgent", 2: "This week", 3: "Watch"}.get(urgent, "calm")
+        assert row.renewal_priority == {1: "Urgent", 2: "This week", 3: "Watch"}.get(urgent, "no reason to call")
         assert row.renewal_status in ("open", "notice received")
 
 

@@ -102,6 +102,7 @@ def subjects(draw: st.DrawFn) -> Subject:
     return account, draw(st.sampled_from(["p", "q", "r"])), color, notice, end, reason
 
 
+@pytest.mark.long
 @given(st.lists(subjects(), min_size=1, max_size=8, unique_by=lambda s: s[:2]))
 @settings(max_examples=40, deadline=None)
 def test_every_row_counts_what_a_loop_counts(world: list[Subject]) -> None:

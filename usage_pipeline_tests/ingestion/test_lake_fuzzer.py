@@ -30,7 +30,7 @@ def s3_address() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.sample(every=10)
+@pytest.mark.sample(every=10, rest="soak")
 def test_a_lake_is_read_as_promised(seed: int, tmp_path: Path, s3_address: str) -> None:
     report = fuzz(seed, tmp_path, s3_address)
     assert not report.differences, str(report)

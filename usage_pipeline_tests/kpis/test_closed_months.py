@@ -88,6 +88,7 @@ def closed(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[da
     return months
 
 
+@pytest.mark.long
 def test_a_month_is_closed_by_the_first_run_after_the_fifth_and_never_again(tmp_path: Path) -> None:
     connection, settings = at("2025-02-05T06:59:00", tmp_path)
     assert closed(connection, settings) == [date(2024, 12, 1)]

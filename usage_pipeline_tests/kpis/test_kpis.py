@@ -1,5 +1,7 @@
 """The KPI sheet: every value against raw files read with plain Python, and what must hold whatever the lake."""
 
+import math
+import random
 import re
 import shutil
 import tempfile
@@ -18,8 +20,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from usage_pipeline.config.settings import ConfigError, GroupSettings, load_settings
+from usage_pipeline.core.fingerprints import fingerprint
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import METRICS
+from usage_pipeline.core.texts import texts
 from usage_pipeline.defs.kpis.checks import clicks_are_those_of_the_days, what_adds_up_adds_up
 from usage_pipeline.ingestion.source_check import check_sources
 from usage_pipeline.kpis import report
@@ -32,6 +36,7 @@ from usage_pipeline_tests.support.kpi_worlds import (
     a_world,
     computed,
     differences,
+    make_values,
     read_sheet,
     settings_of,
     sheet_of,
@@ -209,6 +214,44 @@ def test_whatever_the_lake_it_is_that_of_the_raw_rows_and_adds_up(world: World) 
 
 
 # ------------------------------------------------------------- calendars and gaps
+
+
+@pytest.mark.sample("0", "1")
+@pytest.mark.parametrize("seed", range(6))
+def test_periods_made_by_themselves_are_those_made_with_all_others(tmp_path: Path, seed: int) -> None:
+    """What is left of closed periods must be what a full refresh would make: each drawn anew, in parts of any size."""
+    chance = random.Random(seed)
+    days = [date(2024, 1, 1) + timedelta(n) for n in range(160)]
+    events = [
+        (chance.choice("abc"), chance.choice("pqr"), chance.choice([None, "u", "v", "w"]), chance.choice(days), n % 7)
+        for n in range(400)
+    ]
+    subscriptions = [
+        subscription("a", "p", date(2023, 1, 1), None, seats=5, annual_value=100.0),
+        subscription("a", None, date(2024, 2, 10), date(2024, 4, 20), seats=9, annual_value=50.0),
+        subscription("b", "q", date(2024, 1, 20), date(2024, 3, 31), seats=2, end_reason="cancelled"),
+    ]
+    world = a_world(events, date(2024, 1, 1), date(2024, 6, 12), subscriptions)
+    settings, catalogue = settings_of(world, tmp_path), read_kpis()
+    with computed(world, settings) as connection:
+        tables = ("core.kpi_values", "core.kpi_account_level", "mart.kpi_report")
+        whole = {table: fingerprint(connection, table) for table in tables}
+        numbers = [str(n) for (n,) in connection.execute("SELECT period_no FROM core.kpi_periods").fetchall()]
+        chance.shuffle(numbers)
+        while numbers:
+            part = [numbers.pop() for _ in range(min(len(numbers), chance.randrange(1, 9)))]
+            gone = {"part": part}
+            connection.execute(
+                "DELETE FROM core.kpi_values WHERE CAST(period_no AS VARCHAR) IN (SELECT unnest($part))", gone
+            )
+            make_values(connection, settings, catalogue, part)
+            assert {table: fingerprint(connection, table) for table in tables} == whole, part
+        reference = "CAST(reference_month AS VARCHAR)"
+        found = connection.execute(f"SELECT DISTINCT {reference} FROM mart.kpi_report ORDER BY 1").fetchall()
+        part = chance.sample([month for (month,) in found], len(found) // 2)
+        connection.execute(f"DELETE FROM mart.kpi_report WHERE {reference} IN (SELECT unnest($part))", {"part": part})
+        report.replace_sheet(connection, catalogue, part)
+        assert {table: fingerprint(connection, table) for table in tables} == whole
 
 
 def test_the_leap_day_counts_in_its_month_and_has_no_day_of_its_own_a_year_later(tmp_path: Path) -> None:
@@ -413,6 +456,41 @@ def test_metrics_are_empty_where_rows_meet(demo: Demo) -> None:
         assert each[f"single_percent{suffix}"].equals(difference / each[f"single_{other}"].replace(0, np.nan))
 
 
+def test_bars_are_the_values_of_thirteen_periods(sheet: pd.DataFrame) -> None:
+    """Beside each value its own history; bars begin as far below the least as the most lies above it, or at 0."""
+    assert sheet.loc[sheet["entity_type"] == "account", "kpi_trend"].isna().all()
+    # one of each: added, averaged, a ratio, a count, a sum of money
+    some = ["Clicks", "Active users", "Clicks per active user a month", "New", "ARR"]
+    others = sheet[(sheet["entity_type"] != "account") & sheet["kpi"].isin(some)]
+    periods = {kind: sorted(rows["reference_month"].unique()) for kind, rows in others.groupby("kpi_period")}
+    seen = 0
+    for (kind, *_), rows in others.groupby(["kpi_period", "kpi", "entity_type", "entity_key"], observed=True):
+        values = dict(zip(rows["reference_month"], rows["value"], strict=True))
+        bars = dict(zip(rows["reference_month"], rows["kpi_trend"], strict=True))
+        for place in range(0, len(periods[kind]), 7):
+            if periods[kind][place] in bars:
+                window = [values.get(at, np.nan) for at in periods[kind][max(0, place - 12) : place + 1]]
+                assert bars[periods[kind][place]] == bars_of(window).rjust(13)
+                seen += 1
+    assert seen > 2_000
+
+
+def bars_of(window: list[float]) -> str:
+    known = [value for value in window if pd.notna(value)]
+    most, ground = max(known, default=0), max(0, 2 * min(known, default=0) - max(known, default=0))
+
+    def bar(value: float) -> str:
+        if pd.isna(value):
+            return " "
+        if value <= 0:
+            return "▁"
+        if most == ground:
+            return "▅"
+        return "▂▃▄▅▆▇█"[min(7, math.ceil(7 * (value - ground) / (most - ground))) - 1]
+
+    return "".join(map(bar, window))
+
+
 def test_big_changes_are_sentences(sheet: pd.DataFrame) -> None:
     row = sheet[(sheet["kpi"] == "Inactive") & (sheet["entity_type"] == "all") & (sheet["kpi_period"] == "3 months")]
     last = row[row["reference_month"] == "2026-10-01"].iloc[0]
@@ -435,8 +513,6 @@ def changed_catalogue(folder: Path, entry: dict[str, Any] | None = None, **field
 
 
 ADDED = {
-    "title": "Accounts that create records",
-    "description": "Different accounts with at least one record created in the period",
     "unit": "accounts",
     "format": ",d",
     "group": "Accounts",
@@ -448,7 +524,6 @@ ADDED = {
     "big_change": {"share": 0.1, "floor": 3},
 }
 SEAT_VALUE = ADDED | {
-    "title": "Value a seat",
     "unit": "amount",
     "format": "$,.0f",
     "computed": {"kind": "ratio", "numerator": "annual_value", "denominator": "seats"},
@@ -465,11 +540,11 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
         rows, MONDAY, date(2024, 5, 5), [subscription("a", "p", date(2020, 1, 1), seats=4, annual_value=100.0)]
     )
     for entry, wanted in ((ADDED, [0.0, 1.0, 1.0]), (SEAT_VALUE, [25.0, 25.0, 25.0])):
-        catalogue = read_kpis(changed_catalogue(tmp_path, entry))
+        told = texts() | {"kpi.added.title": "Added", "kpi.added.description": "What was added"}
+        catalogue = read_kpis(changed_catalogue(tmp_path, entry), told)
         sheet = read_sheet(computed(world, settings_of(world, tmp_path), catalogue))
-        title = str(entry["title"])
-        found = [value(sheet, title, "all", "month", f"2024-0{month}-01") for month in (1, 2)]
-        assert [*found, value(sheet, title, "all", "3 months", "2024-03-01")] == wanted
+        found = [value(sheet, "Added", "all", "month", f"2024-0{month}-01") for month in (1, 2)]
+        assert [*found, value(sheet, "Added", "all", "3 months", "2024-03-01")] == wanted
 
 
 @pytest.mark.parametrize(
@@ -485,7 +560,8 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
         ({"big_change": {"share": 0.1}}, "clicks: big_change.floor: missing; add it"),
         ({"computed": {"kind": "sum"}}, "clicks: computed.expression: missing; add it"),
         ({"computed": {"kind": "total"}}, "clicks: computed: Input tag 'total'"),
-        ({"title": "Seats"}, "title: two KPIs are called 'Seats'"),
+        ({"title": "Seats"}, "clicks: title: texts stand in usage_pipeline/texts; move it there"),
+        ({"unit": "pecks"}, "clicks: unit: there is no text kpi_unit.pecks; add it"),
         (
             {
                 "computed": {"kind": "ratio", "numerator": "klicks", "denominator": "seats"},
@@ -498,6 +574,11 @@ def test_a_kpi_that_is_added_comes_out(tmp_path: Path) -> None:
 def test_a_catalogue_that_is_wrong_names_file_entry_field_and_remedy(tmp_path: Path, fields: Any, message: str) -> None:
     with pytest.raises(KpiError, match=f"^{re.escape(f'kpis.yaml: {message}')}"):
         read_kpis(changed_catalogue(tmp_path, **fields))
+
+
+def test_two_kpis_of_one_title_are_refused() -> None:
+    with pytest.raises(KpiError, match=r"^kpis.yaml: title: two KPIs are called 'Seats'"):
+        read_kpis(told=texts() | {"kpi.clicks.title": "Seats"})
 
 
 def test_an_expression_over_what_is_not_there_names_what_is(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def tick(config: Path) -> str:
     return str(found.skip_message)
 
 
+@pytest.mark.soak
 def test_stale_data_is_told_once_and_once_when_it_is_over(config: Path, office: FakeSmtp, hook: Webhook) -> None:
     assert tick(config) == "nothing to tell"
     changed(config, as_of="2025-03-20")

@@ -114,7 +114,7 @@ def test_the_tables_are_those_of_the_catalogue_after_good_and_failed_runs(demo: 
 
 def test_after_a_good_run_all_is_well(demo: Demo) -> None:
     health = health_of(demo.settings.home.status_path)
-    assert health["summary"] == "All is well"
+    assert health["summary"] == "All is well as of Nov 22, 2026"
     assert health["data_through"] == pd.Timestamp("2026-11-15")
     assert health["run_result"] == "succeeded"
     assert "Data through Nov 15, 2026, as of Nov 22, 2026 at 00:00. Shown: build 00001-" in health["health_sentence"]
@@ -307,7 +307,7 @@ def test_what_a_check_found_is_told_in_words() -> None:
 @pytest.mark.superset
 def test_the_page_says_that_all_is_well(superset: SupersetServer, browser: Any, demo: Demo) -> None:
     text = shown_on(browser, superset, "health")
-    assert "All is well" in text
+    assert "All is well as of Nov 22, 2026" in text
     assert "Data through Nov 15, 2026" in text
     assert "<span" not in text and "font-size" not in text, "the light is drawn, not written"
     viewer = Client(superset, "viewer")

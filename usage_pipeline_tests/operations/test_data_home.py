@@ -380,7 +380,7 @@ def a_broken_table(file: Path) -> None:
         (a_broken_table, "warehouse/copy.parquet"),
     ],
 )
-@pytest.mark.sample("a_log-notes")
+@pytest.mark.sample("a_log-notes", rest="soak")
 def test_an_erasure_that_finds_the_person_where_it_cannot_erase_fails_with_the_path(
     settings: Settings, make, place: str
 ) -> None:

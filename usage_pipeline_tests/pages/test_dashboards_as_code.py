@@ -91,6 +91,9 @@ def test_the_help_tab_tells_every_number_of_the_page_and_whether_it_adds_up() ->
         ),
         (lambda c: c["metrics"]["growth"]["net_sum"].pop("format"), "net_sum: format: Field required"),
         (lambda c: c["columns"]["clicks"].update(unit="x"), "clicks: unit: Extra inputs are not permitted"),
+        (lambda c: c["columns"]["clicks"].update(title="Clicks"), "clicks: title: texts stand in usage_pipeline/texts"),
+        (lambda c: c["columns"].update(gone={"type": "VARCHAR"}), "gone: there is no text column.gone.title; add it"),
+        (lambda c: c["columns"]["news"]["words"].append("old"), "news: there is no text column.news.word.old; add it"),
     ],
 )
 def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str) -> None:
@@ -112,12 +115,37 @@ def test_a_mistake_in_the_catalogue_is_named(tmp_path, change_of: Any, said: str
             lambda c: c["params"]["adhoc_filters"][0].update(comparator="fresh"),
             "compares news with 'fresh', which is none of its values: new this week, ongoing",
         ),
+        (
+            "charts/kpis_of_entities",
+            lambda c: c["params"]["conditional_formatting"][0].update(targetValue="better"),
+            "colors single_change where it is 'better', which is none of its values: big improvement, improved",
+        ),
+        (
+            "charts/call_list",
+            lambda c: c["params"]["conditional_formatting"][0].update(column="news"),
+            "colors the column news, which it does not list",
+        ),
         ("charts/top_accounts", lambda c: c.update(description=""), "has no description"),
         ("charts/top_accounts", lambda c: c.update(query_context="{}"), "holds query_context"),
         (
             "charts/top_accounts",
-            lambda c: c.update(slice_name="Bottom 10 accounts by clicks a week"),
+            lambda c: c.update(slice_name="{chart.bottom_accounts.title}"),
             "is that of another chart too",
+        ),
+        (
+            "charts/top_accounts",
+            lambda c: c.update(slice_name="Best"),
+            "slice_name: holds the text 'Best'; put it into",
+        ),
+        (
+            "charts/top_accounts",
+            lambda c: c.update(description="{chart.gone.title}"),
+            "description: there is no text chart.gone.title; add it",
+        ),
+        (
+            "dashboards/changes",
+            lambda d: d["position"]["TAB-growth"]["meta"].update(text="Growth"),
+            "text: holds the text 'Growth'",
         ),
         ("charts/top_accounts", lambda c: c.update(uuid="x"), "uuid is missing or malformed"),
         ("dashboards/changes", lambda d: d.update(slug=""), "has no slug"),

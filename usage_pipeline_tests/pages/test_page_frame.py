@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from usage_pipeline.core.texts import filled
 from usage_pipeline.pages.dashboards import STATE_CHART, load_assets
 from usage_pipeline.pages.page_frame import FILTERS, LABEL_COLORS, PAGES, place_frame
 
@@ -18,7 +19,7 @@ def test_every_page_of_the_line_is_there_and_every_page_has_the_line() -> None:
         text = dashboard["position"]["MARKDOWN-frame"]["meta"]["code"]
         assert all(f"(/go/{slug})" in text for slug in PAGES if slug != dashboard["slug"])
         assert text.startswith(f"# {dashboard['dashboard_title']}\n")
-        assert dashboard["metadata"]["label_colors"] == LABEL_COLORS
+        assert dashboard["metadata"]["label_colors"] == filled(LABEL_COLORS)
 
 
 def test_filters_stand_in_one_order() -> None:
@@ -33,7 +34,7 @@ def test_placing_it_again_changes_nothing() -> None:
     for dashboard in ASSETS.dashboards.values():
         again = copy.deepcopy(dashboard)
         place_frame(again, STATE)
-        assert again == dashboard
+        assert filled(again) == dashboard
 
 
 def test_pages_of_personal_data_and_of_people_hold_no_chart_of_the_line() -> None:

@@ -307,8 +307,8 @@ def made_rows(seed: int = 3, *, effect: float, weeks: int = 24, accounts: int = 
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("effect", "method"), [(0.8, "model"), (0.0, "rule")])
-@pytest.mark.sample("0.8-model")
 def test_a_model_is_used_only_where_it_beats_the_best_simple_measure(effect: float, method: str) -> None:
     rows = made_rows(effect=effect)
     rules = RULES.model_copy(update={"minimum_positives": 50, "minimum_negatives": 5, "bootstraps": 200})

@@ -142,7 +142,7 @@ def all_that_tell(folder: Path) -> dict[str, list[str]]:
 # ---------------------------------------------------------------- at rest
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_no_file_below_the_home_tells_a_name_an_address_or_a_number(settings: Settings) -> None:
     """Also of the build and the delivery that were made before there was a key."""
     assert all_that_tell(settings.home.root) == {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from usage_pipeline.core.tables import TABLES
+from usage_pipeline.core.tables import TABLES, WAREHOUSE_TABLES
 from usage_pipeline.privacy.encryption import contacts_beside
 from usage_pipeline.publishing.builds import Build, BuildStore, PublishError
 
@@ -150,3 +150,46 @@ def test_readers_see_exactly_one_build_while_builds_are_swapped(tmp_path, wareho
         reader.join()
     assert errors == []
     assert len(seen) > 1
+
+
+def test_only_slices_that_differ_are_written_anew(tmp_path, warehouse) -> None:
+    """What a build has in common with the one before is copied; the rest is what the warehouse holds."""
+    store = BuildStore(tmp_path)
+
+    def publish_slices(clicks: list[int]) -> Build:
+        """A week with each of these clicks."""
+        with duckdb.connect(str(warehouse.path)) as connection:
+            connection.execute(
+                "CREATE TEMP TABLE one AS FROM mart.usage_by_week LIMIT 1; DELETE FROM mart.usage_by_week"
+            )
+            connection.execute(
+                "INSERT INTO mart.usage_by_week SELECT one.* REPLACE (TIMESTAMP '2025-01-06' + 7 * n * INTERVAL 1 DAY AS "
+                "week_start, ($clicks)[n + 1] AS clicks) FROM one CROSS JOIN range(len($clicks)) AS numbers (n)",
+                {"clicks": clicks},
+            )
+            days = connection.execute("SELECT CAST(week_start AS VARCHAR), clicks FROM mart.usage_by_week").fetchall()
+            connection.execute("UPDATE mart.user_weeks SET user_key = $sum", {"sum": sum(clicks)})
+        slices = {"usage_by_week": {"by": "week_start", "promised": "1", "slices": {w: str(c) for w, c in days}}}
+        contents = {table.name: "same" for table in WAREHOUSE_TABLES} | dict.fromkeys(slices, str(clicks))
+        content = f"{len(store.builds()):08d}"
+        build_id = store.next_id("2025-03-05", content)
+        return store.publish(
+            warehouse.path, Build(build_id, "2025-03-05", "2025-02-03", content, {}, contents, "one", "", slices)
+        )
+
+    def shown() -> tuple[list[int], list[int]]:
+        with duckdb.connect(str(tmp_path / "current" / "warehouse.duckdb"), read_only=True) as build:
+            weeks = build.execute("SELECT clicks FROM mart.usage_by_week ORDER BY week_start").fetchall()
+            users = build.execute("SELECT user_key FROM mart.user_weeks").fetchall()
+        return [clicks for (clicks,) in weeks], [key for (key,) in users]
+
+    # the clicks of users tell that the rest was copied: they changed, and nobody said so
+    publish_slices([1, 2, 3, 4, 5])
+    assert shown() == ([1, 2, 3, 4, 5], [15])
+    publish_slices([1, 2, 30, 4, 5, 6])
+    assert shown() == ([1, 2, 30, 4, 5, 6], [15])
+    build = publish_slices([1, 2, 30, 4, 5])
+    assert shown() == ([1, 2, 30, 4, 5], [15])
+    assert build.rows["usage_by_week"] == 5
+    publish_slices([5, 4, 3, 2, 1])
+    assert shown() == ([5, 4, 3, 2, 1], [15])

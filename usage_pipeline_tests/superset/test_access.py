@@ -455,6 +455,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.long
 def test_attacks_through_sql_lab_are_refused(
     visitors: dict[str, Visitor], places: Places, demo: Demo, tmp_path: Path
 ) -> None:

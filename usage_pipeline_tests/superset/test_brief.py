@@ -44,6 +44,7 @@ def test_the_brief_says_what_the_files_say(visitors: dict[str, Visitor], demo: D
         break
 
 
+@pytest.mark.long
 def test_contacts_are_on_it_for_their_role_and_where_they_are_asked_for(
     visitors: dict[str, Visitor], demo: Demo, accounts: pd.DataFrame
 ) -> None:
@@ -122,7 +123,7 @@ def test_the_command_writes_a_file_and_a_pdf_for_each_account_of_a_list(
     assert all(file.stat().st_mode & 0o077 == 0 for file in out.iterdir()), "others on the machine read none"
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_the_command_has_the_rights_of_the_person_that_it_is_for(
     superset: SupersetServer, demo: Demo, accounts: pd.DataFrame, tmp_path: Path
 ) -> None:

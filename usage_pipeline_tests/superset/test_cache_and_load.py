@@ -425,7 +425,7 @@ def readers_and_publishes(
     assert readers.from_cache > 0
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_5_readers_see_whole_builds_and_no_older_one_while_10_are_published(
     server: SupersetServer, publisher: Publisher
 ) -> None:

@@ -29,7 +29,7 @@ from usage_pipeline_tests.support.visitors import Visitor
 pytestmark = pytest.mark.superset
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_page_csv_xlsx_and_workbook_are_those_of_the_raw_files(
     superset: SupersetServer, demo: Demo, tmp_path: Path
 ) -> None:

@@ -92,7 +92,9 @@ def taken(rows: pd.DataFrame, place: dict[str, Any]) -> float | None:
     return number_of(pd.to_numeric(newest[place["newest"]]).sum(min_count=1))
 
 
-@pytest.mark.parametrize("scope_name", ["all", "CSM", "account"])
+@pytest.mark.parametrize(
+    "scope_name", ["all", *(pytest.param(name, marks=pytest.mark.soak) for name in ("CSM", "account"))]
+)
 def test_a_figure_is_the_same_wherever_it_stands(
     pages: Pages,
     scopes: dict[str, Scope],

@@ -120,7 +120,7 @@ def test_many_slow_queries_in_one_request_share_its_time(visitors: dict[str, Vis
 # ---------------------------------------------------------------- one person, one worker
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_one_person_holds_one_worker_and_others_go_on_meanwhile(
     superset: SupersetServer, visitors: dict[str, Visitor], places: Places
 ) -> None:
@@ -260,7 +260,7 @@ def test_a_new_password_asks_for_the_old_one_and_ends_what_was_given_for_it(
     assert requests.post(f"{superset.url}/api/v1/security/refresh", headers=refresh, timeout=60).status_code == 401
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_a_password_that_an_administrator_sets_ends_log_ins_too(
     superset: SupersetServer, demo: Demo, person: str
 ) -> None:

@@ -93,7 +93,7 @@ def plain(visitor: Visitor) -> Visitor:
 
 
 @pytest.mark.parametrize("who", ["admin", "manager", "viewer", "analyst"])
-@pytest.mark.sample("viewer")
+@pytest.mark.sample("viewer", rest="soak")
 def test_whoever_sees_the_call_list_records_and_reads_it_back(
     visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any], who: str
 ) -> None:
@@ -186,6 +186,7 @@ def test_an_account_that_is_not_on_the_list_takes_none(visitors: dict[str, Visit
     assert records(demo) == []
 
 
+@pytest.mark.long
 def test_two_at_once_are_both_recorded(visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]) -> None:
     who = ("admin", "manager", "viewer", "analyst")
     forms = {name: filled(visitors[name].get(address(call["account_id"])).text, note=f"by {name}") for name in who}
@@ -207,6 +208,7 @@ def test_two_at_once_are_both_recorded(visitors: dict[str, Visitor], demo: Demo,
     assert all(f"by {name}" in page for name in who), "everybody reads all of them at once"
 
 
+@pytest.mark.long
 def test_after_a_rollback_answers_stay_and_new_ones_are_taken(
     visitors: dict[str, Visitor], demo: Demo, call: dict[str, Any]
 ) -> None:
@@ -312,8 +314,11 @@ def test_how_csms_answer_is_for_their_head_alone(
 # ---------------------------------------------------------------- in a browser
 
 
-@pytest.mark.parametrize("who", ["viewer", "admin", "manager", "analyst"])
-@pytest.mark.sample("viewer")
+_OTHERS = [pytest.param(who, marks=pytest.mark.soak) for who in ("admin", "manager", "analyst")]
+
+
+@pytest.mark.parametrize("who", ["viewer", *_OTHERS])
+@pytest.mark.long
 def test_the_form_works_on_a_telephone_without_scripts(
     superset: SupersetServer, browser: Any, demo: Demo, call: dict[str, Any], who: str
 ) -> None:

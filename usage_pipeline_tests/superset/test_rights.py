@@ -79,6 +79,7 @@ def test_pages_learn_nothing_from_charts_that_are_not_managed(
     assert visitors["viewer"].post("/api/v1/chart/data", ask_for(dataset, metrics=[expression])).status_code == 403
 
 
+@pytest.mark.long
 def test_nobody_but_set_up_makes_or_changes_a_managed_chart(
     visitors: dict[str, Visitor], places: Places, stored: list[int]
 ) -> None:
@@ -98,7 +99,7 @@ def test_nobody_but_set_up_makes_or_changes_a_managed_chart(
     assert visitors["admin"].get(managed).json()["result"]["query_context"] == before != "{}"
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_every_chart_answers_by_its_number_what_its_page_shows(visitors: dict[str, Visitor]) -> None:
     """Superset's own server for agents and reports of one chart ask so: no chart had an answer."""
     numbers = {found["slice_name"]: found for found in listed(visitors["admin"], "chart")}

@@ -32,6 +32,7 @@ from usage_pipeline_tests.support.superset_client import (
     data_of,
     first_account,
     log_in,
+    logged_in,
     open_dashboard,
     open_path,
     path_to,
@@ -117,7 +118,7 @@ def test_what_the_tree_does_not_hold_is_taken_away_again(superset: SupersetServe
     assert "somebody's own chart" in names, "what people made themselves stays"
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_charts_that_are_newer_than_the_build_keep_no_deployment_from_its_pages(
     superset: SupersetServer, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +403,32 @@ def test_the_search_of_a_table_finds_names_and_no_words_of_links(
     links.first.click()
     page.wait_for_url(re.compile("/superset/dashboard/account/"))
     assert name in unquote(page.url)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("who", "may_see"), [("manager", True), ("viewer", False)])
+def test_whom_to_phone_stands_below_the_name_for_who_may_see_contacts(
+    superset: SupersetServer, browser: Any, demo: Demo, who: str, may_see: bool
+) -> None:
+    account = pd.read_csv(demo.folder / "lake" / "accounts.csv").iloc[0]
+    people = pd.read_parquet(demo.folder / "lake" / "contacts.parquet")
+    primary = people[(people["account_id"] == account["account_id"]) & people["is_primary"]].iloc[0]
+    page = logged_in(browser, superset, who)
+    # the first page of a Superset that has just been set up takes its time
+    with page.expect_response(
+        lambda answer: "/page-names/" in answer.url and answer.json()["account"], timeout=120_000
+    ) as asked:
+        open_path(page, superset, f"/account/{quote(account['account_name'], safe='')}")
+    told, line = asked.value.json()["contact"], page.locator("#MARKDOWN-frame .usage-contact")
+    if may_see:
+        assert (told["name"], told["phone"], told["email"]) == (primary["name"], primary["phone"], primary["email"])
+        assert line.inner_text().startswith(f"Primary contact: {primary['name']}, ")
+        assert page.locator(f"a[href='tel:{primary['phone'].replace('-', '')}']").inner_text() == primary["phone"]
+    else:
+        assert told is None
+        assert line.count() == 0
+        assert primary["name"] not in page.content()
+    page.context.close()
 
 
 @pytest.mark.long

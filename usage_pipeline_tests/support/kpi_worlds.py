@@ -150,9 +150,20 @@ def computed(world: World, settings: Settings, catalogue: KpiCatalogue | None = 
     report.replace_members(connection, world.groups)
     for name in ("kpi_base_periods", "kpi_periods"):
         run_sql(connection, f"CREATE TABLE core.{name} AS {load_sql('defs/kpis', name)}", values)
-    report.replace_values(connection, settings, catalogue)
+    make_values(connection, settings, catalogue)
     report.replace_sheet(connection, catalogue)
     return connection
+
+
+def make_values(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    catalogue: KpiCatalogue,
+    periods: list[str] | None = None,
+) -> None:
+    with report.work_tables(connection):
+        report.make_terms(connection)
+        report.replace_values(connection, settings, catalogue, periods)
 
 
 def subscription(

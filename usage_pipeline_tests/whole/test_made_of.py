@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from usage_pipeline.config.settings import Settings, load_settings
-from usage_pipeline.core.made_of import fingerprint
+from usage_pipeline.core.fingerprints import fingerprint
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.operations.erase import erase
 from usage_pipeline_tests.support.lakes import event, write_config, write_week
@@ -151,7 +151,7 @@ def live_through(folder: Path, seed: int, steps: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [["new_week"], ["changed_subscription", "nothing"]],
+    [["new_week"], ["changed_subscription", "nothing"], ["late_rows", "new_week"]],
     ids="-".join,
 )
 def test_what_is_kept_is_what_would_be_made(tmp_path, steps: list[str]) -> None:

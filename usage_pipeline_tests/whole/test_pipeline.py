@@ -279,6 +279,7 @@ def test_one_week_a_range_and_the_same_week_twice_give_the_same_tables(tmp_path,
         assert all_tables(settings) == whole
 
 
+@pytest.mark.long
 def test_weeks_one_by_one_give_the_same_tables_as_all_at_once(tmp_path, instance) -> None:
     partitioned = ["usage_facts", "weekly_usage"]
     (tmp_path / "a").mkdir()
@@ -582,7 +583,7 @@ def test_an_account_is_worth_its_subscriptions_about_applications_and_about_itse
     # the renewal is that of the account: of its applications, and of its own subscriptions
     (renewal,) = published(settings, "SELECT * FROM mart.renewals").itertuples()
     assert (renewal.account_id, renewal.renewing) == ("a", "permits, roads, and the account as a whole")
-    assert (renewal.arr_renewing, renewal.renewal_priority) == (1030.0, "calm"), (
+    assert (renewal.arr_renewing, renewal.renewal_priority) == (1030.0, "no reason to call"), (
         "one of the two about the account renews"
     )
     assert published(settings, "SELECT * FROM mart.call_list").empty, "a calm renewal is no call"

@@ -370,18 +370,18 @@ def test_a_kind_that_more_than_half_of_twenty_call_useless_comes_later(warehouse
 
 
 RENEWALS = {
-    ("renews 0", 0): (1, 100, "open", "calm"),
-    ("renews 30", 30): (1, 100, "open", "calm"),
-    ("renews 180", 180): (1, 100, "open", "calm"),
-    ("partial churn", 40): (1, 100, "open", "calm"),
-    ("returned", 57): (1, 300, "open", "calm"),
+    ("renews 0", 0): (1, 100, "open", "no reason to call"),
+    ("renews 30", 30): (1, 100, "open", "no reason to call"),
+    ("renews 180", 180): (1, 100, "open", "no reason to call"),
+    ("partial churn", 40): (1, 100, "open", "no reason to call"),
+    ("returned", 57): (1, 300, "open", "no reason to call"),
     ("notice, over that day", 57): (1, 100, "notice received", "Urgent"),
     ("notice, no end", 57): (1, 100, "notice received", "Urgent"),
-    ("with the whole", 50): (1, 800, "open", "calm"),
-    ("with the whole", 90): (1, 50, "open", "calm"),
-    ("same day", 70): (2, 150.5, "open", "calm"),
-    ("whole renews", 50): (2, 900, "open", "calm"),
-    ("delivered twice", 40): (1, 100, "open", "calm"),
+    ("with the whole", 50): (1, 800, "open", "no reason to call"),
+    ("with the whole", 90): (1, 50, "open", "no reason to call"),
+    ("same day", 70): (2, 150.5, "open", "no reason to call"),
+    ("whole renews", 50): (2, 900, "open", "no reason to call"),
+    ("delivered twice", 40): (1, 100, "open", "no reason to call"),
     ("never used, 30", 30): (1, 100, "open", "Urgent"),
     ("never used, 61", 61): (1, 100, "open", "Watch"),
 }

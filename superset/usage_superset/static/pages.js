@@ -1,20 +1,41 @@
-// The name of what a page is about, in its heading and in the browser's title. Superset keeps the filters of a page on
+// The name of what a page is about, in its heading and in the browser's title; whom to phone there, for who may see
+// contacts. Superset keeps the filters of a page on
 // the server: whenever it has told the server of other ones, the server is asked which account or application they name.
 (() => {
   "use strict";
   const page = /^\/superset\/dashboard\/(account|application)\//;
   const kept = "/filter_state";
-  const titles = {account: "Account", application: "Application"};
+  const titles = {account: "{page.account.title}", application: "{page.application.title}"};
   let asked = 0;
 
-  const show = (title) => {
+  const link = (text, href) => {
+    const made = document.createElement("a");
+    made.textContent = text;
+    made.href = href;
+    return made;
+  };
+
+  // who answers the phone there, as text: names come from data
+  const contactLine = (account, contact) => {
+    const line = document.createElement("p");
+    line.className = "usage-contact";
+    line.append("{script.primary_contact} ", link(contact.name, `/contacts/${encodeURIComponent(account)}`));
+    if (contact.role) line.append(`, ${contact.role}`);
+    if (contact.phone) line.append(", ", link(contact.phone, `tel:${contact.phone.replace(/[^0-9+]/g, "")}`));
+    if (contact.email) line.append(", ", link(contact.email, `mailto:${encodeURIComponent(contact.email).replace("%40", "@")}`));
+    return line;
+  };
+
+  const show = (title, contact) => {
     const heading = document.querySelector("#MARKDOWN-frame h1");
     if (!heading) {
-      setTimeout(() => show(title), 300);
+      setTimeout(() => show(title, contact), 300);
       return;
     }
     heading.textContent = title;
     document.title = title;
+    heading.parentElement.querySelectorAll(".usage-contact").forEach((line) => line.remove());
+    if (contact && contact.name) heading.after(contactLine(title, contact));
   };
 
   const ask = async () => {
@@ -23,8 +44,10 @@
     const number = ++asked;
     const answer = await fetch("/page-names/", {headers: {Accept: "application/json"}});
     if (!answer.ok || number !== asked) return;
-    const names = (await answer.json())[found[1]] || [];
-    show(names.length === 1 ? names[0] : titles[found[1]]);
+    const named = await answer.json();
+    const names = named[found[1]] || [];
+    const contact = found[1] === "account" ? named.contact : null;
+    show(names.length === 1 ? names[0] : titles[found[1]], contact);
   };
 
   new PerformanceObserver((list) => {
@@ -47,7 +70,7 @@
   // past menu, filters and tiles, to the first row of the table that the page is about
   const skip = () => {
     const seen = [...document.querySelectorAll(".superset-chart-table tbody")].filter((rows) => rows.offsetParent &&
-      rows.querySelector("a") && !rows.closest('[data-test-chart-name="State of the data"]'));
+      rows.querySelector("a") && !rows.closest('[data-test-chart-name="{chart.state_of_the_data.title}"]'));
     const target = seen[0] || document.querySelector(".grid-content");
     if (!target) return;
     target.tabIndex = -1;
@@ -58,7 +81,7 @@
     const link = document.createElement("a");
     link.className = "usage-skip";
     link.href = "#app";
-    link.textContent = "Skip to the table";
+    link.textContent = "{script.skip}";
     link.addEventListener("click", (event) => {
       event.preventDefault();
       skip();
@@ -72,7 +95,7 @@
       chart.setAttribute("role", "group");
     }
     for (const button of document.querySelectorAll(".ant-tabs-nav-more:not([aria-label])")) {
-      button.setAttribute("aria-label", "More tabs");
+      button.setAttribute("aria-label", "{script.more_tabs}");
     }
   };
 

@@ -1,7 +1,8 @@
 """KPIs: figures of a catalogue, for every entity and period, each beside a year ago and the period before.
 
 Belongs here: the assets. Does not: what a KPI is (`usage_pipeline/kpis.yaml`), nor how it is computed
-(`kpis/report.py`). All tables are whole tables; a second run replaces them.
+(`kpis/report.py`). A second run makes the values and the sheet of those periods again that read something else than the
+last time, and replaces the other tables as a whole.
 """
 
 from datetime import date
@@ -11,9 +12,21 @@ import dagster as dg
 
 from usage_pipeline.config.settings import Settings
 from usage_pipeline.core.formatting import currency, date_format
+from usage_pipeline.core.made_of_slices import Slices
+from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.tables import TABLES
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, count_rows, keep_or_make, sql_table, table_metadata
+from usage_pipeline.defs.tables import (
+    OWNERS,
+    POOL,
+    Cut,
+    code_of,
+    count_rows,
+    keep_or_make,
+    keep_or_make_slices_of,
+    sql_table,
+    table_metadata,
+)
 from usage_pipeline.kpis import catalogue as catalogue
 from usage_pipeline.kpis import closed_months as closing
 from usage_pipeline.kpis import report as steps
@@ -23,6 +36,25 @@ from usage_pipeline.resources import Warehouse
 
 # the files that tell a closed month from what is computed of it now
 _MADE_OF = ("usage_facts", "subscriptions", "accounts", "applications")
+# what the values of a period read of single months and weeks alone
+_VALUES_READ = {
+    "core.monthly_users": "month_start",
+    "core.weekly_users": "week_start",
+    "core.growth_events": "period_start",
+    "core.usage_states": "week_start",
+    "core.score_snapshots": "as_of_week",
+    # told apart by month in `kpi_terms` and `kpi_subscribed`
+    "core.subscription_terms": None,
+    "core.subscription_periods": None,
+    "core.kpi_base_periods": None,
+    "core.kpi_periods": None,
+    # they number what the others name: no value holds such a number
+    "core.weekly_usage": None,
+    "core.account_applications": None,
+    "ref.subscriptions": None,
+}
+# what the rows of a reference month read of the values; months that are not complete are only told of
+_SHEET_READS = {"core.kpi_values": "period_no", "core.kpi_periods": None, "core.months": None}
 
 
 @dg.asset(
@@ -75,7 +107,7 @@ def kpi_members(
         Step(
             # the catalogue names the columns of values
             python={"core.kpi_values": (), "core.kpi_account_level": ("kpi", "calendar", "nth", "value")},
-            runs=[f"kpis/{name}" for name in steps.VALUE_QUERIES],
+            runs=["kpis/kpi_value_slices", *(f"kpis/{name}" for name in steps.VALUE_QUERIES)],
             reads=["core.kpi_members", "core.kpi_base_periods", "core.kpi_periods"],
             checks=["defs/kpis/kpi_lost_clicks"],
         ),
@@ -93,13 +125,21 @@ def kpi_values(
     with warehouse.get_connection() as connection:
         try:
             kpis = catalogue.read_kpis()
-            keep_or_make(
-                context,
-                connection,
-                settings,
-                lambda: steps.replace_values(connection, settings, kpis),
-                {"kpis": repr(kpis), "delivered": catalogue.delivered(settings.sources)},
-            )
+            with steps.work_tables(connection):
+                keep_or_make_slices_of(
+                    context,
+                    connection,
+                    settings,
+                    Slices(
+                        "core.kpi_values",
+                        "period_no",
+                        load_sql("kpis", "kpi_value_slices"),
+                        _VALUES_READ,
+                        lambda: steps.make_terms(connection),
+                    ),
+                    lambda periods: steps.replace_values(connection, settings, kpis, periods),
+                    {"kpis": repr(kpis), "delivered": catalogue.delivered(settings.sources)},
+                )
         except catalogue.KpiError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         rows = count_rows(connection, "core.kpi_values")
@@ -115,7 +155,7 @@ def kpi_values(
         "kpi_report",
         Step(
             python={"mart.kpi_report": TABLES["kpi_report"].column_names},
-            runs=["kpis/kpi_rows", "kpis/kpi_report"],
+            runs=["kpis/kpi_rows", "kpis/kpi_histories", "kpis/kpi_report", "kpis/kpi_report_slices"],
             reads=["core.kpi_periods", "core.months"],
             checks=["defs/kpis/kpi_partitions"],
         ),
@@ -133,11 +173,12 @@ def kpi_report(
     """
     with warehouse.get_connection() as connection:
         kpis = catalogue.read_kpis()
-        keep_or_make(
+        keep_or_make_slices_of(
             context,
             connection,
             settings,
-            lambda: steps.replace_sheet(connection, kpis),
+            Slices("mart.kpi_report", "reference_month", load_sql("kpis", "kpi_report_slices"), _SHEET_READS),
+            lambda months: steps.replace_sheet(connection, kpis, months),
             {"kpis": repr(kpis), "date_format": date_format(), "currency": currency()},
         )
         rows = count_rows(connection, "mart.kpi_report")
@@ -279,5 +320,6 @@ KPI_TABLES = [
         schema="mart",
         group="kpis",
         description="The single months of the sheet, for lines over two years that no filter of a period cuts.",
+        cut=Cut("month_start", "kpi_month_slices", {"mart.kpi_report": "reference_month", "core.months": None}),
     ),
 ]

@@ -18,7 +18,9 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import PublishSettings, Settings, Sources
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core import made_of
+from usage_pipeline.core.fingerprints import fingerprint
 from usage_pipeline.core.formatting import as_text, day
+from usage_pipeline.core.made_of_slices import slices_made
 from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.tables import CONTACT_TABLES, OUTCOME_TABLES, TABLES, WAREHOUSE_TABLES
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
@@ -108,12 +110,22 @@ def _contents(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, s
         if table.name != "build":
             is_contacts = table in CONTACT_TABLES
             content = (
-                made_of.fingerprint(connection, table.full_name)
+                fingerprint(connection, table.full_name)
                 if is_contacts
                 else made_of.content_of(connection, table.full_name, run_id)
             )
             found[table.name] = code_version(content, repr(table))
     return found
+
+
+def _slices(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    """The fingerprint of each slice of the published tables that are made slice by slice."""
+    found = slices_made(connection, [table.full_name for table in WAREHOUSE_TABLES])
+    return {
+        table.name: {**found[table.full_name], "promised": code_version(repr(table))}
+        for table in WAREHOUSE_TABLES
+        if table.full_name in found
+    }
 
 
 def _fingerprint(contents: dict[str, str], history_dir: Path, as_of: datetime, sources: Sources) -> str:
@@ -182,11 +194,12 @@ def published_build(
         }
         run_sql(connection, f"CREATE OR REPLACE TABLE mart.build AS {load_sql('defs/publish', 'build')}", values)
         origin = made_of.origin_of(connection)
+        slices = _slices(connection)
         found = connection.execute("SELECT strftime(newest_week, '%Y-%m-%d') FROM mart.build").fetchone()
     assert found is not None
     through = settings.clock.as_of_day + timedelta(days=settings.calls.renewal_horizon_days)
     as_of = settings.clock.as_of.isoformat()
-    build = Build(build_id, as_of, found[0], fingerprint, {}, contents, origin, through.isoformat())
+    build = Build(build_id, as_of, found[0], fingerprint, {}, contents, origin, through.isoformat(), slices)
     try:
         with history_locked(settings.home, settings.ingest.wait_seconds), warehouse.locked():
             build = store.publish(

@@ -21,7 +21,7 @@ from usage_pipeline.core.sql import load_sql, run_sql
 from usage_pipeline.core.weeks import WEEK, contiguous_ranges, weeks_between
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.defs.partitions import partition_weeks
-from usage_pipeline.defs.tables import OWNERS, POOL, code_of, code_version, count_rows, sql_table
+from usage_pipeline.defs.tables import OWNERS, POOL, Cut, code_of, code_version, count_rows, sql_table
 from usage_pipeline.ingestion.facts import facts_path, read_manifests
 from usage_pipeline.resources import Warehouse
 
@@ -276,6 +276,7 @@ USAGE_TABLES = [
         schema="mart",
         group="usage",
         description="Who came in which week, by an opaque key: counts different people exactly under any filter.",
+        cut=Cut("week_start", "user_week_slices", {"core.weekly_users": "week_start", "core.weeks": None}),
     ),
     sql_table(
         "usage_by_period",

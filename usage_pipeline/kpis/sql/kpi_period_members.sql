@@ -3,7 +3,7 @@ SELECT
     steps.nth,
     periods.period_no,
     periods.last_nth
-FROM core.kpi_base_periods AS steps
-INNER JOIN core.kpi_periods AS periods
+FROM kpi_steps AS steps
+INNER JOIN kpi_wanted_periods AS periods
     ON steps.calendar = periods.calendar AND steps.nth BETWEEN periods.first_nth AND periods.last_nth
 WHERE steps.calendar = $calendar

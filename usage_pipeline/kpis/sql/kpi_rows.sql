@@ -10,6 +10,8 @@ WITH entities AS (
 )
 
 SELECT
+    own.entity_no,
+    own.period_no,
     entities.entity_type,
     entities.entity_key,
     entities.entity,
@@ -35,6 +37,7 @@ SELECT
     before AS before
 FROM core.kpi_values AS own
 INNER JOIN core.kpi_periods AS periods ON own.period_no = periods.period_no
+SEMI JOIN kpi_months_due AS due ON periods.reference_day = due.reference_day
 INNER JOIN entities ON own.entity_no = entities.entity_no
 LEFT JOIN core.kpi_values AS year_ago
     ON own.entity_no = year_ago.entity_no AND periods.period_no_year_ago = year_ago.period_no

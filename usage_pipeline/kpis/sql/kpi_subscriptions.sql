@@ -2,7 +2,7 @@
 -- and account x month in which a subscription about the whole account ran: its seats and value belong to no application
 WITH steps AS (
     SELECT *
-    FROM core.kpi_base_periods
+    FROM kpi_steps
     WHERE calendar = $calendar
 ),
 
@@ -17,49 +17,38 @@ used AS (
     GROUP BY nth, account_application_no
 ),
 
--- in force on the last day, as it was told for that day: a renewal changes nothing before it. Several about the whole
--- account can run side by side, and each is worth what it says
 terms AS (
     SELECT
         steps.nth,
         account_applications.account_application_no,
         account_applications.account_no,
         account_applications.application,
-        sum(terms.seats) AS seats,
-        CAST(sum(terms.annual_value) AS DOUBLE) AS annual_value
-    FROM core.subscription_terms AS terms
-    INNER JOIN steps ON steps.last_day BETWEEN terms.start_date AND terms.end_date
+        terms.seats,
+        terms.annual_value
+    FROM kpi_terms AS terms
+    INNER JOIN steps ON terms.calendar = steps.calendar AND terms.nth = steps.nth
     INNER JOIN
         kpi_account_applications AS account_applications
         ON
             terms.account_id = account_applications.account_id
             AND terms.application IS NOT DISTINCT FROM account_applications.application
-    GROUP BY ALL
 ),
 
 subscribed AS (
     SELECT
         steps.nth,
         account_applications.account_application_no,
-        bool_or(subscription_periods.end_date >= steps.last_day AND subscription_periods.start_date <= steps.last_day)
-            AS is_subscribed,
-        any_value(terms.seats) AS seats,
-        any_value(terms.annual_value) AS annual_value
-    FROM core.subscription_periods AS subscription_periods
-    INNER JOIN
-        steps
-        ON subscription_periods.start_date <= steps.last_day AND subscription_periods.end_date >= steps.first_day
+        own.is_subscribed,
+        terms.seats,
+        terms.annual_value
+    FROM kpi_subscribed AS own
+    INNER JOIN steps ON own.calendar = steps.calendar AND own.nth = steps.nth
     INNER JOIN
         kpi_account_applications AS account_applications
-        ON
-            subscription_periods.account_id = account_applications.account_id
-            AND subscription_periods.application = account_applications.application
+        ON own.account_id = account_applications.account_id AND own.application = account_applications.application
     LEFT JOIN
         terms
-        ON
-            steps.nth = terms.nth
-            AND account_applications.account_application_no = terms.account_application_no
-    GROUP BY steps.nth, account_applications.account_application_no
+        ON steps.nth = terms.nth AND account_applications.account_application_no = terms.account_application_no
 ),
 
 account_rows AS (

@@ -29,7 +29,7 @@ SELECT
     came.clicks,
     came.records_created
 FROM came
-INNER JOIN core.kpi_base_periods AS steps ON came.calendar = steps.calendar AND came.first_day = steps.first_day
+INNER JOIN kpi_steps AS steps ON came.calendar = steps.calendar AND came.first_day = steps.first_day
 INNER JOIN
     kpi_account_applications AS account_applications
     ON came.account_id = account_applications.account_id AND came.application = account_applications.application

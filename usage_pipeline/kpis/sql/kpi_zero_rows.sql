@@ -13,5 +13,5 @@ SELECT
     CASE WHEN state_week IS NOT NULL THEN 'none' END AS usage_state,
     CASE WHEN is_risk_known THEN FALSE END AS is_at_risk,
     CASE WHEN is_growth_known THEN 'none' END AS change
-FROM core.kpi_base_periods
+FROM kpi_steps
 WHERE calendar = $calendar

@@ -14,13 +14,13 @@ SELECT
     || '">&#9679;</span>' AS status_color,
     -- every Monday something runs, whether there is anything new or not
     CASE
-        WHEN silence.days > 8 AND health.status_color <> 'red' THEN 'Nothing has run for ' || silence.days || ' days'
+        WHEN silence.days > 8 AND health.status_color <> 'red' THEN format($text__status__silent, silence.days)
         ELSE health.summary
     END AS summary,
     health.health_sentence
     || CASE
         WHEN silence.days > 8
-            THEN ' Nothing has run for ' || silence.days || ' days: see whether Dagster and its daemon are up.'
+            THEN format($text__status__silent_sentence, silence.days)
         ELSE ''
     END AS health_sentence,
     health.data_through,

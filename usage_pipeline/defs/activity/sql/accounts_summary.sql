@@ -98,13 +98,15 @@ SELECT
     subscriptions.end_date - around_end.last_used_before AS days_silent_before_end,
     CASE
         WHEN subscriptions.subscription_state NOT IN ('ended', 'never started') OR NOT $has_days THEN NULL
-        WHEN around_end.last_used_before IS NULL THEN 'never adopted while subscribed'
-        WHEN subscriptions.end_date = around_end.last_used_before THEN 'used until the last day'
-        WHEN subscriptions.end_date = around_end.last_used_before + 1 THEN 'used until the day before the last'
-        ELSE 'last used ' || (subscriptions.end_date - around_end.last_used_before) || ' days before the end'
+        WHEN around_end.last_used_before IS NULL THEN $text__ended__never_adopted
+        WHEN subscriptions.end_date = around_end.last_used_before THEN $text__ended__used_until_last_day
+        WHEN subscriptions.end_date = around_end.last_used_before + 1 THEN $text__ended__used_until_day_before
+        ELSE format($text__ended__last_used, subscriptions.end_date - around_end.last_used_before)
     END
     || CASE
-        WHEN around_end.clicks_after > 0 THEN '; ' || around_end.clicks_after || ' clicks after it' ELSE ''
+        WHEN around_end.clicks_after > 0
+            THEN format($text__ended__clicks_after, CAST(around_end.clicks_after AS VARCHAR))
+        ELSE ''
     END AS use_before_end,
     names.is_in_reference,
     names.contacts,

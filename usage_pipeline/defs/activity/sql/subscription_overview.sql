@@ -26,6 +26,10 @@ SELECT
     CAST(account_applications.start_date AS TIMESTAMP) AS start_date,
     CAST(account_applications.notice_date AS TIMESTAMP) AS notice_date,
     CAST(account_applications.end_date AS TIMESTAMP) AS end_date,
+    CASE
+        WHEN account_applications.end_date >= CAST($as_of_day AS DATE)
+            THEN account_applications.end_date - CAST($as_of_day AS DATE)
+    END AS days_to_end,
     CAST(account_applications.renewal_date AS TIMESTAMP) AS renewal_date,
     account_applications.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     account_applications.seats,
@@ -48,50 +52,63 @@ SELECT
                 CASE
                     WHEN account_applications.start_date < history.first_week
                         THEN
-                            'no use since ' || strftime(history.first_week, $date_format)
-                            || ', the first week on record'
+                            format($text__state__no_use_since_first_week, strftime(history.first_week, $date_format))
                     ELSE
-                        'no use since the subscription began on '
-                        || strftime(account_applications.start_date, $date_format)
+                        format(
+                            $text__state__no_use_since_start, strftime(account_applications.start_date, $date_format)
+                        )
                 END
                 || coalesce(
-                    '; used before it began, last on '
-                    || strftime(account_applications.used_before_on, $date_format), ''
+                    format(
+                        $text__state__used_before_start, strftime(account_applications.used_before_on, $date_format)
+                    ),
+                    ''
                 )
         WHEN 'inactive'
             THEN
-                'no use for ' || account_applications.weeks_without_use || ' weeks'
+                format($text__state__no_use_for, account_applications.weeks_without_use)
                 || CASE
                     WHEN account_applications.clicks_when_last_used > 0
                         THEN
-                            ', usually '
-                            || CASE
-                                WHEN
-                                    account_applications.clicks_when_last_used >= 10
-                                    THEN round(account_applications.clicks_when_last_used)::INTEGER
-                                ELSE round(account_applications.clicks_when_last_used, 1)
-                            END
-                            || ' clicks a week before'
+                            format(
+                                $text__state__usually_before,
+                                CASE
+                                    WHEN
+                                        account_applications.clicks_when_last_used >= 10
+                                        THEN CAST(round(account_applications.clicks_when_last_used)::INTEGER AS VARCHAR)
+                                    -- as text each: one type for both would write 79 as 79.0
+                                    ELSE CAST(round(account_applications.clicks_when_last_used, 1) AS VARCHAR)
+                                END
+                            )
                     ELSE ''
                 END
         WHEN 'low'
             THEN
-                round(account_applications.recent_clicks, 1)
-                || ' clicks a week lately, usually '
-                || round(account_applications.usual_clicks)::INTEGER
-        WHEN 'new' THEN 'subscribed since ' || strftime(account_applications.start_date, $date_format)
+                format(
+                    $text__state__lately,
+                    round(account_applications.recent_clicks, 1),
+                    round(account_applications.usual_clicks)::INTEGER
+                )
+        WHEN 'new'
+            THEN format($text__state__subscribed_since, strftime(account_applications.start_date, $date_format))
         WHEN 'active'
             THEN
                 CASE
                     WHEN
                         account_applications.is_used_since
                         AND account_applications.state_of_newest_week = 'never adopted'
-                        THEN 'used for the first time, on ' || strftime(account_applications.last_used_on, $date_format)
+                        THEN
+                            format(
+                                $text__state__used_first, strftime(account_applications.last_used_on, $date_format)
+                            )
                     WHEN account_applications.is_used_since
                         THEN
-                            'used again on ' || strftime(account_applications.last_used_on, $date_format) || ', after '
-                            || account_applications.weeks_without_use || ' weeks without use'
-                    WHEN account_applications.came_back THEN 'came back lately'
+                            format(
+                                $text__state__used_again,
+                                strftime(account_applications.last_used_on, $date_format),
+                                account_applications.weeks_without_use
+                            )
+                    WHEN account_applications.came_back THEN $text__state__came_back
                     ELSE ''
                 END
     END AS reason,

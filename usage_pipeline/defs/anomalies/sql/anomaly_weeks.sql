@@ -178,8 +178,9 @@ endings AS (
         application,
         min(
             CASE
-                WHEN notice_date IS NOT NULL THEN 'notice was given on ' || strftime(notice_date, $date_format)
-                ELSE 'the subscription ends on ' || strftime(end_date, $date_format)
+                WHEN notice_date IS NOT NULL
+                    THEN format($text__anomaly__notice, strftime(notice_date, $date_format))
+                ELSE format($text__anomaly__ends, strftime(end_date, $date_format))
             END
         ) AS ending
     FROM core.subscription_periods
@@ -358,75 +359,112 @@ SELECT
     told.p_value,
     abs(told.z) AS strength,
     told.cause,
-    coalesce(applications.application, 'All applications')
-    || CASE WHEN told.scope = 'account' THEN ' at ' || names.account ELSE ' at all accounts' END
-    || ': '
+    CASE
+        WHEN told.scope = 'account'
+            THEN
+                format(
+                    $text__anomaly__of_account,
+                    coalesce(applications.application, $text__anomaly__all_applications),
+                    names.account
+                )
+        ELSE
+            format(
+                $text__anomaly__of_all_accounts,
+                coalesce(applications.application, $text__anomaly__all_applications)
+            )
+    END
     || format('{:,}', CAST(round(told.observed_per_week) AS BIGINT)) || ' '
-    || CASE WHEN round(told.observed_per_week) = 1 THEN rtrim(told.measure, 's') ELSE told.measure END
-    || CASE WHEN told.weeks > 1 THEN ' a week over ' || told.weeks || ' weeks' ELSE '' END
-    || ', expected '
     || CASE
-        WHEN round(told.expected_per_week + told.margin) = 0 THEN 'none'
+        WHEN told.measure = 'clicks' AND round(told.observed_per_week) = 1 THEN $text__anomaly__click
+        WHEN told.measure = 'clicks' THEN $text__anomaly__clicks
+        WHEN told.measure = 'records' AND round(told.observed_per_week) = 1 THEN $text__anomaly__record
+        WHEN told.measure = 'records' THEN $text__anomaly__records
+        WHEN told.measure = 'users' AND round(told.observed_per_week) = 1 THEN $text__anomaly__user
+        ELSE $text__anomaly__users
+    END
+    || CASE WHEN told.weeks > 1 THEN format($text__anomaly__over_weeks, told.weeks) ELSE '' END
+    || CASE
+        WHEN round(told.expected_per_week + told.margin) = 0 THEN $text__anomaly__expected_none
         -- of small and skewed counts the range may hold what came: then the middle is the honest figure
         WHEN
             round(told.observed_per_week) BETWEEN round(greatest(told.expected_per_week - told.margin, 0))
             AND round(told.expected_per_week + told.margin)
-            THEN 'about ' || format('{:,}', CAST(round(told.expected_per_week) AS BIGINT))
+            THEN
+                format(
+                    $text__anomaly__expected_about, format('{:,}', CAST(round(told.expected_per_week) AS BIGINT))
+                )
         ELSE
-            format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT))
-            || ' to '
-            || format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+            format(
+                $text__anomaly__expected_range,
+                format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT)),
+                format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+            )
     END
     || CASE
         WHEN told.is_automated
-            THEN '; records as expected: the work may be done by a machine now'
-        WHEN told.is_first_use THEN '; its first use'
-        WHEN told.may_have_come_twice THEN '; twice the clicks by as many users: rows may have come twice'
+            THEN $text__anomaly__automated
+        WHEN told.is_first_use THEN $text__anomaly__first_use
+        WHEN told.may_have_come_twice THEN $text__anomaly__came_twice
         WHEN told.z < 0 AND told.absent > 0
             THEN
-                '; '
-                || CASE
-                    WHEN told.regulars = 1 THEN 'its one regular user'
-                    ELSE told.absent || ' of ' || told.regulars || ' regular users'
+                CASE
+                    WHEN told.regulars = 1 AND told.weeks > 1
+                        THEN format($text__anomaly__one_absent_lately, strftime(told.week_start, $date_format))
+                    WHEN told.regulars = 1 THEN $text__anomaly__one_absent
+                    WHEN told.weeks > 1
+                        THEN
+                            format(
+                                $text__anomaly__absent_lately,
+                                told.absent,
+                                told.regulars,
+                                strftime(told.week_start, $date_format)
+                            )
+                    ELSE format($text__anomaly__absent, told.absent, told.regulars)
                 END
-                || ' did not come '
-                || CASE WHEN told.weeks > 1 THEN 'in the last of them' ELSE 'that week' END
                 || CASE
                     WHEN $has_days AND told.absent = told.regulars
-                        THEN ', last seen on ' || strftime(told.last_seen_on, $date_format)
+                        THEN format($text__anomaly__last_seen, strftime(told.last_seen_on, $date_format))
                     ELSE ''
                 END
         WHEN told.z > 0 AND told.share_of_one BETWEEN 0.5 AND 1
-            THEN '; one user makes ' || round(100 * told.share_of_one)::INTEGER || ' % of it'
+            THEN format($text__anomaly__one_user, round(100 * told.share_of_one)::INTEGER)
         ELSE ''
     END
     || CASE
         WHEN told.accounts_moved > 0
             THEN
-                '; ' || told.accounts_moved || ' of ' || told.accounts || ' accounts '
-                || CASE WHEN told.z < 0 THEN 'a quarter or more below' ELSE 'a third or more above' END
-                || ' what was expected of them'
+                format(
+                    CASE WHEN told.z < 0 THEN $text__anomaly__accounts_below ELSE $text__anomaly__accounts_above END,
+                    told.accounts_moved,
+                    told.accounts
+                )
         ELSE ''
     END
-    || CASE WHEN told.other_measures IS NOT NULL THEN '; ' || told.other_measures || ' too' ELSE '' END
+    || CASE WHEN told.other_measures IS NOT NULL THEN format($text__anomaly__too, told.other_measures) ELSE '' END
     || CASE
         WHEN told.scope != 'account' OR told.peers_change IS NULL THEN ''
-        WHEN abs(told.peers_change) < 0.1 THEN '; others of this application steady'
+        WHEN abs(told.peers_change) < 0.1 THEN $text__anomaly__peers_steady
         ELSE
-            '; all accounts of this application ' || CASE WHEN told.peers_change > 0 THEN '+' ELSE '' END
-            || round(100 * told.peers_change)::INTEGER || ' %'
+            format(
+                $text__anomaly__peers_changed,
+                CASE WHEN told.peers_change > 0 THEN '+' ELSE '' END || round(100 * told.peers_change)::INTEGER
+            )
     END
-    || CASE WHEN told.basis = 'peers' THEN '; judged by its peers, it is new' ELSE '' END
+    || CASE WHEN told.basis = 'peers' THEN $text__anomaly__by_peers ELSE '' END
     || CASE
         WHEN told.scope != 'account' AND told.first_week < told.last_week
             THEN
-                '; weeks of ' || strftime(told.first_week, $date_format)
-                || ' to ' || strftime(told.last_week, $date_format)
-        WHEN told.first_week < told.week_start THEN '; since ' || strftime(told.first_week, $date_format)
+                format(
+                    $text__anomaly__weeks_of,
+                    strftime(told.first_week, $date_format),
+                    strftime(told.last_week, $date_format)
+                )
+        WHEN told.first_week < told.week_start
+            THEN format($text__anomaly__since, strftime(told.first_week, $date_format))
         ELSE ''
     END
     || CASE WHEN told.ending IS NOT NULL AND told.z < 0 THEN '; ' || told.ending ELSE '' END
-    || CASE WHEN told.cause IS NOT NULL THEN '. Known: ' || told.cause ELSE '' END
+    || CASE WHEN told.cause IS NOT NULL THEN format($text__anomaly__known, told.cause) ELSE '' END
         AS what_happened
 FROM told
 LEFT JOIN core.application_names AS applications ON told.application = applications.application_key

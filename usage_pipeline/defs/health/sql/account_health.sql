@@ -70,19 +70,23 @@ SELECT
     CASE WHEN scores.health IS NOT NULL AND factors.biggest_missing > 0 THEN factors.biggest_factor END
         AS biggest_factor,
     CASE
-        WHEN scores.is_unopened THEN 'Too new: nobody had to come yet'
-        WHEN scores.health IS NULL THEN 'Too little is known of its use'
-        WHEN scores.has_notice THEN 'Notice received'
-        WHEN factors.biggest_missing < 1 THEN 'All factors are full'
+        WHEN scores.is_unopened THEN $text__health__too_new
+        WHEN scores.health IS NULL THEN $text__health__too_little
+        WHEN scores.has_notice THEN $text__health__notice
+        WHEN factors.biggest_missing < 1 THEN $text__health__all_full
         ELSE
-            'Held down most by ' || factors.biggest_factor || ': ' || factors.biggest_text
-            || ', ' || CAST(round(factors.biggest_missing) AS INTEGER) || ' points'
+            format(
+                $text__health__held_down,
+                factors.biggest_factor,
+                factors.biggest_text,
+                CAST(round(factors.biggest_missing) AS INTEGER)
+            )
     END
     || CASE
         WHEN scores.health - before.health >= 1
-            THEN '; ' || CAST(scores.health - before.health AS INTEGER) || ' more than last week'
+            THEN format($text__health__more, CAST(scores.health - before.health AS INTEGER))
         WHEN scores.health - before.health <= -1
-            THEN '; ' || CAST(before.health - scores.health AS INTEGER) || ' less than last week'
+            THEN format($text__health__less, CAST(before.health - scores.health AS INTEGER))
         ELSE ''
     END AS health_reason,
     CASE WHEN scores.health IS NOT NULL THEN factors.arithmetic END AS health_arithmetic,

@@ -63,29 +63,31 @@ SELECT
         WHEN 'adoption'
             THEN
                 format(
-                    '{:d} of {:d} applications active',
+                    $text__health__factor__adoption,
                     coalesce(inputs.active_applications, 0),
                     coalesce(inputs.applications, 0)
                 )
-        WHEN 'use' THEN format('{:.0f} % of baseline', 100 * factors.measured)
+        WHEN 'use' THEN format($text__health__factor__use, format('{:.0f}', 100 * factors.measured))
         WHEN 'users'
             THEN
-                format('active users in four weeks: {:d}, usually {:.1f}', inputs.active_users, inputs.usual_users)
+                format(
+                    $text__health__factor__users, inputs.active_users, format('{:.1f}', inputs.usual_users)
+                )
         WHEN 'seats'
             THEN
                 format(
-                    '{:d} of {:d} seats used', CAST(inputs.seats_used AS BIGINT), CAST(inputs.seats AS BIGINT)
+                    $text__health__factor__seats, CAST(inputs.seats_used AS BIGINT), CAST(inputs.seats AS BIGINT)
                 )
         WHEN 'recency'
             THEN
                 CASE
-                    WHEN factors.measured = 0 THEN 'active in the last complete week'
-                    WHEN factors.measured = 1 THEN 'no use for 1 week'
-                    ELSE format('no use for {:d} weeks', CAST(factors.measured AS BIGINT))
+                    WHEN factors.measured = 0 THEN $text__health__factor__active
+                    WHEN factors.measured = 1 THEN $text__health__factor__one_week
+                    ELSE format($text__health__factor__weeks, CAST(factors.measured AS BIGINT))
                 END
-        WHEN 'notice' THEN format('at most {:g} with a notice received', factors.factor_score)
-        WHEN 'breadth' THEN format('{:.0f} % of baseline without the most active user', 100 * factors.measured)
-        ELSE format('{:.0f} % of the quarter before', 100 * factors.measured)
+        WHEN 'notice' THEN format($text__health__factor__notice, format('{:g}', factors.factor_score))
+        WHEN 'breadth' THEN format($text__health__factor__breadth, format('{:.0f}', 100 * factors.measured))
+        ELSE format($text__health__factor__depth, format('{:.0f}', 100 * factors.measured))
     END AS measured_text,
     round(factors.factor_score) AS factor_score,
     factors.weight_share,

@@ -48,7 +48,8 @@ given AS (
 numbered AS (
     SELECT
         *,
-        CAST(row_number() OVER (ORDER BY place, last_nth) AS INTEGER) AS period_no
+        -- of its kind and end, so that one more changes no number of the others
+        CAST(100000 * place + last_nth AS INTEGER) AS period_no
     FROM given
 )
 

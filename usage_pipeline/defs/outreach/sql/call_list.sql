@@ -56,12 +56,14 @@ as_text AS (
         account_id,
         min(call_reason) FILTER (WHERE nth = 1) AS call_reason,
         min(what) FILTER (WHERE nth = 1)
-        || CASE WHEN any_value(kinds) > 1 THEN '; ' || (any_value(kinds) - 1) || ' more' ELSE '' END AS reason_in_short,
+        || CASE WHEN any_value(kinds) > 1 THEN format($text__reason__more, any_value(kinds) - 1) ELSE '' END
+            AS reason_in_short,
         string_agg(
             CASE WHEN applications = 1 AND is_of_account THEN what ELSE call_reason || ': ' || what END, '; '
             ORDER BY nth
         ) FILTER (WHERE nth <= 3)
-        || CASE WHEN any_value(kinds) > 3 THEN '; and ' || (any_value(kinds) - 3) || ' more' ELSE '' END AS reason
+        || CASE WHEN any_value(kinds) > 3 THEN format($text__reason__and_more, any_value(kinds) - 3) ELSE '' END
+            AS reason
     FROM in_order
     GROUP BY account_id
 ),

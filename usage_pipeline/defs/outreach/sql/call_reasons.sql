@@ -34,7 +34,11 @@ dropped AS (
         anomalies.first_week,
         anomalies.confidence,
         anomalies.anomaly_status,
-        replace(anomalies.what_happened, anomalies.application || ' at ' || anomalies.account || ': ', '') AS words
+        replace(
+            anomalies.what_happened,
+            format($text__anomaly__of_account, anomalies.application, anomalies.account),
+            ''
+        ) AS words
     FROM mart.anomaly_weeks AS anomalies
     WHERE
         anomalies.scope = 'account'
@@ -51,8 +55,8 @@ found AS (
         owned.account_id,
         owned.application,
         'notice received' AS call_reason,
-        coalesce('given on ' || strftime(owned.notice_date, $date_format), 'cancelled')
-        || coalesce(', ends on ' || strftime(owned.end_date, $date_format), '') AS words,
+        coalesce(format($text__reason__given, strftime(owned.notice_date, $date_format)), $text__reason__cancelled)
+        || coalesce(format($text__reason__ends, strftime(owned.end_date, $date_format)), '') AS words,
         owned.notice_date AS since,
         coalesce(owned.notice_date >= newest.week_start, FALSE) AS is_new,
         -- where nobody says when it came, it may have come today
@@ -107,7 +111,8 @@ found AS (
             WHEN 'churn' THEN 'churn risk'
             ELSE 'account churn risk'
         END AS call_reason,
-        risks.probability_text || ' for ' || risks.risk || coalesce('; ' || nullif(risks.driver, ''), '') AS words,
+        format($text__reason__risk, risks.probability_text, risks.risk)
+        || coalesce('; ' || nullif(risks.driver, ''), '') AS words,
         CAST(risks.listed_since AS DATE) AS since,
         risks.listed_since = newest.week_start AND issued.first_week < newest.week_start AS is_new,
         CASE
@@ -125,7 +130,7 @@ found AS (
         health.account_id,
         NULL AS application,
         'low health' AS call_reason,
-        'health ' || CAST(health.health AS INTEGER) || '; ' || health.health_reason AS words,
+        format($text__reason__health, CAST(health.health AS INTEGER), health.health_reason) AS words,
         newest.week_start AS since,
         coalesce(health.health_before >= $health_amber, FALSE) AS is_new,
         1 AS urgency
@@ -139,7 +144,7 @@ found AS (
         owned.account_id,
         owned.application,
         'low health' AS call_reason,
-        'health ' || CAST(health.health AS INTEGER) || '; ' || health.health_reason AS words,
+        format($text__reason__health, CAST(health.health AS INTEGER), health.health_reason) AS words,
         newest.week_start AS since,
         coalesce(health.health_before >= $health_amber, FALSE) AS is_new,
         1 AS urgency
@@ -173,7 +178,7 @@ found AS (
         owned.account_id,
         owned.application,
         'upcoming renewal' AS call_reason,
-        'renewal on ' || strftime(owned.renewal_date, $date_format) AS words,
+        format($text__reason__renewal, strftime(owned.renewal_date, $date_format)) AS words,
         owned.renewal_date - $renewal_days AS since,
         owned.renewal_date - $renewal_days > CAST($as_of_day AS DATE) - 7 AS is_new,
         -- by itself it is no more than a date to keep in mind
@@ -204,8 +209,9 @@ with_context AS (
         owned.account_id,
         owned.application,
         'one-person dependence' AS call_reason,
-        'one user made ' || CAST(round(100 * users.top_user_share) AS INTEGER) || ' % of the clicks of the last '
-        || $dependence_weeks || ' weeks' AS words,
+        format(
+            $text__users__one_user, CAST(round(100 * users.top_user_share) AS INTEGER), $dependence_weeks
+        ) AS words,
         NULL AS since,
         FALSE AS is_new,
         3 AS urgency

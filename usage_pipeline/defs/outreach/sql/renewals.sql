@@ -47,10 +47,10 @@ renewals AS (
         coalesce(of_applications.account_id, of_accounts.account_id) AS account_id,
         coalesce(of_applications.renewal_date, of_accounts.renewal_date) AS renewal_date,
         coalesce(of_applications.applications, 0) AS applications,
-        coalesce(of_applications.renewing, 'the account as a whole')
+        coalesce(of_applications.renewing, $text__renewal__whole_account)
         || CASE
             WHEN of_applications.account_id IS NOT NULL AND of_accounts.account_id IS NOT NULL
-                THEN ', and the account as a whole'
+                THEN $text__renewal__and_whole_account
             ELSE ''
         END AS renewing,
         CASE
@@ -122,7 +122,8 @@ SELECT
     health.health,
     coalesce(health.health_color, 'not known') AS health_color,
     CASE
-        WHEN signs.urgency_rank IS NULL THEN 'calm' ELSE ['Urgent', 'This week', 'Watch'][signs.urgency_rank]
+        WHEN signs.urgency_rank IS NULL THEN 'no reason to call'
+        ELSE ['Urgent', 'This week', 'Watch'][signs.urgency_rank]
     END AS renewal_priority,
     coalesce(signs.reasons, '') AS reasons,
     probabilities.churn_probability

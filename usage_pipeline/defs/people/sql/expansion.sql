@@ -65,8 +65,8 @@ found AS (
         account_id,
         application,
         'expansion gap' AS expansion_kind,
-        holders || ' of ' || peers || ' peers have it (' || peer_group || ')'
-        || coalesce('; subscribed until ' || strftime(end_date, $date_format), '') AS reason,
+        format($text__expansion__peers_have_it, holders, peers, peer_group)
+        || coalesce(format($text__expansion__until, strftime(end_date, $date_format)), '') AS reason,
         peers,
         peers_share,
         peers_annual_value,
@@ -83,8 +83,14 @@ found AS (
             WHEN users.seats = 0 OR users.seat_utilization >= $used_up_share THEN 'seats used up'
             ELSE 'shelfware'
         END AS expansion_kind,
-        users.monthly_active_users || CASE WHEN users.monthly_active_users = 1 THEN ' user' ELSE ' users' END
-        || ' in 28 days, ' || users.seats || CASE WHEN users.seats = 1 THEN ' seat' ELSE ' seats' END AS reason,
+        CASE
+            WHEN users.monthly_active_users = 1 THEN $text__expansion__one_user
+            ELSE format($text__expansion__users, users.monthly_active_users)
+        END
+        || CASE
+            WHEN users.seats = 1 THEN $text__expansion__one_seat
+            ELSE format($text__expansion__seats, users.seats)
+        END AS reason,
         CAST(NULL AS BIGINT) AS peers,
         CAST(NULL AS DOUBLE) AS peers_share,
         CAST(NULL AS DOUBLE) AS peers_annual_value,

@@ -242,12 +242,15 @@ SELECT
     CASE
         WHEN judged.onboarding_state = 'stuck'
             THEN
-                judged.weeks_subscribed || ' weeks without steady use, '
-                || coalesce('first used on ' || strftime(judged.first_used_on, $date_format), 'not used at all')
+                format($text__onboarding__stuck, judged.weeks_subscribed)
+                || coalesce(
+                    format($text__onboarding__first_used, strftime(judged.first_used_on, $date_format)),
+                    $text__onboarding__not_used
+                )
                 || CASE
                     WHEN judged.peers IS NULL THEN ''
-                    WHEN judged.peers_weeks_to_steady_use IS NULL THEN '; half of its peers do not get there either'
-                    ELSE '; its peers take ' || CAST(judged.peers_weeks_to_steady_use AS BIGINT) || ' weeks'
+                    WHEN judged.peers_weeks_to_steady_use IS NULL THEN $text__onboarding__peers_neither
+                    ELSE format($text__onboarding__peers_take, CAST(judged.peers_weeks_to_steady_use AS BIGINT))
                 END
     END AS reason,
     judged.annual_value

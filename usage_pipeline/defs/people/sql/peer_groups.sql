@@ -33,9 +33,12 @@ SELECT
     segment
     || CASE
         WHEN NOT is_size_delivered THEN ''
-        WHEN size_band IS NULL THEN ', size not delivered'
+        WHEN size_band IS NULL THEN $text__peers__size_not_delivered
         ELSE
-            ', size ' || format('{:,}', CAST(min(size) OVER (PARTITION BY segment, size_band) AS BIGINT))
-            || ' to ' || format('{:,}', CAST(max(size) OVER (PARTITION BY segment, size_band) AS BIGINT))
+            format(
+                $text__peers__size,
+                format('{:,}', CAST(min(size) OVER (PARTITION BY segment, size_band) AS BIGINT)),
+                format('{:,}', CAST(max(size) OVER (PARTITION BY segment, size_band) AS BIGINT))
+            )
     END AS peer_group
 FROM banded

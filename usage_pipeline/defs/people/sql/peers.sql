@@ -100,12 +100,12 @@ SELECT
     CASE WHEN ranked.is_placed THEN (ranked.below + ranked.alike / 2) / ranked.peers END AS percentile,
     CASE WHEN ranked.is_placed THEN ranked.median_of_group END AS group_median,
     CASE
-        WHEN ranked.peer_group IS NULL THEN 'segment not delivered'
-        WHEN ranked.value IS NULL THEN 'not known of this account'
-        WHEN ranked.peers < $peers_minimum
-            THEN
-                CASE ranked.peers WHEN 0 THEN 'no' ELSE 'only ' || ranked.peers END
-                || CASE ranked.peers WHEN 1 THEN ' peer (' ELSE ' peers (' END || ranked.peer_group || ')'
+        WHEN ranked.peer_group IS NULL THEN $text__peers__no_segment
+        WHEN ranked.value IS NULL THEN $text__peers__not_known
+        WHEN ranked.peers >= $peers_minimum THEN ''
+        WHEN ranked.peers = 0 THEN format($text__peers__none, ranked.peer_group)
+        WHEN ranked.peers = 1 THEN format($text__peers__one, ranked.peer_group)
+        WHEN ranked.peers < $peers_minimum THEN format($text__peers__few, ranked.peers, ranked.peer_group)
         ELSE ''
     END AS why_no_percentile
 FROM ranked

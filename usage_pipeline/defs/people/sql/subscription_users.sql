@@ -336,26 +336,34 @@ SELECT
         CASE
             WHEN figures.champion_is_silent
                 THEN
-                    'the main user was last seen '
-                    || CASE WHEN $has_days THEN 'on ' ELSE 'in the week to ' END
-                    || strftime(figures.champion_last_used_on, $date_format)
+                    format(
+                        CASE WHEN $has_days THEN $text__users__last_seen_on ELSE $text__users__last_seen_in_week END,
+                        strftime(figures.champion_last_used_on, $date_format)
+                    )
                     || CASE figures.users_going_on
-                        WHEN 0 THEN ', nobody else goes on'
-                        WHEN 1 THEN ', one other user goes on'
-                        ELSE ', ' || figures.users_going_on || ' others go on'
+                        WHEN 0 THEN $text__users__nobody_goes_on
+                        WHEN 1 THEN $text__users__one_goes_on
+                        ELSE format($text__users__others_go_on, figures.users_going_on)
                     END
         END,
         CASE
             WHEN figures.depends_on_one
                 THEN
-                    'one user made ' || CAST(round(100 * figures.top_user_share) AS INTEGER)
-                    || ' % of the clicks of the last ' || $dependence_weeks || ' weeks'
+                    format(
+                        $text__users__one_user,
+                        CAST(round(100 * figures.top_user_share) AS INTEGER),
+                        $dependence_weeks
+                    )
         END,
         CASE
             WHEN figures.regular_users_lost > 0
                 THEN
-                    figures.regular_users_lost || ' of ' || figures.regular_users
-                    || ' regular users did not come in the last ' || $regular_recent_weeks || ' weeks'
+                    format(
+                        $text__users__did_not_come,
+                        figures.regular_users_lost,
+                        figures.regular_users,
+                        $regular_recent_weeks
+                    )
         END
     ) AS what_of_users,
     figures.annual_value

@@ -17,30 +17,28 @@ SELECT
     CASE
         WHEN methods.has_signal THEN ''
         WHEN methods.lift IS NULL
-            THEN 'No signal yet, so nothing is listed: nothing has happened yet by which the rule could be judged. '
+            THEN $text__risk__nothing_happened
         ELSE
-            'No signal yet, so nothing is listed: those that the rule named fared ' || format('{:.1f}', methods.lift)
-            || ' times as badly as the others'
+            format($text__risk__no_signal, format('{:.1f}', methods.lift))
             || coalesce(
-                ' (95 % interval ' || format('{:.1f}', methods.lift_low) || ' to '
-                || format('{:.1f}', methods.lift_high) || ')',
+                format(
+                    $text__risk__interval, format('{:.1f}', methods.lift_low), format('{:.1f}', methods.lift_high)
+                ),
                 ''
             )
-            || ', with ' || methods.positives || ' events; ' || $rule_lift || ' times, an interval above 1 and '
-            || $rule_events || ' events are asked for. '
+            || format(
+                $text__risk__asked_for,
+                CAST(methods.positives AS VARCHAR),
+                CAST($rule_lift AS VARCHAR),
+                CAST($rule_events AS VARCHAR)
+            )
     END
     || CASE
         WHEN methods.method = 'model'
             THEN
-                'A model (' || kinds.kind || ') says how likely it is. It is used because in back-tests it was better '
-                || 'than every simple measure: '
-        ELSE
-            CASE
-                WHEN methods.target = 'low usage'
-                    THEN 'A rule, no model: the last 4 weeks are far below the 8 before. '
-                ELSE 'A rule, no model: the last 4 weeks are far below the 8 before, or nobody came. '
-            END
-            || 'Why: '
+                format($text__risk__model, kinds.kind)
+        WHEN methods.target = 'low usage' THEN $text__risk__rule_of_low_usage
+        ELSE $text__risk__rule_of_churn
     END
     || methods.why || '.'
     || CASE
@@ -49,8 +47,11 @@ SELECT
             AND methods.probability_named IS NOT NULL
             AND methods.probability_of_others IS NOT NULL
             THEN
-                ' Of those that the rule named in the past it happened to ' || round(100 * methods.probability_named, 1)
-                || ' %, of the others to ' || round(100 * methods.probability_of_others, 1) || ' %.'
+                format(
+                    $text__risk__named_in_the_past,
+                    round(100 * methods.probability_named, 1),
+                    round(100 * methods.probability_of_others, 1)
+                )
         ELSE ''
     END AS why,
     methods.horizon_days,

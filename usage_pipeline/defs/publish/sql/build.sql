@@ -35,23 +35,23 @@ SELECT
     CAST($as_of_time AS TIMESTAMP) AS as_of,
     CAST(newest.week_start AS TIMESTAMP) AS newest_week,
     CAST(newest.week_start + 6 AS TIMESTAMP) AS data_through,
-    $name || ': ' || counts.accounts || ' accounts, '
+    format($text__build__accounts, $name, counts.accounts)
     || CASE
-        WHEN counts.without_subscription = counts.accounts THEN 'subscriptions are unknown for all of them'
-        WHEN counts.without_subscription = 0 THEN 'all with known subscriptions'
-        ELSE counts.without_subscription || ' of them without a known subscription'
+        WHEN counts.without_subscription = counts.accounts THEN $text__build__none_known
+        WHEN counts.without_subscription = 0 THEN $text__build__all_known
+        ELSE format($text__build__some_unknown, counts.without_subscription)
     END
     || CASE
         WHEN suspect.weeks = 0 THEN ''
-        WHEN suspect.weeks <= 3 THEN '. Left out of ranks, trends and anomalies: the week of ' || suspect.newest
-        ELSE '. Left out of ranks, trends and anomalies: ' || suspect.weeks || ' weeks, the newest ' || suspect.newest
+        WHEN suspect.weeks <= 3 THEN format($text__build__weeks_left_out, suspect.newest)
+        ELSE format($text__build__many_weeks_left_out, suspect.weeks, suspect.newest)
     END
     || CASE
-        WHEN running.has_data THEN '. The running week is shown only where it is marked.'
+        WHEN running.has_data THEN $text__build__running_week
         ELSE '.'
     END
     || $held_back
-    || ' Build ' || $build_id || '.' AS sentence
+    || format($text__build__id, $build_id) AS sentence
 FROM newest
 CROSS JOIN counts
 CROSS JOIN suspect

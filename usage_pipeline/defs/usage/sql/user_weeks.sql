@@ -1,16 +1,13 @@
 -- grain: user x application x week of use; the user is an opaque number, good only for counting different people
 WITH people AS (
+    -- in the order of their first weeks: who comes later changes no number of those before
     SELECT
         account_id,
         user_id,
-        row_number() OVER (ORDER BY account_id, user_id) AS user_key
-    FROM (
-        SELECT DISTINCT
-            account_id,
-            user_id
-        FROM core.weekly_users
-        WHERE user_id IS NOT NULL
-    ) AS known
+        row_number() OVER (ORDER BY min(week_start), account_id, user_id) AS user_key
+    FROM core.weekly_users
+    WHERE user_id IS NOT NULL
+    GROUP BY account_id, user_id
 )
 
 SELECT
