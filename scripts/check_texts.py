@@ -17,7 +17,7 @@ import sqlglot.expressions
 import yaml
 
 from usage_pipeline.core.tables import COLUMNS, METRICS
-from usage_pipeline.core.texts import ID, LANGUAGE, TEXTS, read_texts, slug
+from usage_pipeline.core.texts import ENGLISH, ID, TEXTS, read_texts, slug
 from usage_pipeline.kpis.catalogue import KPIS, text_ids
 
 REPO = Path(__file__).parents[1]
@@ -77,6 +77,8 @@ def _used() -> Iterator[tuple[str, str]]:
         yield from (("catalogue.yaml", f"{metric.text_id}.word.{slug(word)}") for word in metric.words)
     for name, kpi in yaml.load(KPIS.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["kpis"].items():
         yield from (("kpis.yaml", key) for key in text_ids(name, kpi["unit"], kpi["group"]).values())
+    # words of values are looked up by column and code; formats by both environments
+    yield from (("texts.py", pattern) for pattern in ("value.*", "format.*"))
     for file in sorted((REPO / "superset").rglob("*")):
         if file.suffix in (".yaml", ".css", ".js"):
             yield from ((_where(file), name) for name in ID.findall(file.read_text(encoding="utf-8")))
@@ -149,7 +151,7 @@ def _is_told(text: str) -> bool:
 
 def values_in_sql() -> Iterator[str]:
     """Sentences of SQL that are given more or fewer values than the text names."""
-    ours = read_texts(TEXTS / f"{LANGUAGE}.yaml")
+    ours = read_texts(TEXTS / f"{ENGLISH}.yaml")
     for file in sorted((REPO / "usage_pipeline").rglob("*.sql")):
         content = re.sub(r"\$text__([a-z_]+)", r"'text \1'", file.read_text(encoding="utf-8"))
         if "'text " not in content:
@@ -174,19 +176,19 @@ def _texts_of(node: sqlglot.exp.Expr) -> Iterator[str]:
 
 
 def problems() -> Iterator[str]:
-    ours = read_texts(TEXTS / f"{LANGUAGE}.yaml")
+    ours = read_texts(TEXTS / f"{ENGLISH}.yaml")
     named = set()
     for where, pattern in used():
         found = {pattern} & ours.keys()
         if "*" in pattern:
-            as_regex = re.compile(re.escape(pattern).replace(r"\*", r"[\w.]+"))
+            as_regex = re.compile(re.escape(pattern).replace(r"\*", ".+" if pattern == "value.*" else r"[\w.]+"))
             found = {key for key in ours if as_regex.fullmatch(key)}
         if not found:
-            yield f"{where}: there is no text {pattern}; add it to usage_pipeline/texts/{LANGUAGE}.yaml"
+            yield f"{where}: there is no text {pattern}; add it to usage_pipeline/texts/{ENGLISH}.yaml"
         named |= found
     yield from values_in_sql()
     empty = {f"empty.{file.stem}" for file in (REPO / "superset/assets/charts").glob("*.yaml")}
-    yield from (f"{LANGUAGE}.yaml: {key}: nothing uses it; delete it" for key in sorted(ours.keys() - named - empty))
+    yield from (f"{ENGLISH}.yaml: {key}: nothing uses it; delete it" for key in sorted(ours.keys() - named - empty))
     for file in sorted(TEXTS.glob("*.yaml")):
         yield from _problems_of_language(file, ours)
     yield from (
@@ -197,7 +199,7 @@ def problems() -> Iterator[str]:
 def _problems_of_language(file: Path, ours: dict[str, str]) -> Iterator[str]:
     theirs = read_texts(file)
     yield from (f"{file.name}: {key}: is missing; translate it" for key in sorted(ours.keys() - theirs.keys()))
-    yield from (f"{file.name}: {key}: is no text of {LANGUAGE}.yaml" for key in sorted(theirs.keys() - ours.keys()))
+    yield from (f"{file.name}: {key}: is no text of {ENGLISH}.yaml" for key in sorted(theirs.keys() - ours.keys()))
     for key in sorted(ours.keys() & theirs.keys()):
         if values_of(ours[key]) != values_of(theirs[key]):
             yield f"{file.name}: {key}: has the values {values_of(theirs[key])}, not {values_of(ours[key])}"
@@ -209,8 +211,26 @@ def _problems_of_language(file: Path, ours: dict[str, str]) -> Iterator[str]:
             yield f"{file.name}: {key}: holds a quotation mark or backslash; use “ ”"
         if key.startswith(("column.", "metric.", "kpi", "help.")) and re.search(r"[|\n]", theirs[key]):
             yield f"{file.name}: {key}: holds | or ends a line, which a table of the help tab cannot hold"
+    yield from _problems_of_words(file.name, theirs)
     if normal(file) != file.read_text(encoding="utf-8"):
         yield f"{file.name}: not in the normal form; run `make format`"
+
+
+def _problems_of_words(file: str, theirs: dict[str, str]) -> Iterator[str]:
+    """Values of a column that a filter could not tell apart, and codes that nobody reads as a word."""
+    words: dict[tuple[str, str], str] = {}
+    for key, word in theirs.items():
+        if key.startswith("value."):
+            _, column, code = key.split(".", 2)
+            other = words.setdefault((column, word), code)
+            if other != code:
+                yield f"{file}: value.{column}: {other!r} and {code!r} are both {word!r}; say how they differ"
+            if column in COLUMNS and COLUMNS[column].words and "," in word and "," not in code:
+                yield f"{file}: {key}: holds a comma, which stands between words of a list; use another"
+    for name, entry in sorted(COLUMNS.items()):
+        for code in entry.words:
+            if f"value.{name}.{code}" not in theirs:
+                yield f"{file}: value.{name}.{code}: is missing; say what people read for it"
 
 
 def _where(file: Path) -> str:

@@ -124,7 +124,6 @@ if _PROBLEMS:
     raise SystemExit("superset_config.py: " + "; ".join(_PROBLEMS))
 
 APP_NAME = "Usage"
-LANGUAGES: dict[str, Any] = {}
 FEATURE_FLAGS = {
     "ALERT_REPORTS": bool(_CELERY_URL),
     "ESCAPE_MARKDOWN_HTML": True,
@@ -156,17 +155,24 @@ ENABLE_UI_THEME_ADMINISTRATION = False
 # SUPERSET_CONFIG_PATH names this file, not its folder; after all others, so that nothing in it hides a package
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from usage_superset.build_cache import build_of_request, note_opened  # noqa: E402
-from usage_superset.display import currency  # noqa: E402
+from usage_superset.display import d3_format, d3_time_format  # noqa: E402
 from usage_superset.encrypted_contacts import is_encrypted, key_problem, opener  # noqa: E402
 from usage_superset.event_log import EventLog  # noqa: E402
 from usage_superset.request_limits import seconds_left  # noqa: E402
 from usage_superset.sql_rules import CLOSED_FUNCTIONS  # noqa: E402
+from usage_superset.texts import ENGLISH, language, language_problem  # noqa: E402
 from usage_superset.usage_security import UsageSecurityManager, is_long_enough  # noqa: E402
 
 if _key_problem := key_problem():
     raise SystemExit(f"superset_config.py: {_key_problem}")
 
-D3_FORMAT = {"currency": [currency(), ""]}
+if _language_problem := language_problem():
+    raise SystemExit(f"superset_config.py: {_language_problem}")
+# words of Superset itself, beside ours; whoever logs in cannot choose another
+BABEL_DEFAULT_LOCALE = language()
+LANGUAGES = {} if language() == ENGLISH else {language(): {"flag": language(), "name": language()}}
+D3_FORMAT = d3_format()
+D3_TIME_FORMAT = d3_time_format()
 CUSTOM_SECURITY_MANAGER = UsageSecurityManager
 AUTH_USER_REGISTRATION = False
 PUBLIC_ROLE_LIKE = None

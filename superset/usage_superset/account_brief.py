@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from flask import redirect, render_template, request
 
-from usage_superset.display import currency, date_format
+from usage_superset.display import date_format, money
 from usage_superset.page_links import chosen_before, logged_in, may_see_contacts, no_such
 from usage_superset.rows import rows_of
-from usage_superset.texts import text
+from usage_superset.texts import number, text
 
 _WIDTH, _HEIGHT, _LEFT = 700, 150, 46
 _RECENT_WEEKS = 13
@@ -171,11 +171,11 @@ def _day(value: str | None) -> str:
 
 
 def _money(value: float | None) -> str:
-    return f"{currency()}{value:,.0f}" if value is not None else text("word.not_delivered")
+    return money(value) if value is not None else text("word.not_delivered")
 
 
 def _count(value: float | None, places: int = 0) -> str:
-    return f"{value:,.{places}f}" if value is not None else text("word.not_delivered")
+    return number(value, places) if value is not None else text("word.not_delivered")
 
 
 def _share(value: float | None) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
-from usage_superset.texts import text
+from usage_superset.texts import number, text
+from usage_superset.words import as_word
 
 # beyond it a fraction may look whole
 _EXACT = 2.0**53
@@ -69,8 +70,8 @@ def workbook(frame: Any, **kwargs: Any) -> bytes:
             title, values = frame.columns[place], frame.iloc[:, place]
             longest = max([_longest(title), *(_longest(value) for value in values)])
             written = excel_format(about.formats.get(str(title), "") if about else "")
-            number = writer.book.add_format({"num_format": written}) if values.dtype.kind in "iuf" else None
-            sheet.set_column(left + place, left + place, min(longest + 2, _WIDEST), number)
+            form = writer.book.add_format({"num_format": written}) if values.dtype.kind in "iuf" else None
+            sheet.set_column(left + place, left + place, min(longest + 2, _WIDEST), form)
     return made.getvalue()
 
 
@@ -146,7 +147,7 @@ def _what_and_when(chart: Any, rows: int) -> Iterator[tuple[str, str]]:
     for build in rows_of("build", ["sentence", "build_id"]):
         yield text("download.data"), build["sentence"]
         yield text("download.build"), str(build["build_id"])
-    yield text("download.rows"), f"{rows:,}"
+    yield text("download.rows"), number(rows)
 
 
 _WORDS = {
@@ -167,8 +168,9 @@ def _filters(context: Any, titles: Mapping[str, str]) -> Iterator[str]:
             operator, value = str(item["op"]), item.get("val")
             if operator == "TEMPORAL_RANGE" and value in (None, "No filter"):
                 continue
-            values = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else value
             column = item["col"] if isinstance(item["col"], str) else item["col"].get("label", "")
+            several = value if isinstance(value, list | tuple) else [] if value is None else [value]
+            values = ", ".join(str(as_word(column, one)) for one in several)
             word = text(f"download.{_WORDS[operator]}") if operator in _WORDS else operator.lower()
             said = f"{titles.get(column, column)} {word} {values}".strip()
             if said not in told:

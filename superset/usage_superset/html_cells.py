@@ -5,6 +5,8 @@ put pictures and links on everybody's pages. In what is drawn each `<` that coul
 that is not seen (a word joiner), in data as in the names of columns that data became: no browser finds a tag there, and
 no check for one. A page's filter that sends such a name back means the name as it is stored.
 
+Values that are codes are drawn as words (`words.py`), and a filter means the code again.
+
 No mart holds HTML. Names become links where a table is drawn (LINKS), and what a click on one filters by is the name
 again; the status file alone writes a dot in a color. So filters and downloads know plain names only.
 
@@ -22,6 +24,7 @@ from urllib.parse import quote
 
 from usage_superset.downloads import as_whole_numbers, with_about, workbook
 from usage_superset.page_addresses import LETTERS
+from usage_superset.words import as_code, as_word, words_of
 
 # a column of a table -> the page that its cells lead to, and the column of the same row that names what is shown there
 LINKS = {
@@ -97,7 +100,33 @@ def drawn(frame: Any, pages: frozenset[str] = frozenset()) -> Any:
             made.isetitem(place, [as_text(value) for value in values])
     if frame.columns.nlevels == 1:
         made.columns = frame.columns.map(as_text)
+    return in_words(made)
+
+
+def in_words(frame: Any) -> Any:
+    """A frame with words in place of codes; the same frame where none of its columns has any."""
+    told = {place: column for place, column in enumerate(frame.columns) if words_of(column)}
+    if not told:
+        return frame
+    made = frame.copy(deep=False)
+    for place, column in told.items():
+        made.isetitem(place, [as_word(column, value) for value in frame.iloc[:, place]])
     return made
+
+
+def _series_in_words(made: dict[str, Any], columns: list[Any]) -> dict[str, Any]:
+    """An answer whose series are values of columns: their names in words, in the frame as in the labels."""
+    turned = (column for column in columns if isinstance(column, str) and column not in made["df"].columns)
+    groups = [column for column in turned if words_of(column)]
+    if not groups:
+        return made
+
+    def word(part: Any) -> Any:
+        return next((found for group in groups if (found := as_word(group, part)) != part), part)
+
+    names = {name: ", ".join(map(str, map(word, parts))) for name, parts in made["label_map"].items() if len(parts) > 0}
+    labels = {names[name]: [word(part) for part in parts] for name, parts in made["label_map"].items() if name in names}
+    return made | {"df": made["df"].rename(columns=names), "label_map": labels}
 
 
 # ---------------------------------------------------------------- where Superset draws and writes
@@ -128,8 +157,9 @@ def _of_charts(payload_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[
             return made
         context = processor._query_context
         if context.result_format in ChartDataResultFormat.table_like():
-            return made | {"df": as_whole_numbers(_without_colors(made["df"]))}
+            return made | {"df": in_words(as_whole_numbers(_without_colors(made["df"])))}
         is_table = (context.form_data or {}).get("viz_type") == "table"
+        made = _series_in_words(made, list(args[0].columns if args else kwargs["query_obj"].columns))
         labels = {as_text(name): [as_text(part) for part in parts] for name, parts in made["label_map"].items()}
         return made | {"df": drawn(made["df"], open_pages() if is_table else frozenset()), "label_map": labels}
 
@@ -147,7 +177,10 @@ def _with_stored_values(create: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(create)
     def created(factory: Any, *args: Any, **kwargs: Any) -> Any:
         if filters := kwargs.get("filters"):
-            kwargs["filters"] = [item | {"val": as_stored(item["val"])} if "val" in item else item for item in filters]
+            kwargs["filters"] = [
+                item | {"val": as_code(item.get("col"), as_stored(item["val"]))} if "val" in item else item
+                for item in filters
+            ]
         return create(factory, *args, **kwargs)
 
     return created

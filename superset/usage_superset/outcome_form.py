@@ -23,7 +23,7 @@ from usage_superset.build_cache import build_of_request
 from usage_superset.display import date_format
 from usage_superset.outcome_records import NOTE_LENGTH, STATUSES, WHY_NOT, records_of, write_record
 from usage_superset.rows import rows_of
-from usage_superset.texts import slug, text
+from usage_superset.texts import shown, slug, text
 
 RIGHT = ("can_record", "Outcome")
 _MOST_DAYS = 366
@@ -167,12 +167,12 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
 
 def _usefulness_told(item: dict[str, Any]) -> str:
     if item["is_useful"]:
-        return text("outcome.told.useful", reason=item["call_reason"])
+        return text("outcome.told.useful", reason=shown("call_reason", item["call_reason"]))
     why = item.get("why_not")
     if not why:
-        return text("outcome.told.not_useful", reason=item["call_reason"])
+        return text("outcome.told.not_useful", reason=shown("call_reason", item["call_reason"]))
     told = text(f"word.why_not.{slug(why)}") if why in WHY_NOT else why
-    return text("outcome.told.not_useful_because", reason=item["call_reason"], why=told)
+    return text("outcome.told.not_useful_because", reason=shown("call_reason", item["call_reason"]), why=told)
 
 
 # ---------------------------------------------------------------- the row, as a chart would read it

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flask import Response, abort
+from flask import Response, abort, request, send_file
 from markupsafe import Markup
 
-from usage_superset.texts import LANGUAGE, filled, slug, text
+from usage_superset.texts import filled, language, shown, slug, text
 
 _HERE = Path(__file__).parent
 _STYLES = _HERE / "static"
@@ -25,7 +25,13 @@ def add_style(app: Any) -> None:
     from jinja2 import ChoiceLoader, FileSystemLoader
 
     app.jinja_loader = ChoiceLoader([FileSystemLoader(_HERE / "templates"), app.jinja_loader])
-    app.jinja_env.globals |= {"usage_style": style_version(), "language": LANGUAGE, "text": _html, "slug": slug}
+    app.jinja_env.globals |= {
+        "usage_style": style_version(),
+        "language": language(),
+        "text": _html,
+        "slug": slug,
+        "shown": shown,
+    }
 
     @app.get("/usage-style/<name>")
     def usage_style(name: str) -> Any:
@@ -35,12 +41,22 @@ def add_style(app: Any) -> None:
         answer.cache_control.max_age = _HOUR
         return answer
 
+    @app.before_request
+    def words_of_superset_itself() -> Any:
+        # Superset gives them to whoever may see pages; the log-in page needs them too, and they are no secret
+        if request.path != f"/superset/language_pack/{language()}/":
+            return None
+        import superset
+
+        file = Path(superset.__file__).parent / "translations" / language() / "LC_MESSAGES" / "messages.json"
+        return send_file(file, mimetype="application/json", max_age=_HOUR) if file.exists() else None
+
     @app.after_request
     def say_the_language(response: Any) -> Any:
         if response.mimetype == "text/html" and not response.direct_passthrough:
             page = response.get_data()
             if b"<html>" in page[:4000]:
-                response.set_data(page.replace(b"<html>", f'<html lang="{LANGUAGE}">'.encode(), 1))
+                response.set_data(page.replace(b"<html>", f'<html lang="{language()}">'.encode(), 1))
         return response
 
 

@@ -5,8 +5,8 @@ all rows as JSON: five times the work of giving the bytes. They are given to rea
 charts hold (usage_security.py). At each request it is asked anew who it is and whether he may ask
 for data (Superset's own decorator stands before this), whether he may not explore, whether he may read the schema of
 the dataset: that is all that Superset itself would find out. The key holds the request to the byte, the build,
-the pages that names may be links to, which rows are open to the person, and when a chart or a dataset was last changed.
-What was read from another database than the warehouse is never kept (build_cache.py).
+the language, the pages that names may be links to, which rows are open to the person, and when a chart or a dataset was
+last changed. What was read from another database than the warehouse is never kept (build_cache.py).
 """
 
 import gzip
@@ -22,6 +22,7 @@ from superset.extensions import cache_manager, db
 
 from superset import security_manager
 from usage_superset.html_cells import open_pages
+from usage_superset.texts import language
 
 # what an answer depends on beside request and build: datasets and charts as they are now
 _WATCHED = ("tables", "table_columns", "sql_metrics", "slices")
@@ -75,7 +76,14 @@ def _key() -> str | None:
     # names are links to the pages that are open to the person
     links = ",".join(sorted(open_pages())).encode()
     told = b"\n".join(
-        [repr(tuple(state)).encode(), links, _rows_of(source["id"]), request.query_string, request.get_data()]
+        [
+            repr(tuple(state)).encode(),
+            language().encode(),
+            links,
+            _rows_of(source["id"]),
+            request.query_string,
+            request.get_data(),
+        ]
     )
     return "answer " + hashlib.sha256(told).hexdigest()
 

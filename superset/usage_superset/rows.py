@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from usage_superset.chart_queries import answers_to
 from usage_superset.html_cells import as_stored
+from usage_superset.words import as_code
 
 # what a page may ask for at once
 _MOST_ROWS = 10_000
@@ -56,7 +57,7 @@ def rows_of(
         (found,) = answers_to(asked)
     except SupersetSecurityException:
         return []
-    return [{name: _plain(row[name]) for name in columns} for row in found["data"]]
+    return [{name: as_code(name, _plain(row[name])) for name in columns} for row in found["data"]]
 
 
 def may_read(table: str, schema: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 from usage_pipeline.config.settings import ExpansionSettings, OnboardingSettings, PeerSettings, PeopleSettings, Settings
 from usage_pipeline.core.formatting import date_format
 from usage_pipeline.core.regular_users import regular_user_values
+from usage_pipeline.core.texts import separators
 from usage_pipeline.core.weeks import is_ahead
 
 
@@ -14,6 +15,7 @@ def sql_values(settings: Settings) -> dict[str, Any]:
     usage, subscriptions = settings.sources.usage, settings.sources.subscriptions
     return {
         "date_format": date_format(),
+        "separators": separators(),
         "as_of_day": settings.clock.as_of_day,
         "running_week": settings.clock.running_week,
         "window_start": settings.clock.window_start,

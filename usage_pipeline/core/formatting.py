@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from usage_pipeline.core.texts import number, text
+
 RUN_RESULTS = {
     "SUCCESS": "succeeded",
     "FAILURE": "failed",
@@ -40,9 +42,9 @@ _VALUE = re.compile(r"""(string|value|input) (?P<quote>['"]).*?(?P=quote)""", re
 _LONGEST = 600
 
 
-def without_values(text: str) -> str:
+def without_values(said: str) -> str:
     """A text without e-mail addresses and without the values that an error of DuckDB repeats."""
-    return _VALUE.sub(r"\1 (left out)", _E_MAIL.sub("(e-mail address)", text))
+    return _VALUE.sub(r"\1 (left out)", _E_MAIL.sub("(e-mail address)", said))
 
 
 def cause_of_failure(step: str, error_class: str, message: str) -> str:
@@ -56,8 +58,8 @@ def cause_of_failure(step: str, error_class: str, message: str) -> str:
     return shortened(f"{step}: {error_class}: {without_values(first)}")
 
 
-def shortened(text: str, longest: int = _LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 4].rstrip()} ..."
+def shortened(said: str, longest: int = _LONGEST) -> str:
+    return said if len(said) <= longest else f"{said[: longest - 4].rstrip()} ..."
 
 
 def as_text(name: str) -> str:
@@ -97,19 +99,23 @@ def duration(seconds: float | None) -> str | None:
     return f"{whole} s" if whole else "less than 1 s"
 
 
-def counted(number: int, one: str, many: str) -> str:
+def counted(count: int, one: str, many: str) -> str:
     """`no file`, `1 file`, `1,234 files`."""
-    return f"{number:,} {one if number == 1 else many}" if number else f"no {one}"
+    return f"{count:,} {one if count == 1 else many}" if count else f"no {one}"
 
 
 def date_format() -> str:
-    """How days are written on pages, in mails and messages: strftime's form, from $USAGE_DATE_FORMAT."""
-    return os.environ.get("USAGE_DATE_FORMAT") or "%b %-d, %Y"
+    """How days are written on pages, in mails and messages: strftime's, $USAGE_DATE_FORMAT or the language's."""
+    return os.environ.get("USAGE_DATE_FORMAT") or text("format.day")
 
 
 def currency() -> str:
     """The sign before amounts of money, from $USAGE_CURRENCY; amounts are taken to be in one currency."""
     return os.environ.get("USAGE_CURRENCY") or "$"
+
+
+def money(amount: float) -> str:
+    return f"{currency()}{number(amount)}"
 
 
 def day(moment: date) -> str:

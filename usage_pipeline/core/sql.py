@@ -2,7 +2,7 @@
 
 Every statement of more than a few lines lives beside what runs it, as `sql/<name>.sql`; values are bound as `$name`.
 `$text__call__notice` is the text `call.notice`: its values are filled in with `format`, in the order in which the
-English text names them.
+English text names them. `$words__week_status[week_status]` is what people read for that code of a column.
 """
 
 import re
@@ -12,11 +12,11 @@ from typing import Any
 
 import duckdb
 
-from usage_pipeline.core.texts import positional
+from usage_pipeline.core.texts import positional, section
 
 PACKAGE = Path(__file__).parents[1]
 _PARAMETER = re.compile(r"\$([a-z_]+)")
-_TEXT = "text__"
+_TEXT, _WORDS = "text__", "words__"
 
 
 @cache
@@ -34,7 +34,14 @@ def named_values(sql: str, values: dict[str, Any]) -> dict[str, Any]:
     """Those of `values` that a statement names, and the texts that it names."""
     named = set(_PARAMETER.findall(_without_comments(sql)))
     told = {name: positional(name.removeprefix(_TEXT).replace("__", ".")) for name in named if name.startswith(_TEXT)}
-    return {key: value for key, value in values.items() if key in named} | told
+    words = {name: _words(name.removeprefix(_WORDS)) for name in named if name.startswith(_WORDS)}
+    return {key: value for key, value in values.items() if key in named} | told | words
+
+
+def _words(column: str) -> dict[str, list[str]]:
+    """Words by code of a column, as DuckDB takes a map."""
+    found = section(f"value.{column}")
+    return {"key": list(found), "value": list(found.values())}
 
 
 def as_dicts(found: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The texts that people read, from one catalogue: `usage_pipeline/texts/<language>.yaml`, by id.
+"""The texts that people read, from one catalogue by id: `usage_pipeline/texts/<language>.yaml`, of $USAGE_LANGUAGE.
 
 An id is the way to a text through the sections of the file: `chart.call_list.title`. Values stand in braces:
 `{accounts} to call`. Where a file holds ids in place of texts, an id stands in braces too; it has a dot in it, a value
@@ -7,6 +7,7 @@ has none. Superset's environment reads the same files with `superset/usage_super
 Belongs here: reading, looking up, filling in. Does not: which texts a page or mail has.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,7 +17,8 @@ from typing import Any
 import yaml
 
 TEXTS = Path(__file__).parents[1] / "texts"
-LANGUAGE = "en"
+# that of the ids, of values in tables, and where no other is asked for
+ENGLISH = "en"
 _VALUE = re.compile(r"\{(\w+)\}")
 # not ${...}, which is a value of a script
 ID = re.compile(r"(?<!\$)\{([a-z_]+(?:\.\w+)+)\}")
@@ -43,30 +45,68 @@ def read_texts(file: Path) -> dict[str, str]:
     return dict(inside(yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader), ""))
 
 
+def language() -> str:
+    """The language of what people read, from $USAGE_LANGUAGE. Raises TextError where there is no such file."""
+    return _known(os.environ.get("USAGE_LANGUAGE") or ENGLISH)
+
+
 @cache
+def _known(asked: str) -> str:
+    there = sorted(file.stem for file in TEXTS.glob("*.yaml"))
+    if asked not in there:
+        raise TextError(f"USAGE_LANGUAGE is {asked!r}: there are no texts of it; give it {' or '.join(there)}")
+    return asked
+
+
 def texts() -> dict[str, str]:
     """Every text by its id."""
-    return read_texts(TEXTS / f"{LANGUAGE}.yaml")
+    return _texts(language())
+
+
+@cache
+def _texts(of: str) -> dict[str, str]:
+    return read_texts(TEXTS / f"{of}.yaml")
 
 
 def text(name: str, /, **values: object) -> str:
     """The text of an id, with its values filled in. Raises TextError where there is none of that id."""
     found = texts().get(name)
     if found is None:
-        raise TextError(f"{LANGUAGE}.yaml: {name}: there is no such text; add it, or name another id")
+        raise TextError(f"{language()}.yaml: {name}: there is no such text; add it, or name another id")
     return found.format(**values) if values else found
+
+
+def shown(column: str, value: str) -> str:
+    """What people read for a value of a column that is a code too: `Urgent` of `urgency`; another value as it is."""
+    return texts().get(f"value.{column}.{value}", value)
 
 
 def positional(name: str) -> str:
     """The text of an id for `format` of SQL: `{1} of {0}`. Values come in the order in which English names them."""
-    order = list(dict.fromkeys(_VALUE.findall(read_texts(TEXTS / "en.yaml")[name] if LANGUAGE != "en" else text(name))))
-    return _VALUE.sub(lambda found: f"{{{order.index(found[1])}}}", text(name))
+    said = text(name)
+    order = list(dict.fromkeys(_VALUE.findall(_texts(ENGLISH)[name])))
+    return _VALUE.sub(lambda found: f"{{{order.index(found[1])}}}", said)
 
 
-def counted(name: str, number: int) -> str:
+def number(value: float, places: int = 0) -> str:
+    """A number as the language writes it: `1,234.5`, `1.234,5`."""
+    return f"{value:,.{places}f}".translate(str.maketrans(",.", separators()))
+
+
+def signed(value: float) -> str:
+    """A difference with one decimal: `+1.5`, `-0.3`."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value), 1)}"
+
+
+def separators() -> str:
+    """What stands between thousands, and before decimals."""
+    return text("format.thousands") + text("format.decimal")
+
+
+def counted(name: str, count: int) -> str:
     """`no account`, `1 account`, `1,234 accounts`: the text below an id that goes with a number."""
-    form = "none" if number == 0 else "one" if number == 1 else "many"
-    return text(f"{name}.{form}", number=f"{number:,}")
+    form = "none" if count == 0 else "one" if count == 1 else "many"
+    return text(f"{name}.{form}", number=number(count))
 
 
 def section(name: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import GroupSettings, ScheduleSettings
 from usage_pipeline.core.formatting import day
 from usage_pipeline.core.sql import literal, load_sql, run_sql
+from usage_pipeline.core.texts import number, text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.deliveries import deliveries
 from usage_pipeline.ingestion.facts import WeekManifest, read_manifests
@@ -36,7 +37,7 @@ from usage_pipeline.publishing.history import (
 MADE_OF = b"made_of"
 # entities that are made of accounts, or of applications, and change with what is known of those
 _MOVES = {"segment": "accounts", "region": "accounts", "CSM": "accounts", "application type": "applications"}
-_OF_SUBSCRIPTIONS = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
+_OFsubscriptions = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
 _UNKNOWN = "nothing that is on record has changed"
 
 
@@ -117,6 +118,7 @@ def _reasons(
     names = ("reference_month", "kpi_then", "kpi", "kpi_period", "entity_type", "why", "why_missing")
     rows: list[tuple[Any, ...]] = []
     kpis = {kpi.name: kpi for kpi in catalogue.kpis}
+    delivered = text("revised.delivered.subscriptions")
     for file in files:
         then = json.loads(pq.read_metadata(file).metadata[MADE_OF])
         told = connection.execute(
@@ -127,18 +129,13 @@ def _reasons(
             kpi = kpis.get(name)
             for period, month, first, last, entity_type in told:
                 why = list(_why(kpi, catalogue, then, now, (first.date(), last.date()), entity_type))
-                missing = [
-                    *why,
-                    *([_SUBSCRIPTIONS] if kpi and _SUBSCRIPTIONS not in why and _differ(then, now) else []),
-                ]
+                is_missing = kpi and delivered not in why and _differ(then, now)
+                missing = [*why, *([delivered] if is_missing else [])]
                 texts = ["; ".join(notified_now) or _UNKNOWN for notified_now in (why, missing)]
                 rows.append((month, title, kpi.title if kpi else title, period, entity_type, *texts))
     columns = zip(*rows, strict=True) if rows else [[] for _ in names]
     types = {"reference_month": pa.timestamp("us")}
     return pa.table({n: pa.array(list(c), types.get(n, pa.string())) for n, c in zip(names, columns, strict=True)})
-
-
-_SUBSCRIPTIONS = "subscriptions have been delivered anew"
 
 
 def _differ(then: dict[str, Any], now: dict[str, Any], source: str = "subscriptions") -> bool:
@@ -155,28 +152,28 @@ def _why(
 ) -> Iterator[str]:
     """What has changed of what a figure was computed from, a phrase each."""
     if kpi is None:
-        yield "the KPI is no longer in the catalogue"
+        yield text("revised.no_kpi")
         return
     names = [kpi.name]
     if isinstance(kpi.computed, Ratio):
         names += [kpi.computed.numerator, kpi.computed.denominator]
     if any(then["computed"].get(name) != now["computed"].get(name) for name in names):
-        yield "the KPI is computed in another way"
+        yield text("revised.computed")
     of_subscriptions = any(_is_of_subscriptions(entry.computed) for entry in catalogue.entries if entry.name in names)
     # states and growth look back beyond the period
     yield from _weeks_changed(then, now, date.min if of_subscriptions else span[0], span[1])
     if of_subscriptions and _differ(then, now):
-        yield _SUBSCRIPTIONS
+        yield text("revised.delivered.subscriptions")
     source = _MOVES.get(entity_type)
     if source and _differ(then, now, source):
-        yield f"{source} have been delivered anew"
+        yield text(f"revised.delivered.{source}")
     if entity_type.startswith("group of") and then["groups"] != now["groups"]:
-        yield "groups have other members"
+        yield text("revised.groups")
 
 
 def _is_of_subscriptions(computed: Any) -> bool:
     if isinstance(computed, Sum):
-        return any(name in computed.expression for name in _OF_SUBSCRIPTIONS)
+        return any(name in computed.expression for name in _OFsubscriptions)
     return computed.kind in ("events", "stock")
 
 
@@ -187,17 +184,20 @@ def _weeks_changed(then: dict[str, Any], now: dict[str, Any], first: date, last:
         monday = date.fromisoformat(week)
         before, after = then["weeks"].get(week), now["weeks"].get(week)
         if monday <= last and monday + WEEK > first and before != after:
-            told.append(f"week of {day(monday)}: {_week_change(before, after)}")
+            told.append(text("revised.week", day=day(monday), change=_week_change(before, after)))
     yield from told[:3]
     if len(told) > 3:
-        yield f"{len(told) - 3} more weeks read again"
+        yield text("revised.more_weeks", number=len(told) - 3)
 
 
 def _week_change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
     if before is None or after is None:
-        return "arrived late" if before is None else "no longer kept"
-    clicks = f"{after['clicks']:,} clicks, were {before['clicks']:,}"
+        return text("revised.late_week") if before is None else text("revised.gone_week")
+    figures = {"now": number(after["clicks"]), "before": number(before["clicks"])}
+    clicks = text("revised.clicks", **figures)
+    if after["clicks"] == before["clicks"]:
+        clicks = text("revised.same_clicks", now=figures["now"])
     if before["files"] == after["files"]:
-        return f"read in another way ({clicks})"
+        return text("revised.otherwise", clicks=clicks)
     corrected = any(after["files"].get(key) != etag for key, etag in before["files"].items())
-    return f"{'corrected' if corrected else 'late'} files ({clicks})"
+    return text("revised.corrected" if corrected else "revised.late_files", clicks=clicks)

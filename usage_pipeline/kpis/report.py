@@ -23,6 +23,7 @@ from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.sql import literal, load_sql, run_sql
 from usage_pipeline.core.tables import TABLES
+from usage_pipeline.core.texts import separators
 from usage_pipeline.kpis.catalogue import (
     DENOMINATOR,
     Kpi,
@@ -68,10 +69,10 @@ GROUP_COLUMNS = ("kind", "group_name", "member")
 _RUNS = {"month": "kpi_distinct_spans", "week": "kpi_distinct_spans_of_weeks"}
 # as d3 writes a number, in DuckDB
 _SHOWN = {
-    ",d": "format('{:,}', CAST(round(x) AS BIGINT))",
-    ",.1f": "format('{:,.1f}', x)",
-    ",.2f": "format('{:,.2f}', x)",
-    "$,.0f": "$currency || format('{:,}', CAST(round(x) AS BIGINT))",
+    ",d": "translate(format('{:,}', CAST(round(x) AS BIGINT)), ',.', $separators)",
+    ",.1f": "translate(format('{:,.1f}', x), ',.', $separators)",
+    ",.2f": "translate(format('{:,.2f}', x), ',.', $separators)",
+    "$,.0f": "$currency || translate(format('{:,}', CAST(round(x) AS BIGINT)), ',.', $separators)",
 }
 
 
@@ -231,7 +232,9 @@ def replace_sheet(
             "CREATE OR REPLACE TEMP VIEW kpi_history AS SELECT * EXCLUDE (own), "
             f"CAST(own.{kpi.name} AS DOUBLE) AS value FROM kpi_histories"
         )
-        shown = _SHOWN[kpi.format].replace("$currency", literal(currency()))
+        shown = (
+            _SHOWN[kpi.format].replace("$separators", literal(separators())).replace("$currency", literal(currency()))
+        )
         connection.execute(f"CREATE OR REPLACE TEMP MACRO kpi_shown(x) AS {shown}")
         run_sql(connection, f"INSERT INTO mart.kpi_report {load_sql('kpis', 'kpi_report')}", _values_for(kpi, place))
     connection.execute(

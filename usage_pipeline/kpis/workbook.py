@@ -12,7 +12,7 @@ import pandas as pd
 
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import currency, day, day_and_time
-from usage_pipeline.core.texts import text
+from usage_pipeline.core.texts import number, text
 from usage_pipeline.kpis.catalogue import Kpi, read_kpis
 from usage_pipeline.kpis.selection import Sheet
 
@@ -118,7 +118,7 @@ def _lines(sheet: Sheet) -> Iterator[tuple[Kpi, pd.DataFrame, str]]:
         wide = wide.reindex(pd.date_range(wide.index.min(), wide.index.max(), freq="MS"))
         largest = wide.ffill().iloc[-1].nlargest(LINES).index
         if wide.shape[1] > LINES:
-            told = text("workbook.largest", entity_type=shown, lines=LINES, entities=f"{wide.shape[1]:,}")
+            told = text("workbook.largest", entity_type=shown, lines=LINES, entities=number(wide.shape[1]))
         else:
             told = text("workbook.all", entity_type=shown)
         yield kpi, wide[largest], told
@@ -198,7 +198,7 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
         *sheet.selection.as_text(),
         (
             text("workbook.about_row.rows"),
-            text("workbook.figures_of_entities", figures=f"{len(sheet.rows):,}", entities=f"{entities:,}"),
+            text("workbook.figures_of_entities", figures=number(len(sheet.rows)), entities=number(entities)),
         ),
         *(
             (text(f"workbook.about_row.{row}"), text(f"workbook.about_text.{row}"))

@@ -31,10 +31,10 @@ from usage_pipeline.config.clock import Clock
 from usage_pipeline.config.data_home import DataHome
 from usage_pipeline.config.settings import CompletenessSettings, MailSettings, Settings
 from usage_pipeline.core.files import atomic_write
-from usage_pipeline.core.formatting import currency, day
+from usage_pipeline.core.formatting import day, money
 from usage_pipeline.core.locks import file_lock
 from usage_pipeline.core.sql import as_dicts
-from usage_pipeline.core.texts import LANGUAGE, counted, slug, text
+from usage_pipeline.core.texts import counted, language, shown, text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.ingestion.facts import newest_due_week
 from usage_pipeline.notifications import mailer
@@ -159,7 +159,7 @@ def _templates() -> jinja2.Environment:
     made.filters |= {
         "day": day,
         "counted": lambda number, name: counted(f"count.{name}", number),
-        "money": lambda value: f"{currency()}{value:,.0f}",
+        "money": money,
         "one_line": mailer.one_line,
     }
     return made
@@ -168,23 +168,23 @@ def _templates() -> jinja2.Environment:
 def write(mail: MailSettings, name: str, digest: Digest, to: str) -> EmailMessage:
     """The mail: text, HTML and the workbook."""
     pages = str(mail.pages_url)
-    shown = [call | {"page": page_of(pages, "account", call["account"])} for call in digest.calls]
+    calls = [call | {"page": page_of(pages, "account", call["account"])} for call in digest.calls]
     values = {
         "digest": digest,
-        "calls": shown[:LISTED],
-        "further": len(shown) - LISTED,
+        "calls": calls[:LISTED],
+        "further": len(calls) - LISTED,
         "colours": _COLOURS,
-        "slug": slug,
+        "shown": shown,
         "name": name,
         "list_page": page_of(pages, "call-list", digest.owner),
         "health_page": f"{pages}/superset/dashboard/health/",
     }
     plain = _templates().get_template("digest.txt").render(values, text=text)
-    html = _templates().get_template("digest.html").render(values, text=_html, language=LANGUAGE)
+    html = _templates().get_template("digest.html").render(values, text=_html, language=language())
     key = hashlib.sha256(f"{name} {digest.week} {digest.owner} {to}".encode()).hexdigest()[:24]
     made = mailer.message(mail, to, digest.subject, plain, html, message_id=f"calls-{digest.week}-{key}")
     main, sub = _XLSX
-    made.add_attachment(workbook(digest, shown), maintype=main, subtype=sub, filename=f"calls-{digest.week}.xlsx")
+    made.add_attachment(workbook(digest, calls), maintype=main, subtype=sub, filename=f"calls-{digest.week}.xlsx")
     return made
 
 
@@ -220,7 +220,7 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
                 elif isinstance(value, int | float):
                     page.write_number(row, place, value, number)
                 elif value:
-                    page.write_string(row, place, str(value), plain)
+                    page.write_string(row, place, shown(name, str(value)), plain)
         page.autofilter(0, 0, len(calls), len(_COLUMNS) - 1)
         left = text("workbook.source", day=day(digest.through), build=digest.build_id)
         page.set_footer(f"&L{left}&R{text('workbook.page_of', page='&P', pages='&N')}")

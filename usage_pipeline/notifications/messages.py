@@ -17,9 +17,9 @@ from typing import Any
 import duckdb
 
 from usage_pipeline.config.settings import ChatSettings, NotifySettings, Settings, WebhookSettings
-from usage_pipeline.core.formatting import currency, day
+from usage_pipeline.core.formatting import day, money
 from usage_pipeline.core.sql import as_dicts
-from usage_pipeline.core.texts import counted, slug, text
+from usage_pipeline.core.texts import counted, shown, text
 from usage_pipeline.core.weeks import WEEK
 from usage_pipeline.notifications.delivery import calm, channels_of, chat_content, webhook_content
 from usage_pipeline.notifications.digest import Digest, handled_accounts, page_of, read_digests, why_not_now
@@ -187,9 +187,9 @@ def _account_text(settings: Settings, build: Build, call: dict[str, Any]) -> str
 
 def _value(call: dict[str, Any]) -> str:
     if call["arr_at_risk"] is not None:
-        return text("call.at_risk", amount=f"{currency()}{call['arr_at_risk']:,.0f}")
+        return text("call.at_risk", amount=money(call["arr_at_risk"]))
     if call["annual_value"] is not None:
-        return text("call.arr_of_account", amount=f"{currency()}{call['annual_value']:,.0f}")
+        return text("call.arr_of_account", amount=money(call["annual_value"]))
     return text("call.value_not_known")
 
 
@@ -208,7 +208,7 @@ def _digest_text(settings: Settings, digest: Digest) -> str:
     paragraphs = []
     for call in digest.calls[:LISTED]:
         links = _links(settings, call["account"])
-        urgency = text(f"word.urgency.{slug(call['urgency'])}")
+        urgency = shown("urgency", call["urgency"])
         paragraphs.append(
             f"{urgency}: [{calm(call['account'])}]({links['account']}): "
             f"{calm(call['reason_in_short'] or '')}, {_value(call)}. "

@@ -27,7 +27,7 @@ from usage_pipeline.config.settings import Sources
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core import formatting as words
 from usage_pipeline.core.sql import load_sql, run_sql
-from usage_pipeline.core.texts import counted, text
+from usage_pipeline.core.texts import counted, shown, text
 from usage_pipeline.ingestion.deliveries import HeldBack, all_held_back, delivered_at, deliveries
 from usage_pipeline.ingestion.facts import WeekManifest, facts_path, read_manifests
 from usage_pipeline.privacy.encryption import attach
@@ -217,7 +217,7 @@ class Health:
         with self._told(f"the newest delivery of {words.as_text(name)} cannot be read"):
             if files:
                 taken = delivered_at(files[-1])
-                row |= {"newest": f"delivery of {words.day(taken)}", "ingested_at": taken}
+                row |= {"newest": text("status.delivery_of", day=words.day(taken)), "ingested_at": taken}
                 row["rows_kept"] = pq.read_metadata(files[-1]).num_rows
         materialized = self._materialized(name)
         if materialized is not None and "rows_rejected" in materialized.metadata:
@@ -531,7 +531,7 @@ class Health:
         if self.has_failed and last["failure"]:
             cause = text("status.cause", failure=words.shortened(last["failure"], 300).rstrip("."))
         ended = words.day_and_time(last["ended_at"])
-        said = text("status.last_run", result=last["run_result"], ended=ended, cause=cause)
+        said = text("status.last_run", result=shown("run_result", last["run_result"]), ended=ended, cause=cause)
         if not self.has_failed or self.shown_since is None:
             return said
         return f"{said} {text('status.stay', since=words.day_and_time(self.shown_since))}"

@@ -33,7 +33,7 @@ from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings, Sources, S
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
-from usage_pipeline.core.texts import TEXTS
+from usage_pipeline.core.texts import TEXTS, language, separators
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -90,7 +90,7 @@ def input_fingerprint(settings: Settings) -> str:
             digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.clock.as_of_day.isoformat().encode())
-    digest.update(f"{date_format()} {currency()}".encode())
+    digest.update(f"{date_format()} {separators()} {currency()}".encode())
     records = read_records(settings.home.feedback_dir, settings.home.history_dir)
     digest.update(f"{moved_down(records, settings.clock.as_of_day, settings.outcomes)}".encode())
     for line in _lake_state(settings.clock, settings.store, settings.sources):
@@ -475,8 +475,10 @@ def set_up_superset(home: DataHome, folder: Path, *, only_if_changed: bool, say:
     stamp = folder / "superset" / "set_up"
     own = [*SUPERSET.rglob("*.py"), SUPERSET / "roles.yaml", SUPERSET / "requirements.lock"]
     own += [Path(further) for further in [os.environ.get("USAGE_ROLES")] if further and Path(further).is_file()]
-    # the form of days goes into the charts
-    fingerprint = f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *TEXTS.glob('*.yaml'), *own])} {date_format()}"
+    # language and the form of days go into the charts
+    fingerprint = (
+        f"{_tree_fingerprint([*ASSETS.rglob('*.yaml'), *TEXTS.glob('*.yaml'), *own])} {language()} {date_format()}"
+    )
     if only_if_changed and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         say("dashboards are as in the repository: no set-up needed")
         return

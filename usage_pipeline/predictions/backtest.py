@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from usage_pipeline.config.settings import RiskSettings
-from usage_pipeline.core.texts import text
+from usage_pipeline.core.texts import number, signed, text
 from usage_pipeline.predictions.risk_models import (
     BASELINES,
     KINDS,
@@ -333,10 +333,10 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     if is_too_few(positives, negatives, rules):
         why = text(
             "decision.too_little",
-            positives=f"{positives:,}",
-            negatives=f"{negatives:,}",
-            least_positives=f"{rules.minimum_positives:,}",
-            least_negatives=f"{rules.minimum_negatives:,}",
+            positives=number(positives),
+            negatives=number(negatives),
+            least_positives=number(rules.minimum_positives),
+            least_negatives=number(rules.minimum_negatives),
         )
         return Decision("rule", why, positives, negatives)
     if len(trials) < rules.origins:
@@ -346,10 +346,10 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     best, difference, low, high, positive = _difference(trials, rules)
     told = text(
         "decision.compared",
-        points=f"{100 * difference:+.1f}",
+        points=signed(100 * difference),
         measure=BASELINES[best],
-        low=f"{100 * low:+.1f}",
-        high=f"{100 * high:+.1f}",
+        low=signed(100 * low),
+        high=signed(100 * high),
         better=positive,
         trials=len(trials),
     )

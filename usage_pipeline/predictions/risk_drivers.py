@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from usage_pipeline.core.regular_users import RECENT_WEEKS
-from usage_pipeline.core.texts import text
+from usage_pipeline.core.texts import number, text
 from usage_pipeline.predictions.risk_features import FEATURES, THEMES
 from usage_pipeline.predictions.risk_models import Floats
 
@@ -121,8 +121,8 @@ _NOTHING: Told = (0, "")
 
 def _count(value: float, thing: str) -> str:
     """`1 click`, `2.5 clicks`; `thing`: the last part of the id."""
-    number = f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
-    return text(f"driver.count.{thing}.{'one' if number == '1' else 'many'}", number=number)
+    written = number(value, 0 if value >= 10 or value == round(value) else 1)
+    return text(f"driver.count.{thing}.{'one' if written == '1' else 'many'}", number=written)
 
 
 def _percent(log_ratio: float) -> str:
@@ -234,7 +234,7 @@ def _subscription(row: Row, _: Row) -> Told:
     if not _is_known(row["subscription_age_days"]):
         return _NOTHING
     years = row["subscription_age_days"] / 365.25
-    told = text("driver.years", number=f"{years:.1f}") if years >= 1.5 else _count(round(years * 12), "month")
+    told = text("driver.years", number=number(years, 1)) if years >= 1.5 else _count(round(years * 12), "month")
     return 0, text("driver.subscribed_for", time=told)
 
 

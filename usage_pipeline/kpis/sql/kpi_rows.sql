@@ -19,18 +19,24 @@ SELECT
     periods.period AS kpi_period,
     CAST(periods.reference_day AS TIMESTAMP) AS reference_month,
     CASE
-        WHEN periods.period = 'week' THEN 'week of ' || strftime(periods.reference_day, $date_format)
-        WHEN periods.is_complete THEN strftime(periods.reference_day, '%b %Y')
-        ELSE strftime(periods.reference_day, '%b %Y, running')
+        WHEN periods.period = 'week'
+            THEN format($text__kpi_sheet__week_of, strftime(periods.reference_day, $date_format))
+        WHEN periods.is_complete THEN strftime(periods.reference_day, $text__format__month)
+        ELSE format($text__kpi_sheet__running, strftime(periods.reference_day, $text__format__month))
     END AS reference,
     CAST(periods.first_day AS TIMESTAMP) AS period_from,
     CAST(periods.last_day AS TIMESTAMP) AS period_to,
     periods.is_complete AS is_complete_period,
     entities.entity || ', '
     || CASE periods.period
-        WHEN 'week' THEN 'week of ' || strftime(periods.reference_day, $date_format)
-        WHEN 'month' THEN strftime(periods.reference_day, '%b %Y')
-        ELSE periods.period || ' to ' || strftime(periods.reference_day, '%b %Y')
+        WHEN 'week' THEN format($text__kpi_sheet__week_of, strftime(periods.reference_day, $date_format))
+        WHEN 'month' THEN strftime(periods.reference_day, $text__format__month)
+        ELSE
+            format(
+                $text__kpi_sheet__period_to,
+                $words__kpi_period[periods.period],
+                strftime(periods.reference_day, $text__format__month)
+            )
     END AS what,
     own AS own,
     year_ago AS year_ago,

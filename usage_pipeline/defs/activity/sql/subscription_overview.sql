@@ -77,7 +77,12 @@ SELECT
                                         account_applications.clicks_when_last_used >= 10
                                         THEN CAST(round(account_applications.clicks_when_last_used)::INTEGER AS VARCHAR)
                                     -- as text each: one type for both would write 79 as 79.0
-                                    ELSE CAST(round(account_applications.clicks_when_last_used, 1) AS VARCHAR)
+                                    ELSE
+                                        translate(
+                                            format('{:.1f}', account_applications.clicks_when_last_used),
+                                            ',.',
+                                            $separators
+                                        )
                                 END
                             )
                     ELSE ''
@@ -86,7 +91,7 @@ SELECT
             THEN
                 format(
                     $text__state__lately,
-                    round(account_applications.recent_clicks, 1),
+                    translate(format('{:.1f}', account_applications.recent_clicks), ',.', $separators),
                     round(account_applications.usual_clicks)::INTEGER
                 )
         WHEN 'new'

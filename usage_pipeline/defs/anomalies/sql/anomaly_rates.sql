@@ -7,18 +7,30 @@ SELECT
     listed AS weeks_listed,
     listed / nullif(account_weeks, 0) AS listed_share,
     CASE
-        WHEN account_weeks = 0 THEN 'No week could be judged by its ' || measure || ' yet'
+        WHEN account_weeks = 0 THEN format($text__anomaly__rate__none_judged, measures)
         ELSE
-            format('{:.2f}', 100.0 * listed / account_weeks) || ' % of '
-            || format('{:,}', account_weeks) || ' weeks of an account with an application were listed by '
-            || measure || ' over the last ' || weeks_counted || ' weeks, '
-            || format('{:,}', with_high_confidence) || ' of ' || format('{:,}', listed) || ' with high confidence'
+            format(
+                $text__anomaly__rate__listed,
+                translate(format('{:.2f}', 100.0 * listed / account_weeks), ',.', $separators),
+                translate(format('{:,}', account_weeks), ',.', $separators),
+                measures,
+                weeks_counted,
+                translate(format('{:,}', with_high_confidence), ',.', $separators),
+                translate(format('{:,}', listed), ',.', $separators)
+            )
             || CASE
-                WHEN is_calibrated THEN '; thresholds come from this lake, from the weeks before each'
-                ELSE
-                    '; not yet calibrated: thresholds are assumed until there are 30 weeks and 5,000 account-weeks '
-                    || 'to learn them from'
+                WHEN is_calibrated THEN $text__anomaly__rate__calibrated
+                ELSE $text__anomaly__rate__not_calibrated
             END
     END AS what_is_listed
-FROM core.anomaly_rates
+FROM (
+    SELECT
+        *,
+        CASE measure
+            WHEN 'clicks' THEN $text__anomaly__clicks
+            WHEN 'records' THEN $text__anomaly__records
+            ELSE $text__anomaly__users
+        END AS measures
+    FROM core.anomaly_rates
+) AS rates
 ORDER BY CASE measure WHEN 'clicks' THEN 1 WHEN 'users' THEN 2 ELSE 3 END

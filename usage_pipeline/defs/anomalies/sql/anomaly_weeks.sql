@@ -373,7 +373,7 @@ SELECT
                 coalesce(applications.application, $text__anomaly__all_applications)
             )
     END
-    || format('{:,}', CAST(round(told.observed_per_week) AS BIGINT)) || ' '
+    || translate(format('{:,}', CAST(round(told.observed_per_week) AS BIGINT)), ',.', $separators) || ' '
     || CASE
         WHEN told.measure = 'clicks' AND round(told.observed_per_week) = 1 THEN $text__anomaly__click
         WHEN told.measure = 'clicks' THEN $text__anomaly__clicks
@@ -391,13 +391,20 @@ SELECT
             AND round(told.expected_per_week + told.margin)
             THEN
                 format(
-                    $text__anomaly__expected_about, format('{:,}', CAST(round(told.expected_per_week) AS BIGINT))
+                    $text__anomaly__expected_about,
+                    translate(format('{:,}', CAST(round(told.expected_per_week) AS BIGINT)), ',.', $separators)
                 )
         ELSE
             format(
                 $text__anomaly__expected_range,
-                format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT)),
-                format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT))
+                translate(
+                    format('{:,}', CAST(round(greatest(told.expected_per_week - told.margin, 0)) AS BIGINT)),
+                    ',.',
+                    $separators
+                ),
+                translate(
+                    format('{:,}', CAST(round(told.expected_per_week + told.margin) AS BIGINT)), ',.', $separators
+                )
             )
     END
     || CASE

@@ -135,12 +135,12 @@ SELECT
     CASE WHEN rates.health_color = 'red' THEN exp(ln(ratios.ratio) - 1.96 * ratios.spread) END AS red_to_green_lower,
     CASE WHEN rates.health_color = 'red' THEN exp(ln(ratios.ratio) + 1.96 * ratios.spread) END AS red_to_green_upper,
     CASE
-        WHEN ratios.ratio IS NULL THEN 'No signal yet: red and green were not both there'
+        WHEN ratios.ratio IS NULL THEN $text__health__signal__not_both
         WHEN ratios.events < $health_events
-            THEN 'No signal yet: ' || ratios.events || ' churned, ' || $health_events || ' are needed'
+            THEN format($text__health__signal__too_few, ratios.events, $health_events)
         WHEN ratios.ratio >= $health_ratio AND exp(ln(ratios.ratio) - 1.96 * ratios.spread) > 1
-            THEN format('Red churned {:.1f} times as often as green', ratios.ratio)
-        ELSE format('No signal yet: red churned {:.1f} times as often as green', ratios.ratio)
+            THEN format($text__health__signal__signal, translate(format('{:.1f}', ratios.ratio), ',.', $separators))
+        ELSE format($text__health__signal__none, translate(format('{:.1f}', ratios.ratio), ',.', $separators))
     END AS health_signal
 FROM rates
 LEFT JOIN ratios

@@ -71,7 +71,9 @@ SELECT
         WHEN 'users'
             THEN
                 format(
-                    $text__health__factor__users, inputs.active_users, format('{:.1f}', inputs.usual_users)
+                    $text__health__factor__users,
+                    inputs.active_users,
+                    translate(format('{:.1f}', inputs.usual_users), ',.', $separators)
                 )
         WHEN 'seats'
             THEN

@@ -37,8 +37,12 @@ SELECT
         ELSE
             format(
                 $text__peers__size,
-                format('{:,}', CAST(min(size) OVER (PARTITION BY segment, size_band) AS BIGINT)),
-                format('{:,}', CAST(max(size) OVER (PARTITION BY segment, size_band) AS BIGINT))
+                translate(
+                    format('{:,}', CAST(min(size) OVER (PARTITION BY segment, size_band) AS BIGINT)), ',.', $separators
+                ),
+                translate(
+                    format('{:,}', CAST(max(size) OVER (PARTITION BY segment, size_band) AS BIGINT)), ',.', $separators
+                )
             )
     END AS peer_group
 FROM banded

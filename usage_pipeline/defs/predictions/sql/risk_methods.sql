@@ -13,16 +13,20 @@ SELECT
     methods.target,
     methods.title AS risk,
     methods.definition,
-    CASE methods.method WHEN 'model' THEN 'model: ' || kinds.kind ELSE 'rule' END AS method_in_force,
+    CASE methods.method
+        WHEN 'model' THEN format($text__risk__method__model, kinds.kind) ELSE $text__risk__method__rule
+    END AS method_in_force,
     CASE
         WHEN methods.has_signal THEN ''
         WHEN methods.lift IS NULL
             THEN $text__risk__nothing_happened
         ELSE
-            format($text__risk__no_signal, format('{:.1f}', methods.lift))
+            format($text__risk__no_signal, translate(format('{:.1f}', methods.lift), ',.', $separators))
             || coalesce(
                 format(
-                    $text__risk__interval, format('{:.1f}', methods.lift_low), format('{:.1f}', methods.lift_high)
+                    $text__risk__interval,
+                    translate(format('{:.1f}', methods.lift_low), ',.', $separators),
+                    translate(format('{:.1f}', methods.lift_high), ',.', $separators)
                 ),
                 ''
             )

@@ -77,7 +77,11 @@ SELECT
     scores.positive_signal,
     scores.clicks_recent AS recent_clicks,
     scores.clicks_usual AS usual_clicks,
-    format('{:,.1f} of {:,.1f}', scores.clicks_recent, scores.clicks_usual) AS recent_of_usual,
+    format(
+        $text__risk__recent_of_usual,
+        translate(format('{:,.1f}', scores.clicks_recent), ',.', $separators),
+        translate(format('{:,.1f}', scores.clicks_usual), ',.', $separators)
+    ) AS recent_of_usual,
     subscriptions.annual_value,
     scores.probability * subscriptions.annual_value AS value_at_risk,
     CAST(subscriptions.renewal_date AS TIMESTAMP) AS renewal_date,

@@ -16,7 +16,8 @@ suspect AS (
     SELECT
         count(*) AS weeks,
         string_agg(
-            strftime(week_start, $date_format) || ' (' || week_status || ')', ', ' ORDER BY week_start DESC
+            strftime(week_start, $date_format) || ' (' || $words__week_status[week_status] || ')',
+            ', ' ORDER BY week_start DESC
         ) FILTER (WHERE nth <= 3) AS newest
     FROM (
         SELECT

@@ -19,7 +19,8 @@ judged AS (
         max(weeks.week_start) AS last_week,
         bool_and(weeks.is_complete) AS are_weeks_complete,
         string_agg(
-            strftime(weeks.week_start, $date_format) || ' (' || weeks.week_status || ')', ', ' ORDER BY weeks.week_start
+            strftime(weeks.week_start, $date_format) || ' (' || $words__week_status[weeks.week_status] || ')',
+            ', ' ORDER BY weeks.week_start
         ) FILTER (WHERE NOT weeks.is_complete) AS incomplete_weeks
     FROM spine
     INNER JOIN core.weeks AS weeks ON spine.month_start <= weeks.week_start + 6 AND spine.month_end >= weeks.week_start
