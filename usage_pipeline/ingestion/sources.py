@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usage_pipeline.config.settings import Expression, FileSet, Source
-from usage_pipeline.config.source_schemas import SourceColumn, SourceSchema
+from usage_pipeline.config.source_schemas import SOURCE_SCHEMAS, SourceColumn, SourceSchema
 from usage_pipeline.core.formatting import counted
 from usage_pipeline.core.processes import describe_this_process
 from usage_pipeline.core.sql import literal
@@ -42,6 +42,7 @@ PLACE = ("_file_", "_row_")
 # beside copies of lake files: the process that they are for
 OWNER = "process.json"
 _MOST_TEXTS = 100_000
+_NUMBERS = {c.name for schema in SOURCE_SCHEMAS.values() for c in schema.columns if c.type in ("BIGINT", "DOUBLE")}
 # currencies that a sentence names
 _NAMED = 5
 _CHUNK = 1 << 20
@@ -337,7 +338,7 @@ def open_source(
     for set_name, shape in source.file_sets.items():
         found = nearby.lake.files(shape.path, shape.format)
         each = match if source.query is None and len(found.files) > 1 else None
-        _open_set(connection, nearby, f"sources.{name}", set_name, shape, found.files, each, _ids_of(source))
+        _open_set(connection, nearby, f"sources.{name}", set_name, source, shape, found.files, each)
         listing += found
     query = source.query or "SELECT * FROM files"
     try:
@@ -359,17 +360,16 @@ def open_files(
     Raises NotReadError where the way to a file is in trouble.
     """
     shape, good, wrong = source.file_sets["files"], list[LakeFile](), list[tuple[LakeFile, str]]()
-    ids = _ids_of(source)
     for file in files:
         try:
-            _open_set(connection, nearby, "", RAW, shape, [file], match, ids)
+            _open_set(connection, nearby, "", RAW, source, shape, [file], match)
             if shape.format == "parquet":
                 verify_checksums(nearby.path(file, shape.format), match(RAW).used)
             good.append(file)
         except SourceError as error:
             wrong.append((file, "; ".join(problem.removeprefix(f": {file.key}: ") for problem in error.problems)))
     if good:
-        _open_set(connection, nearby, "", RAW, shape, good, None, ids)
+        _open_set(connection, nearby, "", RAW, source, shape, good, None)
     return good, wrong
 
 
@@ -378,10 +378,10 @@ def _open_set(
     nearby: Nearby,
     where: str,
     view: str,
+    source: Source,
     shape: FileSet,
     files: list[LakeFile],
     match: Callable[[str], Mapping] | None,
-    ids: set[str],
 ) -> None:
     """Makes files of whatever columns one view; where types differ, a column is text. Each kind of them must match."""
     groups: dict[Columns, list[Path]] = {}
@@ -406,20 +406,21 @@ def _open_set(
         part = f"{view}_{number}"
         view_of(connection, part, paths, columns)
         parts.append((part, columns_of(connection, part)))
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts, ids)}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS {_union(parts, source)}")
 
 
-def _ids_of(source: Source) -> set[str]:
-    """Names, in lower case, of columns of theirs that are ids of ours."""
-    return {theirs.lower() for ours, theirs in source.columns.items() if ours in cells.KEYS and isinstance(theirs, str)}
+def _named(source: Source, wanted: Container[str]) -> set[str]:
+    """Names, in lower case, of columns of theirs that are one of ours."""
+    return {theirs.lower() for ours, theirs in source.columns.items() if ours in wanted and isinstance(theirs, str)}
 
 
-def _union(parts: list[tuple[str, dict[str, str]]], ids: set[str]) -> str:
+def _union(parts: list[tuple[str, dict[str, str]]], source: Source) -> str:
     """SQL of views one below the other, by name; a column of several types becomes text.
 
     Where one of them is binary, or an id of floating point, it becomes binary: what is no text, or no id, stays so, and
     can be told.
     """
+    ids, numbers = _named(source, cells.KEYS), _named(source, _NUMBERS)
     kinds: dict[str, set[str]] = {}
     for _, columns in parts:
         for name, kind in columns.items():
@@ -437,7 +438,7 @@ def _union(parts: list[tuple[str, dict[str, str]]], ids: set[str]) -> str:
             if lower in binary:
                 as_text.append(f"{_raw_bytes(theirs, kind, is_id=lower in ids)} AS {theirs}")
             elif len(kinds[lower]) > 1:
-                as_text.append(f"{_raw_text(theirs, kind)} AS {theirs}")
+                as_text.append(f"{_raw_text(theirs, kind, is_number=lower in numbers - ids)} AS {theirs}")
         replaced = f" REPLACE ({', '.join(as_text)})" if as_text else ""
         selects.append(f"SELECT *{replaced} FROM {quoted(view)}")
     return " UNION ALL BY NAME ".join(selects)
@@ -453,12 +454,21 @@ def _raw_bytes(expression: str, kind: str, *, is_id: bool) -> str:
     return f"coalesce(encode({text}), CASE WHEN {expression} IS NOT NULL THEN {_NO_TEXT} END)"
 
 
-def _raw_text(expression: str, kind: str) -> str:
-    """A value as text that the rules of text read as the value itself."""
+def _raw_text(expression: str, kind: str, *, is_number: bool = False) -> str:
+    """A value as text that the rules of text read as the value itself.
+
+    A number is written with an exponent where it is not whole: its point is ours, and says nothing of how the texts
+    below it are to be read.
+    """
     if kind in cells.FLOATING:
-        return cells.whole_text(expression, kind, f"CAST({expression} AS VARCHAR)")
+        written = f"CAST({expression} AS VARCHAR)"
+        if is_number:
+            is_plain = f"isfinite({expression}) AND NOT contains({written}, 'e')"
+            written = f"CASE WHEN {is_plain} THEN {written} || 'e0' ELSE {written} END"
+        return cells.whole_text(expression, kind, written)
     if kind.startswith("DECIMAL("):
-        return cells.without_zeros(expression)
+        written = cells.without_zeros(expression)
+        return f"({written} || CASE WHEN contains({written}, '.') THEN 'e0' ELSE '' END)" if is_number else written
     return f"CAST({expression} AS VARCHAR)"
 
 

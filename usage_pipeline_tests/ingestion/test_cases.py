@@ -272,6 +272,28 @@ def test_files_whose_types_differ_are_each_read_by_their_own(tmp_path) -> None:
     assert not found.quarantined[WEEK]
 
 
+@pytest.mark.parametrize(("decimal", "of_text"), [("auto", None), ("comma", 1.2), ("point", 1200.0)])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.decimal128(9, 2)])
+def test_a_number_says_nothing_of_how_the_texts_of_another_file_are_read(
+    tmp_path, decimal: str, of_text: float | None, kind: pa.DataType
+) -> None:
+    """1234.5 of a file of numbers settled that '1,200' of a file of texts was 1200; with comma it was not read itself."""
+    config = reference_config(tmp_path, "accounts", "account_id;account_name;size\nA1;a;1\n")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["sources"]["accounts"] |= {"path": "accounts", "format": "parquet", "decimal": decimal}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (tmp_path / "accounts").mkdir()
+    parts = (pa.array([1234.5, 7]).cast(kind), ["1,200", "12"])
+    for number, sizes in enumerate(parts):
+        names = [f"{number}-{row}" for row in range(2)]
+        table = pa.table({"account_id": names, "account_name": names, "size": sizes})
+        pq.write_table(table, tmp_path / "accounts" / f"{number}.parquet")
+    found = read_reference(config, "accounts")
+    sizes = {row["account_id"]: row["size"] for row in found.rows}
+    assert sizes == {"0-0": 1234.5, "0-1": 7, "1-0": of_text, "1-1": 12}
+    assert any("two ways" in note for note in found.notes) == (of_text is None)
+
+
 @pytest.mark.parametrize("first", [b"\xff\xfe", "plain"])
 def test_bytes_that_are_no_text_are_told_beside_a_file_of_text(tmp_path, first: bytes | str) -> None:
     config = reference_config(tmp_path, "accounts", "account_id;account_name\nA1;a\n")
