@@ -28,7 +28,9 @@ _GOOD, _ATTENTION, _BAD, _PLAIN, _PAST = "#4c9f70", "#edae49", "#d1495b", "#1b6c
 _WEEKS = "metric.usage_by_week"
 # series are called by the titles of their metrics, by a value of a column, or by both
 LABEL_COLORS = {
-    **dict.fromkeys(("green", "active", "reactivated", "Reactivated", "expansion"), _GOOD),
+    **dict.fromkeys(("green", "active", "expansion"), _GOOD),
+    # beside expansion in one picture: good too, and another
+    **dict.fromkeys(("reactivated", "Reactivated"), "#9bd0b0"),
     **dict.fromkeys(("amber", "This week", "low", "lapsed", "contraction", "notice received"), _ATTENTION),
     f"{{{_WEEKS}.spikes.title}}": _ATTENTION,
     **dict.fromkeys(("red", "Urgent", "churned", "inactive", "anomaly_clicks"), _BAD),

@@ -215,6 +215,7 @@ placed AS (
         CASE
             WHEN
                 subscription_periods.renewal_date >= CAST($as_of_day AS DATE)
+                AND subscription_periods.subscription_state NOT IN ('ended', 'never started')
                 AND NOT (
                     subscription_periods.subscription_state = 'notice received'
                     AND subscription_periods.end_date < subscription_periods.renewal_date

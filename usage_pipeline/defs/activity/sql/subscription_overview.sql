@@ -33,7 +33,12 @@ SELECT
     CAST(account_applications.renewal_date AS TIMESTAMP) AS renewal_date,
     account_applications.renewal_date - CAST($as_of_day AS DATE) AS days_to_renewal,
     account_applications.seats,
-    account_applications.annual_value,
+    -- what ended brings nothing any more
+    CASE
+        WHEN
+            account_applications.subscription_state NOT IN ('ended', 'never started')
+            THEN account_applications.annual_value
+    END AS annual_value,
     account_applications.usage_state,
     CAST(account_applications.usage_state_since AS TIMESTAMP) AS usage_state_since,
     CAST((newest.week_start - account_applications.usage_state_since) / 7 + 1 AS INTEGER) AS weeks_in_state,

@@ -441,7 +441,13 @@ SELECT
         WHEN told.accounts_moved > 0
             THEN
                 format(
-                    CASE WHEN told.z < 0 THEN $text__anomaly__accounts_below ELSE $text__anomaly__accounts_above END,
+                    CASE
+                        -- of all applications each account counts once for each of them
+                        WHEN applications.application IS NULL AND told.z < 0 THEN $text__anomaly__subscriptions_below
+                        WHEN applications.application IS NULL THEN $text__anomaly__subscriptions_above
+                        WHEN told.z < 0 THEN $text__anomaly__accounts_below
+                        ELSE $text__anomaly__accounts_above
+                    END,
                     told.accounts_moved,
                     told.accounts
                 )
