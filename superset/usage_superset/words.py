@@ -18,6 +18,7 @@ _LIKE = {
     **dict.fromkeys(("biggest_factor", "factors_not_known"), "factor"),
     **dict.fromkeys(("about", "application_type"), "application"),
     "single_change": "change_is",
+    "renewal_status": "call_status",
     "entity": "account",
 }
 # columns that hold several of them, with commas between

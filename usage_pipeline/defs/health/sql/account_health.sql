@@ -23,7 +23,10 @@ factors AS (
         -- weights and not their shares, which rounding would keep from adding up
         '('
         || string_agg(
-            format('{} {:.0f} x {:g}', points.factor, points.factor_score, CAST(weighed.weight AS DOUBLE)), ' + '
+            format(
+                '{} {:.0f} x {:g}', $words__factor[points.factor], points.factor_score, CAST(weighed.weight AS DOUBLE)
+            ),
+            ' + '
             ORDER BY weighed.weight DESC, points.factor
         ) FILTER (WHERE points.factor != 'notice')
         || ') / ' || format('{:g}', CAST(sum(weighed.weight) AS DOUBLE))
@@ -77,7 +80,7 @@ SELECT
         ELSE
             format(
                 $text__health__held_down,
-                factors.biggest_factor,
+                $words__factor[factors.biggest_factor],
                 factors.biggest_text,
                 CAST(round(factors.biggest_missing) AS INTEGER)
             )
