@@ -46,7 +46,7 @@ def read_texts(file: Path) -> dict[str, str]:
 
 
 def language() -> str:
-    """The language of what people read, from $USAGE_LANGUAGE. Raises TextError where there is no such file."""
+    """The language of what people read, from $USAGE_LANGUAGE; ends the process where there is no such file."""
     return _known(os.environ.get("USAGE_LANGUAGE") or ENGLISH)
 
 
@@ -54,7 +54,8 @@ def language() -> str:
 def _known(asked: str) -> str:
     there = sorted(file.stem for file in TEXTS.glob("*.yaml"))
     if asked not in there:
-        raise TextError(f"USAGE_LANGUAGE is {asked!r}: there are no texts of it; give it {' or '.join(there)}")
+        # texts are read while modules are imported: nobody is there yet who could catch an error
+        raise SystemExit(f"USAGE_LANGUAGE is {asked!r}: there are no texts of it; give it {' or '.join(there)}")
     return asked
 
 

@@ -6,7 +6,20 @@ import pytest
 from usage_superset import texts as of_superset
 
 from usage_pipeline.core.sql import named_values
-from usage_pipeline.core.texts import TextError, counted, filled, positional, read_texts, section, slug, text, texts
+from usage_pipeline.core.texts import (
+    TextError,
+    counted,
+    filled,
+    number,
+    positional,
+    read_texts,
+    section,
+    shown,
+    signed,
+    slug,
+    text,
+    texts,
+)
 
 
 def test_a_text_is_found_by_the_way_to_it(tmp_path: Path) -> None:
@@ -67,3 +80,21 @@ def test_superset_reads_the_same_texts_in_the_same_way() -> None:
     assert of_superset.filled(content) == filled(content)
     assert of_superset.text("digest.week", week=3) == text("digest.week", week=3)
     assert of_superset.slug("no problem") == slug("no problem")
+
+
+def test_a_language_without_texts_ends_the_process_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_LANGUAGE", "xx")
+    with pytest.raises(SystemExit, match=r"USAGE_LANGUAGE is 'xx': there are no texts of it; give it en or es"):
+        text("page.call_list.title")
+    assert of_superset.language_problem() == "USAGE_LANGUAGE is 'xx': give it en or es"
+
+
+def test_another_language_writes_numbers_and_values_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_LANGUAGE", "es")
+    assert (number(1234.5, 1), signed(-0.31), counted("count.accounts", 1234)) == ("1.234,5", "-0,3", "1.234 cuentas")
+    assert of_superset.number(1234.5, 1) == "1.234,5"
+    assert shown("urgency", "Urgent") == of_superset.shown("urgency", "Urgent") == "Urgente"
+    # values come to SQL in the order of the English text
+    assert positional("users.did_not_come").startswith("sin entrar en las últimas {2} semanas: {0} de {1}")
+    words = named_values("SELECT $words__week_status[x]", {})["words__week_status"]
+    assert dict(zip(words["key"], words["value"], strict=True))["running"] == "en curso"
