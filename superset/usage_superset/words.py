@@ -20,6 +20,7 @@ _LIKE = {
     "single_change": "change_is",
     "renewal_status": "call_status",
     "entity": "account",
+    "period": "use_period",
 }
 # columns that hold several of them, with commas between
 _LISTS = {"anomaly", "reasons", "new_reasons", "factors_not_known"}

@@ -193,6 +193,12 @@ def _html(name: str, /, **values: object) -> Markup:
     return Markup(text(name)).format(**values) if values else Markup(text(name))  # noqa: S704 - of the catalogue
 
 
+def _shown(column: str, value: str) -> str:
+    if column != "new_reasons":
+        return shown(column, value)
+    return ", ".join(shown("call_reason", reason) for reason in value.split(", "))
+
+
 def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
     """Every call of the owner, a row an account; texts are texts, whatever they begin with."""
     import xlsxwriter
@@ -220,7 +226,7 @@ def workbook(digest: Digest, calls: list[dict[str, Any]]) -> bytes:
                 elif isinstance(value, int | float):
                     page.write_number(row, place, value, number)
                 elif value:
-                    page.write_string(row, place, shown(name, str(value)), plain)
+                    page.write_string(row, place, _shown(name, str(value)), plain)
         page.autofilter(0, 0, len(calls), len(_COLUMNS) - 1)
         left = text("workbook.source", day=day(digest.through), build=digest.build_id)
         page.set_footer(f"&L{left}&R{text('workbook.page_of', page='&P', pages='&N')}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from usage_pipeline.config.settings import RiskSettings
-from usage_pipeline.core.texts import number, signed, text
+from usage_pipeline.core.texts import number, shown, signed, text
 from usage_pipeline.predictions.risk_models import (
     BASELINES,
     KINDS,
@@ -347,7 +347,7 @@ def decide(rows: Rows, trials: list[Trial], rules: RiskSettings, horizon_days: i
     told = text(
         "decision.compared",
         points=signed(100 * difference),
-        measure=BASELINES[best],
+        measure=shown("contestant", BASELINES[best]),
         low=signed(100 * low),
         high=signed(100 * high),
         better=positive,

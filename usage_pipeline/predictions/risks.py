@@ -24,6 +24,7 @@ from usage_pipeline.config.settings import ActivitySettings, CompletenessSetting
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.sql import load_sql, run_sql
+from usage_pipeline.core.texts import text
 from usage_pipeline.predictions import backtest, point_in_time, risk_columns, risk_features, risk_models
 from usage_pipeline.predictions.backtest import Decision, RuleLift, Trial
 from usage_pipeline.predictions.point_in_time import History
@@ -66,29 +67,20 @@ class Target:
         return 7 * rules.lead_weeks + (7 * rules.low_weeks if self.is_about_use else rules.churn_days)
 
     def title(self, rules: RiskSettings) -> str:
-        within = f"{rules.low_weeks} weeks" if self.is_about_use else f"{rules.churn_days} days"
-        after = f", after a gap of {rules.lead_weeks} weeks" if rules.lead_weeks else ""
-        return f"{_EVENTS[self.key]} within {within}{after}"
+        event = text(f"risk.event.{self.slug}")
+        if self.is_about_use:
+            told = text("risk.within_weeks", event=event, number=rules.low_weeks)
+        else:
+            told = text("risk.within_days", event=event, number=rules.churn_days)
+        return text("risk.after_gap", risk=told, number=rules.lead_weeks) if rules.lead_weeks else told
 
     def definition(self, rules: RiskSettings, activity: ActivitySettings) -> str:
         if self.is_about_use:
-            return (
-                f"Of applications that are active and stay subscribed: in at least one of the next {rules.low_weeks} "
-                f"weeks the state is low (recent clicks below {100 * activity.low_share:.0f} % of the baseline) or "
-                f"inactive ({activity.inactive_weeks} weeks without use)."
-            )
-        whole = "every application of the account is" if self.of_accounts else "the application is"
-        return (
-            f"Of {'accounts' if self.of_accounts else 'applications'} subscribed without a notice: within "
-            f"{rules.churn_days} days {whole} given notice for, or cancelled. Subscriptions that expire are no loss."
-        )
+            share, inactive = f"{100 * activity.low_share:.0f}", activity.inactive_weeks
+            return text("risk.definition.low_usage", weeks=rules.low_weeks, share=share, inactive=inactive)
+        return text(f"risk.definition.{self.slug}", days=rules.churn_days)
 
 
-_EVENTS = {
-    "low usage": "low usage",
-    "churn": "notice or cancellation",
-    "account churn": "loss of the whole account",
-}
 TARGETS = (
     Target("low usage", of_accounts=False, is_about_use=True),
     Target("churn", of_accounts=False, is_about_use=False),

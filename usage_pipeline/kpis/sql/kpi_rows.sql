@@ -27,7 +27,7 @@ SELECT
     CAST(periods.first_day AS TIMESTAMP) AS period_from,
     CAST(periods.last_day AS TIMESTAMP) AS period_to,
     periods.is_complete AS is_complete_period,
-    entities.entity || ', '
+    coalesce($words__account[entities.entity], entities.entity) || ', '
     || CASE periods.period
         WHEN 'week' THEN format($text__kpi_sheet__week_of, strftime(periods.reference_day, $date_format))
         WHEN 'month' THEN strftime(periods.reference_day, $text__format__month)

@@ -63,7 +63,7 @@ others AS (
         week_start,
         account_id,
         application,
-        string_agg(measure, ' and ' ORDER BY measure) AS measures
+        string_agg($words__measure[measure], $text__word__between ORDER BY measure) AS measures
     FROM listed
     WHERE place > 1
     GROUP BY scope, week_start, account_id, application

@@ -35,7 +35,12 @@ by_kind AS (
         count(*) AS applications,
         min(application) = 'all applications' AS is_of_account,
         CASE
-            WHEN count(*) > 1 THEN string_agg(application, ', ' ORDER BY annual_value DESC NULLS LAST, application)
+            WHEN count(*) > 1
+                THEN
+                    string_agg(
+                        coalesce($words__application[application], application), ', '
+                        ORDER BY annual_value DESC NULLS LAST, application
+                    )
             WHEN min(application) = 'all applications' THEN min(short_text)
             ELSE min(application) || ' (' || min(short_text) || ')'
         END AS what
@@ -59,8 +64,9 @@ as_text AS (
         || CASE WHEN any_value(kinds) > 1 THEN format($text__reason__more, any_value(kinds) - 1) ELSE '' END
             AS reason_in_short,
         string_agg(
-            CASE WHEN applications = 1 AND is_of_account THEN what ELSE call_reason || ': ' || what END, '; '
-            ORDER BY nth
+            CASE
+                WHEN applications = 1 AND is_of_account THEN what ELSE $words__call_reason[call_reason] || ': ' || what
+            END, '; ' ORDER BY nth
         ) FILTER (WHERE nth <= 3)
         || CASE WHEN any_value(kinds) > 3 THEN format($text__reason__and_more, any_value(kinds) - 3) ELSE '' END
             AS reason

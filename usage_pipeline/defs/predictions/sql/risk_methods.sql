@@ -14,7 +14,8 @@ SELECT
     methods.title AS risk,
     methods.definition,
     CASE methods.method
-        WHEN 'model' THEN format($text__risk__method__model, kinds.kind) ELSE $text__risk__method__rule
+        WHEN 'model' THEN format($text__risk__method__model, $words__contestant[kinds.kind]) ELSE
+            $text__risk__method__rule
     END AS method_in_force,
     CASE
         WHEN methods.has_signal THEN ''
@@ -40,7 +41,7 @@ SELECT
     || CASE
         WHEN methods.method = 'model'
             THEN
-                format($text__risk__model, kinds.kind)
+                format($text__risk__model, $words__contestant[kinds.kind])
         WHEN methods.target = 'low usage' THEN $text__risk__rule_of_low_usage
         ELSE $text__risk__rule_of_churn
     END
