@@ -274,8 +274,12 @@ def crm_preview(
 
     settings = settings_of(config)
     try:
-        for file in preview(settings, out):
+        made = preview(settings, out)
+        for file in made.files:
             say(f"{file} written")
+        since = f"since build {made.base}, the last that was delivered" if made.base else "as nothing was delivered yet"
+        for kind, rows in made.rows.items():
+            say(f"{kind}: {rows:,} rows, {made.changed[kind]:,} of them new or changed {since}")
     except CrmFileError as error:
         raise fail(str(error)) from error
 

@@ -77,17 +77,28 @@ def write_crm_files(settings: Settings) -> Delivery:
     return Delivery(build.build_id, rows=rows, changed=changed)
 
 
-def preview(settings: Settings, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Preview:
+    """Files that were written, rows and changed rows by kind, and the build that changes are told against."""
+
+    files: list[Path]
+    rows: dict[str, int]
+    changed: dict[str, int]
+    base: str | None
+
+
+def preview(settings: Settings, folder: Path) -> Preview:
     """Writes what would be delivered now; the next delivery is as if this had not been. Raises CrmFileError."""
     store = BuildStore(settings.home.published_dir)
     build = store.current()
     if build is None:
         raise CrmFileError("nothing is published yet: run `usage-pipeline refresh` first")
-    files, _, _ = files_of(store, build, _base(settings, store))
+    base = _base(settings, store)
+    files, rows, changed = files_of(store, build, base)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return [folder / name for name in files]
+    return Preview([folder / name for name in files], rows, changed, base)
 
 
 def _delivered(settings: Settings) -> str | None:

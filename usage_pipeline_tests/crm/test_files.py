@@ -176,10 +176,13 @@ def test_nothing_is_written_unless_configured_and_a_rollback_holds_it_back(setti
     assert "rollback" in lib.write_crm_files(settings).not_written_because
 
 
-def test_a_preview_delivers_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_a_preview_delivers_nothing_and_says_since_when_it_tells_changes(settings: Settings, tmp_path: Path) -> None:
     build_id = publish(settings.home.root, 1, [ACME], [])
-    assert (tmp_path / "seen" / "manifest.json") in lib.preview(settings, tmp_path / "seen")
+    assert lib.preview(settings, tmp_path / "seen").base is None
+    assert (tmp_path / "seen" / "manifest.json") in lib.preview(settings, tmp_path / "seen").files
     assert lib.write_crm_files(settings).build_id == build_id
+    after = lib.preview(settings, tmp_path / "seen")
+    assert (after.base, after.rows["accounts"], after.changed["accounts"]) == (build_id, 1, 0)
 
 
 def test_a_target_that_is_no_place_is_refused(tmp_path: Path) -> None:

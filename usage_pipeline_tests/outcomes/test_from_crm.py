@@ -181,6 +181,17 @@ def test_what_cannot_count_is_said_and_the_rest_counts(
     assert take(settings, warehouse) == Taken(1, 0, {from_crm.CHANGED: 1, from_crm.STRANGER: 1, from_crm.AHEAD: 1})
 
 
+def test_of_two_rows_of_one_moment_the_first_counts_and_the_other_is_kept_aside(
+    settings: Settings, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    publish(settings)
+    deliver(settings, row("A1", "2026-11-20", "done"), row("A1", "2026-11-20", "open"))
+    assert take(settings, warehouse) == Taken(1, 0, {})
+    (kept,) = read_records(settings.home.feedback_dir, settings.home.history_dir)
+    assert kept.status == "done"
+    assert warehouse.sql("SELECT count(*) FROM ref.crm_outcomes_rejected").fetchall() == [(1,)]
+
+
 def test_before_the_first_build_rows_wait(settings: Settings, warehouse: duckdb.DuckDBPyConnection) -> None:
     deliver(settings, row("A1", "2026-11-20", "done"))
     assert take(settings, warehouse) == Taken(0, 0, {from_crm.NO_BUILD: 1})
