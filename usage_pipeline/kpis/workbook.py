@@ -12,7 +12,7 @@ import pandas as pd
 
 from usage_pipeline.core.files import atomic_write
 from usage_pipeline.core.formatting import currency, day, day_and_time
-from usage_pipeline.core.texts import number, text
+from usage_pipeline.core.texts import number, shown, text
 from usage_pipeline.kpis.catalogue import Kpi, read_kpis
 from usage_pipeline.kpis.selection import Sheet
 
@@ -108,8 +108,8 @@ def _lines(sheet: Sheet) -> Iterator[tuple[Kpi, pd.DataFrame, str]]:
     Entities of one type: all accounts beside one account would be a line and a floor.
     """
     types = sheet.rows["entity_type"].unique()
-    shown = "application" if "application" in types else types[0]
-    months = sheet.months[sheet.months["entity_type"] == shown]
+    of_type = "application" if "application" in types else types[0]
+    months, told_type = sheet.months[sheet.months["entity_type"] == of_type], shown("entity_type", of_type)
     for kpi in read_kpis().kpis:
         of_kpi = months[(months["kpi"] == kpi.title) & months["value"].notna()]
         if of_kpi.empty:
@@ -118,9 +118,9 @@ def _lines(sheet: Sheet) -> Iterator[tuple[Kpi, pd.DataFrame, str]]:
         wide = wide.reindex(pd.date_range(wide.index.min(), wide.index.max(), freq="MS"))
         largest = wide.ffill().iloc[-1].nlargest(LINES).index
         if wide.shape[1] > LINES:
-            told = text("workbook.largest", entity_type=shown, lines=LINES, entities=number(wide.shape[1]))
+            told = text("workbook.largest", entity_type=told_type, lines=LINES, entities=number(wide.shape[1]))
         else:
-            told = text("workbook.all", entity_type=shown)
+            told = text("workbook.all", entity_type=told_type)
         yield kpi, wide[largest], told
 
 
@@ -209,7 +209,7 @@ def _about(book: Any, formats: _Formats, sheet: Sheet) -> None:
     page.set_column(0, 0, 16)
     page.set_column(1, 1, 110)
     page.hide_gridlines(2)
-    title = text("workbook.title_of_period", period=sheet.selection.period, month=sheet.reference)
+    title = text("workbook.title_of_period", period=shown("kpi_period", sheet.selection.period), month=sheet.reference)
     page.write_string(0, 0, title, formats.of("title", bold=True, font_size=16))
     page.set_row(2, 32)  # the sentence about the data takes two lines
     for place, (name, said) in enumerate(rows, 2):
@@ -236,9 +236,14 @@ def _table(book: Any, formats: _Formats, name: str, rows: pd.DataFrame, columns:
             if value is None:
                 continue
             if isinstance(value, str):
-                page.write_string(nth + 1, place, value, formats.of("word", indent=1))
+                page.write_string(nth + 1, place, _word(column.source, value), formats.of("word", indent=1))
             else:
                 page.write_number(nth + 1, place, value, formats.number(_excel(column.written, written[nth])))
+
+
+def _word(column: str, value: str) -> str:
+    """What people read for a value; an entity may be all accounts."""
+    return shown("account" if column == "entity" else column, value)
 
 
 def _excel(written: str, own: str) -> str:
@@ -251,7 +256,7 @@ def _colour(page: Any, formats: _Formats, columns: list[_Column], rows: int) -> 
         return
     for word, (background, ink) in {"improved": _IMPROVED, "declined": _DECLINED}.items():
         style = formats.of(word, bg_color=background, font_color=ink)
-        rule = {"type": "cell", "criteria": "==", "value": f'"{word}"', "format": style}
+        rule = {"type": "cell", "criteria": "==", "value": f'"{shown("change_is", word)}"', "format": style}
         page.conditional_format(1, place, max(rows, 1), place, rule)
 
 
