@@ -27,7 +27,7 @@ from usage_superset.display import DATE_FORMAT, date_format
 from usage_superset.outcome_form import RIGHT as RECORD_OUTCOMES
 from usage_superset.roles import MARK, RolesError, roles
 from usage_superset.texts import filled
-from usage_superset.words import in_words
+from usage_superset.words import asset_in_words
 
 ASSETS = Path(os.environ.get("USAGE_SUPERSET_ASSETS", Path(__file__).parents[1] / "assets"))
 
@@ -142,7 +142,7 @@ def read_assets() -> dict[str, Any]:
     files = sorted(ASSETS.rglob("*.yaml"))
     # the fast loader; what is loaded is the same as by safe_load
     return {
-        str(f.relative_to(ASSETS)): in_words(filled(yaml.load(f.read_text(encoding="utf-8"), yaml.CSafeLoader)))
+        str(f.relative_to(ASSETS)): asset_in_words(filled(yaml.load(f.read_text(encoding="utf-8"), yaml.CSafeLoader)))
         for f in files
     }
 

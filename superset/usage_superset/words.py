@@ -13,17 +13,16 @@ from usage_superset.texts import language, texts
 # columns that hold values of another one
 _LIKE = {
     **dict.fromkeys(("anomaly", "platform_anomaly", "application_anomaly"), "anomaly_type"),
-    **dict.fromkeys(("renewal_priority", "urgency_before", "single_urgency"), "urgency"),
     **dict.fromkeys(("reasons", "new_reasons"), "call_reason"),
     **dict.fromkeys(("biggest_factor", "factors_not_known"), "factor"),
     **dict.fromkeys(("about", "application_type"), "application"),
+    "renewal_priority": "urgency",
     "single_change": "change_is",
     "renewal_status": "call_status",
     "entity": "account",
-    "period": "use_period",
 }
 # columns that hold several of them, with commas between
-_LISTS = {"anomaly", "reasons", "new_reasons", "factors_not_known"}
+_LISTS = {"reasons", "new_reasons", "factors_not_known"}
 
 
 def as_word(column: Any, value: Any) -> Any:
@@ -61,7 +60,7 @@ def _codes(_language: str, column: str) -> Mapping[str, str]:
     return {word: code for code, word in _words(_language, column).items()}
 
 
-def in_words(asset: dict[str, Any]) -> dict[str, Any]:
+def asset_in_words(asset: dict[str, Any]) -> dict[str, Any]:
     """A chart or dashboard whose colors and choices stand beside words: Superset compares with what it shows."""
     params = asset.get("params") or {}
     for rule in params.get("conditional_formatting") or []:

@@ -37,7 +37,7 @@ from usage_pipeline.publishing.history import (
 MADE_OF = b"made_of"
 # entities that are made of accounts, or of applications, and change with what is known of those
 _MOVES = {"segment": "accounts", "region": "accounts", "CSM": "accounts", "application type": "applications"}
-_OFsubscriptions = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
+_OF_SUBSCRIPTIONS = ("is_subscribed", "seats", "annual_value", "usage_state", "is_at_risk", "change")
 _UNKNOWN = "nothing that is on record has changed"
 
 
@@ -173,7 +173,7 @@ def _why(
 
 def _is_of_subscriptions(computed: Any) -> bool:
     if isinstance(computed, Sum):
-        return any(name in computed.expression for name in _OFsubscriptions)
+        return any(name in computed.expression for name in _OF_SUBSCRIPTIONS)
     return computed.kind in ("events", "stock")
 
 

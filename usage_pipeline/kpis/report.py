@@ -21,7 +21,7 @@ import pyarrow as pa
 from usage_pipeline.config.settings import GroupSettings, Settings, Sources
 from usage_pipeline.config.sql_values import sql_values
 from usage_pipeline.core.formatting import currency, date_format
-from usage_pipeline.core.sql import literal, load_sql, run_sql
+from usage_pipeline.core.sql import literal, load_sql, named_values, run_sql
 from usage_pipeline.core.tables import TABLES
 from usage_pipeline.core.texts import separators
 from usage_pipeline.kpis.catalogue import (
@@ -202,6 +202,12 @@ def _count(connection: duckdb.DuckDBPyConnection, catalogue: KpiCatalogue, value
         f"SELECT entity_no, period_no, {pivoted(catalogue)} FROM kpi_counts GROUP BY entity_no, period_no",
         values,
     )
+
+
+def values_of_sheet() -> dict[str, Any]:
+    """What the sheet holds beside figures: its texts and words, and how days, numbers and amounts are written."""
+    sql = "\n".join(load_sql("kpis", name) for name in ("kpi_rows", "kpi_report"))
+    return named_values(sql, {"date_format": date_format()}) | {"separators": separators(), "currency": currency()}
 
 
 def replace_sheet(

@@ -33,7 +33,7 @@ from usage_pipeline.config.settings import CONFIG_VARIABLE, Settings, Sources, S
 from usage_pipeline.config.source_schemas import REFERENCE
 from usage_pipeline.core.files import atomic_write, make_folder
 from usage_pipeline.core.formatting import currency, date_format
-from usage_pipeline.core.texts import TEXTS, language, separators
+from usage_pipeline.core.texts import TEXTS, language
 from usage_pipeline.core.weeks import weeks_between
 from usage_pipeline.definitions import build_definitions
 from usage_pipeline.defs.schedules import window_tags
@@ -90,7 +90,7 @@ def input_fingerprint(settings: Settings) -> str:
             digest.update(file.read_bytes())
     # the moment itself changes all the time where as_of follows the clock; what it means is its day
     digest.update(settings.model_dump_json(exclude={"as_of"}).encode() + settings.clock.as_of_day.isoformat().encode())
-    digest.update(f"{date_format()} {separators()} {currency()}".encode())
+    digest.update(f"{language()} {date_format()} {currency()}".encode())
     records = read_records(settings.home.feedback_dir, settings.home.history_dir)
     digest.update(f"{moved_down(records, settings.clock.as_of_day, settings.outcomes)}".encode())
     for line in _lake_state(settings.clock, settings.store, settings.sources):

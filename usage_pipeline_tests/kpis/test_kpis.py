@@ -631,3 +631,15 @@ def test_check_sources_notes_members_that_the_reference_does_not_list(tmp_path: 
     notes = check_sources(settings.model_copy(update={"groups": groups})).notes
     (note,) = [note for note in notes if note.startswith("groups")]
     assert note.startswith("groups.accounts.Pilots: sources.accounts does not list 'Town A'")
+
+
+def test_the_sheet_is_made_of_its_texts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of its own SQL could change, and no month was made again."""
+    english = report.values_of_sheet()
+    assert english["text__kpi_sheet__week_of"] == "week of {0}"
+    monkeypatch.setenv("USAGE_LANGUAGE", "es")
+    spanish = report.values_of_sheet()
+    assert spanish.keys() == english.keys()
+    assert {name for name in english if spanish[name] != english[name]} >= {
+        *("text__kpi_sheet__week_of", "words__kpi_period", "date_format", "separators")
+    }

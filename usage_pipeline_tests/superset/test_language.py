@@ -27,7 +27,7 @@ def in_spanish(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_in_english_a_value_is_its_own_word() -> None:
     assert words.as_word("urgency", "Urgent") == "Urgent" == words.as_code("urgency", "Urgent")
     chart = {"params": {"conditional_formatting": [{"column": "urgency", "targetValue": "Urgent"}]}}
-    assert words.in_words(yaml.safe_load(yaml.safe_dump(chart))) == chart
+    assert words.asset_in_words(yaml.safe_load(yaml.safe_dump(chart))) == chart
 
 
 def test_what_a_filter_sends_back_means_the_code(in_spanish: None) -> None:
@@ -55,7 +55,7 @@ def test_colors_and_choices_are_of_the_words_that_are_shown(in_spanish: None) ->
         "params": {"conditional_formatting": rules},
         "metadata": {"label_colors": {"Urgent": "#d00"}, "native_filter_configuration": [native]},
     }
-    made = words.in_words(asset)
+    made = words.asset_in_words(asset)
     assert [rule["targetValue"] for rule in made["params"]["conditional_formatting"]] == ["Urgente", 3]
     assert made["metadata"]["label_colors"] == {"Urgent": "#d00", "Urgente": "#d00"}
     mask = made["metadata"]["native_filter_configuration"][0]["defaultDataMask"]

@@ -11,11 +11,9 @@ from typing import Any
 import dagster as dg
 
 from usage_pipeline.config.settings import Settings
-from usage_pipeline.core.formatting import currency, date_format
 from usage_pipeline.core.made_of_slices import Slices
 from usage_pipeline.core.sql import load_sql
 from usage_pipeline.core.tables import TABLES
-from usage_pipeline.core.texts import separators
 from usage_pipeline.defs.lineage import Step, column_lineage, deps_of
 from usage_pipeline.defs.tables import (
     OWNERS,
@@ -180,7 +178,7 @@ def kpi_report(
             settings,
             Slices("mart.kpi_report", "reference_month", load_sql("kpis", "kpi_report_slices"), _SHEET_READS),
             lambda months: steps.replace_sheet(connection, kpis, months),
-            {"kpis": repr(kpis), "date_format": date_format(), "separators": separators(), "currency": currency()},
+            {"kpis": repr(kpis), **steps.values_of_sheet()},
         )
         rows = count_rows(connection, "mart.kpi_report")
         big = count_rows(connection, "mart.kpi_report WHERE is_big_change")
